@@ -1,0 +1,45 @@
+"""Which device and which precision a run uses."""
+
+import torch
+
+from .errors import UsageError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; auto takes the fastest that is there.
+
+    Raises
+    ------
+    UsageError
+        Where the device is not on this machine.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, here in there.items() if here))
+    kind = name.partition(":")[0]
+    if not there.get(kind, False):
+        here = ", ".join(kind for kind, is_there in there.items() if is_there)
+        raise UsageError(f"device {name!r} is not on this machine; choose auto or one of {here}")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return float32 or bfloat16; auto is bfloat16 where the hardware computes in it."""
+    if name not in PRECISIONS:
+        raise UsageError(f"precision is {name!r}; choose one of {', '.join(PRECISIONS)}")
+    if name == "auto":
+        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return False

@@ -1,0 +1,51 @@
+"""What can go wrong, as one family: every message says what, got, expected and remedy."""
+
+from typing import ClassVar
+
+
+class UnetError(Exception):
+    """Base of every error this package raises on purpose; `exit_code` is what the shell returns."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(UnetError, ValueError):
+    """An argument or option that cannot be."""
+
+    exit_code = 2
+
+
+class DataError(UnetError, ValueError):
+    """An image or a label array that cannot be read, or does not fit."""
+
+    exit_code = 3
+
+
+class ModelError(UnetError, ValueError):
+    """A model, or a network description, that is damaged or does not fit."""
+
+    exit_code = 3
+
+
+class UnsafeError(UnetError, PermissionError):
+    """A file that would have to be trusted with running code or leaving its folder: refused."""
+
+    exit_code = 4
+
+
+class OutputError(UnetError, FileExistsError):
+    """An output that exists, is locked by another run, or belongs to somebody else."""
+
+    exit_code = 5
+
+
+class ResourceError(UnetError, OSError):
+    """Not enough disk or memory, or no permission to write."""
+
+    exit_code = 6
+
+
+class IncompleteError(UnetError, RuntimeError):
+    """A run that stopped before its end; what it finished is kept and it can be resumed."""
+
+    exit_code = 7

@@ -1,0 +1,94 @@
+"""A result that is computed where it is looked at."""
+
+import threading
+from collections import OrderedDict
+
+import dask.array as da
+import numpy as np
+
+from ..model import Model
+from ..stack import Stack
+from ..tiles import TileGrid
+from .engine import Engine
+from .predict import PredictConfig
+
+CACHE_BYTES = 2**28
+
+
+def predict_lazy(stack: Stack, model: Model, config: PredictConfig | None = None) -> Stack:
+    """Return the result of `model` on `stack` as a lazy stack: a block is computed when it is looked at, and kept.
+
+    Parameters
+    ----------
+    stack : Stack
+    model : Model
+    config : PredictConfig, optional
+        Its block, memory, device, precision and nan count.
+
+    Returns
+    -------
+    Stack
+        Backed by a dask array with one chunk a block; the values are those of `predict`.
+
+    Raises
+    ------
+    ModelError
+        Stack and model do not fit.
+    DataError
+        NaN or infinite intensities where they are refused.
+    """
+    config = config or PredictConfig()
+    engine = Engine.of(stack, model, config.device, config.precision, config.fill)
+    shape = tuple(stack.size(a) for a in engine.axes)
+    blocks = LazyBlocks(engine, TileGrid(shape, config.core(engine), engine.footprint))
+    return Stack(
+        data=blocks.as_dask(),
+        axes=engine.axes,
+        scale=stack.along(engine.axes),
+        units=stack.along(engine.axes, "units"),
+        translation=stack.along(engine.axes, "translation"),
+        name=f"{stack.name} {model.task.name}",
+        source=stack.source,
+    )
+
+
+class LazyBlocks:
+    """The blocks of a result, computed one at a time and kept within a limit, the least recently used going first.
+
+    Parameters
+    ----------
+    engine : Engine
+    grid : TileGrid
+    limit : int
+        Bytes of results that are kept.
+    """
+
+    def __init__(self, engine: Engine, grid: TileGrid, limit: int = CACHE_BYTES) -> None:
+        self.engine, self.grid, self.limit = engine, grid, limit
+        self._kept: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def block(self, at: tuple[int, ...]) -> np.ndarray:
+        """Return the result of the tile at position `at` of the grid."""
+        with self._lock:  # one network at a time: it uses all threads
+            if at not in self._kept:
+                tile = self.grid.tile(at)
+                prepared = self.engine.prepare(tile, self.engine.read(tile))
+                self._kept[at] = self.engine.model.task.decode(self.engine.logits(tile, prepared))
+            self._kept.move_to_end(at)
+            found = self._kept[at]
+            while sum(block.nbytes for block in self._kept.values()) > self.limit:
+                self._kept.popitem(last=False)
+            return found
+
+    def as_dask(self) -> da.Array:
+        """Return a dask array with one chunk a block."""
+        chunks = tuple(
+            tuple(min(c, n - start) for start in range(0, n, c)) for c, n in zip(self.grid.core, self.grid.shape, strict=True)
+        )
+
+        def compute(block_info: dict[None, dict[str, tuple[int, ...]]]) -> np.ndarray:
+            return self.block(tuple(block_info[None]["chunk-location"]))
+
+        dtype = np.dtype(self.engine.model.task.dtype)
+        return da.map_blocks(compute, chunks=chunks, dtype=dtype, meta=np.empty((0,) * len(chunks), dtype))

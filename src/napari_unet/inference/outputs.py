@@ -1,0 +1,129 @@
+"""The arrays of a result: where each lies in the store, its axes, scale and chunks."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..stack import SPATIAL, Box, Stack
+from ..store import Output
+from ..tiles import TileGrid
+from .engine import Engine
+
+OVERVIEW_BYTES = 2**30
+CHUNK_2D, CHUNK_3D = 1024, 128
+
+
+def labels_output(engine: Engine, grid: TileGrid, name: str | None) -> Output:
+    """Lay out ``labels/NAME``: the image's axes without c, at its scale."""
+    task = engine.model.task
+    return Output(
+        path=f"labels/{name or engine.model.record.get('name') or task.name}",
+        kind="labels",
+        axes=engine.axes,
+        shape=grid.shape,
+        dtype=np.dtype(task.dtype),
+        chunks=chunks_of(grid.core, grid.shape, engine.axes),
+        attributes=task.attributes(),
+        **_geometry(engine.stack, engine.axes),
+    )
+
+
+def probabilities_output(engine: Engine, grid: TileGrid, dtype: str) -> Output:
+    """Lay out the probabilities, one channel a class."""
+    task = engine.model.task
+    axes, at = _with_channels(engine.axes)
+    shape, chunks = list(grid.shape), list(chunks_of(grid.core, grid.shape, engine.axes))
+    shape.insert(at, task.out_channels)
+    chunks.insert(at, 1)
+    geometry = {field: list(values) for field, values in _geometry(engine.stack, engine.axes).items()}
+    for field, value in (("scale", 1.0), ("units", None), ("translation", 0.0)):
+        geometry[field].insert(at, value)
+    return Output(
+        path="probabilities",
+        kind="image",
+        axes=axes,
+        shape=tuple(shape),
+        dtype=np.dtype(dtype),
+        chunks=tuple(chunks),
+        channel_names=tuple(map(str, task.names)),
+        **{field: tuple(values) for field, values in geometry.items()},
+    )
+
+
+def overview_output(engine: Engine, grid: TileGrid, coarser: tuple[int, ...]) -> Output:
+    """Lay out the image that stands beside its labels, each element the mean of `coarser` of the source's."""
+    stack = engine.stack
+    factor = dict(zip(engine.axes, coarser, strict=True)) | {"c": 1}
+    shape = tuple(math.ceil(n / factor[a]) for a, n in zip(stack.axes, stack.shape, strict=True))
+    core = tuple(c // f for c, f in zip(grid.core, coarser, strict=True))
+    sizes = dict(zip(engine.axes, chunks_of(core, tuple(shape[stack.axes.index(a)] for a in engine.axes), engine.axes), strict=True))
+    steps = [(factor[a], scale, start) for a, scale, start in zip(stack.axes, stack.scale, stack.translation, strict=True)]
+    return Output(
+        path="",
+        kind="image",
+        axes=stack.axes,
+        shape=shape,
+        dtype=np.dtype(np.uint8) if stack.dtype == bool else stack.dtype.newbyteorder("="),
+        chunks=tuple(sizes.get(a, 1) for a in stack.axes),
+        scale=tuple(f * scale for f, scale, _ in steps),
+        units=stack.units,
+        translation=tuple(start + (f - 1) / 2 * scale for f, scale, start in steps),
+        channel_names=stack.channel_names,
+    )
+
+
+def coarseness(stack: Stack, axes: str) -> tuple[int, ...]:
+    """Return how many elements one of the overview's stands for, an axis of `axes`: powers of 2 in space."""
+    size = math.prod(stack.shape) * stack.dtype.itemsize
+    factor = 1
+    while math.prod(math.ceil(n / factor) if a in SPATIAL else n for a, n in zip(stack.axes, stack.shape, strict=True)) * (
+        stack.dtype.itemsize
+    ) > OVERVIEW_BYTES and factor < size:
+        factor *= 2
+    return tuple(factor if a in SPATIAL else 1 for a in axes)
+
+
+def chunks_of(core: tuple[int, ...], shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
+    """Cut a block into equal chunks of at most 128 an axis in 3-D, 1024 in 2-D."""
+    flat = sum(n > 1 for n, a in zip(shape, axes, strict=True) if a in SPATIAL) < 3
+    chunks = []
+    for c, n in zip(core, shape, strict=True):
+        size = min(c, n)
+        parts = math.ceil(size / (CHUNK_2D if flat else CHUNK_3D))
+        while c < n and c % parts:
+            parts += 1
+        chunks.append(math.ceil(size / parts))
+    return tuple(chunks)
+
+
+def place(output: Output, box: Box, values: np.ndarray) -> tuple[Box, np.ndarray]:
+    """Bring (C, ...) values to an output's axes and element type: (box, data)."""
+    if output.dtype.kind in "iu" and values.dtype.kind == "f":
+        values = np.rint(values)
+    values = values.astype(output.dtype, copy=False)
+    if "c" not in output.axes:
+        return box, values[0]
+    at = output.axes.index("c")
+    return (*box[:at], slice(0, output.shape[at]), *box[at:]), np.moveaxis(values, 0, at)
+
+
+def mean_of(data: np.ndarray, factors: tuple[int, ...]) -> np.ndarray:
+    """Mean of boxes of `factors`; at the far border of what is there."""
+    for axis, factor in enumerate(factors):
+        if factor > 1:
+            starts = np.arange(0, data.shape[axis], factor)
+            sums = np.add.reduceat(data.astype(np.float64), starts, axis)
+            counts = np.diff(np.append(starts, data.shape[axis]))
+            data = sums / counts.reshape([-1 if i == axis else 1 for i in range(data.ndim)])
+    return data
+
+
+def _with_channels(axes: str) -> tuple[str, int]:
+    """Put c behind t: (axes, position of c)."""
+    at = axes.startswith("t")
+    return f"{axes[:at]}c{axes[at:]}", int(at)
+
+
+def _geometry(stack: Stack, axes: str) -> dict[str, Any]:
+    return {field: stack.along(axes, field) for field in ("scale", "units", "translation")}

@@ -1,0 +1,104 @@
+"""Reading, computing and writing at the same time, in bounded queues."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+Job = TypeVar("Job")
+Read = TypeVar("Read")
+Done = TypeVar("Done")
+AHEAD = 2
+END: Any = object()
+
+
+class Pipeline(Generic[Job, Read, Done]):
+    """One reader and one writer thread beside the caller's thread, which computes.
+
+    Iterate over it: it yields each job once its result is written. Closing the iterator stops the threads after what
+    they are at; what was written stays written. An exception of any stage ends the run and is raised to the caller.
+
+    Parameters
+    ----------
+    jobs : iterable
+    read : job -> what the network needs
+    compute : (job, what was read) -> what is to be written
+    write : (job, what was computed) -> None
+    """
+
+    def __init__(
+        self,
+        jobs: Iterable[Job],
+        read: Callable[[Job], Read],
+        compute: Callable[[Job, Read], Done],
+        write: Callable[[Job, Done], None],
+    ) -> None:
+        self._jobs, self._compute = jobs, compute
+        self._to_compute: queue.Queue[Any] = queue.Queue(AHEAD)
+        self._to_write: queue.Queue[Any] = queue.Queue(AHEAD)
+        self._written: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._threads = [
+            threading.Thread(target=self._guard, args=(self._read_all, read), name="reader", daemon=True),
+            threading.Thread(target=self._guard, args=(self._write_all, write), name="writer", daemon=True),
+        ]
+
+    def __iter__(self) -> Iterator[Job]:
+        """Run; yield the jobs in the order in which they are written."""
+        for thread in self._threads:
+            thread.start()
+        try:
+            while (got := self._take(self._to_compute)) is not END:
+                job, data = got
+                self._put(self._to_write, (job, self._compute(job, data)))
+                yield from self._finished()
+            self._put(self._to_write, END)
+            self._threads[1].join()
+            yield from self._finished()
+        finally:
+            self._stop.set()
+            for thread in self._threads:
+                thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _finished(self) -> Iterator[Job]:
+        while not self._written.empty():
+            yield self._written.get()
+
+    def _guard(self, work: Callable[[Any], None], stage: Callable[..., Any]) -> None:
+        """Run a stage in its thread; an exception is kept for the caller and stops the others."""
+        try:
+            work(stage)
+        except BaseException as error:  # noqa: BLE001 - handed on to the caller's thread, where it is raised
+            self._error = self._error or error
+            self._stop.set()
+
+    def _read_all(self, read: Callable[[Job], Read]) -> None:
+        for job in self._jobs:
+            if self._stop.is_set():
+                return
+            self._put(self._to_compute, (job, read(job)))
+        self._put(self._to_compute, END)
+
+    def _write_all(self, write: Callable[[Job, Done], None]) -> None:
+        while (got := self._take(self._to_write)) is not END:
+            job, data = got
+            write(job, data)
+            self._written.put(job)
+
+    def _put(self, where: "queue.Queue[Any]", what: Any) -> None:
+        while not self._stop.is_set():
+            try:
+                return where.put(what, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def _take(self, where: "queue.Queue[Any]") -> Any:
+        while not self._stop.is_set():
+            try:
+                return where.get(timeout=0.1)
+            except queue.Empty:
+                continue
+        return END

@@ -1,0 +1,159 @@
+"""Tiles: what to read, pad, crop and write so that a network run in parts equals one run on the whole. Integers only."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from .errors import UsageError
+
+Box = tuple[slice, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Footprint:
+    """How far a network looks, and on which grid, along each axis it is tiled on.
+
+    Parameters
+    ----------
+    stride : tuple of int
+        Total stride: tile origins are multiples of it.
+    halo : tuple of int
+        Context a tile needs on each side of its core; a multiple of the stride. 0 for valid convolutions.
+    margin : tuple of int
+        What valid convolutions consume on each side; 0 for same convolutions.
+    remainder : tuple of int
+        Output sizes of valid convolutions are ``remainder + k * stride``.
+    """
+
+    stride: tuple[int, ...]
+    halo: tuple[int, ...]
+    margin: tuple[int, ...]
+    remainder: tuple[int, ...]
+
+    def planewise(self, axes: int) -> "Footprint":
+        """Return it with `axes` leading axes along which the network does not look: each plane for itself."""
+        one, none = (1,) * axes, (0,) * axes
+        return Footprint(one + self.stride, none + self.halo, none + self.margin, none + self.remainder)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tile:
+    """One piece of work: read, mirror at the image's border, run, crop, write.
+
+    Parameters
+    ----------
+    read : box in the image: core and halo, cut at the border
+    pad : (before, after) an axis
+        Mirrored elements that complete what the border cut off.
+    crop : box in the network's output: the core
+    write : box in the result: the core
+    """
+
+    read: Box
+    pad: tuple[tuple[int, int], ...]
+    crop: Box
+    write: Box
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what the network sees."""
+        return tuple(r.stop - r.start + low + high for r, (low, high) in zip(self.read, self.pad, strict=True))
+
+    def mirror(self, data: np.ndarray) -> np.ndarray:
+        """Complete what was read by mirroring.
+
+        Parameters
+        ----------
+        data : (..., *read) array
+            Leading axes, such as channels, are left alone.
+        """
+        if not any(low or high for low, high in self.pad):
+            return data
+        leading = [(0, 0)] * (data.ndim - len(self.pad))
+        return np.pad(data, [*leading, *self.pad], mode="reflect")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TileGrid:
+    """The tiles that cover an image, each element of it written by exactly one.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the image along the tiled axes.
+    core : tuple of int
+        Shape of a tile's core (the block it writes); rounded up to a multiple of the stride.
+    footprint : Footprint
+
+    Raises
+    ------
+    UsageError
+        Where shape, core and footprint differ in length, or a core is not positive.
+    """
+
+    shape: tuple[int, ...]
+    core: tuple[int, ...]
+    footprint: Footprint
+
+    def __post_init__(self) -> None:
+        if not len(self.shape) == len(self.core) == len(self.footprint.stride):
+            raise UsageError(
+                f"the image has {len(self.shape)} tiled axes, the block {self.core} has {len(self.core)} and the network "
+                f"{len(self.footprint.stride)}; give one size an axis"
+            )
+        if min(self.core) < 1:
+            raise UsageError(f"the block {self.core} must be at least 1 along every axis")
+        core = [math.ceil(c / s) * s for c, s in zip(self.core, self.footprint.stride, strict=True)]
+        object.__setattr__(self, "core", tuple(core))
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of tiles along each axis."""
+        return tuple(math.ceil(n / c) for n, c in zip(self.shape, self.core, strict=True))
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return math.prod(self.counts)
+
+    def __iter__(self) -> Iterator[Tile]:
+        """Yield all tiles, the last axis fastest."""
+        return (self.tile(at) for at in itertools.product(*map(range, self.counts)))
+
+    def __getitem__(self, number: int) -> Tile:
+        """Return tile `number`, counted with the last axis fastest."""
+        at = np.unravel_index(range(len(self))[number], self.counts)
+        return self.tile([int(i) for i in at])
+
+    def tile(self, at: Sequence[int]) -> Tile:
+        """Return the tile at position `at` of the grid."""
+        parts = [self._part(axis, i) for axis, i in enumerate(at)]
+        read, pad, crop, write = zip(*parts, strict=True)
+        return Tile(read, pad, crop, write)
+
+    def _part(self, axis: int, i: int) -> tuple[slice, tuple[int, int], slice, slice]:
+        """Cut one axis: (read, pad, crop, write)."""
+        n, stride = self.shape[axis], self.footprint.stride[axis]
+        start = i * self.core[axis]
+        stop = min(start + self.core[axis], n)
+        low, high = self._outer(axis, start, stop)
+        # What lies beyond the far border mirrors what lies before it: the tile must read that too.
+        source = max(2 * (n - 1) - (high - 1), 0)
+        if high > n and source < low:
+            low -= math.ceil((low - source) / stride) * stride
+        read = slice(max(low, 0), min(high, n))
+        pad = (read.start - low, high - read.stop)
+        origin = low + self.footprint.margin[axis]
+        return read, pad, slice(start - origin, stop - origin), slice(start, stop)
+
+    def _outer(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        """Return where the tile with core [start, stop) begins and ends in the mirrored image."""
+        stride, margin = self.footprint.stride[axis], self.footprint.margin[axis]
+        if margin:
+            remainder = self.footprint.remainder[axis]
+            size = remainder + math.ceil(max(stop - start - remainder, 0) / stride) * stride
+            return start - margin, start + size + margin
+        halo, end = self.footprint.halo[axis], math.ceil(self.shape[axis] / stride) * stride
+        return max(start - halo, 0), min(math.ceil(stop / stride) * stride + halo, end)

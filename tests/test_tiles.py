@@ -1,0 +1,94 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_unet.errors import UsageError
+from napari_unet.tiles import Footprint, TileGrid
+
+
+@st.composite
+def grids(draw):
+    ndim = draw(st.integers(1, 3))
+    parts = []
+    for _ in range(ndim):
+        stride = draw(st.sampled_from([1, 2, 3, 4, 8]))
+        if draw(st.booleans()):
+            parts.append((stride, draw(st.integers(0, 3)) * stride, 0, 0))
+        else:
+            parts.append((stride, 0, draw(st.integers(1, 12)), draw(st.integers(1, stride))))
+    stride, halo, margin, remainder = zip(*parts, strict=True)
+    shape = tuple(draw(st.integers(1, 40)) for _ in range(ndim))
+    core = tuple(draw(st.integers(1, 24)) for _ in range(ndim))
+    return TileGrid(shape, core, Footprint(stride, halo, margin, remainder))
+
+
+@settings(deadline=None)
+@given(grids())
+def test_cores_cover_every_element_once(grid):
+    hits = np.zeros(grid.shape, int)
+    for tile in grid:
+        hits[tile.write] += 1
+    assert (hits == 1).all()
+
+
+def mirrored(n, low, high):
+    """Indices into an axis of size n of the positions [low, high) of its endless mirror image."""
+    if n == 1:
+        return np.zeros(high - low, int)
+    at = np.arange(low, high) % (2 * (n - 1))
+    return np.where(at < n, at, 2 * (n - 1) - at)
+
+
+@settings(deadline=None, max_examples=200)
+@given(grids())
+def test_a_tile_sees_what_the_mirrored_image_has_there(grid):
+    image = np.arange(math.prod(grid.shape)).reshape(grid.shape)
+    for tile in grid:
+        seen = tile.mirror(image[tile.read])
+        assert seen.shape == tile.shape
+        want = image
+        for axis, (read, (low, high)) in enumerate(zip(tile.read, tile.pad, strict=True)):
+            index = mirrored(grid.shape[axis], read.start - low, read.stop + high)
+            want = want.take(index, axis)
+        assert (seen == want).all()
+
+
+@settings(deadline=None)
+@given(grids())
+def test_origins_lie_on_the_grid_and_the_halo_is_there_or_the_border(grid):
+    for tile in grid:
+        for axis, (read, pad, crop, write) in enumerate(
+            zip(tile.read, tile.pad, tile.crop, tile.write, strict=True)
+        ):
+            stride, halo = grid.footprint.stride[axis], grid.footprint.halo[axis]
+            margin = grid.footprint.margin[axis]
+            low, high = read.start - pad[0], read.stop + pad[1]
+            assert (low + margin) % stride == 0
+            assert crop.start == write.start - low - margin
+            assert crop.stop - crop.start == write.stop - write.start
+            if margin:
+                assert crop.start >= 0
+                assert (high - low - 2 * margin - grid.footprint.remainder[axis]) % stride == 0
+                assert crop.stop <= high - low - 2 * margin
+            else:
+                end = math.ceil(grid.shape[axis] / stride) * stride
+                assert low == 0 or write.start - low >= halo
+                assert high == end or high - write.stop >= halo
+                assert low >= 0
+                assert high <= end
+
+
+@given(grids())
+def test_a_tile_is_the_same_by_number_and_in_order(grid):
+    assert [grid[i] for i in range(len(grid))] == list(grid)
+
+
+def test_sizes_that_do_not_fit_are_named():
+    footprint = Footprint((4, 4), (8, 8), (0, 0), (0, 0))
+    with pytest.raises(UsageError, match=r"2 tiled axes.*\(8,\)"):
+        TileGrid((20, 20), (8,), footprint)
+    with pytest.raises(UsageError, match="at least 1"):
+        TileGrid((20, 20), (8, 0), footprint)
