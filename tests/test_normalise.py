@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from napari_unet.errors import DataError, ModelError
 from napari_unet.normalise import WHOLE, Normalisation
+from napari_unet.sources import open_stack
 from napari_unet.stack import Stack
 
 
@@ -84,6 +85,20 @@ def test_nan_and_infinity_are_refused_with_number_and_place(bad):
     with pytest.raises(DataError, match=r"2 NaN or infinite.*yx = \(2, 3\).*--nan"):
         Normalisation().measure(stack_of(data))
     assert Normalisation().measure(stack_of(data), fill=0).scale == (0.0,)
+
+
+def test_a_damaged_part_is_left_out_and_counted(tmp_path):
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(64, 64), dtype="u2", chunks=(16, 16), dimension_names=["y", "x"])
+    array[:] = np.arange(64 * 64).reshape(64, 64)
+    (tmp_path / "a.zarr" / "c" / "3" / "3").write_bytes(b"torn")
+    found = Normalisation(low=0, high=100).measure(open_stack(tmp_path / "a.zarr"))
+    assert found.unreadable == 1
+    assert found.offset == (0.0,)
+    assert found.scale[0] == 63 * 64 + 47
+    for chunk in (tmp_path / "a.zarr" / "c").rglob("*/*"):
+        chunk.write_bytes(b"torn")
+    with pytest.raises(DataError, match="a.zarr"):
+        Normalisation().measure(open_stack(tmp_path / "a.zarr"))
 
 
 def test_an_unknown_kind_is_named():

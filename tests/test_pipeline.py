@@ -8,7 +8,7 @@ from napari_unet.inference.pipeline import AHEAD, Pipeline
 
 def test_every_job_passes_all_stages_in_order():
     written = []
-    run = Pipeline(range(50), lambda j: j * 2, lambda j, x: (j, x + 1), lambda j, done: written.append(done))
+    run = Pipeline(range(50), lambda j: j * 2, lambda j, x: (j, x + 1), lambda j, done: written.append(done) or j)
     assert list(run) == list(range(50))
     assert written == [(j, 2 * j + 1) for j in range(50)]
 
@@ -48,7 +48,7 @@ def test_an_error_of_any_stage_reaches_the_caller_and_stops_all(stage):
 
 def test_closing_stops_the_threads_and_keeps_what_is_written():
     written = []
-    run = iter(Pipeline(iter(range(10**6)), lambda j: j, lambda j, x: x, lambda j, x: written.append(x)))
+    run = iter(Pipeline(iter(range(10**6)), lambda j: j, lambda j, x: x, lambda j, x: written.append(x) or j))
     first = next(run)
     run.close()
     assert first == 0

@@ -146,12 +146,14 @@ class UNetConfig:
         """
         unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
-            raise ModelError(f"unknown network settings: {', '.join(sorted(map(str, unknown)))}; known to a newer version?")
+            raise ModelError(
+                f"unknown network settings: {', '.join(sorted(map(str, unknown)))}; known to a newer version?"
+            )
         return cls(**values)
 
 
 def ronneberger2015(in_channels: int = 1, out_channels: int = 2) -> UNetConfig:
-    """Return the paper's network: valid convolutions, 572 to 388, 23 convolutional layers, 1024 channels at the bottom."""
+    """Return the paper's network: valid convolutions, 572 to 388, 23 convolutional layers, 1024 channels below."""
     return UNetConfig(
         in_channels=in_channels,
         out_channels=out_channels,

@@ -13,6 +13,7 @@ KINDS = ("percentile", "zscore", "none")
 WHOLE = 2**24
 BOXES = 32
 BOX_ELEMENTS = 2**18
+LEAST_EDGE = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,13 +63,20 @@ class Normalisation:
             Where the sample holds NaN or infinity, with their number and the first index.
         """
         samples: list[list[np.ndarray]] = [[] for _ in range(stack.size("c"))]
+        errors: list[DataError] = []
         for box in _sample_boxes(stack, seed):
-            data = finite(stack.read(box), stack, box, fill)
-            channels = np.moveaxis(data, stack.axes.index("c"), 0) if "c" in stack.axes else data[None]
-            for sample, channel in zip(samples, channels, strict=True):
-                sample.append(channel.ravel())
+            for part, values in readable(stack, box):
+                if isinstance(values, DataError):
+                    errors.append(values)
+                    continue
+                data = finite(values, stack, part, fill)
+                channels = np.moveaxis(data, stack.axes.index("c"), 0) if "c" in stack.axes else data[None]
+                for sample, channel in zip(samples, channels, strict=True):
+                    sample.append(channel.ravel())
+        if errors and not samples[0]:
+            raise errors[0]
         pairs = [self._measure_channel(np.concatenate(sample)) for sample in samples]
-        return Statistics(tuple(offset for offset, _ in pairs), tuple(scale for _, scale in pairs))
+        return Statistics(tuple(o for o, _ in pairs), tuple(s for _, s in pairs), len(errors))
 
     def _measure_channel(self, values: np.ndarray) -> tuple[float, float]:
         """Return (offset, scale); scale 0 for a constant channel."""
@@ -91,17 +99,21 @@ class Statistics:
     Parameters
     ----------
     offset, scale : tuple of float, one a channel
+    unreadable : int
+        Parts of the sample that could not be read and were left out.
     """
 
     offset: tuple[float, ...]
     scale: tuple[float, ...]
+    unreadable: int = 0
 
     def apply(self, data: np.ndarray) -> np.ndarray:
         """Normalise (C, ...) intensities of any real type to float32."""
         shape = (-1,) + (1,) * (data.ndim - 1)
         offset = np.array(self.offset).reshape(shape)
         factor = np.array([1 / s if s > 0 else 0.0 for s in self.scale]).reshape(shape)
-        wide = np.float64 if data.dtype.itemsize > 4 or data.dtype.kind in "iu" and data.dtype.itemsize > 2 else np.float32
+        exact = data.dtype.itemsize <= (4 if data.dtype.kind == "f" else 2)
+        wide = np.float32 if exact else np.float64
         out = data.astype(wide)
         out -= offset.astype(wide)
         out *= factor.astype(wide)
@@ -128,6 +140,23 @@ def finite(data: np.ndarray, stack: Stack, box: Box, fill: float | None = None) 
         f"{stack.name} has {int(wrong.sum())} NaN or infinite values, the first at {stack.axes} = {first}; "
         "repair the image, or fill them with --nan fill=0"
     )
+
+
+def readable(stack: Stack, box: Box) -> Iterator[tuple[Box, np.ndarray | DataError]]:
+    """Read a box; where some of it is damaged, read the rest: yield each part's box with its data, or with the error."""
+    try:
+        data = stack.read(box)
+    except DataError as error:
+        sizes = [part.stop - part.start for part in box]
+        axis = sizes.index(max(sizes))
+        if sizes[axis] <= LEAST_EDGE:
+            yield box, error
+            return
+        middle = box[axis].start + sizes[axis] // 2
+        for half in (slice(box[axis].start, middle), slice(middle, box[axis].stop)):
+            yield from readable(stack, (*box[:axis], half, *box[axis + 1 :]))
+    else:
+        yield box, data
 
 
 def _sample_boxes(stack: Stack, seed: int) -> Iterator[Box]:

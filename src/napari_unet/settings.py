@@ -9,7 +9,7 @@ from .errors import UsageError
 
 def setting(
     default: Any,
-    help: str,  # noqa: A002
+    help: str,
     *,
     ge: float | None = None,
     le: float | None = None,

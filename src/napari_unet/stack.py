@@ -1,25 +1,32 @@
 """Stack: a lazy array with named axes and a pixel size. Image, labels and result are all this one type."""
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import DataError
+from .errors import DataError, UnetError
 
 AXES = "tczyx"
 SPATIAL = "zyx"
 Box = tuple[slice, ...]
+# What readers and decoders raise for bytes that are not what they should be.
+DECODING = (RuntimeError, ValueError, OSError, EOFError, zlib.error)
 
 
 class LazyArray(Protocol):
     """What a stack is read through: zarr and dask arrays, numpy arrays and a `View` of one."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+
     @property
-    def dtype(self) -> Any: ...
+    def dtype(self) -> Any:
+        """Element type."""
+
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
@@ -165,7 +172,7 @@ class Stack:
             raise DataError(f"{self.name}: scale {self.scale} must be positive along every axis")
         if self.channel_names and len(self.channel_names) != self.size("c"):
             raise DataError(
-                f"{self.name}: {len(self.channel_names)} channel names for {self.size('c')} channels; give one a channel"
+                f"{self.name}: {len(self.channel_names)} channel names, {self.size('c')} channels; give one a channel"
             )
 
     @property
@@ -197,8 +204,21 @@ class Stack:
         return tuple(getattr(self, field)[self.axes.index(a)] for a in axes)
 
     def read(self, box: Box) -> np.ndarray:
-        """Read a region, one slice an axis, into memory."""
-        return np.asarray(self.data[box])
+        """Read a region, one slice an axis, into memory.
+
+        Raises
+        ------
+        DataError
+            Where what is stored there is damaged; it names the source and the region.
+        """
+        try:
+            return np.asarray(self.data[box])
+        except DECODING as error:
+            if isinstance(error, UnetError) and not isinstance(error, DataError):
+                raise
+            what = str(error) if isinstance(error, DataError) else f"{type(error).__name__} {error}"
+            region = ", ".join(f"{a}={part.start}:{part.stop}" for a, part in zip(self.axes, box, strict=False))
+            raise DataError(f"{self.source or self.name} is damaged at {region}: {what}") from error
 
     def select(self, **parts: int | slice) -> "Stack":
         """Cut lazily along named axes; an integer removes the axis.

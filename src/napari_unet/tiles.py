@@ -1,4 +1,4 @@
-"""Tiles: what to read, pad, crop and write so that a network run in parts equals one run on the whole. Integers only."""
+"""Tiles: what to read, pad, crop and write, so that a network run in parts equals one run on the whole."""
 
 import dataclasses
 import itertools
@@ -37,6 +37,14 @@ class Footprint:
         """Return it with `axes` leading axes along which the network does not look: each plane for itself."""
         one, none = (1,) * axes, (0,) * axes
         return Footprint(one + self.stride, none + self.halo, none + self.margin, none + self.remainder)
+
+
+def mirrored(low: int, high: int, size: int) -> np.ndarray:
+    """Return the indices, into an axis of `size`, of the positions [low, high) of its endless mirror image."""
+    if size == 1:
+        return np.zeros(high - low, np.intp)
+    at = np.arange(low, high) % (2 * (size - 1))
+    return np.minimum(at, 2 * (size - 1) - at)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,13 +109,17 @@ class TileGrid:
     def __post_init__(self) -> None:
         if not len(self.shape) == len(self.core) == len(self.footprint.stride):
             raise UsageError(
-                f"the image has {len(self.shape)} tiled axes, the block {self.core} has {len(self.core)} and the network "
-                f"{len(self.footprint.stride)}; give one size an axis"
+                f"the image has {len(self.shape)} tiled axes, the block {self.core} has {len(self.core)} "
+                f"and the network {len(self.footprint.stride)}; give one size an axis"
             )
         if min(self.core) < 1:
             raise UsageError(f"the block {self.core} must be at least 1 along every axis")
         core = [math.ceil(c / s) * s for c, s in zip(self.core, self.footprint.stride, strict=True)]
         object.__setattr__(self, "core", tuple(core))
+
+    def extent(self, axis: int) -> tuple[int, int]:
+        """Return where the mirrored image that the network sees as a whole begins and ends along `axis`."""
+        return self._outer(axis, 0, self.shape[axis])
 
     @property
     def counts(self) -> tuple[int, ...]:

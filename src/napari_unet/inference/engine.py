@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ..device import choose_device, choose_precision
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..model import Model
-from ..network import TILE_EXACT_NORMS, deployable, footprint
-from ..normalise import Statistics, finite
-from ..stack import SPATIAL, Stack
-from ..tiles import Footprint, Tile
+from ..network import UNet, deployable, footprint
+from ..normalise import Statistics, finite, readable
+from ..stack import Stack
+from ..tiles import Box, Footprint, Tile
 
 
 @dataclasses.dataclass(slots=True)
@@ -49,7 +49,7 @@ class Engine:
     fill: float | None = None
     axes: str = dataclasses.field(init=False)
     footprint: Footprint = dataclasses.field(init=False)
-    _net: torch.nn.Module = dataclasses.field(init=False)
+    _nets: dict[tuple[int, ...], UNet] = dataclasses.field(init=False, default_factory=dict)
     _constant: tuple[Any, Tensor] | None = dataclasses.field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -58,9 +58,6 @@ class Engine:
         self.precision = choose_precision(self.precision, self.device)
         self.axes = self.stack.axes.replace("c", "")
         self.footprint = footprint(self.model.config).planewise(self.batch_axes)
-        net = deployable(self.model.network()).to(self.device, self.precision)
-        layout: Any = torch.channels_last if self.model.config.ndim == 2 else torch.channels_last_3d
-        self._net = net.to(memory_format=layout)
 
     @classmethod
     def of(cls, stack: Stack, model: Model, device: str, precision: str, fill: float | None) -> "Engine":
@@ -73,46 +70,104 @@ class Engine:
         """Number of leading tiled axes that the network does not look along: t, and z for a 2-D model."""
         return len(self.axes) - len(self.model.axes)
 
-    def read(self, tile: Tile) -> np.ndarray:
-        """Read the tile's region as it is stored: (C, *read)."""
-        box = list(tile.read)
-        if "c" not in self.stack.axes:
-            data = self.stack.read(tuple(box))
-            return finite(data, self.stack, tuple(box), self.fill)[None]
-        at = self.stack.axes.index("c")
-        box.insert(at, slice(0, self.stack.size("c")))
-        data = finite(self.stack.read(tuple(box)), self.stack, tuple(box), self.fill)
-        return np.moveaxis(data, at, 0)
+    @property
+    def layout(self) -> Any:
+        """Memory layout of the network's tensors: channels last."""
+        return torch.channels_last if self.model.config.ndim == 2 else torch.channels_last_3d
 
-    def prepare(self, tile: Tile, data: np.ndarray) -> np.ndarray:
-        """Normalise and mirror what `read` gave: (C, *tile.shape) float32."""
-        return tile.mirror(self.statistics.apply(data))
+    def net(self, order: tuple[int, ...] | None = None) -> UNet:
+        """Return the network ready for inference, its spatial axes put in another order if one is given."""
+        order = order or tuple(range(self.model.config.ndim))
+        if order not in self._nets:
+            net = deployable(transposed(self.model.network(), order))
+            self._nets[order] = net.to(self.device, self.precision).to(memory_format=self.layout)
+        return self._nets[order]
+
+    def read(self, box: Box) -> np.ndarray:
+        """Read a box of the tiled axes as it is stored: (C, *box), NaN and infinity refused or filled."""
+        full = self._with_channels(box)
+        return self._channels_first(finite(self.stack.read(full), self.stack, full, self.fill))
+
+    def salvage(self, box: Box) -> tuple[np.ndarray, list[tuple[Box, DataError]]]:
+        """Read of a damaged box what can be read, zeros elsewhere: (C, *box), and the boxes that could not."""
+        full = self._with_channels(box)
+        data, lost = np.zeros([b.stop - b.start for b in full], self.stack.dtype), []
+        for part, values in readable(self.stack, full):
+            try:
+                if isinstance(values, DataError):
+                    raise values
+                values = finite(values, self.stack, part, self.fill)
+            except DataError as error:
+                lost.append((tuple(p for p, a in zip(part, self.stack.axes, strict=True) if a != "c"), error))
+            else:
+                data[tuple(slice(p.start - f.start, p.stop - f.start) for p, f in zip(part, full, strict=True))] = values
+        return self._channels_first(data), lost
+
+    def _with_channels(self, box: Box) -> Box:
+        """Complete a box of the tiled axes to one of the stack."""
+        at = self.stack.axes.find("c")
+        return box if at < 0 else (*box[:at], slice(0, self.stack.size("c")), *box[at:])
+
+    def _channels_first(self, data: np.ndarray) -> np.ndarray:
+        """(*stack axes) -> (C, *tiled axes)."""
+        at = self.stack.axes.find("c")
+        return data[None] if at < 0 else np.moveaxis(data, at, 0)
+
+    def tensor(self, data: np.ndarray, order: tuple[int, ...] | None = None) -> Tensor:
+        """Bring normalised, mirrored (C, *tiled axes) to the network: (B, C, *S), S in `order`."""
+        first = 1 + self.batch_axes
+        x = torch.from_numpy(np.ascontiguousarray(data))
+        x = x.reshape(len(data), math.prod(data.shape[1:first]), *data.shape[first:]).transpose(0, 1)
+        if order is not None:
+            x = x.permute(0, 1, *(2 + i for i in order))
+        return x.to(self.device, self.precision).contiguous(memory_format=self.layout)
 
     @torch.inference_mode()
-    def logits(self, tile: Tile, prepared: np.ndarray) -> Tensor:
-        """Run the network: (C, *tile.shape) -> (K, *write) float32 logits of the tile's core."""
+    def logits(self, tile: Tile, data: np.ndarray) -> Tensor:
+        """Run the network on what was read of a tile.
+
+        Parameters
+        ----------
+        tile : Tile
+        data : (C, *read) array, as `read` gives it
+
+        Returns
+        -------
+        (K, *write) float32 tensor, the logits of the tile's core
+        """
+        prepared = tile.mirror(self.statistics.apply(data))
         values = prepared.reshape(len(prepared), -1)
         key = (prepared.shape, tuple(values[:, 0])) if bool((values == values[:, :1]).all()) else None
         if key is not None and self._constant is not None and self._constant[0] == key:
             out = self._constant[1]
         else:
-            out = self._run(prepared)
+            out = self.net()(self.tensor(prepared)).transpose(0, 1)
+            out = out.reshape(len(out), *prepared.shape[1 : 1 + self.batch_axes], *out.shape[2:])
             if key is not None:
                 self._constant = key, out
         return out[(slice(None), *tile.crop)].float()
 
-    def _run(self, prepared: np.ndarray) -> Tensor:
-        """(C, *tile.shape) -> (K, *output): each plane or volume of the batch axes for itself."""
-        batch = prepared.shape[1 : 1 + self.batch_axes]
-        x = torch.from_numpy(np.ascontiguousarray(prepared))
-        x = x.reshape(len(prepared), math.prod(batch), *prepared.shape[1 + self.batch_axes :]).transpose(0, 1)
-        layout: Any = torch.channels_last if self.model.config.ndim == 2 else torch.channels_last_3d
-        parts = []
-        for item in x:
-            one = item[None].to(self.device, self.precision).contiguous(memory_format=layout)
-            parts.append(self._net(one)[0])
-        out = torch.stack(parts, 1) if len(parts) > 1 else parts[0][:, None]
-        return out.reshape(len(out), *batch, *out.shape[2:])
+
+def transposed(net: UNet, order: tuple[int, ...]) -> UNet:
+    """Return the network whose input and output have their spatial axes in another order.
+
+    Parameters
+    ----------
+    net : UNet
+        In eval mode; left as it is.
+    order : tuple of int
+        ``transposed(net, order)(x.permute(0, 1, *(2 + i for i in order)))`` is ``net(x)``, permuted alike.
+    """
+    config = net.config
+    turned = dataclasses.replace(
+        config,
+        kernels=tuple(tuple(level[i] for i in order) for level in config.kernel_list),
+        strides=tuple(tuple(level[i] for i in order) for level in config.stride_list),
+    )
+    result = UNet(turned).eval()
+    places = (0, 1, *(2 + i for i in order))
+    result.load_state_dict({k: v.permute(places) if v.ndim > 2 else v for k, v in net.state_dict().items()})
+    return result
 
 
 def check_fit(stack: Stack, model: Model) -> None:
@@ -127,8 +182,8 @@ def check_fit(stack: Stack, model: Model) -> None:
     if channels != model.config.in_channels:
         names = f" ({', '.join(model.channel_names)})" if model.channel_names else ""
         raise ModelError(
-            f"{stack.name} has {channels} channel{'s' * (channels != 1)}, the model needs {model.config.in_channels}{names}; "
-            "choose channels with --channel"
+            f"{stack.name} has {channels} channel{'s' * (channels != 1)}, the model needs "
+            f"{model.config.in_channels}{names}; choose channels with --channel"
         )
     lacking = [a for a in model.axes if a not in stack.axes]
     if lacking:
@@ -136,69 +191,3 @@ def check_fit(stack: Stack, model: Model) -> None:
             f"{stack.name} has the axes {stack.axes}, the model is {model.config.ndim}-D and needs {model.axes}; "
             f"give a stack with {' and '.join(lacking)}, or say with --axes what its axes are"
         )
-
-
-def element_bytes(model: Model, precision: torch.dtype) -> int:
-    """Estimate what the network holds at its widest, in bytes for each element of a tile's plane or volume.
-
-    Level 0 decides: the skip, both halves of the concatenation, and a convolution's input and output.
-    """
-    return 6 * model.config.base_features * precision.itemsize + 8 * model.config.in_channels
-
-
-def choose_core(engine: Engine, memory: int) -> tuple[int, ...]:
-    """Choose the block: as few and as large tiles as the memory allows, cut where it costs the least halo.
-
-    Parameters
-    ----------
-    engine : Engine
-    memory : int
-        Bytes that the network may hold.
-
-    Returns
-    -------
-    Core an axis of ``engine.axes``, in elements.
-    """
-    foot = engine.footprint
-    shape = tuple(engine.stack.size(a) for a in engine.axes)
-    wanted = [_granule(a, engine.model.config.ndim) for a in engine.axes]
-    granule = [math.lcm(g, s) for g, s in zip(wanted, foot.stride, strict=True)]
-    extra = [2 * (h + m) for h, m in zip(foot.halo, foot.margin, strict=True)]
-    most = memory / element_bytes(engine.model, engine.precision)
-    first = engine.batch_axes
-    core = [min(4, n) if a == "z" and i < first else 1 for i, (a, n) in enumerate(zip(engine.axes, shape, strict=True))]
-    core = core[:first] + [math.ceil(n / s) * s for n, s in zip(shape[first:], foot.stride[first:], strict=True)]
-
-    def seen(axis: int, size: int) -> int:
-        halo = extra[axis] if foot.margin[axis] or size < shape[axis] else 0
-        return min(size + halo, math.ceil(shape[axis] / foot.stride[axis]) * foot.stride[axis] + 2 * foot.margin[axis])
-
-    while math.prod(seen(i, core[i]) for i in range(first, len(core))) > most:
-        options = []
-        for axis in range(first, len(core)):
-            parts = math.ceil(shape[axis] / core[axis]) + 1
-            size = math.ceil(math.ceil(shape[axis] / parts) / granule[axis]) * granule[axis]
-            if size >= core[axis]:
-                size = core[axis] - granule[axis]
-            if size < granule[axis]:
-                continue
-            work = seen(axis, size) / size / (seen(axis, core[axis]) / core[axis])
-            shrink = seen(axis, core[axis]) / seen(axis, size)
-            if shrink > 1:
-                options.append((math.log(work) / math.log(shrink), axis, size))
-        if not options:
-            break
-        _, axis, size = min(options)
-        core[axis] = size
-    return tuple(core)
-
-
-def _granule(axis: str, ndim: int) -> int:
-    if axis not in SPATIAL or axis == "z" and ndim == 2:
-        return 1
-    return 256 if ndim == 2 else 32
-
-
-def is_exact(model: Model) -> bool:
-    """Whether results of the model are independent of the tiling."""
-    return model.config.norm in TILE_EXACT_NORMS

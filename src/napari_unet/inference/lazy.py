@@ -9,6 +9,7 @@ import numpy as np
 from ..model import Model
 from ..stack import Stack
 from ..tiles import TileGrid
+from .blocking import block_of, choose_tile, device_memory
 from .engine import Engine
 from .predict import PredictConfig
 
@@ -40,7 +41,8 @@ def predict_lazy(stack: Stack, model: Model, config: PredictConfig | None = None
     config = config or PredictConfig()
     engine = Engine.of(stack, model, config.device, config.precision, config.fill)
     shape = tuple(stack.size(a) for a in engine.axes)
-    blocks = LazyBlocks(engine, TileGrid(shape, config.core(engine), engine.footprint))
+    core = block_of(config.block, shape) or choose_tile(engine, device_memory(engine.device, config.memory))
+    blocks = LazyBlocks(engine, TileGrid(shape, core, engine.footprint))
     return Stack(
         data=blocks.as_dask(),
         axes=engine.axes,
@@ -73,8 +75,8 @@ class LazyBlocks:
         with self._lock:  # one network at a time: it uses all threads
             if at not in self._kept:
                 tile = self.grid.tile(at)
-                prepared = self.engine.prepare(tile, self.engine.read(tile))
-                self._kept[at] = self.engine.model.task.decode(self.engine.logits(tile, prepared))
+                logits = self.engine.logits(tile, self.engine.read(tile.read))
+                self._kept[at] = self.engine.model.task.decode(logits)
             self._kept.move_to_end(at)
             found = self._kept[at]
             while sum(block.nbytes for block in self._kept.values()) > self.limit:
@@ -84,7 +86,8 @@ class LazyBlocks:
     def as_dask(self) -> da.Array:
         """Return a dask array with one chunk a block."""
         chunks = tuple(
-            tuple(min(c, n - start) for start in range(0, n, c)) for c, n in zip(self.grid.core, self.grid.shape, strict=True)
+            tuple(min(c, n - start) for start in range(0, n, c))
+            for c, n in zip(self.grid.core, self.grid.shape, strict=True)
         )
 
         def compute(block_info: dict[None, dict[str, tuple[int, ...]]]) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..model import Model
 from ..stack import SPATIAL, Box, Stack
 from ..store import Output
 from ..tiles import TileGrid
@@ -14,11 +15,16 @@ OVERVIEW_BYTES = 2**30
 CHUNK_2D, CHUNK_3D = 1024, 128
 
 
+def labels_path(model: Model, name: str | None) -> str:
+    """Return where in the store the labels lie: the name given, else the model's, else the task's."""
+    return f"labels/{name or model.record.get('name') or model.task.name}"
+
+
 def labels_output(engine: Engine, grid: TileGrid, name: str | None) -> Output:
     """Lay out ``labels/NAME``: the image's axes without c, at its scale."""
     task = engine.model.task
     return Output(
-        path=f"labels/{name or engine.model.record.get('name') or task.name}",
+        path=labels_path(engine.model, name),
         kind="labels",
         axes=engine.axes,
         shape=grid.shape,
@@ -57,8 +63,16 @@ def overview_output(engine: Engine, grid: TileGrid, coarser: tuple[int, ...]) ->
     factor = dict(zip(engine.axes, coarser, strict=True)) | {"c": 1}
     shape = tuple(math.ceil(n / factor[a]) for a, n in zip(stack.axes, stack.shape, strict=True))
     core = tuple(c // f for c, f in zip(grid.core, coarser, strict=True))
-    sizes = dict(zip(engine.axes, chunks_of(core, tuple(shape[stack.axes.index(a)] for a in engine.axes), engine.axes), strict=True))
-    steps = [(factor[a], scale, start) for a, scale, start in zip(stack.axes, stack.scale, stack.translation, strict=True)]
+    sizes = dict(
+        zip(
+            engine.axes,
+            chunks_of(core, tuple(shape[stack.axes.index(a)] for a in engine.axes), engine.axes),
+            strict=True,
+        )
+    )
+    steps = [
+        (factor[a], scale, start) for a, scale, start in zip(stack.axes, stack.scale, stack.translation, strict=True)
+    ]
     return Output(
         path="",
         kind="image",
@@ -77,9 +91,12 @@ def coarseness(stack: Stack, axes: str) -> tuple[int, ...]:
     """Return how many elements one of the overview's stands for, an axis of `axes`: powers of 2 in space."""
     size = math.prod(stack.shape) * stack.dtype.itemsize
     factor = 1
-    while math.prod(math.ceil(n / factor) if a in SPATIAL else n for a, n in zip(stack.axes, stack.shape, strict=True)) * (
-        stack.dtype.itemsize
-    ) > OVERVIEW_BYTES and factor < size:
+    while (
+        math.prod(math.ceil(n / factor) if a in SPATIAL else n for a, n in zip(stack.axes, stack.shape, strict=True))
+        * (stack.dtype.itemsize)
+        > OVERVIEW_BYTES
+        and factor < size
+    ):
         factor *= 2
     return tuple(factor if a in SPATIAL else 1 for a in axes)
 
@@ -106,6 +123,11 @@ def place(output: Output, box: Box, values: np.ndarray) -> tuple[Box, np.ndarray
         return box, values[0]
     at = output.axes.index("c")
     return (*box[:at], slice(0, output.shape[at]), *box[at:]), np.moveaxis(values, 0, at)
+
+
+def rescaled(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Bring probabilities from [0, 1] to the range of an element type: 0 to 255 for uint8."""
+    return values * np.iinfo(dtype).max if dtype.kind == "u" else values
 
 
 def mean_of(data: np.ndarray, factors: tuple[int, ...]) -> np.ndarray:

@@ -8,14 +8,15 @@ from typing import Any, Generic, TypeVar
 Job = TypeVar("Job")
 Read = TypeVar("Read")
 Done = TypeVar("Done")
+Written = TypeVar("Written")
 AHEAD = 2
 END: Any = object()
 
 
-class Pipeline(Generic[Job, Read, Done]):
+class Pipeline(Generic[Job, Read, Done, Written]):
     """One reader and one writer thread beside the caller's thread, which computes.
 
-    Iterate over it: it yields each job once its result is written. Closing the iterator stops the threads after what
+    Iterate over it: it yields what `write` returned for each job. Closing the iterator stops the threads after what
     they are at; what was written stays written. An exception of any stage ends the run and is raised to the caller.
 
     Parameters
@@ -23,7 +24,7 @@ class Pipeline(Generic[Job, Read, Done]):
     jobs : iterable
     read : job -> what the network needs
     compute : (job, what was read) -> what is to be written
-    write : (job, what was computed) -> None
+    write : (job, what was computed) -> what is yielded
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Pipeline(Generic[Job, Read, Done]):
         jobs: Iterable[Job],
         read: Callable[[Job], Read],
         compute: Callable[[Job, Read], Done],
-        write: Callable[[Job, Done], None],
+        write: Callable[[Job, Done], Written],
     ) -> None:
         self._jobs, self._compute = jobs, compute
         self._to_compute: queue.Queue[Any] = queue.Queue(AHEAD)
@@ -44,8 +45,8 @@ class Pipeline(Generic[Job, Read, Done]):
             threading.Thread(target=self._guard, args=(self._write_all, write), name="writer", daemon=True),
         ]
 
-    def __iter__(self) -> Iterator[Job]:
-        """Run; yield the jobs in the order in which they are written."""
+    def __iter__(self) -> Iterator[Written]:
+        """Run; yield in the order of the jobs."""
         for thread in self._threads:
             thread.start()
         try:
@@ -63,7 +64,7 @@ class Pipeline(Generic[Job, Read, Done]):
         if self._error is not None:
             raise self._error
 
-    def _finished(self) -> Iterator[Job]:
+    def _finished(self) -> Iterator[Written]:
         while not self._written.empty():
             yield self._written.get()
 
@@ -82,11 +83,10 @@ class Pipeline(Generic[Job, Read, Done]):
             self._put(self._to_compute, (job, read(job)))
         self._put(self._to_compute, END)
 
-    def _write_all(self, write: Callable[[Job, Done], None]) -> None:
+    def _write_all(self, write: Callable[[Job, Done], Written]) -> None:
         while (got := self._take(self._to_write)) is not END:
             job, data = got
-            write(job, data)
-            self._written.put(job)
+            self._written.put(write(job, data))
 
     def _put(self, where: "queue.Queue[Any]", what: Any) -> None:
         while not self._stop.is_set():

@@ -1,0 +1,80 @@
+"""Peak memory of a prediction as the volume grows: ``python benchmarks/memory.py [--gib 2 8] [--folder DIR]``.
+
+Each size runs in a process of its own on a zarr of noise in chunks of 64x256x256 float32, with a small 3-D network, and
+reports the peak resident memory of that process, the wall time and the voxels a second.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def make_volume(path: Path, gib: float) -> None:
+    """Write a zarr of that size, a slab of chunks at a time; the chunks repeat."""
+    import zarr
+
+    planes = max(64, round(gib * 2**30 / 4 / 1024**2 / 64) * 64)
+    array = zarr.create_array(
+        path, shape=(planes, 1024, 1024), dtype="f4", chunks=(64, 256, 256), dimension_names=["z", "y", "x"]
+    )
+    rng = np.random.default_rng(0)
+    slab = np.round(rng.normal(100, 20, (64, 1024, 1024))).astype(np.float32)
+    for z in range(0, planes, 64):
+        array[z : z + 64] = slab
+
+
+def run(volume: Path, out: Path) -> None:
+    """Predict, and print what it took as JSON."""
+    import torch
+
+    from napari_unet import Model, PredictConfig, UNet, UNetConfig, open_stack, predict, wait
+    from napari_unet.normalise import Normalisation
+    from napari_unet.task import Semantic
+
+    config = UNetConfig(ndim=3, depth=2, base_features=4)
+    torch.manual_seed(0)
+    weights = {name: value.numpy() for name, value in UNet(config).state_dict().items()}
+    model = Model(config, weights, Semantic.of((0, 1)), Normalisation(), "zyx")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.monotonic()
+    stack = open_stack(volume)
+    wait(predict(stack, model, out, PredictConfig(device="cpu", memory=1.0)))
+    seconds = time.monotonic() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    voxels = float(np.prod(stack.shape))
+    print(json.dumps({"peak_mib": peak / 1024, "before_mib": before / 1024, "seconds": seconds, "voxels_s": voxels / seconds}))
+
+
+def main() -> None:
+    """Run every size in a process of its own and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gib", type=float, nargs="+", default=[2.0, 8.0])
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--run", type=Path, nargs=2, default=None, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        run(*args.run)
+        return
+    print(f"{'GiB':>6} {'peak MiB':>9} {'before':>7} {'seconds':>8} {'Mvoxel/s':>9}")
+    for gib in args.gib:
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            volume = Path(folder) / "volume.zarr"
+            make_volume(volume, gib)
+            command = [sys.executable, __file__, "--run", str(volume), str(Path(folder) / "out.ome.zarr")]
+            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            print(
+                f"{gib:6.1f} {found['peak_mib']:9.0f} {found['before_mib']:7.0f} {found['seconds']:8.0f} "
+                f"{found['voxels_s'] / 1e6:9.2f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

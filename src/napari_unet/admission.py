@@ -1,0 +1,97 @@
+"""Whether a run may begin or go on at a place: outputs that can be, room on the disk, nothing that is not ours."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import layout
+from .errors import OutputError, ResourceError, UnetError, UsageError
+from .journal import Journal, Plan
+from .lock import Lock
+from .ome import VERSIONS, Output
+from .pyramid import levels_of
+
+# What a store takes on disk, as a part of its size in memory: labels compress well, images may not at all.
+SHARE_ON_DISK = {"labels": 0.25, "image": 1.0}
+
+
+def check_outputs(outputs: Sequence[Output], blocks: int, version: str, inside: bool) -> None:
+    """Refuse outputs that cannot stand together.
+
+    Raises
+    ------
+    UsageError
+        Naming them and what is allowed.
+    """
+    paths = [output.path for output in outputs]
+    if version not in VERSIONS:
+        raise UsageError(f"OME-Zarr {version} is not written; choose one of {', '.join(VERSIONS)}")
+    if not outputs or blocks < 1 or len({p.lower() for p in paths}) < len(paths):
+        raise UsageError(f"outputs {paths} in {blocks} blocks; give at least one of each, no path twice")
+    if inside and any(output.kind != "labels" for output in outputs):
+        raise UsageError(f"outputs {paths}; only labels are added to an image that is there")
+    if version == "0.4" and any(output.shards for output in outputs):
+        raise UsageError("OME-Zarr 0.4 has no shards; choose 0.5 or no shards")
+
+
+def admit(root: Path, plan: Plan, overwrite: bool) -> tuple[Path, Plan] | None:
+    """Find the run that is there, and refuse what must not be gone on with; reads only."""
+    found = layout.find(root, list(plan.outputs), plan.inside)
+    if found is None or overwrite:
+        return found
+    changed = found[1].difference(plan)
+    if Journal(found[0]).finished:
+        raise OutputError(
+            f"{root / next(iter(plan.outputs))} is finished already; "
+            "choose another place, or replace it with --overwrite"
+        )
+    if changed:
+        raise OutputError(
+            f"{root} is an unfinished run with other settings: {changed}; use the same, or start anew with --overwrite"
+        )
+    return found
+
+
+def enter(root: Path, plan: Plan, overwrite: bool, break_lock: bool) -> Lock:
+    """Take the lock; with `overwrite` remove the run that is there."""
+    ledger = layout.ledger_of(root, list(plan.outputs))
+    found = admit(root, plan, overwrite)
+    if found and overwrite:
+        old, previous = found
+        lock = Lock.acquire(old, break_lock=break_lock)
+        try:
+            layout.clear(root, old, previous)
+        finally:
+            lock.release()
+        layout.prune(root, previous)
+    ledger.mkdir(parents=True, exist_ok=True)
+    lock = Lock.acquire(ledger, break_lock=break_lock)
+    try:
+        admit(root, plan, False)
+    except UnetError:
+        lock.release()
+        raise
+    return lock
+
+
+def check_room(root: Path, outputs: Sequence[Output], found: tuple[Path, Plan] | None, overwrite: bool) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Labels are taken to compress to a quarter, images not at all; coarser levels add what they add.
+    """
+    needed = 0.0
+    for output in outputs:
+        elements = sum(math.prod(level.shape) for level in levels_of(output))
+        needed += elements * output.dtype.itemsize * SHARE_ON_DISK[output.kind]
+    place = layout.existing(root)
+    free = shutil.disk_usage(place).free
+    if found and overwrite:
+        free += sum(f.stat().st_size for path in found[1].outputs for f in (root / path).rglob("*") if f.is_file())
+    elif found:
+        needed *= 1 - len(Journal(found[0]).blocks) / found[1].blocks
+    if needed > free:
+        raise ResourceError(
+            f"the result needs about {needed / 2**30:.1f} GiB, the disk of {place} has {free / 2**30:.1f} GiB free; "
+            "free some space or choose another disk"
+        )

@@ -1,0 +1,167 @@
+"""How the work is cut up: the axis along which planes flow, the blocks, and what they cost in memory."""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+
+from ..errors import UsageError
+from ..network import UNetConfig
+from .engine import Engine
+from .stream import losses
+
+SLAB = {2: 64, 3: 16}
+FLOW_BLOCK = {2: 512, 3: 64}
+TILE = {2: 512, 3: 64}
+GRANULE = {2: 128, 3: 32}
+BATCH_ELEMENTS = 2**18
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """The blocks of a run, and the way planes flow through them.
+
+    Parameters
+    ----------
+    core : tuple of int
+        Block, an axis of ``engine.axes``.
+    flow : int or None
+        The axis along which planes flow; None where the network cannot be streamed.
+    planes : int
+        Planes a slab.
+    """
+
+    core: tuple[int, ...]
+    flow: int | None
+    planes: int
+
+
+def choose_layout(engine: Engine, memory: float, block: tuple[int, ...] | None = None) -> Layout:
+    """Choose blocks that keep the network within `memory` and waste the least on halos.
+
+    Parameters
+    ----------
+    engine : Engine
+    memory : float
+        Bytes that the network may hold.
+    block : tuple of int, optional
+        The user's own, for the last axes; one index at a time along the others.
+
+    Raises
+    ------
+    UsageError
+        Where `block` has more sizes than the stack has axes.
+    """
+    config, first = engine.model.config, engine.batch_axes
+    shape = tuple(engine.stack.size(a) for a in engine.axes)
+    if block is not None:
+        _check_block(block, engine)
+    if not config.tile_exact:
+        return Layout(block_of(block, shape) or choose_tile(engine, memory), None, 0)
+    flow = max(range(first, len(shape)), key=lambda i: shape[i])
+    stride = engine.footprint.stride[flow]
+    planes = math.ceil(SLAB[config.ndim] / stride) * stride
+    if block is not None:
+        return Layout(block_of(block, shape) or shape, flow, planes)
+    bytes_each = state_elements(config, flow - first, planes) * engine.precision.itemsize
+    core = list(_fit(engine, shape, memory / bytes_each, frozenset({flow})))
+    core[flow] = min(math.ceil(FLOW_BLOCK[config.ndim] / stride) * stride, math.ceil(shape[flow] / stride) * stride)
+    _fill_batch(engine, core, shape)
+    return Layout(tuple(core), flow, planes)
+
+
+def choose_tile(engine: Engine, memory: float) -> tuple[int, ...]:
+    """Choose the core of tiles that are computed one at a time where somebody looks: small enough to come soon."""
+    shape = tuple(engine.stack.size(a) for a in engine.axes)
+    bytes_each = 6 * engine.model.config.base_features * engine.precision.itemsize
+    fitting = _fit(engine, shape, memory / bytes_each, frozenset())
+    most = TILE[engine.model.config.ndim]
+    return tuple(min(c, most) for c in fitting)
+
+
+def block_of(block: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Complete the user's block: one index at a time along the leading axes it does not name."""
+    return None if block is None else (1,) * (len(shape) - len(block)) + tuple(block)
+
+
+def state_elements(config: UNetConfig, flow: int, planes: int) -> float:
+    """Estimate the elements a stream holds for each element of its cross-section.
+
+    Parameters
+    ----------
+    config : UNetConfig
+    flow : int
+        The spatial axis along which planes flow.
+    planes : int
+        Planes a slab.
+    """
+    lag = losses(config, flow)
+    total, share, passing = 0.0, 1.0, float(planes)
+    before = config.in_channels
+    for level, features in enumerate(config.features):
+        keep = config.kernel_list[level][flow] - 1
+        waiting = 0.0
+        if level < config.depth:
+            waiting = config.stride_list[level][flow] * lag[level + 1] / 2 + 2 * passing
+        total += share * (features * waiting + keep * (before + 4 * features))
+        before = features
+        if level < config.depth:
+            strides = config.stride_list[level]
+            share /= math.prod(strides) / strides[flow]
+            passing /= strides[flow]
+    return total + planes * (4 * config.base_features + 4 * config.in_channels)
+
+
+def _check_block(block: tuple[int, ...], engine: Engine) -> None:
+    if len(block) > len(engine.axes):
+        raise UsageError(
+            f"block {block} has {len(block)} sizes, {engine.stack.name} is tiled along {engine.axes}; "
+            f"give at most {len(engine.axes)}"
+        )
+
+
+def _fit(engine: Engine, shape: tuple[int, ...], most: float, free: frozenset[int]) -> tuple[int, ...]:
+    """Cut the spatial axes that are not `free` until a tile has at most `most` elements, where it costs least halo."""
+    foot, first = engine.footprint, engine.batch_axes
+    core = [1 if i < first else math.ceil(n / foot.stride[i]) * foot.stride[i] for i, n in enumerate(shape)]
+    cut = [i for i in range(first, len(shape)) if i not in free]
+    granule = GRANULE[engine.model.config.ndim]
+
+    def seen(axis: int, size: int) -> int:
+        whole = math.ceil(shape[axis] / foot.stride[axis]) * foot.stride[axis]
+        return min(size + 2 * foot.halo[axis], whole) + 2 * foot.margin[axis]
+
+    while math.prod(seen(i, core[i]) for i in cut) > most:
+        options = []
+        for axis in cut:
+            step = math.lcm(granule, foot.stride[axis])
+            parts = math.ceil(shape[axis] / core[axis]) + 1
+            size = min(math.ceil(shape[axis] / parts / step) * step, (core[axis] - 1) // step * step)
+            if size < step or seen(axis, size) >= seen(axis, core[axis]):
+                continue
+            shrink = seen(axis, core[axis]) / seen(axis, size)
+            work = seen(axis, size) / size * core[axis] / seen(axis, core[axis])
+            options.append((math.log(work) / math.log(shrink), axis, size))
+        if not options:
+            break
+        _, axis, size = min(options)
+        core[axis] = size
+    return tuple(core)
+
+
+def _fill_batch(engine: Engine, core: list[int], shape: tuple[int, ...]) -> None:
+    """Let small planes go through the network together."""
+    first = engine.batch_axes
+    if first:
+        plane = math.prod(min(c, n) for c, n in zip(core[first:], shape[first:], strict=True))
+        core[first - 1] = max(1, min(BATCH_ELEMENTS // plane, shape[first - 1]))
+
+
+def device_memory(device: torch.device, limit: float) -> float:
+    """Return the bytes that the network may hold: `limit` in GiB, never more than most of an accelerator's memory."""
+    wanted = limit * 2**30
+    if device.type != "cuda":
+        return wanted
+    properties: Any = torch.cuda.get_device_properties(device)
+    return float(min(wanted, 0.7 * properties.total_memory))

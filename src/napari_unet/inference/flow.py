@@ -1,0 +1,246 @@
+"""The two ways through a run's blocks: streams of slabs, and single tiles for networks that cannot be streamed."""
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterator
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..stack import Box
+from ..store import Output
+from ..tiles import TileGrid
+from .columns import ColumnGrid, Slab
+from .engine import Engine
+from .outputs import mean_of, place, rescaled
+from .stream import Stream
+
+Regions: TypeAlias = dict[str, tuple[Box, np.ndarray]]
+Finished: TypeAlias = list[tuple[int, Regions | DataError]]
+
+
+class Route(Protocol):
+    """A way through the blocks of a run: pieces of work in order, read and computed one after the other."""
+
+    def pieces(self, pending: Collection[int]) -> Iterator[Any]:
+        """Yield the work on the pending blocks."""
+
+    def read(self, piece: Any) -> Any:
+        """Read and prepare a piece."""
+
+    def compute(self, piece: Any, got: Any) -> Finished:
+        """Run the network on a piece; return the blocks that are complete with it."""
+
+
+@dataclasses.dataclass(slots=True)
+class Decoder:
+    """Turns logits, and the image itself, into what is written.
+
+    Parameters
+    ----------
+    engine : Engine
+    outputs : tuple of Output
+        Labels first; then probabilities and the overview, where they are wanted.
+    coarser : tuple of int
+        Elements of the image that one of the overview's stands for, an axis.
+    """
+
+    engine: Engine
+    outputs: tuple[Output, ...]
+    coarser: tuple[int, ...]
+
+    @property
+    def wants_image(self) -> bool:
+        """Whether the image is written too."""
+        return self.outputs[-1].path == ""
+
+    def decode(self, logits: Tensor) -> dict[str, np.ndarray]:
+        """(K, *tiled axes) logits -> path: (channels, *tiled axes) values."""
+        task = self.engine.model.task
+        values = {self.outputs[0].path: task.decode(logits)[None]}
+        values |= {
+            output.path: rescaled(task.probabilities(logits), output.dtype)
+            for output in self.outputs[1:]
+            if output.path == "probabilities"
+        }
+        return values
+
+    def regions(self, box: Box, values: dict[str, np.ndarray]) -> Regions:
+        """Bring a block's values to the axes and scale of their arrays."""
+        regions: Regions = {}
+        for output in self.outputs:
+            data = values[output.path]
+            if output.path:
+                regions[output.path] = place(output, box, data)
+                continue
+            coarse = tuple(slice(b.start // f, math.ceil(b.stop / f)) for b, f in zip(box, self.coarser, strict=True))
+            regions[""] = place(output, coarse, mean_of(data, (1, *self.coarser)))
+        return regions
+
+
+class Tiles:
+    """One tile a block: for networks whose norm takes statistics from what it sees.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    grid : TileGrid
+    """
+
+    def __init__(self, decoder: Decoder, grid: TileGrid) -> None:
+        self._decoder, self._grid = decoder, grid
+
+    def pieces(self, pending: Collection[int]) -> Iterator[int]:
+        """Yield the numbers of the blocks."""
+        return iter(sorted(pending))
+
+    def read(self, number: int) -> np.ndarray | DataError:
+        """Read a tile; what cannot be read is handed on, so that the other blocks are done."""
+        try:
+            return self._decoder.engine.read(self._grid[number].read)
+        except DataError as error:
+            return error
+
+    def compute(self, number: int, got: np.ndarray | DataError) -> Finished:
+        """Run the network on a tile."""
+        if isinstance(got, DataError):
+            return [(number, got)]
+        tile = self._grid[number]
+        values = self._decoder.decode(self._decoder.engine.logits(tile, got))
+        if self._decoder.wants_image:
+            values[""] = got[(slice(None), *_within(tile.write, tile.read))]
+        return [(number, self._decoder.regions(tile.write, values))]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Planes:
+    """What was read of a slab.
+
+    Parameters
+    ----------
+    x : (B, C, planes, *others) tensor
+        Normalised, mirrored, as the network takes it.
+    image : (C, *read) array, or None
+        As it is stored, where it is written too.
+    lost : list of (box, error)
+        What could not be read.
+    """
+
+    x: Tensor
+    image: np.ndarray | None
+    lost: list[tuple[Box, DataError]]
+
+
+class Streams:
+    """One stream a column: each plane is computed once.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    columns : ColumnGrid
+    """
+
+    def __init__(self, decoder: Decoder, columns: ColumnGrid) -> None:
+        self._decoder, self._columns, self._flow = decoder, columns, columns.flow
+        engine = decoder.engine
+        flow = self._flow - engine.batch_axes
+        self._order = (flow, *(i for i in range(engine.model.config.ndim) if i != flow))
+        self._stream = Stream(engine.net(self._order))
+        self._position = 0
+        self._parts: dict[int, dict[str, list[np.ndarray]]] = {}
+        self._lost: dict[int, DataError] = {}
+
+    def pieces(self, pending: Collection[int]) -> Iterator[Slab]:
+        """Yield the slabs of all columns in order."""
+        return self._columns.slabs(pending)
+
+    def read(self, slab: Slab) -> Planes:
+        """Read and prepare the next planes.
+
+        What cannot be read flows as zeros: only the blocks within the network's reach of it are lost.
+        """
+        engine, lost = self._decoder.engine, []
+        try:
+            data = engine.read(slab.read)
+        except DataError:
+            data, lost = engine.salvage(slab.read)
+        x = engine.tensor(slab.mirror(engine.statistics.apply(data)), self._order)
+        return Planes(x, data if self._decoder.wants_image else None, lost)
+
+    def compute(self, slab: Slab, got: Planes) -> Finished:
+        """Push the planes through the network; return the blocks that are complete with them."""
+        engine = self._decoder.engine
+        if slab.first:
+            self._stream, self._parts, self._lost = Stream(engine.net(self._order)), {}, {}
+            self._position = slab.start + engine.footprint.margin[self._flow]
+        for box, error in got.lost:
+            self._lose(slab, box[self._flow], error)
+        if got.image is not None:
+            self._keep_image(slab, got.image)
+        out = self._stream.push(got.x, slab.last)
+        if out is None:
+            return []
+        self._keep(slab, self._decoder.decode(self._core(slab, out)), self._position)
+        self._position += out.shape[2]
+        return self._complete(slab)
+
+    def _lose(self, slab: Slab, planes: slice, error: DataError) -> None:
+        """Mark the blocks that depend on planes that could not be read."""
+        foot = self._decoder.engine.footprint
+        reach = foot.halo[self._flow] + foot.margin[self._flow]
+        for number, span in slab.column.blocks.items():
+            if span.start - reach < planes.stop and planes.start < span.stop + reach:
+                self._lost.setdefault(number, error)
+
+    @torch.inference_mode()
+    def _core(self, slab: Slab, out: Tensor) -> Tensor:
+        """(B, K, planes, *others) -> (K, *tiled axes): the column's core, in the order of the axes."""
+        first, column = self._decoder.engine.batch_axes, slab.column
+        others = [column.crop[first + i] for i in self._order[1:]]
+        out = out[(slice(None), slice(None), slice(None), *others)].float().transpose(0, 1)
+        back = [2 + self._order.index(i) for i in range(len(self._order))]
+        out = out.permute(0, 1, *back)
+        batch = [b.stop - b.start for b in column.write[:first]]
+        return out.reshape(len(out), *batch, *out.shape[2:])
+
+    def _keep_image(self, slab: Slab, data: np.ndarray) -> None:
+        planes = slab.read[self._flow]
+        low, high = max(slab.start, planes.start), min(slab.start + len(slab.index), planes.stop)
+        if low < high:
+            box = list(_within(slab.column.write, slab.column.read))
+            box[self._flow] = slice(low - planes.start, high - planes.start)
+            self._keep(slab, {"": data[(slice(None), *box)]}, low)
+
+    def _keep(self, slab: Slab, values: dict[str, np.ndarray], start: int) -> None:
+        """Hand planes that begin at `start` to the blocks they belong to."""
+        for path, data in values.items():
+            axis = self._flow + 1
+            for number, span in slab.column.blocks.items():
+                low, high = max(span.start, start), min(span.stop, start + data.shape[axis])
+                if low < high:
+                    part = data[(slice(None),) * axis + (slice(low - start, high - start),)]
+                    self._parts.setdefault(number, {}).setdefault(path, []).append(part)
+
+    def _complete(self, slab: Slab) -> Finished:
+        finished: Finished = []
+        wanted = len(self._decoder.outputs)
+        for number in list(self._parts):
+            parts, span = self._parts[number], slab.column.blocks[number]
+            if self._position < span.stop or len(parts) < wanted:
+                continue
+            del self._parts[number]
+            if number in self._lost:
+                finished.append((number, self._lost[number]))
+                continue
+            values = {path: np.concatenate(found, self._flow + 1) for path, found in parts.items()}
+            box = (*slab.column.write[: self._flow], span, *slab.column.write[self._flow + 1 :])
+            finished.append((number, self._decoder.regions(box, values)))
+        return finished
+
+
+def _within(box: Box, outer: Box) -> Box:
+    """Return `box` counted from the start of `outer`."""
+    return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))

@@ -1,0 +1,311 @@
+"""Where a result lies on disk: find ours, refuse what is not, make and remove its groups and arrays."""
+
+import contextlib
+import errno
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.codecs import ZstdCodec
+
+from .errors import OutputError, ResourceError, UnetError
+from .journal import DONE, FOLDER, PLAN, Plan, replace
+from .lock import LOCK
+from .ome import VERSIONS, Output, versioned
+from .pyramid import Level
+
+ZSTD_LEVEL = 3
+NEWEST = 3
+GROUP_FILES = ("zarr.json", ".zattrs", ".zgroup")
+PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+@contextlib.contextmanager
+def disk(root: Path) -> Iterator[None]:
+    """Turn what a disk refuses into an error that says which disk.
+
+    Raises
+    ------
+    ResourceError
+        Where it is full or may not be written.
+    """
+    try:
+        yield
+    except UnetError:
+        raise
+    except OSError as error:
+        place = existing(root)
+        if error.errno in FULL:
+            free = shutil.disk_usage(place).free
+            raise ResourceError(
+                f"the disk of {place} is full ({free} bytes free, {error.strerror}); what is done is kept: "
+                "free some space and run the same command again"
+            ) from error
+        if error.errno in REFUSED:
+            raise ResourceError(
+                f"{root} cannot be written ({error.strerror}); choose a folder that you may write"
+            ) from error
+        raise
+
+
+def existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists."""
+    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+
+
+def ledger_of(root: Path, paths: Sequence[str]) -> Path:
+    """Return the ledger's folder of a run whose first output is ``paths[0]``."""
+    return root / paths[0] / FOLDER
+
+
+def find(root: Path, paths: Sequence[str], inside: bool) -> tuple[Path, Plan] | None:
+    """Find the run that owns the place where `paths` are to be written.
+
+    Returns
+    -------
+    (ledger's folder, plan); None where nothing is there.
+
+    Raises
+    ------
+    OutputError
+        Where something is there that no run of ours made, or a link.
+    """
+    check_links(root, paths)
+    if root.exists() and not root.is_dir():
+        raise OutputError(f"{root} exists and is a file; choose another place for the result")
+    for ledger in [ledger_of(root, paths)] if inside else ledgers(root):
+        if (ledger / PLAN).exists() and (plan := Plan.load(ledger)).inside == inside:
+            taken = [p for p in paths if inside and p not in plan.outputs and (root / p).exists()]
+            _refuse_strangers(root, taken)
+            return ledger, plan
+    _refuse_strangers(root, paths if inside else [""])
+    return None
+
+
+def ledgers(root: Path) -> list[Path]:
+    """List the ledger's folders in a result, or in a group that results were added to."""
+    found = [root / FOLDER, *root.glob(f"*/{FOLDER}"), *root.glob(f"labels/*/{FOLDER}")]
+    return sorted(path for path in found if path.is_dir())
+
+
+def _refuse_strangers(root: Path, paths: Sequence[str]) -> None:
+    """Refuse to write where there is more than empty folders and a ledger that never began."""
+    for path in paths:
+        for item in (root / path).rglob("*"):
+            if not item.is_dir() and (item.parent.name != FOLDER or (item.parent / PLAN).exists()):
+                raise OutputError(
+                    f"{root / path} exists and was not made by this program (it holds {item.name}); "
+                    "it is left as it is: choose another place or name for the result"
+                )
+
+
+def check_links(root: Path, paths: Sequence[str]) -> None:
+    """Refuse to write through a symbolic link.
+
+    Raises
+    ------
+    OutputError
+        Naming the link.
+    """
+    places = {root} | {root.joinpath(*Path(p).parts[: i + 1]) for p in paths for i in range(len(Path(p).parts))}
+    for place in sorted(places | {root / p / FOLDER for p in paths}):
+        if place.is_symlink():
+            raise OutputError(
+                f"{place} is a symbolic link; results are not written through links: name the folder itself"
+            )
+
+
+def own_file(plan: Plan) -> re.Pattern[str]:
+    """Return the pattern of the paths of all files that a run with this plan makes."""
+    partial = r"(\.[0-9a-f]{32}\.partial)?"
+    group = r"(zarr\.json|\.zattrs|\.zgroup|zarr(?=\.[0-9a-f]{32}\.partial))" + partial
+    array = rf"\d+/({group}|\.zarray{partial}|(c/)?\d+(/\d+)*{partial})"
+    primary = next(iter(plan.outputs))
+    prefixes = [re.escape(f"{path}/") if path else "" for path in plan.outputs]
+    allowed = [rf"{prefix}({group}|{array})" for prefix in prefixes]
+    allowed.append(re.escape(f"{primary}/{FOLDER}/" if primary else f"{FOLDER}/") + r"[a-z.]+")
+    if not plan.inside:
+        allowed.append(rf"(labels/)?{group}")
+    return re.compile("|".join(allowed))
+
+
+def _refuse_other_files(root: Path, plan: Plan) -> None:
+    """Refuse to overwrite a run beside whose files lie others, or links."""
+    pattern = own_file(plan)
+    for place in [root / path for path in plan.outputs] if plan.inside else [root]:
+        for item in place.rglob("*"):
+            name = item.relative_to(root).as_posix()
+            if item.is_symlink() or (not item.is_dir() and pattern.fullmatch(name) is None):
+                raise OutputError(
+                    f"{root} holds {name}, which this program did not make; move it away before overwriting the result"
+                )
+
+
+def clear(root: Path, ledger: Path, plan: Plan) -> None:
+    """Remove all that a run made, and nothing else; a removal that was stopped can be done again.
+
+    Raises
+    ------
+    OutputError
+        Where a file is there that the run did not make; then nothing is removed.
+    """
+    _refuse_other_files(root, plan)
+    (ledger / DONE).unlink(missing_ok=True)
+    if plan.inside:
+        list_labels(root, plan.version, remove=plan.outputs, via=ledger)
+    groups = [*plan.outputs, *([] if plan.inside else ["", "labels"])]
+    for file in sorted({root / path / name for path in groups for name in GROUP_FILES}):
+        file.unlink(missing_ok=True)
+    for array in level_folders(root, plan.outputs):
+        shutil.rmtree(array)
+    for name in {item.name for item in ledger.iterdir()} - {PLAN, LOCK}:
+        (ledger / name).unlink()
+    (ledger / PLAN).unlink()
+
+
+def prune(root: Path, plan: Plan) -> None:
+    """Remove the empty folders that clearing a run left, but not `root`."""
+    paths = [Path(path, *rest) for path in plan.outputs for rest in ([FOLDER], [])] + [Path("labels")]
+    for path in paths:
+        if path != Path() and (root / path).is_dir() and not any((root / path).iterdir()):
+            (root / path).rmdir()
+
+
+def level_folders(root: Path, paths: Iterable[str]) -> list[Path]:
+    """List the folders of all levels of all outputs."""
+    return [f for path in paths for f in (root / path).glob("*") if f.name.isdigit() and f.is_dir()]
+
+
+def litter(root: Path, paths: Sequence[str]) -> list[Path]:
+    """List the temporary files that a killed run left."""
+    return [f for place in level_folders(root, paths) for f in place.rglob("*.partial") if PARTIAL.fullmatch(f.name)]
+
+
+def write_group(folder: Path, version: str, attributes: Mapping[str, Any], via: Path) -> None:
+    """Make a group, or give one of ours other attributes, in one step."""
+    folder.mkdir(exist_ok=True)
+    if VERSIONS[version] == NEWEST:
+        replace(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}, via)
+        return
+    if not (folder / ".zgroup").exists():
+        replace(folder / ".zgroup", {"zarr_format": 2}, via)
+    replace(folder / ".zattrs", attributes, via)
+
+
+def read_group(folder: Path) -> tuple[int, dict[str, Any]] | None:
+    """Read a group: (zarr format, attributes); None where there is none.
+
+    Raises
+    ------
+    OutputError
+        Where its metadata is damaged.
+    """
+    for name, zarr_format in (("zarr.json", NEWEST), (".zgroup", 2)):
+        if not (folder / name).is_file():
+            continue
+        try:
+            values = json.loads((folder / name).read_text("utf-8"))
+            if zarr_format == NEWEST:
+                return NEWEST, dict(values.get("attributes", {}))
+            attributes = folder / ".zattrs"
+            return 2, dict(json.loads(attributes.read_text("utf-8"))) if attributes.exists() else {}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise OutputError(
+                f"the metadata of {folder} is damaged ({error}); repair it before writing there"
+            ) from error
+    return None
+
+
+def version_inside(root: Path) -> str:
+    """Return the version of the OME-Zarr image that labels are to be added to.
+
+    Raises
+    ------
+    OutputError
+        Where it is none, or of another version than 0.4 and 0.5.
+    """
+    found = read_group(root) if root.is_dir() else None
+    attributes = found[1] if found else {}
+    for version, ome in (("0.5", attributes.get("ome")), ("0.4", attributes)):
+        if isinstance(ome, dict) and ome.get("multiscales"):
+            said = ome["multiscales"][0].get("version", version) if version == "0.4" else ome.get("version")
+            if said == version and found and found[0] == VERSIONS[version]:
+                return version
+            raise OutputError(
+                f"{root} is OME-Zarr {said}; labels can be added to 0.4 and 0.5: write a new result instead"
+            )
+    raise OutputError(f"{root} is not an OME-Zarr image, so no labels can be added to it; write a new result instead")
+
+
+def list_labels(
+    root: Path, version: str, *, via: Path, add: Sequence[str] = (), remove: Sequence[str] | Mapping[str, Any] = ()
+) -> None:
+    """Add and remove names (``labels/NAME``) in the listing of the labels group; all else in it stays."""
+    folder = root / "labels"
+    found = read_group(folder)
+    if found is None:
+        if not add:
+            return
+        folder.mkdir(exist_ok=True)
+    attributes = found[1] if found else versioned({"labels": []}, version)
+    holder = attributes.setdefault("ome", {"version": version}) if version == "0.5" else attributes
+    listed = list(holder.get("labels", []))
+    names = [path.removeprefix("labels/") for path in add]
+    gone = {path.removeprefix("labels/") for path in remove}
+    wanted = [n for n in listed if n not in gone] + [n for n in names if n not in listed]
+    if wanted == listed and "labels" in holder and found is not None:
+        return
+    holder["labels"] = wanted
+    if version == "0.5" and found is not None:
+        values = json.loads((folder / "zarr.json").read_text("utf-8"))
+        replace(folder / "zarr.json", {**values, "attributes": attributes}, via)
+    else:
+        write_group(folder, version, attributes, via)
+
+
+def make_array(folder: Path, output: Output, level: Level, version: str) -> zarr.Array[Any]:
+    """Make one level's array, or open it where it is there already.
+
+    Raises
+    ------
+    OutputError
+        Where it is there and is not what the plan says.
+    """
+    zarr_format: Any = VERSIONS[version]
+    if (folder / ("zarr.json" if zarr_format == NEWEST else ".zarray")).exists():
+        array = zarr.open_array(folder, mode="r+", zarr_format=zarr_format)
+        if array.shape != level.shape or array.dtype != output.dtype:
+            raise OutputError(
+                f"{folder} is {array.shape} {array.dtype}, planned is {level.shape} {output.dtype}; "
+                "start anew with --overwrite"
+            )
+    else:
+        array = _new_array(folder, output, level, zarr_format)
+    # Empty, and written after the array: a kill between the two would show in the bytes.
+    (folder / ".zattrs").unlink(missing_ok=True)
+    return array
+
+
+def _new_array(folder: Path, output: Output, level: Level, zarr_format: Any) -> zarr.Array[Any]:
+    chunks = output.chunks
+    if output.shards is None:
+        chunks = tuple(min(c, n) for c, n in zip(chunks, level.shape, strict=True))
+    common: dict[str, Any] = {"shape": level.shape, "chunks": chunks, "dtype": output.dtype, "fill_value": 0}
+    common |= {"zarr_format": zarr_format, "config": {"write_empty_chunks": False}}
+    if zarr_format != NEWEST:
+        codec: Any = {"id": "zstd", "level": ZSTD_LEVEL, "checksum": True}
+        keys: Any = {"name": "v2", "separator": "/"}
+        return zarr.create_array(folder, compressors=codec, chunk_key_encoding=keys, **common)
+    return zarr.create_array(
+        folder,
+        compressors=ZstdCodec(level=ZSTD_LEVEL, checksum=True),
+        dimension_names=list(output.axes),
+        shards=output.shards,
+        **common,
+    )

@@ -1,0 +1,375 @@
+"""A trained model: network, task, normalisation and where it comes from; one folder on disk, checked when loaded."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .errors import ModelError, OutputError, ResourceError
+from .foreign import refuse_foreign
+from .network import UNet, UNetConfig
+from .normalise import Normalisation
+from .stack import SPATIAL
+from .task import Task, read_task
+from .weights import check_finite, check_shapes, expected, meta, read_weights, write_weights
+
+FORMAT = "napari_unet model"
+VERSION = 1
+CARD = "model.json"
+# Two names, so that a model can be replaced: the new weights lie beside the old until the card points to them.
+WEIGHTS = ("weights.safetensors", "weights-2.safetensors")
+PARTIAL = ".partial"
+
+CARD_BYTES = 2**20
+HISTORY = "history"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A network and all it takes to use it.
+
+    Parameters
+    ----------
+    config : UNetConfig
+    weights : dict of name to array
+        As the network names them; floating ones are kept as float32.
+    task : Task
+    normalisation : Normalisation
+    axes : "yx" or "zyx"
+        Axes the network looks along.
+    scale : tuple of float
+        Pixel size it was trained at, one an axis.
+    units : tuple of (str or None)
+    channel_names : tuple of str
+        One an input channel, or none.
+    record : dict
+        How it came about, plain values: data fingerprint, seed, versions, history, scores.
+
+    Attributes
+    ----------
+    sha256 : str
+        Hash of all that decides its results: network, weights, task, normalisation, axes, pixel size.
+
+    Raises
+    ------
+    ModelError
+        Where the parts do not fit each other.
+    """
+
+    config: UNetConfig
+    weights: dict[str, np.ndarray]
+    task: Task
+    normalisation: Normalisation
+    axes: str
+    scale: tuple[float, ...] = ()
+    units: tuple[str | None, ...] = ()
+    channel_names: tuple[str, ...] = ()
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sha256: str = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        ndim = self.config.ndim
+        if self.axes != SPATIAL[-ndim:]:
+            raise ModelError(f"the model's axes are {self.axes!r}, a {ndim}-D network has {SPATIAL[-ndim:]!r}")
+        self._fill("scale", (1.0,) * ndim, ndim)
+        self._fill("units", (None,) * ndim, ndim)
+        self._fill("channel_names", (), self.config.in_channels)
+        if not all(isinstance(s, int | float) and 0 < s < math.inf for s in self.scale):
+            raise ModelError(f"the model's scale is {self.scale}; it must be positive along every axis")
+        if self.task.out_channels != self.config.out_channels:
+            raise ModelError(
+                f"the network gives {self.config.out_channels} channels, its task {self.task.name!r} needs "
+                f"{self.task.out_channels}"
+            )
+        weights = {k: v.astype(np.float32) if v.dtype.kind == "f" else v.copy() for k, v in self.weights.items()}
+        check_shapes({k: (v.shape, v.dtype.kind == "f") for k, v in weights.items()}, self.config, "the model")
+        check_finite(weights, "the model")
+        object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "record", plain(self.record))
+        object.__setattr__(self, "sha256", self._digest())
+
+    def _fill(self, name: str, default: tuple[Any, ...], length: int) -> None:
+        value = tuple(getattr(self, name)) or default
+        if value and len(value) != length:
+            raise ModelError(f"the model's {name} are {value}; {length} are needed")
+        object.__setattr__(self, name, value)
+
+    def _described(self) -> dict[str, Any]:
+        """Return all but weights and record, as plain values."""
+        return {
+            "config": self.config.to_json(),
+            "task": self.task.to_json(),
+            "normalisation": self.normalisation.to_json(),
+            "axes": self.axes,
+            "scale": list(self.scale),
+            "units": list(self.units),
+            "channel_names": list(self.channel_names),
+        }
+
+    def _digest(self) -> str:
+        found = hashlib.sha256(json.dumps(self._described(), sort_keys=True).encode())
+        for key in sorted(self.weights):
+            value = np.ascontiguousarray(self.weights[key])
+            found.update(json.dumps([key, value.dtype.str, value.shape]).encode())
+            found.update(value.data)
+        return found.hexdigest()
+
+    def network(self, device: str | torch.device = "cpu") -> UNet:
+        """Return the network with its weights, in eval mode."""
+        net = meta(self.config)
+        tensors = {key: torch.tensor(value, device=device) for key, value in self.weights.items()}
+        net.load_state_dict(tensors, strict=True, assign=True)
+        return net.eval()
+
+    def save(self, folder: str | os.PathLike[str], overwrite: bool = False, half: bool = False) -> "Model":
+        """Write the model's folder; whatever happens, what lies there is the old model, the new one, or none.
+
+        Parameters
+        ----------
+        folder : path
+            New, empty, or a model's (with `overwrite`); other files beside a model's own are left alone.
+        half : bool
+            Store weights as float16: half the size, rounded.
+
+        Returns
+        -------
+        Model
+            What was stored; another one than this only where `half` rounded it.
+
+        Raises
+        ------
+        OutputError
+            Where the folder holds a model already, or something else.
+        ResourceError
+            Where it cannot be written; an old model is still there then.
+        """
+        folder = Path(folder)
+        old = _check_target(folder, overwrite)
+        model = self
+        if half:
+            rounded = {k: v.astype(np.float16) if v.dtype.kind == "f" else v for k, v in self.weights.items()}
+            model = dataclasses.replace(self, weights=rounded)
+        data = write_weights(model.weights, half)
+        name = next(name for name in WEIGHTS if name != old)
+        file = {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        card = _card_bytes({**model._described(), "weights": file, "sha256": model.sha256}, model.record)
+        new = not folder.exists()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder / name, data)
+            _write(folder / CARD, card)
+        except OSError as error:
+            if _points_to(folder) != name:
+                _tidy(folder, {name}, new)
+            raise ResourceError(f"the model cannot be written to {folder}: {error.strerror or error}") from error
+        _tidy(folder, set(WEIGHTS) - {name}, False)
+        return model
+
+    def card(self) -> str:
+        """Return what a person wants to know of it, a line each."""
+        config, count = self.config, sum(v.size for v in self.weights.values() if v.dtype.kind == "f")
+        sizes = " x ".join(f"{s:g} {u or ''}".strip() for s, u in zip(self.scale, self.units, strict=True))
+        exact = "" if config.tile_exact else "; its norm takes statistics from the tile: expect seams"
+        network = f"{config.ndim}-D U-Net, depth {config.depth}, {config.base_features} features, {count} weights"
+        lines = {
+            "task": f"{self.task.name}: {', '.join(self.task.names)}",
+            "network": network + exact,
+            "axes": self.axes,
+            "channels": ", ".join(self.channel_names) or str(config.in_channels),
+            "pixel size": sizes,
+            "intensities": " ".join(str(v) for v in self.normalisation.to_json().values()),
+            "sha256": self.sha256,
+        }
+        shown = {k: v for k, v in self.record.items() if k not in lines and isinstance(v, str | int | float | dict)}
+        lines |= {key: _short(value) for key, value in shown.items()}
+        width = max(map(len, lines))
+        return "\n".join(f"{_printable(key):{width}}  {_printable(value)}" for key, value in lines.items())
+
+
+def load_model(path: str | os.PathLike[str]) -> Model:
+    """Load a model's folder; nothing in it is ever run.
+
+    Raises
+    ------
+    UnsafeError
+        For files of others that may hold code.
+    ModelError
+        Naming the file that is missing, damaged, of a newer version, or does not fit.
+    """
+    folder = Path(path)
+    _refuse_foreign(folder)
+    if folder.is_file() and folder.name == CARD:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is no model; a model is a folder with {CARD}")
+    card = _read_card(folder / CARD)
+    try:
+        config = UNetConfig.from_json(card["config"])
+        expected(config)
+        task, normalisation = read_task(card["task"]), Normalisation.from_json(card["normalisation"])
+        name, sha256 = card["weights"]["file"], str(card["weights"]["sha256"])
+        rest = {key: tuple(card[key]) for key in ("scale", "units", "channel_names")}
+        axes, record = str(card["axes"]), dict(card["record"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{folder / CARD} cannot be used: {_reason(error)}; get the model again") from error
+    if name not in WEIGHTS:
+        raise ModelError(f"{folder / CARD} names the weights {name!r}; it must be one of {', '.join(WEIGHTS)}")
+    weights = read_weights(folder / name, config, sha256)
+    try:
+        model = Model(config, weights, task, normalisation, axes, record=record, **rest)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{folder / CARD} cannot be used: {_reason(error)}; get the model again") from error
+    if model.sha256 != card.get("sha256"):
+        raise ModelError(f"{folder / CARD} was changed after the model was saved (sha256 differs); get the model again")
+    return model
+
+
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder says that it is a model of ours, of whatever version."""
+    try:
+        return bool(_parse(Path(path) / CARD).get("format") == FORMAT)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def plain(value: Any) -> Any:
+    """Return plain JSON values: numpy's become Python's, NaN and infinity become None, paths become text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | list | tuple | set):
+        return [plain(item) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse what looks like somebody else's model and has no card of ours."""
+    if not (folder / CARD).is_file() and folder.name != CARD:
+        refuse_foreign(folder)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    """Read a card, not more than its greatest size; ValueError where it is none."""
+    with path.open("rb") as file:
+        data = file.read(CARD_BYTES + 1)
+    if len(data) > CARD_BYTES:
+        raise ValueError(f"it is larger than {CARD_BYTES} bytes")
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError("it holds no table")
+    return found
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = _parse(path)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path.parent} is no model: it has no {CARD}") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is damaged: {_reason(error)}; get the model again") from error
+    if card.get("format") != FORMAT:
+        raise ModelError(
+            f"{path} is no model card of this package: it says {str(card.get('format'))[:100]!r}, not {FORMAT!r}"
+        )
+    version = card.get("version")
+    if not isinstance(version, int) or version < 1:
+        raise ModelError(f"{path} is damaged: its version is {str(version)[:100]!r}; get the model again")
+    if version > VERSION:
+        raise ModelError(f"{path} has version {version}, this package reads up to {VERSION}; update napari-unet-stacks")
+    return card
+
+
+def _check_target(folder: Path, overwrite: bool) -> str | None:
+    """Return the name of the weights of the model that lies there, if one does."""
+    if folder.is_symlink():
+        raise OutputError(f"{folder} is a link; give the folder itself")
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is a file; give a new folder for the model")
+    if (folder / CARD).exists():
+        if not is_model(folder):
+            raise OutputError(f"{folder} holds a {CARD} that is not ours; give a new folder for the model")
+        if not overwrite:
+            raise OutputError(f"{folder} holds a model already; give another folder, or overwrite it")
+        return _points_to(folder) or WEIGHTS[0]
+    others = [p.name for p in folder.iterdir() if p.name not in WEIGHTS and not p.name.endswith(PARTIAL)]
+    if others:
+        raise OutputError(f"{folder} is no model and holds {others[0]!r}; give a new folder for the model")
+    return None
+
+
+def _points_to(folder: Path) -> str | None:
+    """Return the name of the weights that the card of a folder names, None where it has none of ours."""
+    if not is_model(folder):
+        return None
+    weights = _parse(folder / CARD).get("weights")
+    name = weights.get("file") if isinstance(weights, dict) else None
+    return name if name in WEIGHTS else None
+
+
+def _card_bytes(card: dict[str, Any], record: dict[str, Any]) -> bytes:
+    """Return the card's bytes; a history too long for it is thinned, every second entry at a time."""
+    while True:
+        whole = {"format": FORMAT, "version": VERSION, **card, "record": record}
+        data = json.dumps(whole, indent=1, allow_nan=False).encode()
+        if len(data) <= CARD_BYTES:
+            return data
+        history = record.get(HISTORY)
+        if not isinstance(history, list) or len(history) < 2:
+            raise ModelError(f"the model's record has {len(data)} bytes, the most is {CARD_BYTES}; record less")
+        record = {**record, HISTORY: history[::-2][::-1]}
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Put a file in place in one step, safely on the disk."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    if os.name == "posix":
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _tidy(folder: Path, names: set[str], whole: bool) -> None:
+    with contextlib.suppress(OSError):
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        if whole:
+            folder.rmdir()
+
+
+def _reason(error: BaseException) -> str:
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)[:300]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)

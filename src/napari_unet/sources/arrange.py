@@ -1,0 +1,238 @@
+"""From what a reader found to a `Stack`: which axis is which, in the order of ``tczyx``, and what is selected."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, UsageError
+from ..stack import AXES, SPATIAL, LazyArray, Stack, View, chunk_shape
+
+UNKNOWN = "?"
+SAMPLES = "s"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """What a reader found, in the file's own order of axes.
+
+    Parameters
+    ----------
+    data : lazy array
+    known : str
+        One letter a dimension: of ``tczyx``, ``s`` for the samples of a pixel (RGB), ``?`` where nothing says.
+    name : str
+    source : str, optional
+    scale, units, translation : one a dimension, or empty
+    channel_names, notes : as in `Stack`
+    """
+
+    data: LazyArray
+    known: str
+    name: str
+    source: str | None = None
+    scale: tuple[float, ...] = ()
+    units: tuple[str | None, ...] = ()
+    translation: tuple[float, ...] = ()
+    channel_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cast:
+    """A lazy array read as another element type: booleans as uint8, big-endian numbers as native ones."""
+
+    base: LazyArray
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        return tuple(self.base.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Return the number of axes."""
+        return len(self.base.shape)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Largest chunk along each axis."""
+        return chunk_shape(self.base)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read a region."""
+        return np.asarray(self.base[key]).astype(self.dtype)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all of it."""
+        return np.asarray(self[...], dtype=dtype)
+
+
+def cast(data: LazyArray, dtype: Any) -> LazyArray:
+    """Return `data` read as `dtype`, below whatever view it already is."""
+    if isinstance(data, View):
+        return dataclasses.replace(data, base=Cast(data.base, np.dtype(dtype)))
+    return Cast(data, np.dtype(dtype))
+
+
+def check_dtype(dtype: Any, name: str) -> np.dtype[Any]:
+    """Refuse everything but booleans, integers and real numbers of at most 64 bits.
+
+    Raises
+    ------
+    DataError
+        Naming the dtype.
+    """
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        raise DataError(f"{name}: dtype {dtype} is not a number; only bool, integers and real floats are read") from None
+    if kind.kind not in "biuf" or kind.itemsize > np.dtype("f8").itemsize:
+        raise DataError(f"{name}: dtype {kind} cannot be read; convert it to bool, an integer or a real float type")
+    return kind
+
+
+def arrange(found: Found, axes: str | None = None) -> Stack:
+    """Put what was found in the order ``tczyx``, lazily.
+
+    Parameters
+    ----------
+    found : Found
+    axes : str, optional
+        One letter a dimension, in the order of the file; overrides what the file says. Dimensions of size 1 may be left out.
+
+    Raises
+    ------
+    UsageError
+        Where `axes` cannot be.
+    DataError
+        Where axes are ambiguous, naming the choices.
+    """
+    dtype = check_dtype(found.data.dtype, found.name)
+    shape = tuple(int(n) for n in found.data.shape)
+    letters = name_axes(shape, found.known, axes, found.name)
+    order = [letters.index(a) for a in AXES if a in letters]
+    data = found.data if dtype.isnative else cast(found.data, dtype.newbyteorder("="))
+    if order != list(range(len(shape))):
+        data = View.of(data).cut([slice(None) if a else 0 for a in letters])
+        left = [i for i, a in enumerate(letters) if a]
+        data = data.transpose([left.index(i) for i in order])
+    ordered = "".join(letters[i] for i in order)
+    scale = tuple(_step(found.scale[i], letters[i], found.name) for i in order) if found.scale else ()
+    channels = shape[letters.index("c")] if "c" in letters else 0
+    return Stack(
+        data,
+        ordered,
+        scale=scale,
+        units=tuple(found.units[i] for i in order) if found.units else (),
+        translation=tuple(found.translation[i] for i in order) if found.translation else (),
+        name=found.name,
+        source=found.source,
+        channel_names=found.channel_names if len(found.channel_names) == channels else (),
+        notes=found.notes,
+    )
+
+
+def _step(value: float, axis: str, name: str) -> float:
+    if math.isfinite(value) and value > 0:
+        return float(value)
+    if axis in SPATIAL:
+        raise DataError(f"{name}: the scale of axis {axis} is {value}; it must be positive: correct the file's metadata")
+    return 1.0
+
+
+def name_axes(shape: Sequence[int], known: str, axes: str | None, name: str) -> list[str]:
+    """Name each dimension: a letter of ``tczyx``, or "" for one of size 1 that is dropped."""
+    if axes is not None:
+        return _given(shape, known, check_letters(axes), name)
+    letters = ["c" if a == SAMPLES and "c" not in known else a for a in known]
+    if SAMPLES in letters and shape[known.index("c")] == 1:
+        letters = ["" if a == "c" else "c" if a == SAMPLES else a for a in letters]
+    if letters == [UNKNOWN] * 2:
+        return ["y", "x"]
+    letters = [("" if n == 1 and a in (UNKNOWN, SAMPLES) else a) for a, n in zip(letters, shape, strict=True)]
+    if UNKNOWN in letters or SAMPLES in letters or not {"y", "x"} <= set(letters):
+        letters = _only_plane(letters) or _ask(shape, letters, name)
+    return letters
+
+
+def check_letters(axes: str) -> str:
+    """Return `axes` in lower case, refusing letters that are unknown, repeated, or lack y and x."""
+    axes = axes.lower()
+    if len(set(axes)) != len(axes) or not set(axes) <= set(AXES) or not {"y", "x"} <= set(axes):
+        raise UsageError(f"axes {axes!r} must be letters of {AXES!r}, each once, with y and x; for example zyx")
+    return axes
+
+
+def _given(shape: Sequence[int], known: str, axes: str, name: str) -> list[str]:
+    if SAMPLES in known and "c" not in axes and len(axes) == len(shape) - 1:
+        at = known.index(SAMPLES)
+        return [*axes[:at], "c", *axes[at:]]
+    drop = len(shape) - len(axes)
+    single = [i for i, n in enumerate(shape) if n == 1]
+    first = sorted(single, key=lambda i: (known[i] in axes, i))[: max(drop, 0)]
+    if drop < 0 or len(first) < drop:
+        raise DataError(f"{name}: axes {axes!r} do not fit the shape {tuple(shape)}; give one letter a dimension")
+    letters = iter(axes)
+    return ["" if i in first else next(letters) for i in range(len(shape))]
+
+
+def _only_plane(letters: list[str]) -> list[str] | None:
+    """Name y and x where two dimensions are left and nothing is known of them."""
+    left = [a for a in letters if a]
+    if left != [UNKNOWN] * 2:
+        return None
+    names = iter("yx")
+    return [next(names) if a else "" for a in letters]
+
+
+def _ask(shape: Sequence[int], letters: list[str], name: str) -> list[str]:
+    """Raise the error that names the choices."""
+    left = [a for a in letters if a]
+    rest = [a for a in "ztcyx" if a not in left]
+    unknown = sum(a in (UNKNOWN, SAMPLES) for a in left)
+    choices = []
+    for picked in itertools.permutations(rest, unknown):
+        letter = iter(picked)
+        word = "".join(next(letter) if a in (UNKNOWN, SAMPLES) else a for a in left)
+        if "yx" in word and (word.endswith("yx") or word.endswith("yxc")):
+            choices.append(word)
+    shown = sorted(choices, key=lambda word: (not word.endswith("yx"), choices.index(word)))[:6]
+    raise DataError(
+        f"{name}: what are the axes of shape {tuple(shape)}? Nothing in it says so; give axes: "
+        f"{' or '.join(shown) or 'one letter of tczyx a dimension'}"
+    )
+
+
+def choose(stack: Stack, channel: int | str | None, time: int | None) -> Stack:
+    """Select a channel (its axis stays, with size 1) and a time point (its axis goes).
+
+    Raises
+    ------
+    DataError
+        Where there is no such channel or time point; it names those there are.
+    """
+    if channel is not None:
+        at = _channel(stack, channel)
+        stack = stack.select(c=slice(at, at + 1)) if "c" in stack.axes else stack
+    if time is not None:
+        if not 0 <= time < stack.size("t"):
+            raise DataError(f"{stack.name} has time points 0 to {stack.size('t') - 1}, not {time}")
+        stack = stack.select(t=time) if "t" in stack.axes else stack
+    return stack
+
+
+def _channel(stack: Stack, channel: int | str) -> int:
+    if isinstance(channel, str):
+        if channel in stack.channel_names:
+            return stack.channel_names.index(channel)
+        if not channel.isdigit():
+            known = ", ".join(stack.channel_names) or f"no names, numbers 0 to {stack.size('c') - 1}"
+            raise DataError(f"{stack.name} has no channel {channel!r}; it has {known}")
+    if not 0 <= int(channel) < stack.size("c"):
+        raise DataError(f"{stack.name} has channels 0 to {stack.size('c') - 1}, not {channel}")
+    return int(channel)

@@ -1,0 +1,131 @@
+"""What a path would be opened as, in words."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..stack import Stack
+from .omezarr import OURS, SHOWN, images_inside, labels_inside, ome, pyramid
+from .open import open_stack
+from .pairs import list_images
+from .zarrays import missing_chunks
+from .zarrmeta import Node, is_remote, read_node
+
+Rows = list[tuple[str, str]]
+BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def describe(path: str | Path) -> Rows:
+    """Describe an image, a zarr group or a folder of images; reads metadata only.
+
+    Returns
+    -------
+    list of (name, value)
+        Of the finest level: axes, shape, dtype, chunks, scale; then further levels, channels, labels inside, missing
+        chunks, the state of a result, and what was decided on opening.
+
+    Raises
+    ------
+    DataError, UnsafeError, UsageError
+        As `open_stack` does, where there is nothing to say.
+    """
+    where = str(path) if is_remote(str(path)) else str(Path(path).expanduser())
+    node = read_node(where) if is_remote(where) or Path(where).is_dir() else None
+    if node is None and not is_remote(where) and Path(where).is_dir():
+        images = list_images(where)
+        return [("kind", f"folder of {len(images)} images"), *[("image", p.name) for p in images[:SHOWN]]]
+    rows: Rows = [("path", where), ("kind", _kind(node, where))]
+    if node is not None:
+        rows += _state(node)
+        inside = images_inside(node) if not node.is_array and "multiscales" not in ome(node) else []
+        labels = [] if node.is_array else labels_inside(node)
+        if len(inside) > 1 or (labels and not inside and "multiscales" not in ome(node)):
+            rows += [("image", name) for name in inside[:SHOWN]]
+            return [*rows, ("images inside", str(len(inside))), *[("labels", name) for name in labels]]
+    rows += _image(where, node)
+    return rows
+
+
+def _kind(node: Node | None, where: str) -> str:
+    if node is None:
+        return f"{Path(where).suffix.lstrip('.').upper() or 'unknown'} file"
+    if node.is_array:
+        return f"zarr v{node.format} array"
+    version = ome(node).get("version") or _first(ome(node).get("multiscales")).get("version")
+    what = next((k for k in ("plate", "well") if k in ome(node)), None)
+    name = f"OME-Zarr {version or '(no version)'}" if {"multiscales", "plate", "well"} & set(ome(node)) else "zarr group"
+    return f"{name}{f' {what}' if what else ''} (zarr v{node.format})"
+
+
+def _first(listing: Any) -> dict[str, Any]:
+    first = listing[0] if isinstance(listing, list) and listing else None
+    return first if isinstance(first, dict) else {}
+
+
+def _state(node: Node) -> Rows:
+    ours = node.attributes.get(OURS)
+    if not isinstance(ours, dict):
+        return []
+    rows = [("state", f"{ours.get('state', 'unknown')} result of napari-unet")]
+    provenance = ours.get("provenance")
+    if isinstance(provenance, dict):
+        rows += [(f"made with {key}", _short(value)) for key, value in provenance.items()]
+    return rows
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _image(where: str, node: Node | None) -> Rows:
+    try:
+        stack = open_stack(where, allow_incomplete=True)
+    except DataError as error:
+        if node is None or not node.is_array:
+            raise
+        return [("axes", f"to be given ({error})")]
+    rows = [*_stack(stack)]
+    if node is not None and not node.is_array and "multiscales" in ome(node):
+        for number in range(1, len(pyramid(node).levels)):
+            level = open_stack(where, level=number, allow_incomplete=True)
+            rows.append((f"level {number}", f"{_sizes(level.axes, level.shape)}, scale {_scale(level)}"))
+        rows += [("labels", name) for name in labels_inside(node)]
+    return rows
+
+
+def _stack(stack: Stack) -> Iterator[tuple[str, str]]:
+    yield "axes", stack.axes
+    size = stack.dtype.itemsize
+    for n in stack.shape:
+        size *= n
+    yield "shape", f"{_sizes(stack.axes, stack.shape)}, {stack.dtype}, {_bytes(size)}"
+    yield "chunks", " x ".join(map(str, stack.chunks))
+    yield "scale", _scale(stack)
+    if any(stack.translation):
+        yield "translation", ", ".join(f"{a} {t:g}" for a, t in zip(stack.axes, stack.translation, strict=True))
+    if stack.channel_names:
+        yield "channels", ", ".join(stack.channel_names)
+    missing = missing_chunks(stack)
+    if missing:
+        yield "missing chunks", f"{missing}; they read as the fill value"
+    for note in stack.notes:
+        yield "note", note
+
+
+def _sizes(axes: str, shape: tuple[int, ...]) -> str:
+    return " x ".join(f"{a} {n}" for a, n in zip(axes, shape, strict=True))
+
+
+def _scale(stack: Stack) -> str:
+    parts = zip(stack.axes, stack.scale, stack.units, strict=True)
+    return ", ".join(f"{a} {s:g}{f' {u}' if u else ''}" for a, s, u in parts if a != "c")
+
+
+def _bytes(size: float) -> str:
+    for unit in BYTES:
+        if size < 1024 or unit == BYTES[-1]:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return ""

@@ -1,0 +1,257 @@
+"""OME-Zarr 0.4 and 0.5, and what surrounds it: pyramids, labels, plates, series, bare arrays."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import DataError
+from ..stack import AXES
+from .arrange import UNKNOWN, Found
+from .zarrays import open_array
+from .zarrmeta import Node, array_info, below, children, is_remote, read_node
+
+OURS = "napari_unet"
+SHOWN = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Level:
+    """One level of a pyramid: its path in the group, and the scale and translation of its elements."""
+
+    path: str
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pyramid:
+    """What the metadata of an OME-Zarr image says. `known` is one letter a dimension, as in `Found`."""
+
+    node: Node
+    known: str
+    units: tuple[str | None, ...]
+    levels: tuple[Level, ...]
+    channel_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def ome(node: Node) -> Mapping[str, Any]:
+    """Return the OME part of a group's attributes, wherever its version keeps it."""
+    inner = node.attributes.get("ome")
+    return inner if isinstance(inner, dict) else node.attributes
+
+
+def short_name(where: str) -> str:
+    """Return the name that a stack at `where` goes by: the file's, without its endings."""
+    parts = [p for p in where.rstrip("/").replace("\\", "/").split("/") if p]
+    at = next((i for i in reversed(range(len(parts))) if parts[i].lower().endswith(".zarr")), len(parts) - 1)
+    first = parts[at]
+    for ending in (".zarr", ".ome"):
+        first = first[: -len(ending)] if first.lower().endswith(ending) else first
+    return "/".join([first, *parts[at + 1 :]])
+
+
+def find(node: Node, level: int | None) -> Found:
+    """Find the one image that `node` holds.
+
+    Raises
+    ------
+    DataError
+        Where there is none, or several; it names what is inside.
+    """
+    if node.is_array:
+        return _bare(node, level)
+    attributes = ome(node)
+    if "multiscales" in attributes:
+        return find_level(pyramid(node), level or 0)
+    inside = images_inside(node)
+    if len(inside) == 1:
+        only = read_node(below(node.where, inside[0]))
+        if only is None:
+            raise DataError(f"{node.where}: its metadata names {inside[0]!r}, which is not there; copy it again")
+        return find(only, level)
+    raise DataError(_nothing_to_open(node, inside))
+
+
+def _nothing_to_open(node: Node, inside: Sequence[str]) -> str:
+    attributes = ome(node)
+    kind = next((k for k in ("plate", "well") if k in attributes), "group")
+    if inside:
+        names = ", ".join(inside[:SHOWN]) + (" ..." if len(inside) > SHOWN else "")
+        return f"{node.where} is a {kind} of {len(inside)} images; open one of them, such as {node.where}/{inside[0]}: {names}"
+    arrays = [PurePosixPath(c.where).name for c in children(node.where) if c.is_array]
+    if arrays:
+        return (
+            f"{node.where} holds no multiscales metadata ({'zarr.json' if node.format == 3 else '.zattrs'}), only arrays "
+            f"{', '.join(arrays[:SHOWN])}; open one, such as {node.where}/{arrays[0]}, and give its axes"
+        )
+    return f"{node.where} is a zarr {kind} without an image in it; nothing to open"
+
+
+def images_inside(node: Node) -> list[str]:
+    """List the paths of the images inside a plate, a well, a group of series, or a plain group."""
+    attributes = ome(node)
+    if "plate" in attributes:
+        wells = _paths(attributes["plate"], "wells")
+        return [f"{well}/{image}" for well in wells for image in _well_images(node, well)]
+    if "well" in attributes:
+        return _paths(attributes["well"], "images")
+    groups = [c for c in children(node.where) if not c.is_array]
+    found = [PurePosixPath(Path(c.where).as_posix()).name for c in groups if {"multiscales", "plate", "well"} & set(ome(c))]
+    if not found and "bioformats2raw.layout" in attributes and is_remote(node.where):
+        found = ["0"] if read_node(below(node.where, "0")) else []
+    return sorted(found, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+
+
+def _well_images(node: Node, well: str) -> list[str]:
+    inner = read_node(below(node.where, well))
+    return _paths(ome(inner).get("well"), "images") if inner else []
+
+
+def _paths(listing: Any, key: str) -> list[str]:
+    entries = listing.get(key) if isinstance(listing, dict) else None
+    return [e["path"] for e in entries or [] if isinstance(e, dict) and isinstance(e.get("path"), str)]
+
+
+def pyramid(node: Node) -> Pyramid:
+    """Read the multiscales metadata of a group; slightly invalid files are taken as what they mean.
+
+    Raises
+    ------
+    DataError
+        Where nothing can be made of it, naming the file.
+    """
+    attributes = ome(node)
+    listing = attributes.get("multiscales")
+    first = listing[0] if isinstance(listing, list) and listing else None
+    datasets = first.get("datasets") if isinstance(first, dict) else None
+    if not isinstance(first, dict) or not isinstance(datasets, list) or not datasets:
+        raise DataError(f"{node.where}: its multiscales metadata lists no datasets; open an array inside it, with axes")
+    paths = _paths(first, "datasets")
+    if len(paths) != len(datasets):
+        raise DataError(f"{node.where}: its multiscales metadata has datasets without a path; open an array inside, with axes")
+    top = read_node(below(node.where, paths[0]))
+    if top is None or not top.is_array:
+        raise DataError(f"{node.where}: its multiscales metadata names the array {paths[0]!r}, which is not there")
+    ndim = len(array_info(top).shape)
+    known, units = _axes(first.get("axes"), ndim, node.where)
+    outer = first.get("coordinateTransformations")
+    levels = tuple(
+        Level(path, *_transform([data.get("coordinateTransformations"), outer], ndim, node.where))
+        for path, data in zip(paths, datasets, strict=True)
+    )
+    notes = () if len(listing) == 1 else (f"the first of {len(listing)} multiscales was taken",)
+    return Pyramid(node, known, units, levels, _channel_names(attributes), notes)
+
+
+def _axes(axes: Any, ndim: int, where: str) -> tuple[str, tuple[str | None, ...]]:
+    """Name the axes: by name, else by type; ``?`` where neither helps. Versions before 0.3 are always tczyx."""
+    if not isinstance(axes, list):
+        return (AXES if ndim == len(AXES) else UNKNOWN * ndim), (None,) * ndim
+    entries = [axis if isinstance(axis, dict) else {"name": axis} for axis in axes]
+    if len(entries) != ndim:
+        raise DataError(f"{where}: its metadata has {len(entries)} axes, its array {ndim}; open the array inside, with axes")
+    types = {"channel": "c", "time": "t"}
+    letters = []
+    for entry in entries:
+        name = str(entry.get("name", "")).lower()
+        letters.append(name if len(name) == 1 and name in AXES else types.get(str(entry.get("type")), UNKNOWN))
+    known = "".join(letters)
+    if any(known.count(a) > 1 for a in AXES):
+        known = UNKNOWN * ndim
+    units = tuple(u if isinstance(u := entry.get("unit"), str) else None for entry in entries)
+    return known, units
+
+
+def _transform(steps: Sequence[Any], ndim: int, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Combine the transformations of a dataset, then of its multiscale, into one scale and translation."""
+    scale, translation = [1.0] * ndim, [0.0] * ndim
+    for step in (s for part in steps if isinstance(part, list) for s in part if isinstance(s, dict)):
+        kind = step.get("type")
+        if kind not in ("scale", "translation") or kind not in step:
+            continue
+        values = step[kind]
+        if not isinstance(values, list) or len(values) != ndim or not all(isinstance(v, int | float) for v in values):
+            raise DataError(f"{where}: its {kind} {values} does not fit {ndim} axes; open the array inside, with axes")
+        if kind == "scale":
+            scale = [s * v for s, v in zip(scale, values, strict=True)]
+            translation = [t * v for t, v in zip(translation, values, strict=True)]
+        else:
+            translation = [t + v for t, v in zip(translation, values, strict=True)]
+    return tuple(scale), tuple(translation)
+
+
+def _channel_names(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    omero = attributes.get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    if not isinstance(channels, list):
+        return ()
+    return tuple(str(c.get("label") or i) if isinstance(c, dict) else str(i) for i, c in enumerate(channels))
+
+
+def find_level(image: Pyramid, level: int) -> Found:
+    """Open one level of a pyramid, 0 the finest."""
+    where = image.node.where
+    if not 0 <= level < len(image.levels):
+        raise DataError(f"{where} has levels 0 to {len(image.levels) - 1}, not {level}")
+    chosen = image.levels[level]
+    node = read_node(below(where, chosen.path))
+    if node is None or not node.is_array:
+        raise DataError(f"{where}: its multiscales metadata names the array {chosen.path!r}, which is not there")
+    data = open_array(node)
+    if data.ndim != len(image.known):
+        raise DataError(f"{node.where} has {data.ndim} dimensions, its metadata {len(image.known)} axes; give it by its path")
+    return Found(
+        data,
+        image.known,
+        short_name(where),
+        where,
+        scale=chosen.scale,
+        units=image.units,
+        translation=chosen.translation,
+        channel_names=image.channel_names,
+        notes=image.notes,
+    )
+
+
+def _bare(node: Node, level: int | None) -> Found:
+    """Open an array by its own path: with what the group around it knows, else with its dimension names."""
+    if level:
+        raise DataError(f"{node.where} is a single array, there is no level {level}")
+    info = array_info(node)
+    around = None if is_remote(node.where) else _in_pyramid(Path(node.where))
+    if around is not None:
+        return dataclasses.replace(around, source=node.where)
+    names = info.dimension_names or node.attributes.get("_ARRAY_DIMENSIONS") or ()
+    letters = [str(n).lower() for n in names]
+    usable = len(letters) == len(info.shape) == len(set(letters)) and all(len(n) == 1 and n in AXES for n in letters)
+    known = "".join(letters) if usable else UNKNOWN * len(info.shape)
+    return Found(open_array(node), known, short_name(node.where), node.where)
+
+
+def _in_pyramid(path: Path) -> Found | None:
+    """Open an array as the level that the group around it takes it for; None where that says nothing usable."""
+    for parent in list(path.parents)[:2]:
+        try:
+            group = read_node(str(parent))
+            if group is None or group.is_array or "multiscales" not in ome(group):
+                continue
+            image = pyramid(group)
+            at = [level.path for level in image.levels].index(path.relative_to(parent).as_posix())
+            return find_level(image, at)
+        except (DataError, ValueError):
+            continue
+    return None
+
+
+def labels_inside(node: Node) -> list[str]:
+    """List the label images of an OME-Zarr image, as paths inside it."""
+    group = read_node(below(node.where, "labels"))
+    if group is None:
+        return []
+    listed = ome(group).get("labels")
+    names = [n for n in listed if isinstance(n, str)] if isinstance(listed, list) else []
+    if not names:
+        names = [Path(c.where).name for c in children(group.where) if not c.is_array and "multiscales" in ome(c)]
+    return [f"labels/{name}" for name in names]

@@ -1,0 +1,210 @@
+"""Open anything as a `Stack`: a path, an address, an array, a layer."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, UsageError
+from ..stack import Stack
+from .arrange import Found, arrange, cast, choose
+from .layers import find_array, find_layer, is_array, is_layer
+from .omezarr import OURS, find, labels_inside
+from .pictures import find_picture
+from .tiff import find_tiff
+from .zarrmeta import Node, below, is_remote, read_node
+
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
+TIFF_ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".tf2", ".lsm", ".qptiff", ".svs")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
+
+
+def open_stack(
+    what: Any,
+    axes: str | None = None,
+    level: int | None = None,
+    channel: int | str | None = None,
+    time: int | None = None,
+    *,
+    allow_incomplete: bool = False,
+) -> Stack:
+    """Open an image lazily.
+
+    Parameters
+    ----------
+    what : path, address, array, layer or Stack
+        OME-Zarr or another zarr array, TIFF, PNG, JPEG; http(s), s3 and gs addresses of zarr groups; numpy, dask and
+        zarr arrays; anything with `data` and `scale`.
+    axes : str, optional
+        One letter of ``tczyx`` a dimension, in the order of the file; overrides what the file says.
+    level : int, optional
+        Level of a pyramid, 0 (the finest) by default.
+    channel : int or str, optional
+        Take one channel, by number or name; its axis stays, with size 1.
+    time : int, optional
+        Take one time point; its axis goes.
+    allow_incomplete : bool
+        Open a result whose run has not come to its end.
+
+    Raises
+    ------
+    DataError
+        Where it cannot be read, or its axes are ambiguous.
+    UnsafeError
+        Where reading would run code from the file, or leave its folder.
+    UsageError
+        Where an argument cannot be.
+    """
+    if isinstance(what, Stack):
+        return choose(_again(what, axes, level), channel, time)
+    if isinstance(what, str | Path):
+        found = _find_path(str(what), level, allow_incomplete)
+    elif is_array(what):
+        found = _no_levels(find_array(what), level)
+    elif is_layer(what):
+        found = find_layer(what, level)
+    else:
+        raise UsageError(f"a {type(what).__name__} cannot be opened as an image; give a path, an array or a layer")
+    return choose(arrange(found, axes), channel, time)
+
+
+def open_labels(
+    what: Any,
+    axes: str | None = None,
+    level: int | None = None,
+    channel: int | str | None = None,
+    time: int | None = None,
+    *,
+    allow_incomplete: bool = False,
+) -> Stack:
+    """Open a label image lazily: integers, booleans as 0 and 1, without a channel axis.
+
+    A result of ours opens as its labels; an OME-Zarr image with one label image inside opens as that.
+    Parameters are those of `open_stack`.
+
+    Raises
+    ------
+    DataError
+        As `open_stack` does; and where there are several label images to choose from, several channels, or numbers that
+        are no integers.
+    """
+    if isinstance(what, str | Path):
+        found = _find_path(_labels_path(str(what)), level, allow_incomplete, colours=False)
+        stack = choose(arrange(found, axes), channel, time)
+    else:
+        stack = open_stack(what, axes, level, channel, time)
+    if stack.size("c") > 1:
+        raise DataError(
+            f"{stack.name} has {stack.size('c')} channels where labels have none; choose one with channel, or convert "
+            "colours to one integer a class"
+        )
+    if "c" in stack.axes:
+        stack = stack.select(c=0)
+    if stack.dtype.kind == "f":
+        raise DataError(f"{stack.name} holds {stack.dtype}, labels are integers; convert it with astype('uint16') and save it")
+    if stack.dtype.kind == "b":
+        stack = dataclasses.replace(stack, data=cast(stack.data, np.uint8))
+    return stack
+
+
+def _again(stack: Stack, axes: str | None, level: int | None) -> Stack:
+    if level:
+        raise DataError(f"{stack.name} is open already, there is no level {level}")
+    if axes is None or axes == stack.axes:
+        return stack
+    fields = {f.name: getattr(stack, f.name) for f in dataclasses.fields(stack) if f.name != "axes"}
+    return arrange(Found(known=stack.axes, **fields), axes)
+
+
+def _no_levels(found: Found, level: int | None) -> Found:
+    if level:
+        raise DataError(f"{found.name} is a single image, there is no level {level}")
+    return found
+
+
+def _find_path(where: str, level: int | None, allow_incomplete: bool, colours: bool = True) -> Found:
+    if is_remote(where):
+        node = read_node(where)
+        if node is None:
+            raise DataError(f"{where}: there is no zarr group or array; only those are opened from addresses")
+        return find(node, level)
+    path = Path(where).expanduser()
+    if path.is_dir():
+        node = read_node(str(path))
+        if node is None:
+            raise DataError(_no_image(path))
+        if not allow_incomplete:
+            _check_finished(node)
+        return find(node, level)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
+    return _find_file(path, level, colours)
+
+
+def _find_file(path: Path, level: int | None, colours: bool) -> Found:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(8)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    ending = path.suffix.lower()
+    is_tiff, is_picture = magic.startswith(TIFF_MAGIC), magic.startswith(PICTURE_MAGIC)
+    for holds, kind, endings in ((is_tiff, "TIFF", PICTURE_ENDINGS), (is_picture, "PNG or JPEG", TIFF_ENDINGS)):
+        if holds and ending in endings:
+            raise DataError(f"{path} is named {ending} but holds {kind}; rename it")
+    if is_tiff:
+        return find_tiff(path, level)
+    if is_picture:
+        return _no_levels(find_picture(path, colours), level)
+    if not magic:
+        raise DataError(f"{path} is empty (0 bytes); copy it again")
+    if ending in TIFF_ENDINGS + PICTURE_ENDINGS:
+        raise DataError(f"{path} is named {ending} but its first bytes are those of another format; copy it again")
+    raise DataError(f"{path}: {ending or 'this format'} is not read; convert it to OME-Zarr or TIFF")
+
+
+def _no_image(path: Path) -> str:
+    if path.name.endswith(".zarr"):
+        return f"{path} lacks its metadata: there is no zarr.json, .zgroup or .zarray in it; copy it again"
+    return f"{path} is a folder and no zarr group; open an image in it"
+
+
+def _check_finished(node: Node) -> None:
+    """Refuse a result of ours whose run has not ended."""
+    ours = node.attributes.get(OURS)
+    if not isinstance(ours, dict) or ours.get("state") != "incomplete":
+        return
+    done = _blocks_done(Path(node.where), ours)
+    raise DataError(
+        f"{node.where} is an unfinished result: {done} of {ours.get('blocks', '?')} blocks; run the same command again to resume"
+    )
+
+
+def _blocks_done(root: Path, ours: dict[str, Any]) -> int:
+    primary = ours.get("result")
+    folder = Path(below(str(root), primary)) if isinstance(primary, str) and primary else root
+    for ledger in (folder / ".napari_unet" / "done.jsonl", root / ".napari_unet" / "done.jsonl"):
+        if ledger.is_file():
+            with ledger.open("rb") as file:
+                return sum(line.startswith(b'{"unit":') and line[8:9].isdigit() for line in file)
+    return 0
+
+
+def _labels_path(where: str) -> str:
+    """Return where the labels are that `where` is opened for."""
+    if not is_remote(where) and not Path(where).expanduser().is_dir():
+        return where
+    where = where if is_remote(where) else str(Path(where).expanduser())
+    node = read_node(where)
+    if node is None or node.is_array:
+        return where
+    ours = node.attributes.get(OURS)
+    result = ours.get("result") if isinstance(ours, dict) else None
+    if isinstance(result, str) and result:
+        return below(where, result) if ours.get("state") != "incomplete" else where
+    inside = labels_inside(node)
+    if len(inside) > 1:
+        raise DataError(f"{where} holds {len(inside)} label images; open one of them: {', '.join(inside)}")
+    return below(where, inside[0]) if inside else where

@@ -1,0 +1,173 @@
+"""Which label image belongs to which image: by name."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import DataError
+from .open import PICTURE_ENDINGS, TIFF_ENDINGS
+
+ENDINGS = TIFF_ENDINGS + PICTURE_ENDINGS
+WORDS = (
+    "labels?|lbls?|masks?|cp_masks|segmentation|seg|gt|ground_?truth|truth|annotations?|target|nuclei_label|images?|imgs?|raw|"
+    "man_seg|man_track"
+)
+BEFORE = re.compile(rf"^(?:{WORDS})[_\-. ]*(?=[\w])", re.IGNORECASE)
+AFTER = re.compile(rf"[_\-. ](?:{WORDS})$", re.IGNORECASE)
+SHOWN = 5
+
+
+def is_image(path: Path) -> bool:
+    """Say whether `path` is something that opens as one image: a file by its ending, or a zarr group or array."""
+    if path.is_dir():
+        return path.suffix == ".zarr" or any((path / n).is_file() for n in ("zarr.json", ".zgroup", ".zarray"))
+    return path.suffix.lower() in ENDINGS and path.is_file()
+
+
+def list_images(folder: str | Path, pattern: str | None = None) -> list[Path]:
+    """List the images of a folder, in natural order (2 before 10).
+
+    Parameters
+    ----------
+    folder : path
+        An image itself is a list of one; a zarr group counts as one image.
+    pattern : str, optional
+        Take only what this matches, as in ``*_raw.tif`` or ``*/images/*.png``.
+
+    Raises
+    ------
+    DataError
+        Where there is no such folder, or no image in it.
+    """
+    folder = Path(folder).expanduser()
+    if is_image(folder):
+        return [folder]
+    if not folder.is_dir():
+        raise DataError(f"{folder} is neither a folder nor an image that is read" if folder.exists() else f"{folder} does not exist")
+    entries = folder.glob(pattern) if pattern else folder.iterdir()
+    found = [p for p in entries if not p.name.startswith(".") and not _inside_zarr(p, folder) and is_image(p)]
+    if not found:
+        raise DataError(f"{folder} holds no image{f' that matches {pattern!r}' if pattern else ''} (TIFF, PNG, JPEG or OME-Zarr)")
+    return sorted(found, key=_natural)
+
+
+def _inside_zarr(path: Path, folder: Path) -> bool:
+    parents = path.relative_to(folder).parents
+    return any(is_image(folder / p) for p in parents if p != Path())
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
+    parts = re.split(r"(\d+)", path.as_posix())
+    return [(1, int(p), "") if p.isdecimal() else (0, 0, p.lower()) for p in parts], path.as_posix()
+
+
+def stem(path: Path) -> str:
+    """Return the name without its endings: ``a`` of ``a.ome.zarr`` and ``a.ome.tif``."""
+    name = path.name
+    for ending in (*ENDINGS, ".zarr"):
+        if name.lower().endswith(ending):
+            name = name[: -len(ending)]
+            break
+    return name[: -len(".ome")] if name.lower().endswith(".ome") else name
+
+
+def pair_paths(images: Sequence[str | Path], labels: Sequence[str | Path]) -> list[tuple[Path, Path]]:
+    """Pair images with their labels by name.
+
+    Names are equal, or equal but for words such as ``_mask`` and ``label_``, or but for what all images, and all labels, have
+    in common. Folders that repeat names are paired one by one. One image with one label image, and as many files as files none of whose names agree, are paired as given.
+
+    Parameters
+    ----------
+    images, labels : sequences of paths
+        Files, zarr groups, or folders of them.
+
+    Raises
+    ------
+    DataError
+        Naming images without labels and labels without an image.
+    """
+    left, right = _expand(images), _expand(labels)
+    if len(images) == len(labels) > 1 and len(set(_names(left))) < len(left) and not _by_order(images, labels):
+        return [pair for one, other in zip(images, labels, strict=True) for pair in pair_paths([one], [other])]
+    pairs = _match(left, right, _by_order(images, labels))
+    for image, label in pairs:
+        if image == label and not image.is_dir():
+            raise DataError(f"{image} is given both as image and as labels; give the file with its labels")
+    return pairs
+
+
+def _expand(paths: Sequence[str | Path]) -> list[Path]:
+    found = [image for path in paths for image in list_images(path)]
+    if not found:
+        raise DataError("no image is given; give files, zarr groups or folders")
+    return found
+
+
+def _by_order(images: Sequence[str | Path], labels: Sequence[str | Path]) -> bool:
+    """Say whether every path given is an image itself, so that its place in the list means something."""
+    return all(is_image(Path(path).expanduser()) for path in (*images, *labels))
+
+
+def _match(left: list[Path], right: list[Path], by_order: bool) -> list[tuple[Path, Path]]:
+    if len(left) == len(right) == 1:
+        return [(left[0], right[0])]
+    best: tuple[int, list[Path], list[Path]] = (-1, [], [])
+    for rule in (_names, _without_words, _without_common):
+        one, other = rule(left), rule(right)
+        if len(set(one)) < len(one) or len(set(other)) < len(other):
+            continue
+        if set(one) == set(other):
+            where = dict(zip(other, right, strict=True))
+            return [(path, where[key]) for key, path in zip(one, left, strict=True)]
+        common = set(one) & set(other)
+        alone = [p for k, p in zip(one, left, strict=True) if k not in common]
+        unused = [p for k, p in zip(other, right, strict=True) if k not in common]
+        best = max(best, (len(common), alone, unused), key=lambda found: found[0])
+    if by_order and best[0] <= 0 and len(left) == len(right):
+        return list(zip(left, right, strict=True))
+    raise DataError(_unpaired(best, left, right))
+
+
+def _unpaired(best: tuple[int, list[Path], list[Path]], left: list[Path], right: list[Path]) -> str:
+    count, alone, unused = best
+    if count < 0:
+        return f"{len(left)} images and {len(right)} labels have names that occur twice; give each image a name of its own"
+    parts = [f"no labels for {_list(alone)}"] if alone else []
+    parts += [f"no image for {_list(unused)}"] if unused else []
+    return f"images and labels do not pair by name: {', '.join(parts)}; add what is missing or take the others away"
+
+
+def _list(paths: Sequence[Path]) -> str:
+    names = [str(p) for p in paths[:SHOWN]]
+    return ", ".join(names) + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    return [stem(p) for p in paths]
+
+
+def _without_words(paths: Sequence[Path]) -> list[str]:
+    return [_stripped(stem(p)) for p in paths]
+
+
+def _stripped(name: str) -> str:
+    previous = ""
+    while name != previous:
+        previous = name
+        name = BEFORE.sub("", AFTER.sub("", name)) or name
+    return name
+
+
+def _without_common(paths: Sequence[Path]) -> list[str]:
+    """Take away how all names begin and end; never a part of a number."""
+    names = _without_words(paths)
+    if len(names) < 2:
+        return names
+    before = re.sub(r"\d+$", "", os.path.commonprefix(names))
+    rest = [name[len(before) :] for name in names]
+    after = re.sub(r"\d+$", "", os.path.commonprefix([name[::-1] for name in rest]))
+    return [name[: len(name) - len(after)] for name in rest]
+
+

@@ -1,0 +1,184 @@
+"""Zarr arrays opened lazily, behind a store that looks at each chunk before it is decompressed."""
+
+import bz2
+import lzma
+import math
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
+
+from ..errors import DataError
+from ..stack import Stack, View
+from .arrange import Cast
+from .zarrmeta import ArrayInfo, Node, array_info, is_remote
+
+METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+SLACK = 1024
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+INDEX_ENTRY = 16
+EMPTY = 2**64 - 1
+
+
+def open_array(node: Node) -> "zarr.Array[Any]":
+    """Open the array of `node` for reading, after its metadata was checked. No chunk is touched.
+
+    Raises
+    ------
+    UnsafeError, DataError
+        As `array_info` does, and where zarr itself refuses it.
+    """
+    info = array_info(node)
+    try:
+        store = _store(node.where)
+        return zarr.open_array(store=Guarded(store, node.where, info), mode="r", zarr_format=2 if node.format == 2 else 3)
+    except (ValueError, TypeError, KeyError, ImportError, OSError, ArithmeticError) as error:
+        raise DataError(f"{node.where}: zarr cannot open this array: {type(error).__name__} {error}") from error
+
+
+def _store(where: str) -> Store:
+    if is_remote(where):
+        return FsspecStore.from_url(where, read_only=True)
+    return LocalStore(where, read_only=True)
+
+
+class Guarded(WrapperStore[Store]):
+    """A store that refuses a chunk which would decompress to more than a chunk holds.
+
+    Parameters
+    ----------
+    store : Store
+        The folder of one array.
+    where : str
+        Its address, for messages.
+    info : ArrayInfo
+    """
+
+    def __init__(self, store: Store, where: str, info: ArrayInfo) -> None:
+        super().__init__(store)
+        self.where = where
+        self.info = info
+
+    def _with_store(self, store: Store) -> "Guarded":
+        return type(self)(store, self.where, self.info)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Read a chunk, or a part of a shard, and look at the size that it announces."""
+        buffer = await self._store.get(key, prototype, byte_range)
+        if buffer is None or key.rpartition("/")[2] in METADATA or self.info.compressor is None:
+            return buffer
+        raw = buffer.to_bytes()
+        whole_shard = self.info.shards is not None and byte_range is None
+        for piece in _inner(raw, self.info) if whole_shard else [raw]:
+            if self.info.compressor == "blosc" and int.from_bytes(piece[12:16], "little") > len(piece):
+                raise DataError(f"{self.where}: chunk {key} is cut off after {len(piece)} bytes; copy it again")
+            size = decoded_size(self.info.compressor, piece, self.info.chunk_bytes)
+            if size > self.info.chunk_bytes + SLACK:
+                raise DataError(
+                    f"{self.where}: chunk {key} unpacks to {size} bytes or more, a chunk holds {self.info.chunk_bytes}; "
+                    "it is damaged or forged"
+                )
+        return buffer
+
+
+def _inner(raw: bytes, info: ArrayInfo) -> Iterator[bytes]:
+    """Yield the packed chunks inside a whole shard, by its index; nothing where the index does not fit."""
+    count = math.prod(s // c for s, c in zip(info.shards or (), info.chunks, strict=True))
+    size = count * INDEX_ENTRY
+    for trailer in (4, 0):
+        start = len(raw) - size - trailer if info.index_at_end else 0
+        index = raw[start : start + size] if start >= 0 else b""
+        entries = [
+            tuple(int.from_bytes(index[i + j : i + j + 8], "little") for j in (0, 8)) for i in range(0, size, INDEX_ENTRY)
+        ]
+        used = [(at, n) for at, n in entries if at != EMPTY]
+        if all(at + n <= len(raw) for at, n in used):
+            yield from (raw[at : at + n] for at, n in used)
+            return
+
+
+def decoded_size(compressor: str, raw: bytes, limit: int) -> int:
+    """Return the size that packed bytes announce, or, for formats that announce none, at most a little over `limit`.
+
+    0 where it cannot be known: damaged bytes are left to the decoder.
+    """
+    if compressor == "blosc":
+        return int.from_bytes(raw[4:8], "little")
+    if compressor == "lz4":
+        return int.from_bytes(raw[:4], "little")
+    if compressor == "zstd":
+        return _zstd_size(raw)
+    unpackers: dict[str, Any] = {
+        "gzip": lambda: zlib.decompressobj(wbits=31).decompress(raw, limit + SLACK + 1),
+        "zlib": lambda: zlib.decompressobj().decompress(raw, limit + SLACK + 1),
+        "bz2": lambda: bz2.BZ2Decompressor().decompress(raw, limit + SLACK + 1),
+        "lzma": lambda: lzma.LZMADecompressor().decompress(raw, limit + SLACK + 1),
+    }
+    if compressor == "gzip":
+        announced = int.from_bytes(raw[-4:], "little")
+        if announced <= limit + SLACK and len(raw) * 1100 <= limit + SLACK:
+            return announced
+    try:
+        return len(unpackers[compressor]())
+    except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError):
+        return 0
+
+
+def _zstd_size(raw: bytes) -> int:
+    """Read the content size from the header of a zstd frame (RFC 8878, section 3.1.1), 0 where it has none."""
+    if raw[:4] != ZSTD_MAGIC or len(raw) < 5:
+        return 0
+    flags = raw[4]
+    single, code = bool(flags & 0x20), flags >> 6
+    at = 5 + (0 if single else 1) + (0, 1, 2, 4)[flags & 3]
+    length = (1 if single else 0, 2, 4, 8)[code]
+    return int.from_bytes(raw[at : at + length], "little") + (256 if code == 1 else 0)
+
+
+def base_array(stack: Stack) -> tuple[Any, tuple[slice | int, ...]]:
+    """Return what a stack is read from in the end, and which region of it, in its own order of axes."""
+    data: Any = stack.data
+    index = View.of(data).index
+    while isinstance(data, View | Cast):
+        data = data.base
+    return data, index
+
+
+def missing_chunks(stack: Stack) -> int:
+    """Count the stored chunks (shards, where there are any) that a stack would read and that are absent.
+
+    An absent chunk reads as the fill value. 0 for sources that are no zarr array in a local folder.
+    """
+    data, index = base_array(stack)
+    if not isinstance(data, zarr.Array) or not isinstance(data.store, Guarded) or is_remote(data.store.where):
+        return 0
+    chunks = data.shards or data.chunks
+    if 0 in chunks:
+        return 0
+    grid = [_chunk_range(part, size) for part, size in zip(index, chunks, strict=True)]
+    present = sum(
+        all(low <= i < high for i, (low, high) in zip(at, grid, strict=True))
+        for at in _stored(Path(data.store.where), len(chunks))
+    )
+    return math.prod(high - low for low, high in grid) - present
+
+
+def _chunk_range(part: slice | int, size: int) -> tuple[int, int]:
+    low, high = (part.start, part.stop) if isinstance(part, slice) else (part, part + 1)
+    return low // size, max(-(-high // size), low // size)
+
+
+def _stored(folder: Path, ndim: int) -> Iterator[tuple[int, ...]]:
+    """Yield the grid position of each chunk file of an array: ``c/0/1``, ``0/1``, ``0.1``, ``c.0.1``."""
+    for path in folder.rglob("*"):
+        parts = "/".join(path.relative_to(folder).parts).replace(".", "/").split("/")
+        numbers = parts[1:] if parts[0] == "c" else parts
+        if len(numbers) == ndim and all(n.isdecimal() for n in numbers) and path.is_file():
+            yield tuple(map(int, numbers))

@@ -1,0 +1,357 @@
+"""Results in OME-Zarr: written block by block, resumed after any interruption, published only when all is there."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import zarr
+
+from . import layout
+from .admission import admit, check_outputs, check_room, enter
+from .errors import IncompleteError, UsageError
+from .events import Progress
+from .journal import FINISHED, Journal, Plan, Region, Unit
+from .lock import Lock
+from .ome import Output, group_attributes
+from .pyramid import above, levels_of, parts, reduce
+from .stack import Box
+from .verification import crc32, problem_of, verify
+
+__all__ = ["Output", "ResultStore", "verify"]
+
+
+class ResultStore:
+    """Arrays of one result, the record of what is done, and the lock that keeps others out.
+
+    Made by `create`; a context manager. One thread writes.
+
+    Attributes
+    ----------
+    arrays : dict of str to zarr.Array
+        Level 0 of each output, by its path.
+    done : set of int
+        Numbers of the blocks that are written.
+    notes : tuple of str
+        What was done on opening that the user should hear of.
+    """
+
+    def __init__(self, root: Path, outputs: Sequence[Output], plan: Plan, journal: Journal, lock: Lock) -> None:
+        self.root, self.outputs, self.plan = root, {o.path: o for o in outputs}, plan
+        self.notes = (lock.notice,) if lock.notice else ()
+        self._journal, self._lock = journal, lock
+        self._levels = {o.path: levels_of(o) for o in outputs}
+        self.arrays: dict[str, zarr.Array[Any]] = {}
+        self._derived: list[Unit] = [unit for unit in journal.records if isinstance(unit, str)]
+        self._owners = {
+            o.path: np.zeros([math.ceil(n / u) for n, u in zip(o.shape, o.unit, strict=True)], np.int32)
+            for o in outputs
+        }
+
+    @classmethod
+    def create(  # noqa: PLR0913
+        cls,
+        root: Path,
+        outputs: Sequence[Output],
+        *,
+        blocks: int,
+        settings: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        version: str = "0.5",
+        overwrite: bool = False,
+        into_existing: bool = False,
+        break_lock: bool = False,
+    ) -> "ResultStore":
+        """Make a store, or take up an unfinished run with the same settings.
+
+        Parameters
+        ----------
+        root : Path
+            The OME-Zarr group to make; with `into_existing` one that is there.
+        outputs : sequence of Output
+            The first is the result proper; the ledger lies in its folder.
+        blocks : int
+            Number of blocks, each of which `write` is called for.
+        settings : mapping
+            JSON values that must be equal for a run to be resumed.
+        provenance : mapping
+            JSON values kept in the attributes; without times, so that equal runs give equal bytes.
+        version : {"0.5", "0.4"}
+            Of OME-Zarr; with `into_existing` that of the group, whatever is said here.
+        overwrite : bool
+            Remove an earlier result of this program, finished or not.
+        into_existing : bool
+            Add labels to an image's own group, and leave all else in it as it is.
+        break_lock : bool
+            Take the lock of a run on another machine that is known to be gone.
+
+        Raises
+        ------
+        UsageError
+            Where outputs cannot be.
+        OutputError
+            Where something is there that is not an unfinished run with these settings.
+        ResourceError
+            Where the disk is too small or may not be written.
+        """
+        root = Path(root)
+        version = layout.version_inside(root) if into_existing else version
+        check_outputs(outputs, blocks, version, into_existing)
+        plan = Plan(settings, {o.path: o.to_json() for o in outputs}, blocks, version, into_existing, provenance)
+        with layout.disk(root):
+            found = admit(root, plan, overwrite)
+            check_room(root, outputs, found, overwrite)
+            lock = enter(root, plan, overwrite, break_lock)
+            try:
+                return cls._open(root, outputs, plan, lock)
+            except BaseException:
+                lock.release()
+                raise
+
+    @classmethod
+    def _open(cls, root: Path, outputs: Sequence[Output], plan: Plan, lock: Lock) -> "ResultStore":
+        """Make what is missing, under the lock."""
+        ledger = layout.ledger_of(root, list(plan.outputs))
+        found = layout.find(root, list(plan.outputs), plan.inside)
+        if found is None:
+            plan.save(ledger)
+        else:
+            plan = found[1]
+        store = cls(root, outputs, plan, Journal(ledger), lock)
+        for file in layout.litter(root, list(plan.outputs)):
+            file.unlink()
+        layout.list_labels(root, plan.version, remove=plan.outputs, via=ledger)
+        if any(o.kind == "labels" for o in outputs) and layout.read_group(root / "labels") is None:
+            layout.write_group(root / "labels", plan.version, {}, ledger)
+        for path in store._groups():
+            layout.write_group(root / path, plan.version, store._ours(path, "incomplete"), ledger)
+        for output in outputs:
+            folder = root / output.path / "0"
+            store.arrays[output.path] = layout.make_array(folder, output, store._levels[output.path][0], plan.version)
+        for block in store.done:
+            for region in store._journal.records[block]:
+                store._claim(block, region.array.rpartition("0")[0].rstrip("/"), region.box)
+        return store
+
+    @property
+    def done(self) -> set[int]:
+        """Numbers of the blocks that are written."""
+        return self._journal.blocks
+
+    def pending(self) -> list[int]:
+        """Return the numbers of the blocks that are not written, ascending."""
+        done = self.done
+        return [block for block in range(self.plan.blocks) if block not in done]
+
+    def write(self, block: int, regions: Mapping[str, tuple[Box, np.ndarray]]) -> None:
+        """Write one block, then record it as done.
+
+        Parameters
+        ----------
+        block : int
+            Its number, from 0.
+        regions : mapping of output path to (box, data)
+            Boxes begin and end where chunks (or shards) do, or at the array's end, and are disjoint between blocks.
+
+        Raises
+        ------
+        UsageError
+            Where a region does not fit its array, the chunks or other blocks; nothing is written then.
+        ResourceError
+            Where the disk is full; the block is not done then.
+        """
+        if not 0 <= block < self.plan.blocks or self._journal.finished:
+            raise UsageError(
+                f"block {block} cannot be written; {self.plan.blocks} blocks can, until the result is finished"
+            )
+        for path, (box, data) in regions.items():
+            self._check_region(path, box, data)
+        for path, (box, _) in regions.items():
+            self._claim(block, path, box)
+        self._lock.beat()
+        with layout.disk(self.root):
+            self._journal.forget([*self._derived, *([block] if block in self._journal.records else [])])
+            self._derived = []
+            written = [
+                self._put(f"{path}/0".lstrip("/"), self.arrays[path], box, data)
+                for path, (box, data) in regions.items()
+            ]
+            self._journal.append(block, written)
+
+    def _check_region(self, path: str, box: Box, data: np.ndarray) -> None:
+        output = self.outputs.get(path)
+        if output is None:
+            raise UsageError(f"there is no output {path!r}; the outputs are {', '.join(map(repr, self.outputs))}")
+        if len(box) != len(output.shape) or data.dtype != output.dtype:
+            raise UsageError(f"{output.name} is {output.shape} {output.dtype}, got a box {box} of {data.dtype}")
+        if data.shape != tuple(b.stop - b.start for b in box):
+            raise UsageError(f"{output.name}: data of shape {data.shape} does not fill the box {box}")
+        for axis, cut, n, unit in zip(output.axes, box, output.shape, output.unit, strict=True):
+            if not 0 <= cut.start < cut.stop <= n or cut.step not in (None, 1):
+                raise UsageError(f"{output.name}: {cut} is outside axis {axis}, which has {n} elements")
+            if cut.start % unit or (cut.stop % unit and cut.stop != n):
+                raise UsageError(
+                    f"{output.name}: {cut} cuts a file of {unit} elements along {axis}; "
+                    "blocks must be multiples of chunks and shards"
+                )
+
+    def _claim(self, block: int, path: str, box: Box) -> None:
+        """Keep two blocks out of one file."""
+        unit = self.outputs[path].unit
+        cells = self._owners[path][
+            tuple(slice(b.start // u, math.ceil(b.stop / u)) for b, u in zip(box, unit, strict=True))
+        ]
+        others = cells[(cells != 0) & (cells != block + 1)]
+        if others.size:
+            raise UsageError(
+                f"{path or 'image'}: block {block} overlaps block {others[0] - 1} at {box}; blocks must be disjoint"
+            )
+        cells[...] = block + 1
+
+    def _put(self, name: str, array: zarr.Array[Any], box: Box, data: np.ndarray) -> Region:
+        """Replace the files under a box, so that nothing damaged is read on the way."""
+        unit = array.shards or array.chunks
+        keys = itertools.product(*(range(b.start // u, math.ceil(b.stop / u)) for b, u in zip(box, unit, strict=True)))
+        for key in keys:
+            (self.root / name / array.metadata.encode_chunk_key(key)).unlink(missing_ok=True)
+        array[box] = data
+        return Region(name, tuple(b.start for b in box), tuple(b.stop for b in box), crc32(data))
+
+    def finish(self) -> Iterator[Progress]:
+        """Check every block, make the pyramids, then publish; can be stopped and done again at any point.
+
+        Raises
+        ------
+        IncompleteError
+            Where blocks are missing or do not read back as they were written; those are to be done again.
+        """
+        pending = self.pending()
+        if pending:
+            raise IncompleteError(
+                f"{self.root} is unfinished: {len(pending)} of {self.plan.blocks} blocks are missing; "
+                "run the same command again"
+            )
+        for path, owners in self._owners.items():
+            if not owners.all():
+                raise IncompleteError(
+                    f"{path or 'image'}: the {self.plan.blocks} blocks leave {int((owners == 0).sum())} files unwritten"
+                )
+        with layout.disk(self.root):
+            yield from self._check_blocks()
+            yield from self._build_pyramids()
+            self._publish()
+
+    def _check_blocks(self) -> Iterator[Progress]:
+        damaged: dict[Unit, str] = {}
+        for number, block in enumerate(sorted(self.done), 1):
+            self._lock.beat()
+            for region in self._journal.records[block]:
+                problem = problem_of(self.arrays[region.array.rpartition("0")[0].rstrip("/")], self.root, region)
+                if problem:
+                    damaged[block] = problem
+            yield Progress(number, self.plan.blocks, "verify")
+        if damaged:
+            self._journal.forget(list(damaged))
+            raise IncompleteError(
+                f"{len(damaged)} of {self.plan.blocks} blocks do not read back as they were written "
+                f"({next(iter(damaged.values()))}); run the same command again to do them anew"
+            )
+
+    def _build_pyramids(self) -> Iterator[Progress]:
+        work = [
+            (output, i, list(parts(level, output.unit, output.dtype.itemsize)))
+            for output in self.outputs.values()
+            for i, level in enumerate(self._levels[output.path])
+            if i
+        ]
+        total, count = sum(len(boxes) for _, _, boxes in work), 0
+        for output, i, boxes in work:
+            levels, folder = self._levels[output.path], self.root / output.path
+            finer, array = (
+                layout.make_array(folder / str(k), output, levels[k], self.plan.version) for k in (i - 1, i)
+            )
+            name = f"{output.path}/{i}".lstrip("/")
+            for number, box in enumerate(boxes):
+                if f"{name}#{number}" not in self._journal.records:
+                    self._lock.beat()
+                    data = np.asarray(finer[above(box, levels[i], levels[i - 1].shape)])
+                    region = self._put(name, array, box, reduce(data, levels[i].factors, output.kind))
+                    self._journal.append(f"{name}#{number}", [region])
+                    self._derived.append(f"{name}#{number}")
+                count += 1
+                yield Progress(count, total, "pyramid")
+
+    def _publish(self) -> None:
+        """Say what the arrays are: inner groups first, the outermost last."""
+        ledger = self._journal.folder
+        for path in sorted(self._groups(), key=len, reverse=True):
+            attributes = self._ours(path, "complete")
+            if path in self.outputs:
+                output, levels = self.outputs[path], self._levels[path]
+                attributes |= group_attributes(output, levels, self.plan.version, self._window(output), self._has_image)
+            if not path:
+                self._list()
+            layout.write_group(self.root / path, self.plan.version, attributes, ledger)
+        if self.plan.inside:
+            self._list()
+        if not self._journal.finished:
+            self._journal.append(FINISHED)
+
+    def _list(self) -> None:
+        labels = [path for path, output in self.outputs.items() if output.kind == "labels"]
+        layout.list_labels(self.root, self.plan.version, add=labels, via=self._journal.folder)
+
+    @property
+    def _has_image(self) -> bool:
+        return self.plan.inside or "" in self.outputs
+
+    def _groups(self) -> list[str]:
+        """List the groups that are ours to describe."""
+        return list(dict.fromkeys([*self.outputs, *([] if self.plan.inside else [""])]))
+
+    def _ours(self, path: str, state: str) -> dict[str, Any]:
+        """Return our own attributes of a group: all of them on the outermost, the state on each."""
+        primary = next(iter(self.outputs))
+        found: dict[str, Any] = {"state": state, "blocks": self.plan.blocks}
+        if path == (primary if self.plan.inside else ""):
+            result = "" if self.plan.inside else primary
+            found |= {"result": result, "settings": self.plan.settings, "provenance": self.plan.provenance}
+        return {"napari_unet": found}
+
+    def _window(self, output: Output) -> list[tuple[float, float]]:
+        """Return what to show of each channel: as given, else the 0.1 and 99.9 percentiles of the coarsest level."""
+        channels = output.shape[output.axes.index("c")] if "c" in output.axes else 1
+        if output.kind == "labels":
+            return []
+        if "window" in output.attributes:
+            return [tuple(output.attributes["window"])] * channels
+        levels = self._levels[output.path]
+        array = layout.make_array(self.root / output.path / str(len(levels) - 1), output, levels[-1], self.plan.version)
+        windows = []
+        for channel in range(channels):
+            key = [
+                slice(None, None, max(1, n // 32)) if a in "tz" else slice(None)
+                for a, n in zip(output.axes, array.shape, strict=True)
+            ]
+            if "c" in output.axes:
+                key[output.axes.index("c")] = slice(channel, channel + 1)
+            data = np.asarray(array[tuple(key)]).astype(np.float64)
+            data = data[np.isfinite(data)]
+            low, high = np.percentile(data, (0.1, 99.9)) if data.size else (0.0, 1.0)
+            windows.append((float(low), float(high) if high > low else float(low) + 1))
+        return windows
+
+    def close(self) -> None:
+        """Give back the lock."""
+        self._lock.release()
+
+    def __enter__(self) -> "ResultStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,330 @@
+"""What a network is for: `encode` turns labels into targets, `decode` its output into a result, side by side."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import DataError, ModelError
+from .losses import BACKGROUND, IGNORE, Confusion, Scores, cross_entropy, dice, focal, likeliest
+
+OBJECTIVES = ("ce+dice", "ce", "dice", "focal")
+MAX_CLASSES = 4096
+LISTED = 5
+LOOKUP = 2**16
+# Okabe and Ito: distinct with every kind of colour vision.
+COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+
+
+class Task(abc.ABC):
+    """What a network learns, and what its output becomes; one class a task.
+
+    Attributes
+    ----------
+    name : str
+        What model files call it.
+    result : "labels" or "image"
+        What `decode` gives.
+    score : str
+        The score, higher is better, by which the best epoch is chosen.
+    """
+
+    __slots__ = ()
+    name: ClassVar[str]
+    result: ClassVar[Literal["labels", "image"]]
+    score: ClassVar[str]
+
+    @property
+    @abc.abstractmethod
+    def out_channels(self) -> int:
+        """Channels the network gives."""
+
+    @property
+    @abc.abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Name of each channel of `probabilities`."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """Element type of what `decode` gives."""
+
+    @abc.abstractmethod
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Turn an annotation, (*S), into the target of `loss`."""
+
+    @abc.abstractmethod
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the scalar to be made small, float32 and never NaN, of (B, K, *S) network output."""
+
+    @abc.abstractmethod
+    def decode(self, logits: Tensor) -> np.ndarray:
+        """Turn network output, (K, *S), into the result, (*S)."""
+
+    @abc.abstractmethod
+    def probabilities(self, logits: Tensor) -> np.ndarray:
+        """Turn network output, (K, *S), into float32 probabilities of the same shape."""
+
+    @abc.abstractmethod
+    def scores(self) -> Scores:
+        """Return a new sum of scores for a validation pass."""
+
+    @abc.abstractmethod
+    def attributes(self) -> dict[str, Any]:
+        """Return what OME-Zarr metadata says of the result."""
+
+    @abc.abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a JSON file, `name` among them."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Build from what `to_json` gave."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Semantic(Task):
+    """One class a voxel; results carry the annotation's own label values.
+
+    Parameters
+    ----------
+    values : tuple of int
+        Label value of each class, rising. Where the annotation is sparse, 0 is unlabelled and no class.
+    class_names : tuple of str
+        One a value; made from the values where not given.
+    sparse : bool
+        Whether 0 is unlabelled instead of a class.
+    class_weights : tuple of float, optional
+        Weight of each class in the cross-entropy and focal terms.
+    objective : "ce+dice", "ce", "dice" or "focal"
+
+    Raises
+    ------
+    DataError
+        Where there are less than two classes, or values, names and weights do not fit.
+    """
+
+    values: tuple[int, ...] = (0, 1)
+    class_names: tuple[str, ...] = ()
+    sparse: bool = False
+    class_weights: tuple[float, ...] | None = None
+    objective: str = "ce+dice"
+    name: ClassVar[str] = "semantic"
+    result: ClassVar[Literal["labels", "image"]] = "labels"
+    score: ClassVar[str] = "dice"
+
+    def __post_init__(self) -> None:
+        values = tuple(map(_whole, self.values))
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "class_names", tuple(self.class_names) or _default_names(values))
+        _check_values(values, self.sparse)
+        _check_names(self.class_names, values)
+        if self.objective not in OBJECTIVES:
+            raise DataError(f"objective is {self.objective!r}; choose one of {', '.join(OBJECTIVES)}")
+        if self.class_weights is not None:
+            weights = tuple(map(float, self.class_weights))
+            if len(weights) != len(values) or not all(0 <= w < np.inf for w in weights) or not any(weights):
+                raise DataError(f"class weights are {weights}; give one number >= 0 for each of the labels {values}")
+            object.__setattr__(self, "class_weights", weights)
+
+    @classmethod
+    def of(
+        cls,
+        values: Sequence[int] | np.ndarray,
+        names: Sequence[str] | None = None,
+        sparse: bool = False,
+        objective: str = "ce+dice",
+    ) -> Self:
+        """Build from the label values that were found, in any order; 0 is left out where the labels are sparse.
+
+        Raises
+        ------
+        DataError
+            Where they make less than two classes.
+        """
+        found = sorted({_whole(v) for v in values} - ({0} if sparse else set()))
+        return cls(tuple(found), tuple(names or ()), sparse, None, objective)
+
+    @property
+    def out_channels(self) -> int:
+        """Return the number of classes."""
+        return len(self.values)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.class_names
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the smallest unsigned type that holds the label values."""
+        return np.min_scalar_type(max(self.values))
+
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Turn an annotation into class indices.
+
+        Parameters
+        ----------
+        labels : integer or boolean array of any shape
+
+        Returns
+        -------
+        int64 array of that shape, ``IGNORE`` where not annotated.
+
+        Raises
+        ------
+        DataError
+            Where labels are not integers, are negative, or are of no class.
+        """
+        labels = as_labels(labels)
+        known = np.array(self.values, dtype=np.uint64)
+        if self.values[-1] < LOOKUP and (not labels.size or int(labels.max()) < LOOKUP):
+            table = np.full(LOOKUP, IGNORE - 1, dtype=np.int64)
+            table[known] = np.arange(len(known))
+            table[0] = IGNORE if self.sparse else table[0]
+            target = table[labels]
+        else:
+            wide = labels.astype(np.uint64)
+            target = np.searchsorted(known, wide).clip(max=len(known) - 1)
+            target = np.where(known[target] == wide, target, IGNORE - 1)
+            target[(wide == 0) & self.sparse] = IGNORE
+        if (target < IGNORE).any():
+            unknown = np.unique(labels[target < IGNORE])
+            raise DataError(
+                f"labels have the value{'s' * (len(unknown) > 1)} {_list(unknown)}, which is no class; "
+                f"the classes are {_list(self.values)}{' (0 is unlabelled)' if self.sparse else ''}"
+            )
+        return target
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the objective of (B, K, *S) logits against (B, *S) class indices; 0 where nothing is annotated."""
+        weights = None if self.class_weights is None else torch.tensor(self.class_weights)
+        if self.objective == "dice":
+            return dice(logits, target)
+        if self.objective == "focal":
+            return focal(logits, target, weights)
+        entropy = cross_entropy(logits, target, weights)
+        return entropy + dice(logits, target) if self.objective == "ce+dice" else entropy
+
+    def decode(self, logits: Tensor) -> np.ndarray:
+        """Turn (K, *S) logits into labels, (*S): the value of the likeliest class, the first of equals.
+
+        Raises
+        ------
+        ModelError
+            Where a logit is NaN or infinite.
+        """
+        table = np.array(self.values, dtype=self.dtype)
+        return table[likeliest(logits).cpu().numpy()]
+
+    def probabilities(self, logits: Tensor) -> np.ndarray:
+        """Turn (K, *S) logits into float32 probabilities of the same shape."""
+        return np.asarray(logits.float().softmax(0).cpu().numpy())
+
+    def scores(self) -> "Confusion":
+        """Return a new sum of scores: Dice a class, and their mean without the background."""
+        return Confusion(self.class_names)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return colours and class names as OME-Zarr's ``image-label`` has them."""
+        shown = [(v, name) for v, name in zip(self.values, self.class_names, strict=True) if v]
+        return {
+            "colors": [{"label-value": v, "rgba": [*COLOURS[i % len(COLOURS)], 255]} for i, (v, _) in enumerate(shown)],
+            "properties": [{"label-value": v, "class": name} for v, name in shown],
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a JSON file."""
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Build from what `to_json` gave.
+
+        Raises
+        ------
+        ModelError
+            Naming what does not fit.
+        """
+        given: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key != "name"
+        }
+        try:
+            return cls(**given)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"the task {cls.name!r} cannot be read: {error}") from error
+
+
+TASKS: dict[str, Callable[[Mapping[str, Any]], Task]] = {"semantic": Semantic.from_json}
+
+
+def read_task(values: Mapping[str, Any]) -> Task:
+    """Build the task that a JSON file describes.
+
+    Raises
+    ------
+    ModelError
+        Where it is not one of ours.
+    """
+    name = values.get("name") if isinstance(values, Mapping) else values
+    if not isinstance(name, str) or name not in TASKS:
+        raise ModelError(f"the task is {name!r}; known are {', '.join(TASKS)}: made by a newer version?")
+    return TASKS[name](values)
+
+
+def as_labels(labels: np.ndarray) -> np.ndarray:
+    """Return labels as integers of 0 and above.
+
+    Raises
+    ------
+    DataError
+        Where they are not.
+    """
+    labels = np.asarray(labels)
+    if labels.dtype.kind == "b":
+        return labels.view(np.uint8)
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"labels have the type {labels.dtype}; convert them to integers")
+    if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
+        raise DataError(f"labels have negative values ({int(labels.min())}); labels are 0 and above")
+    return labels
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise DataError(f"label value {value!r} is not a whole number")
+    return int(value)
+
+
+def _default_names(values: Sequence[int]) -> tuple[str, ...]:
+    if len(values) == 2 and values[0] == 0:
+        return BACKGROUND, "foreground"
+    return tuple(f"class_{v}" if v else BACKGROUND for v in values)
+
+
+def _check_values(values: Sequence[int], sparse: bool) -> None:
+    if list(values) != sorted(set(values)) or (values and not 0 <= values[0] <= values[-1] < 2**64):
+        raise DataError(f"label values are {_list(values)}; they must rise, from 0 or above")
+    if sparse and 0 in values:
+        raise DataError("0 is unlabelled where labels are sparse; it cannot be a class too")
+    if len(values) < 2:
+        hint = "paint a second class, background too" if sparse else "label the background as 0"
+        raise DataError(f"labels hold one class ({_list(values) or 'none'}), two are needed; {hint}")
+    if len(values) > MAX_CLASSES:
+        raise DataError(f"labels hold {len(values)} classes, the most is {MAX_CLASSES}; are they object numbers?")
+
+
+def _check_names(names: Sequence[str], values: Sequence[int]) -> None:
+    if len(names) != len(values) or len(set(names)) != len(names):
+        raise DataError(f"class names are {_list(names)}; give {len(values)} different ones, one a label value")
+    if not all(isinstance(n, str) and 0 < len(n) <= 100 and n.isprintable() for n in names):
+        raise DataError(f"class names are {_list(names)}; each must be 1 to 100 printable characters")
+
+
+def _list(values: Sequence[Any] | np.ndarray) -> str:
+    return ", ".join(str(v) for v in values[:LISTED]) + (", ..." if len(values) > LISTED else "")

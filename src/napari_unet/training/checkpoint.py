@@ -1,0 +1,159 @@
+"""Checkpoints: the complete state of a training, written so that a kill at any time leaves a good one."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from ..errors import DataError, ResourceError
+
+KEPT = 2
+TEMPORARY = ".partial"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that it is either the old one or the whole new one, also after a power loss.
+
+    Raises
+    ------
+    ResourceError
+        Where it cannot be written; the old one is untouched.
+    """
+    partial = path.with_name(path.name + TEMPORARY)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise ResourceError(f"cannot write {path} ({len(data)} bytes): {error.strerror or error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What was read back.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+    state : dict
+        Plain values.
+    notes : tuple of str
+        What the user should know: newer checkpoints that were damaged.
+    """
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The checkpoints of one kind in a folder: the tensors as safetensors, the rest and their hash as JSON.
+
+    Parameters
+    ----------
+    folder : Path
+    kind : str
+        First part of the file names: "checkpoint", "best".
+    kept : int
+        Newest that are kept.
+    """
+
+    folder: Path
+    kind: str = "checkpoint"
+    kept: int = KEPT
+
+    def steps(self) -> list[int]:
+        """Return the steps of the checkpoints that claim to be complete, newest first."""
+        found = self.folder.glob(f"{self.kind}-*.json")
+        return sorted(
+            (int(p.stem.rpartition("-")[2]) for p in found if p.stem.rpartition("-")[2].isdigit()), reverse=True
+        )
+
+    def _path(self, step: int, suffix: str) -> Path:
+        return self.folder / f"{self.kind}-{step:09d}{suffix}"
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Write a checkpoint, then remove those that are older than the `kept` newest.
+
+        Raises
+        ------
+        ResourceError
+            Where it cannot be written; the older ones are untouched.
+        """
+        data = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+        text = {"step": step, "sha256": hashlib.sha256(data).hexdigest(), "state": dict(state)}
+        # A checkpoint of this step from before a resume must not be claimed by the old hash while it is replaced.
+        self._path(step, ".json").unlink(missing_ok=True)
+        write_atomic(self._path(step, ".safetensors"), data)
+        write_atomic(self._path(step, ".json"), json.dumps(text).encode())
+        self.tidy()
+
+    def drop_after(self, step: int) -> None:
+        """Remove what is newer than `step`: a run that went back to it writes its own."""
+        for newer in self.steps():
+            if newer > step:
+                self._path(newer, ".json").unlink(missing_ok=True)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove all but the `kept` newest, and what a kill left half written."""
+        kept = {self._path(s, "").name for s in self.steps()[: self.kept]}
+        for path in self.folder.glob(f"{self.kind}-*"):
+            if path.name.partition(".")[0] not in kept:
+                path.unlink(missing_ok=True)
+
+    def load(self) -> Checkpoint | None:
+        """Return the newest good checkpoint, with a note for each newer one that is damaged; None if there is none.
+
+        Raises
+        ------
+        DataError
+            Where there are checkpoints and all are damaged.
+        """
+        notes: list[str] = []
+        for step, found in self._read_all():
+            if isinstance(found, Checkpoint):
+                if notes:
+                    notes.append(f"went back to step {step}")
+                return dataclasses.replace(found, notes=tuple(notes))
+            notes.append(found)
+        if notes:
+            raise DataError(f"no {self.kind} in {self.folder} is whole ({'; '.join(notes)}); start a new run")
+        return None
+
+    def _read_all(self) -> Iterator[tuple[int, Checkpoint | str]]:
+        for step in self.steps():
+            path = self._path(step, ".safetensors")
+            try:
+                text = json.loads(self._path(step, ".json").read_bytes())
+                data = path.read_bytes()
+                if hashlib.sha256(data).hexdigest() != text["sha256"]:
+                    yield step, f"{path.name} is damaged: its SHA-256 differs"
+                    continue
+                yield step, Checkpoint(safetensors.torch.load(data), text["state"])
+            except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+                yield step, f"{path.name} cannot be read: {error}"

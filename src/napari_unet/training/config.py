@@ -1,0 +1,61 @@
+"""What a user may choose for a training."""
+
+import dataclasses
+from typing import Any
+
+from ..device import DEVICES, PRECISIONS
+from ..errors import UsageError
+from ..settings import check, setting
+
+PRESETS = ("default", "ronneberger2015")
+MINUTES = 15.0
+RUN_FIELDS = ("minutes", "steps", "learning_rate", "patience", "precision", "device", "memory", "resume")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """What a user may choose for a training; the plan is made from the data and from this."""
+
+    task: str = setting("semantic", "What is learnt", choices=("semantic",))
+    minutes: float | None = setting(
+        None, f"Wall time of the whole run; {MINUTES:g} if steps are not given either", ge=0.02
+    )
+    steps: int | None = setting(None, "Number of optimiser steps; the same seed then gives the same weights", ge=1)
+    seed: int = setting(0, "Decides initial weights, patches, augmentation and what is held out", ge=0)
+    sparse: bool = setting(False, "0 is unlabelled: learn from what is painted only")
+    binary: bool = setting(False, "Take every label above 0 as one class")
+    ndim: int | None = setting(None, "Dimensions of the network; chosen from the data if not given", ge=2, le=3)
+    preset: str = setting("default", "default, or the network and training of the 2015 paper", choices=PRESETS)
+    patch: tuple[int, ...] | None = setting(None, "Patch an axis (z y x, or y x); chosen from the data if not given")
+    batch: int | None = setting(None, "Patches a step; chosen from patch and memory if not given", ge=1)
+    depth: int | None = setting(None, "Number of poolings; chosen from patch and objects if not given", ge=0, le=8)
+    base_features: int | None = setting(
+        None, "Channels of the first level; chosen from device and time if not given", ge=1
+    )
+    learning_rate: float | None = setting(None, "Highest learning rate; the preset's if not given", ge=0)
+    augment: float = setting(1.0, "Strength of augmentation; 0 is none", ge=0, le=3)
+    balance: float = setting(0.5, "Share of the patches that are centred on a class drawn evenly", ge=0, le=1)
+    patience: int | None = setting(None, "Stop after so many epochs without a better validation", ge=1)
+    precision: str = setting("auto", "Arithmetic of the network: bf16 where the hardware has it", choices=PRECISIONS)
+    device: str = setting("auto", "Where the network is trained", choices=DEVICES)
+    memory: float | None = setting(None, "Memory for network and data, in GiB; from the machine if not given", ge=0.05)
+    resume: bool = setting(False, "Go on with the run that was stopped; more steps or minutes extend a finished one")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.patch is not None and (len(self.patch) not in (2, 3) or min(self.patch) < 1):
+            raise UsageError(f"patch is {self.patch}; give 2 or 3 sizes of at least 1, one an axis")
+        if self.patch is not None and self.ndim is not None and len(self.patch) != self.ndim:
+            raise UsageError(f"patch is {self.patch} for a {self.ndim}-D network; give {self.ndim} sizes")
+
+    @property
+    def budget(self) -> float | None:
+        """Minutes of the run, or None where steps alone bound it."""
+        if self.minutes is None and self.steps is None:
+            return MINUTES
+        return self.minutes
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must stay the same when a run is resumed, as plain values."""
+        values = {k: v for k, v in dataclasses.asdict(self).items() if k not in RUN_FIELDS}
+        return values | {"patch": None if self.patch is None else list(self.patch)}

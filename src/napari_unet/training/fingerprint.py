@@ -1,0 +1,376 @@
+"""What the data are: checked before anything is written, measured in one pass over the labels, block by block."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from ..errors import DataError
+from ..normalise import Normalisation, Statistics, finite
+from ..stack import Box, Stack
+
+Pair = tuple[Stack, Stack]
+PLACES = 2048
+MAX_VALUES = 64
+BLOCK_ELEMENTS = 2**22
+HASHED_BLOCKS = 64
+CROPS = 6
+CROP_ELEMENTS = 2**20
+SMALLEST_OBJECT = 9
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class StackFacts:
+    """What is known of one labelled stack.
+
+    Parameters
+    ----------
+    name, axes, shape, scale, units, dtype
+        Of the image; `shape` and `scale` an axis of `axes`.
+    counts : mapping of int to int
+        Voxels of each label value.
+    places : mapping of int to (N, axes of the labels) integer array
+        A uniform sample of the voxels of each value, at most ``PLACES``. Value 0 has none where labels are sparse.
+    statistics : Statistics
+        Intensities of the image.
+    digest : str
+        SHA-256 of the labels and of a sample of the image.
+    """
+
+    name: str
+    axes: str
+    shape: tuple[int, ...]
+    scale: tuple[float, ...]
+    units: tuple[str | None, ...]
+    dtype: str
+    counts: Mapping[int, int]
+    places: Mapping[int, np.ndarray]
+    statistics: Statistics
+    digest: str
+
+    def along(self, axes: str, field: str = "shape") -> tuple[Any, ...]:
+        """Return `field` (shape, scale or units) for each of `axes`."""
+        return tuple(getattr(self, field)[self.axes.index(a)] for a in axes)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Fingerprint:
+    """What is known of all labelled stacks together.
+
+    Parameters
+    ----------
+    stacks : tuple of StackFacts
+    sparse : bool
+        Whether 0 means unlabelled.
+    binary : bool
+        Whether every value above 0 was taken as one class, 1.
+    diameters : tuple of float
+        Quartiles of the equivalent diameters of labelled objects, in voxels of the finest axis; empty if none was seen.
+    """
+
+    stacks: tuple[StackFacts, ...]
+    sparse: bool
+    binary: bool
+    diameters: tuple[float, ...]
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Label values that are classes, in order."""
+        found = {v for facts in self.stacks for v, n in facts.counts.items() if n}
+        return tuple(sorted(found - {0} if self.sparse else found))
+
+    @property
+    def frequencies(self) -> dict[int, float]:
+        """Share of the labelled voxels for each value of `values`."""
+        total = {v: sum(facts.counts.get(v, 0) for facts in self.stacks) for v in self.values}
+        return {v: n / sum(total.values()) for v, n in total.items()}
+
+    @property
+    def channels(self) -> int:
+        """Number of image channels."""
+        facts = self.stacks[0]
+        return int(facts.along("c")[0]) if "c" in facts.axes else 1
+
+    @property
+    def spatial(self) -> str:
+        """Spatial axes that all stacks have."""
+        return "zyx" if all("z" in facts.axes for facts in self.stacks) else "yx"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all stacks, their order included."""
+        rows = [(f.axes, f.shape, f.scale, f.dtype, f.digest) for f in self.stacks]
+        return hashlib.sha256(json.dumps([rows, self.sparse, self.binary]).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a model's record keeps of it."""
+        stacks = [
+            {
+                "name": f.name,
+                "axes": f.axes,
+                "shape": list(f.shape),
+                "scale": list(f.scale),
+                "dtype": f.dtype,
+                "counts": {str(v): n for v, n in f.counts.items()},
+            }
+            for f in self.stacks
+        ]
+        return {"digest": self.digest, "sparse": self.sparse, "diameters": list(self.diameters), "stacks": stacks}
+
+
+def fingerprint(
+    pairs: Sequence[Pair], sparse: bool = False, binary: bool = False, training: "Fingerprint | None" = None
+) -> Generator[tuple[int, int], None, Fingerprint]:
+    """Check labelled stacks and measure them; memory of a few blocks, whatever the size.
+
+    Parameters
+    ----------
+    pairs : sequence of (image, labels)
+        Labels have the axes of the image without c.
+    sparse : bool
+        0 is unlabelled instead of background.
+    binary : bool
+        Take every label above 0 as one class.
+    training : Fingerprint, optional
+        Of what is learnt from, where `pairs` are what is validated on: they need no class of their own then, but none
+        that is not learnt.
+
+    Yields
+    ------
+    (done, total) blocks
+
+    Returns
+    -------
+    Fingerprint
+
+    Raises
+    ------
+    DataError
+        Image and labels that do not fit, labels that cannot be learnt from, NaN, infinite or constant intensities.
+    """
+    check_pairs(pairs)
+    statistics = [_statistics(image) for image, _ in pairs]
+    total = sum(len(list(blocks(labels))) for _, labels in pairs)
+    done, stacks = 0, []
+    for number, (image, labels) in enumerate(pairs):
+        scan = _Scan(image, labels, sparse, binary, number)
+        for box in blocks(labels):
+            scan.add(box)
+            done += 1
+            yield done, total
+        stacks.append(scan.facts(statistics[number]))
+    found = Fingerprint(tuple(stacks), sparse, binary, _diameters(pairs, stacks, binary))
+    _check_classes(found, training)
+    return found
+
+
+def blocks(stack: Stack) -> Iterator[Box]:
+    """Yield boxes that cover a stack, each a few whole chunks and at most about ``BLOCK_ELEMENTS``."""
+    size = [min(c, n) for c, n in zip(stack.chunks, stack.shape, strict=True)]
+    while math.prod(size) > BLOCK_ELEMENTS:
+        size[int(np.argmax(size))] = math.ceil(max(size) / 2)
+    for axis in reversed(range(len(size))):
+        room = BLOCK_ELEMENTS // math.prod(size)
+        size[axis] = min(size[axis] * max(room, 1), stack.shape[axis])
+    ranges = [range(0, n, s) for n, s in zip(stack.shape, size, strict=True)]
+    for starts in itertools.product(*ranges):
+        yield tuple(slice(a, min(a + s, n)) for a, s, n in zip(starts, size, stack.shape, strict=True))
+
+
+def image_box(image: Stack, box: Sequence[slice]) -> Box:
+    """Return the box of the image, all channels, that belongs to a box of its labels."""
+    parts = dict(zip(image.axes.replace("c", ""), box, strict=True))
+    return tuple(parts.get(a, slice(0, image.size("c"))) for a in image.axes)
+
+
+def read_labels(labels: Stack, box: Box, binary: bool = False) -> np.ndarray:
+    """Read labels as integers, every value above 0 as 1 where `binary`.
+
+    Raises
+    ------
+    DataError
+        Where one is negative.
+    """
+    data = labels.read(box)
+    if data.dtype.kind == "i" and data.size and data.min() < 0:
+        raise DataError(f"{labels.name} has negative labels ({int(data.min())}); labels are 0 and above")
+    if binary or data.dtype.kind == "b":
+        return (data > 0).astype(np.uint8)
+    return data
+
+
+def check_pairs(pairs: Sequence[Pair]) -> None:
+    """Refuse pairs of image and labels that do not fit each other, or the other pairs.
+
+    Raises
+    ------
+    DataError
+        Naming the pair and what differs.
+    """
+    if not pairs:
+        raise DataError("there is no labelled image; give at least one image with its labels")
+    for image, labels in pairs:
+        _check_pair(image, labels)
+    first = pairs[0][0]
+    for image, _ in pairs[1:]:
+        if image.size("c") != first.size("c"):
+            raise DataError(
+                f"{image.name} has {image.size('c')} channels, {first.name} has {first.size('c')}; "
+                "all images need the same channels"
+            )
+
+
+def _check_pair(image: Stack, labels: Stack) -> None:
+    axes = image.axes.replace("c", "")
+    if labels.axes != axes or labels.shape != image.along(axes, "shape"):
+        raise DataError(
+            f"{image.name} and its labels {labels.name} do not fit: image {image.axes} {image.shape}, "
+            f"labels {labels.axes} {labels.shape}; the labels need {axes} {image.along(axes, 'shape')}"
+        )
+    if labels.dtype.kind not in "biu":
+        raise DataError(f"{labels.name} has {labels.dtype} labels; convert them to integers")
+    if image.dtype.kind not in "biuf":
+        raise DataError(f"{image.name} has {image.dtype} intensities; convert them to real numbers")
+    known = any(labels.units) or any(s != 1 for s in labels.scale)
+    if known and not np.allclose(labels.scale, image.along(axes), rtol=1e-3):
+        raise DataError(
+            f"{image.name} and its labels {labels.name} have different pixel sizes along {axes}: "
+            f"{image.along(axes)} and {labels.scale}; correct one, or resample the labels"
+        )
+
+
+def _statistics(image: Stack) -> Statistics:
+    statistics = Normalisation().measure(image)
+    if not any(statistics.scale):
+        raise DataError(
+            f"{image.name} is constant ({statistics.offset[0]:g} everywhere); there is nothing to learn from"
+        )
+    return statistics
+
+
+class _Scan:
+    """Counts, places and hash of one stack, gathered block by block."""
+
+    def __init__(self, image: Stack, labels: Stack, sparse: bool, binary: bool, number: int) -> None:
+        self.image, self.labels, self.sparse, self.binary = image, labels, sparse, binary
+        self._counts: dict[int, int] = {}
+        self._keys: dict[int, np.ndarray] = {}
+        self._places: dict[int, np.ndarray] = {}
+        self._hash = hashlib.sha256()
+        self._rng = np.random.default_rng([number, PLACES])
+        every = math.ceil(sum(1 for _ in blocks(labels)) / HASHED_BLOCKS)
+        self._hashed = itertools.cycle([True] + [False] * (every - 1))
+
+    def add(self, box: Box) -> None:
+        """Take in one block."""
+        data = read_labels(self.labels, box, self.binary)
+        self._hash.update(data.tobytes())
+        if next(self._hashed):
+            region = image_box(self.image, box)
+            self._hash.update(finite(self.image.read(region), self.image, region).tobytes())
+        values, counts = _unique(data)
+        if len(self._counts.keys() | set(values)) > MAX_VALUES:
+            raise DataError(
+                f"{self.labels.name} has more than {MAX_VALUES} label values, too many for classes; "
+                "if they are object numbers, take every label above 0 as one class with --binary"
+            )
+        for value, count in zip(values, counts, strict=True):
+            self._counts[value] = self._counts.get(value, 0) + count
+            if value or not self.sparse:
+                self._sample(value, np.flatnonzero(data == value), data.shape, box)
+
+    def _sample(self, value: int, found: np.ndarray, shape: tuple[int, ...], box: Box) -> None:
+        """Keep the places with the smallest random keys: a uniform sample of all that were seen."""
+        keys = self._rng.random(len(found))
+        least = np.argpartition(keys, PLACES)[:PLACES] if len(keys) > PLACES else np.arange(len(keys))
+        places = np.stack(np.unravel_index(found[least], shape), 1) + [part.start for part in box]
+        keys = np.concatenate([self._keys.get(value, np.empty(0)), keys[least]])
+        places = np.concatenate([self._places.get(value, np.empty((0, len(shape)), int)), places])
+        order = np.argsort(keys)[:PLACES]
+        self._keys[value], self._places[value] = keys[order], places[order].astype(np.int64)
+
+    def facts(self, statistics: Statistics) -> StackFacts:
+        """Return what was gathered."""
+        image = self.image
+        counts = dict(sorted(self._counts.items()))
+        return StackFacts(
+            image.name,
+            image.axes,
+            image.shape,
+            image.scale,
+            image.units,
+            str(image.dtype),
+            counts,
+            dict(sorted(self._places.items())),
+            statistics,
+            self._hash.hexdigest(),
+        )
+
+
+def _unique(data: np.ndarray) -> tuple[list[int], list[int]]:
+    if data.dtype == np.uint8:
+        counts = np.bincount(data.ravel(), minlength=1)
+        values = np.flatnonzero(counts)
+        return values.tolist(), counts[values].tolist()
+    values, counts = np.unique(data, return_counts=True)
+    return values.tolist(), counts.tolist()
+
+
+def _check_classes(found: Fingerprint, training: Fingerprint | None) -> None:
+    """Refuse labels that nothing can be learnt from."""
+    names = ", ".join(f.name for f in found.stacks[:3]) + (", ..." if len(found.stacks) > 3 else "")
+    if training is not None:
+        strange = sorted(set(found.values) - set(training.values))
+        if strange or not found.values:
+            what = (
+                f"have the value {strange[0]}, which is not in the training labels" if strange else "are not annotated"
+            )
+            raise DataError(f"the validation labels of {names} {what}; correct them")
+        return
+    if not found.values:
+        raise DataError(f"nothing is annotated in the labels of {names}; paint some of each class (0 is unlabelled)")
+    if len(found.values) > 1:
+        return
+    value, count = found.values[0], sum(f.counts.get(found.values[0], 0) for f in found.stacks)
+    if value == 0:
+        raise DataError(f"the labels of {names} are only background (0, {count} voxels); label some objects")
+    hint = "paint a second class, background too" if found.sparse else "label the background as 0"
+    raise DataError(f"the labels of {names} hold one class only ({value}: {count} voxels); {hint}")
+
+
+def _diameters(pairs: Sequence[Pair], stacks: Sequence[StackFacts], binary: bool) -> tuple[float, ...]:
+    """Return quartiles of the equivalent diameters of objects seen in a few crops, in voxels of the finest axis."""
+    sizes: list[float] = []
+    for index in np.unique(np.linspace(0, len(pairs) - 1, CROPS).astype(int)):
+        labels, facts = pairs[index][1], stacks[index]
+        places = [p for value, p in facts.places.items() if value]
+        if not places:
+            continue
+        data = read_labels(labels, _crop(labels, places[0][0]), binary)
+        data = data.reshape(data.shape[-len(labels.spatial) :])
+        spacing = np.array(labels.along(labels.spatial)) / min(labels.along(labels.spatial))
+        for value in facts.places:
+            if value:
+                sizes += _component_diameters(data == value, float(np.prod(spacing)))
+    return tuple(float(q) for q in np.percentile(sizes, [25, 50, 75])) if sizes else ()
+
+
+def _crop(labels: Stack, place: np.ndarray) -> Box:
+    edge = round(CROP_ELEMENTS ** (1 / len(labels.spatial)))
+    size = [min(n, edge) if a in labels.spatial else 1 for a, n in zip(labels.axes, labels.shape, strict=True)]
+    starts = [min(max(int(p) - s // 2, 0), n - s) for p, s, n in zip(place, size, labels.shape, strict=True)]
+    return tuple(slice(a, a + s) for a, s in zip(starts, size, strict=True))
+
+
+def _component_diameters(mask: np.ndarray, voxel: float) -> list[float]:
+    components, _ = ndimage.label(mask)
+    counts = np.bincount(components.ravel())[1:]
+    volumes = counts[counts >= SMALLEST_OBJECT] * voxel
+    unit = math.pi / (4 if mask.ndim == 2 else 6)
+    return [float(d) for d in (volumes / unit) ** (1 / mask.ndim)]

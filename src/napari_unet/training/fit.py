@@ -1,0 +1,385 @@
+"""Train: labelled stacks in, a model out; stopped at any time, it goes on where it was."""
+
+import csv
+import dataclasses
+import io
+import math
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import IncompleteError, ResourceError
+from ..events import Epoch, Progress
+from ..model import Model
+from .augment import AugmentConfig, augment
+from .checkpoint import Checkpoints, write_atomic
+from .config import TrainConfig
+from .fingerprint import Pair
+from .learner import Learner, rate_at
+from .patches import Prefetch, Sampler
+from .record import Run, training_folder
+from .setup import Setup, prepare
+from .validate import Validation
+
+Events = Generator[Progress | Epoch, None, Model]
+BAD_STEPS = 3
+VALIDATION_SHARE = 0.15
+FEWEST_EPOCHS_OF_STEPS, EPOCHS_OF_STEPS = 4, 20
+EPOCHS_A_MINUTE = 4
+FEWEST_EPOCHS, MOST_EPOCHS = 8, 60
+JOIN = 0.05
+STRENGTHS = ("rotation", "scale", "elastic", "gamma", "contrast", "brightness", "noise", "blur")
+SAVING, SAVING_SHARE = 1.0, 0.05
+
+
+def train(
+    pairs: Sequence[Pair],
+    out: Path,
+    config: TrainConfig | None = None,
+    *,
+    init: Model | None = None,
+    validation: Sequence[Pair] = (),
+) -> Events:
+    """Train a model on labelled stacks; closing the iterator stops it, and keeps its state for ``resume``.
+
+    Until it ends, the state is in the folder ``OUT.training`` beside `out`; `out` itself is a model from the moment it
+    is there. A run that was stopped can be made a model as it is with `finish`.
+
+    Parameters
+    ----------
+    pairs : sequence of (image, labels)
+        Labels have the axes of the image without c. Time points, and planes for a 2-D network, are learnt one by one.
+    out : Path
+        Model folder to make.
+    config : TrainConfig, optional
+    init : Model, optional
+        Model to start from: its network and intensities are taken over.
+    validation : sequence of (image, labels), optional
+        What is validated on; a part of `pairs` is held out where it is not given.
+
+    Yields
+    ------
+    Progress, Epoch
+
+    Returns
+    -------
+    Model
+        The best of the run by its validation scores.
+
+    Raises
+    ------
+    DataError, UsageError, ModelError
+        What is given does not fit; nothing has been written.
+    OutputError
+        `out` exists, or the run to resume is another one.
+    ResourceError
+        Not enough memory or disk.
+    IncompleteError
+        The loss was not finite `BAD_STEPS` times in a row.
+    """
+    started = time.monotonic()
+    config = config or TrainConfig()
+    setup = yield from prepare(pairs, Path(out), config, init, validation)
+    try:
+        fit = _Fit(setup, config, started)
+        try:
+            yield from fit.run()
+        finally:
+            fit.close()
+        model = setup.run.finish()
+    finally:
+        setup.run.release()
+    yield Progress(1, 1, "train", f"the best model, of epoch {fit.state.best_epoch}, is in {out}")
+    return model
+
+
+def finish(out: Path) -> Model:
+    """Make the model of a training that was stopped: the best so far, written to `out`.
+
+    Raises
+    ------
+    OutputError
+        Where there is no training of `out` with a validated epoch.
+    """
+    run = Run.open(training_folder(Path(out)))
+    run.take()
+    try:
+        return run.finish()
+    finally:
+        run.release()
+
+
+@dataclasses.dataclass(slots=True)
+class _State:
+    """What changes while training, besides tensors: all of it is in each checkpoint."""
+
+    step: int = 0
+    epoch: int = 0
+    updates: int = 0
+    elapsed: float = 0.0
+    progress: float = 0.0
+    epoch_step: int = 0
+    epoch_progress: float = 0.0
+    epoch_elapsed: float = 0.0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    rate: float = 0.0
+    joined_progress: float = 0.0
+    joined_rate: float | None = None
+    best: float = -math.inf
+    best_epoch: int = 0
+    best_step: int = 0
+    validation_seconds: float = 0.0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+class _Batch(NamedTuple):
+    images: Tensor
+    targets: Tensor
+
+
+class _Fit:
+    """The loop of a training, and what it holds."""
+
+    def __init__(self, setup: Setup, config: TrainConfig, started: float) -> None:
+        self.setup, self.config, self.plan, self.task = setup, config, setup.plan, setup.task
+        self.learner = Learner(setup.plan, setup.task, config, setup.weights)
+        self.sampler = Sampler(setup.training, setup.plan, config.seed, config.balance, config.sparse)
+        self.validation = Validation(setup.held_out, setup.plan, setup.task, config.seed)
+        self.augmentation = augmentation(config)
+        self.checkpoints = Checkpoints(setup.run.folder)
+        self.best = Checkpoints(setup.run.folder, "best")
+        self.state = _State()
+        self.notes: tuple[str, ...] = ()
+        self._began = started
+        self._saved_step, self._saved_at, self._saving = -1, -math.inf, 0.0
+        self._bad = 0
+        self._batches: Prefetch[_Batch] | None = None
+        if config.resume:
+            self._restore()
+
+    def _restore(self) -> None:
+        found = self.checkpoints.load()
+        if found is None:
+            return
+        self.state, self.notes = _State(**found.state), found.notes
+        self.checkpoints.drop_after(self.state.step)
+        self.best.drop_after(self.state.step)
+        if self.state.best_step not in self.best.steps():
+            self.state.best = -math.inf
+        self.learner.restore(found.tensors, self.state.updates)
+        self._began -= self.state.elapsed
+        self._saved_step = self.state.step
+        now = self._progress()
+        if now < self.state.progress:  # more steps or minutes than before: the rate goes on from where it was
+            self.state.joined_progress, self.state.joined_rate = now, self.state.rate
+            self.state.epoch_progress = min(self.state.epoch_progress, now)
+            self.state.progress = now
+
+    # Time, and what follows from it
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def _deadline(self) -> float:
+        """Return the seconds after which the last validation must begin."""
+        budget = (self.config.budget or math.inf) * 60
+        return budget - min(1.2 * self.state.validation_seconds + SAVING, 0.2 * budget)
+
+    def _progress(self) -> float:
+        parts = [self._elapsed() / self._deadline()] if self.config.budget else []
+        parts += [self.state.step / self.config.steps] if self.config.steps else []
+        return min(max(parts), 1.0)
+
+    def _rate(self) -> float:
+        rate = rate_at(self.state.progress, self.plan.learning_rate)
+        if self.state.joined_rate is None:
+            return rate
+        share = (self.state.progress - self.state.joined_progress) / JOIN
+        return rate if share >= 1 else self.state.joined_rate + share * (rate - self.state.joined_rate)
+
+    def _epoch_steps(self) -> int:
+        """Return the steps an epoch where steps bound the run: few enough to see, and validation a small part."""
+        seen = 3 * self.plan.batch * math.prod(self.sampler.shape)
+        cost = math.ceil(self.validation.voxels / seen / VALIDATION_SHARE)
+        steps = self.config.steps or 1
+        return max(min(cost, math.ceil(steps / FEWEST_EPOCHS_OF_STEPS)), math.ceil(steps / EPOCHS_OF_STEPS))
+
+    def _epoch_ends(self) -> bool:
+        state = self.state
+        if state.progress >= 1:
+            return True
+        if not self.config.budget:
+            return state.step - state.epoch_step >= self._epoch_steps()
+        epochs = min(max(round(self.config.budget * EPOCHS_A_MINUTE), FEWEST_EPOCHS), MOST_EPOCHS)
+        spent = self._elapsed() - state.epoch_elapsed
+        return (
+            state.progress - state.epoch_progress >= 1 / epochs and spent >= state.validation_seconds / VALIDATION_SHARE
+        )
+
+    # The loop
+
+    def run(self) -> Generator[Progress | Epoch, None, None]:
+        """Train to the end of steps or minutes."""
+        for note in self.notes:
+            yield Progress(0, 1, "resume", note)
+        self._batches = Prefetch(self._batch, self.state.step)
+        try:
+            yield from self._loop()
+        except (GeneratorExit, KeyboardInterrupt):
+            if not self.learner.updating and self.state.step != self._saved_step:
+                self._save()
+            raise
+
+    def _loop(self) -> Generator[Progress | Epoch, None, None]:
+        while True:
+            if self.state.step > self.state.epoch_step and self._epoch_ends():
+                yield from self._end_epoch()
+                if self._impatient():
+                    break
+            if self.state.progress >= 1:
+                break
+            yield self._step()
+        if self.state.step != self._saved_step and not self._bad and (note := self._save()):
+            yield Progress(0, 1, "save", note)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self._batches is not None:
+            self._batches.close()
+
+    def _batch(self, step: int) -> _Batch:
+        """Read, encode and augment the batch of a step: a pure function of seed and step."""
+        images, labels = self.sampler.batch(step)
+        targets = torch.stack([torch.from_numpy(self.task.encode(part)) for part in labels])
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        device = self.learner.device if self.learner.device.type == "cuda" else torch.device("cpu")
+        batch = _Batch(torch.from_numpy(images).to(device), targets.to(device))
+        batch = _Batch(*augment(*batch, generator, self.augmentation, self.plan.spacing))
+        inner = tuple(slice(m, m + n) for m, n in zip(self.plan.margin, self.plan.patch, strict=True))
+        return _Batch(batch.images, batch.targets[(slice(None), *inner)])
+
+    def _step(self) -> Progress:
+        state = self.state
+        self.setup.run.beat()
+        batch = self._batches.get()  # type: ignore[union-attr]
+        rate = self._rate()
+        loss = self.learner.step(state.step, batch.images, batch.targets, rate)
+        state.step += 1
+        if math.isfinite(loss):
+            self._bad = 0
+            state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
+        else:
+            self._count_bad(loss)
+        state.rate, state.updates = rate, self.learner.updates
+        state.progress = max(state.progress, self._progress())
+        total = self.config.steps or round((self.config.budget or 0) * 60)
+        done = state.step if self.config.steps else int(self._elapsed())
+        return Progress(min(done, total), total, "train", f"step {state.step}, loss {loss:.4f}")
+
+    def _count_bad(self, loss: float) -> None:
+        self._bad += 1
+        if self._bad < BAD_STEPS:
+            return
+        step = self.state.step - 1
+        names = sorted({sample.image.name for sample, _, _ in self.sampler.places(step)})
+        kept = self.checkpoints.steps()
+        good = f"the state of step {kept[0]} is kept" if kept else "there is no earlier state"
+        raise IncompleteError(
+            f"epoch {self.state.epoch + 1}, step {step}: the loss was {loss} {BAD_STEPS} times in a row, on patches of "
+            f"{', '.join(names)}; {good} in {self.setup.run.folder}: resume with a lower learning rate, or with fp32"
+        )
+
+    def _end_epoch(self) -> Generator[Progress | Epoch, None, None]:
+        state, began = self.state, time.monotonic()
+        work = self.validation.run(self.learner)
+        while True:
+            try:
+                done, total = next(work)
+            except StopIteration as end:
+                loss, scores = end.value
+                break
+            yield Progress(done, total, "validate")
+        state.validation_seconds = time.monotonic() - began
+        state.epoch += 1
+        event = self._record(loss, scores)
+        message: str = self._save_best() if event.best else ""
+        if not self._bad and math.isfinite(loss) and time.monotonic() - self._saved_at >= self._saving / SAVING_SHARE:
+            message = self._save() or message
+        yield dataclasses.replace(event, message=message)
+
+    def _record(self, loss: float, scores: dict[str, float]) -> Epoch:
+        """Write the epoch into the history and decide whether it is the best."""
+        state, config = self.state, self.config
+        quality = scores.get(self.task.score, math.nan) if math.isfinite(loss) else math.nan
+        best = math.isfinite(quality) and quality > state.best
+        if best:
+            state.best, state.best_epoch, state.best_step = quality, state.epoch, state.step
+        train_loss = state.loss_sum / state.loss_count if state.loss_count else math.nan
+        seconds = self._elapsed() - state.epoch_elapsed
+        row = {"epoch": state.epoch, "step": state.step, "train_loss": train_loss, "validation_loss": loss}
+        state.history.append(row | scores | {"rate": state.rate, "seconds": seconds, "best": best})
+        state.loss_sum, state.loss_count = 0.0, 0
+        state.epoch_step, state.epoch_progress, state.epoch_elapsed = state.step, state.progress, self._elapsed()
+        total = None
+        if config.steps and not config.budget:
+            total = max(state.epoch, math.ceil(config.steps / self._epoch_steps()))
+        return Epoch(state.epoch, total, train_loss, loss, scores, seconds, best)
+
+    def _impatient(self) -> bool:
+        return self.config.patience is not None and self.state.epoch - self.state.best_epoch >= self.config.patience
+
+    # What is kept
+
+    def _save_best(self) -> str:
+        try:
+            self.best.save(self.state.step, self.learner.kept(), self._about_best())
+        except ResourceError as error:
+            return f"{error}; training goes on, the best of before is kept"
+        return ""
+
+    def _about_best(self) -> dict[str, Any]:
+        return {
+            "step": self.state.step,
+            "device": str(self.learner.device),
+            "precision": str(self.learner.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+        }
+
+    def _save(self) -> str:
+        """Write a checkpoint and the history; return what the user should know, if anything."""
+        self.state.elapsed, began = self._elapsed(), time.monotonic()
+        try:
+            self.checkpoints.save(self.state.step, self.learner.tensors(), dataclasses.asdict(self.state))
+            write_atomic(self.setup.run.folder / "history.csv", _table(self.state.history).encode())
+        except ResourceError as error:
+            kept = self.checkpoints.steps()
+            return f"{error}; training goes on, the state of {f'step {kept[0]}' if kept else 'no step'} is kept"
+        self._saved_step, self._saved_at = self.state.step, time.monotonic()
+        self._saving = self._saved_at - began
+        return ""
+
+
+def augmentation(config: TrainConfig) -> AugmentConfig:
+    """Return the preset's augmentation at the strength asked for."""
+    if not config.augment:
+        return AugmentConfig.none()
+    full = AugmentConfig.ronneberger2015() if config.preset == "ronneberger2015" else AugmentConfig()
+    changes = {}
+    for field in dataclasses.fields(full):
+        if field.name in STRENGTHS:
+            changes[field.name] = min(getattr(full, field.name) * config.augment, field.metadata["le"])
+    return dataclasses.replace(full, **changes)
+
+
+def _table(history: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    fields = list(dict.fromkeys(key for row in history for key in row))
+    writer = csv.DictWriter(text, fields)
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()

@@ -1,0 +1,364 @@
+"""Plan: network, patch and batch, derived from what the data are and from an analytic estimate of memory."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from ..device import choose_device, choose_precision
+from ..errors import DataError, ModelError, ResourceError, UsageError
+from ..network import UNetConfig, footprint, ronneberger2015
+from ..normalise import Normalisation
+from .config import TrainConfig
+from .fingerprint import Fingerprint, StackFacts
+from .memory import parameters, training_bytes
+
+COARSE = 2.0
+THIN = 4
+THINNEST_VOLUME = 8
+ANISOTROPIC = 6.0
+SMALLEST_LEVEL = 4
+SHORT_MINUTES = 4.0
+SHORT_STEPS = 1000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is trained, on what, and how.
+
+    Parameters
+    ----------
+    network : UNetConfig
+    axes : str
+        Spatial axes of the network: ``yx`` or ``zyx``.
+    patch : tuple of int
+        Shape of what the network puts out for one sample; valid convolutions read `patch` and twice their margin.
+    batch : int
+        Samples a step.
+    normalisation : Normalisation
+    spacing : tuple of float
+        Pixel size an axis, median over the stacks.
+    units : tuple of (str or None)
+    preset, optimiser : str
+        "adamw" or "sgd".
+    learning_rate, dropout : float
+    memory : int
+        Estimated bytes of a training step.
+    reasons : tuple of str
+        Why it is so, for the reader.
+    """
+
+    network: UNetConfig
+    axes: str
+    patch: tuple[int, ...]
+    batch: int
+    normalisation: Normalisation
+    spacing: tuple[float, ...]
+    units: tuple[str | None, ...]
+    preset: str
+    optimiser: str
+    learning_rate: float
+    memory: int
+    reasons: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        stride, out = self.network.stride, footprint(self.network)
+        wrong = [
+            (n - r) % s or n < max(r, 1) for n, s, r in zip(self.patch, stride, _remainder(self.network), strict=True)
+        ]
+        if any(wrong):
+            raise UsageError(
+                f"patch {self.patch} does not fit the network; along each axis it must be {out.remainder} plus "
+                f"a multiple of the stride {stride}"
+            )
+
+    @property
+    def margin(self) -> tuple[int, ...]:
+        """What valid convolutions consume on each side; 0 for same convolutions."""
+        return footprint(self.network).margin
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a JSON file."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Build from what `to_json` gave."""
+        rest: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        rest["network"] = UNetConfig.from_json(values["network"])
+        rest["normalisation"] = Normalisation.from_json(values["normalisation"])
+        return cls(**rest)
+
+    def summary(self) -> list[str]:
+        """Return lines that tell a user what will happen."""
+        net = self.network
+        spacing = " x ".join(f"{s:g}" for s in self.spacing)
+        norm = self.normalisation
+        intensities = f"percentiles {norm.low:g} to {norm.high:g}" if norm.kind == "percentile" else norm.kind
+        return [
+            f"{net.ndim}-D U-Net ({self.preset}), depth {net.depth}, {parameters(net):,} weights, "
+            f"channels {', '.join(map(str, net.features))}",
+            f"patch {' x '.join(map(str, self.patch))} ({self.axes}), batch {self.batch}, {net.padding} convolutions",
+            f"pixel size {spacing} {self.units[-1] or 'pixel'}; strides {net.stride_list}, kernels {net.kernel_list}",
+            f"intensities: {intensities}; {self.optimiser}, learning rate {self.learning_rate:g}",
+            f"memory of a step: about {self.memory / 2**20:.0f} MiB",
+            *self.reasons,
+        ]
+
+
+def _remainder(net: UNetConfig) -> tuple[int, ...]:
+    return footprint(net).remainder if net.padding == "valid" else (0,) * net.ndim
+
+
+def make_plan(
+    facts: Fingerprint,
+    config: TrainConfig,
+    out_channels: int,
+    init: UNetConfig | None = None,
+    normalisation: Any = None,
+) -> Plan:
+    """Derive a plan from the data and from what the user chose.
+
+    Parameters
+    ----------
+    facts : Fingerprint
+    config : TrainConfig
+        What is given there is taken as it is, or refused.
+    out_channels : int
+        Channels that the task needs.
+    init : UNetConfig, optional
+        Network of the model to start from: taken over, with the head the task needs.
+    normalisation : Normalisation, optional
+        Of the model to start from.
+
+    Raises
+    ------
+    UsageError, DataError, ModelError, ResourceError
+        Where wishes, data, the model to start from, and memory do not fit together.
+    """
+    reasons: list[str] = []
+    ndim = init.ndim if init is not None else _ndim(facts, config, reasons)
+    if config.ndim not in (None, ndim):
+        raise UsageError(f"ndim is {config.ndim}, but the model to start from is {ndim}-D; leave one of them out")
+    if ndim == 3 and facts.spatial != "zyx":
+        raise DataError("a 3-D network needs stacks with z; give their axes with --axes, or choose --ndim 2")
+    if config.patch is not None and len(config.patch) != ndim:
+        raise UsageError(f"patch is {config.patch} for a {ndim}-D network; give {ndim} sizes")
+    axes = "zyx"[-ndim:]
+    device = choose_device(config.device)
+    data = _Data(
+        shape=tuple(int(n) for n in np.median([f.along(axes) for f in facts.stacks], axis=0)),
+        spacing=tuple(float(s) for s in np.median([f.along(axes, "scale") for f in facts.stacks], axis=0)),
+        diameter=facts.diameters[2] if facts.diameters else math.inf,
+    )
+    room = _Room(config, device.type, ndim)
+    if init is not None:
+        network = _from_init(init, facts.channels, out_channels, config)
+    elif config.preset == "ronneberger2015":
+        network = _paper(facts.channels, out_channels, config, ndim)
+    else:
+        network = _topology(data, room, config, (facts.channels, out_channels))
+    itemsize = choose_precision(config.precision, device).itemsize
+    patch, batch = _fit_memory(network, data, room, config, itemsize)
+    return Plan(
+        network=network,
+        axes=axes,
+        patch=patch,
+        batch=batch,
+        normalisation=normalisation or Normalisation(),
+        spacing=data.spacing,
+        units=facts.stacks[0].along(axes, "units"),
+        preset=config.preset,
+        optimiser="sgd" if config.preset == "ronneberger2015" else "adamw",
+        learning_rate=config.learning_rate if config.learning_rate is not None else _rate(config),
+        memory=training_bytes(network, patch, batch, itemsize),
+        reasons=tuple(reasons),
+    )
+
+
+def _rate(config: TrainConfig) -> float:
+    return 1e-3 if config.preset == "ronneberger2015" else 2e-3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Data:
+    """What a patch is chosen from: shape and spacing an axis, typical size of large objects."""
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    diameter: float
+
+
+class _Room:
+    """What the device can do in the time that is given."""
+
+    def __init__(self, config: TrainConfig, device: str, ndim: int) -> None:
+        gpu = device == "cuda"
+        minutes, steps = config.budget, config.steps
+        short = (steps or 0) <= SHORT_STEPS if minutes is None else minutes <= SHORT_MINUTES
+        self.depth = {2: 5 if gpu else 4, 3: 4 if gpu else 3}[ndim]
+        self.features = {2: 64 if gpu else 16 if short else 32, 3: 32 if gpu else 16}[ndim]
+        self.most_features = {2: 512, 3: 320}[ndim]
+        self.voxels = {2: 512**2 if gpu else 192**2, 3: 128**3 if gpu else 48**3 if short else 64**3}[ndim]
+        self.batch = {2: 12 if gpu else 4, 3: 2}[ndim]
+        self.memory = int(config.memory * 2**30) if config.memory is not None else _machine_memory(device)
+
+
+def _machine_memory(device: str) -> int:
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0] * 0.8)
+    if not hasattr(os, "sysconf"):
+        return 4 * 2**30
+    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4, 8 * 2**30)
+
+
+def _ndim(facts: Fingerprint, config: TrainConfig, reasons: list[str]) -> int:
+    """Choose 2-D or 3-D, and say why."""
+    if config.ndim is not None:
+        return config.ndim
+    if config.preset == "ronneberger2015" or (config.patch is not None and len(config.patch) == 2):
+        return 2
+    if facts.spatial == "yx":
+        return 2
+    if config.patch is not None:
+        return 3
+    thin = [why for f in facts.stacks if (why := _thin(f))]
+    if thin:
+        reasons.append(f"2-D, plane by plane: {thin[0]}")
+        return 2
+    return 3
+
+
+def _thin(facts: StackFacts) -> str:
+    """Return why a stack is better taken plane by plane, or nothing."""
+    (z, y, x), (sz, sy, sx) = facts.along("zyx"), facts.along("zyx", "scale")
+    if z < THINNEST_VOLUME:
+        return f"{facts.name} has {z} planes"
+    if sz > ANISOTROPIC * min(sy, sx):
+        return f"planes of {facts.name} are {sz / min(sy, sx):.1f} pixels apart"
+    unknown = sz == sy == sx and not any(facts.along("zyx", "units"))
+    if unknown and z * THIN * 2 < min(y, x):
+        return f"{facts.name} has few planes ({z}) for its width ({min(y, x)}), and no pixel size"
+    return ""
+
+
+def _from_init(init: UNetConfig, channels: int, out_channels: int, config: TrainConfig) -> UNetConfig:
+    if init.in_channels != channels:
+        raise ModelError(
+            f"the images have {channels} channels, the model to start from has {init.in_channels}; choose one that fits"
+        )
+    for name in ("depth", "base_features"):
+        if getattr(config, name) not in (None, getattr(init, name)):
+            raise ModelError(
+                f"{name} is {getattr(config, name)}, the model to start from has {getattr(init, name)}; leave one out"
+            )
+    return dataclasses.replace(init, out_channels=out_channels)
+
+
+def _paper(channels: int, out_channels: int, config: TrainConfig, ndim: int) -> UNetConfig:
+    if ndim != 2:
+        raise UsageError("the preset ronneberger2015 is a 2-D network; choose --ndim 2, or the default preset")
+    net = ronneberger2015(channels, out_channels)
+    depth = net.depth if config.depth is None else config.depth
+    features = config.base_features or net.base_features
+    return dataclasses.replace(net, depth=depth, base_features=features, kernels=None, strides=None)
+
+
+def _aim(data: _Data, voxels: int) -> tuple[int, ...]:
+    """Return a patch of about `voxels`, as isotropic in space as the data's shape allows."""
+    size = np.minimum(np.array(data.shape, float), math.inf)
+    aim = np.max(data.spacing) / np.array(data.spacing)
+    free = np.ones(len(size), bool)
+    while free.any():
+        factor = (voxels / np.prod(np.where(free, aim, size))) ** (1 / free.sum())
+        over = free & (aim * factor > size)
+        if not over.any():
+            return tuple(max(1, round(a * factor)) if f else int(n) for a, n, f in zip(aim, size, free, strict=True))
+        free &= ~over
+    return tuple(int(n) for n in size)
+
+
+def _topology(data: _Data, room: _Room, config: TrainConfig, channels: tuple[int, int]) -> UNetConfig:
+    """Choose strides and kernels: halve an axis only where it is not coarser than twice the finest, and long enough.
+
+    References
+    ----------
+    Isensee et al., nnU-Net, Nature Methods 2021, supplementary note 2.
+    """
+    patch = config.patch or _aim(data, room.voxels)
+    size, spacing = list(patch), list(data.spacing)
+    most = room.depth if config.depth is None else config.depth
+    strides: list[tuple[int, ...]] = []
+    kernels = [_kernel(spacing)]
+    while len(strides) < most:
+        long = [n // 2 >= SMALLEST_LEVEL or (config.depth is not None and n >= 2) for n in size]
+        finest = min((s for s, ok in zip(spacing, long, strict=True) if ok), default=0)
+        stride = tuple(2 if ok and s <= COARSE * finest else 1 for s, ok in zip(spacing, long, strict=True))
+        reach = max(math.prod(level[i] for level in strides) for i in range(len(size)))
+        if max(stride) == 1 or (config.depth is None and reach >= max(SMALLEST_LEVEL, data.diameter)):
+            break
+        strides.append(stride)
+        size = [n // s for n, s in zip(size, stride, strict=True)]
+        spacing = [a * s for a, s in zip(spacing, stride, strict=True)]
+        kernels.append(tuple(max(a, b) for a, b in zip(_kernel(spacing), kernels[-1], strict=True)))
+    if config.depth is not None and len(strides) < config.depth:
+        raise UsageError(
+            f"a patch of {tuple(patch)} cannot be pooled {config.depth} times; take a lower depth, or a larger patch"
+        )
+    return UNetConfig(
+        ndim=len(patch),
+        in_channels=channels[0],
+        out_channels=channels[1],
+        depth=len(strides),
+        base_features=config.base_features or room.features,
+        max_features=max(room.most_features, config.base_features or 0),
+        kernels=tuple(kernels),
+        strides=tuple(strides),
+    )
+
+
+def _kernel(spacing: Sequence[float]) -> tuple[int, ...]:
+    return tuple(1 if s > COARSE * min(spacing) else 3 for s in spacing)
+
+
+def _fit_memory(
+    net: UNetConfig, data: _Data, room: _Room, config: TrainConfig, itemsize: int
+) -> tuple[tuple[int, ...], int]:
+    """Choose patch and batch within the memory: a smaller batch first, then a smaller patch."""
+    paper = config.preset == "ronneberger2015"
+    aim = config.patch or ((388,) * net.ndim if paper else _aim(data, room.voxels))
+    patch = tuple(aim) if config.patch else _grid(aim, data.shape, net)
+    batch = config.batch or (1 if paper else _batch(patch, room))
+    while training_bytes(net, patch, batch, itemsize) > room.memory:
+        if batch > 1 and config.batch is None:
+            batch = batch // 2
+            continue
+        axis = int(np.argmax(patch))
+        smaller = tuple(n - net.stride[axis] * (i == axis) for i, n in enumerate(patch))
+        if config.patch is not None or smaller[axis] < max(_remainder(net)[axis], net.stride[axis]):
+            need = training_bytes(net, patch, batch, itemsize) / 2**30
+            raise ResourceError(
+                f"a step needs about {need:.2f} GiB, {room.memory / 2**30:.2f} GiB are allowed; "
+                "take a smaller patch, batch or base_features, or allow more memory"
+            )
+        patch = smaller
+    return patch, batch
+
+
+def _batch(patch: tuple[int, ...], room: _Room) -> int:
+    """Return the number of samples: more where the patches are small."""
+    return max(2, min(4 * room.batch, round(room.batch * room.voxels / math.prod(patch))))
+
+
+def _grid(aim: Sequence[int], shape: Sequence[int], net: UNetConfig) -> tuple[int, ...]:
+    """Round a patch to what the network allows, down where the data end."""
+    patch = []
+    for n, most, stride, rest in zip(aim, shape, net.stride, _remainder(net), strict=True):
+        steps = (min(n, most) - rest) / stride
+        steps = math.floor(steps) if n >= most else round(steps)
+        patch.append(rest + stride * max(steps, 0 if rest else 1))
+    return tuple(patch)

@@ -1,0 +1,200 @@
+"""The folder of a run, ``OUT.training`` beside the model folder: what it is, what it goes on from, what it ends as."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, OutputError, ResourceError
+from ..lock import Lock
+from ..model import Model
+from ..task import Task, read_task
+from .checkpoint import Checkpoints, write_atomic
+from .plan import Plan
+
+RUN = "run.json"
+LEDGER = ".napari_unet"
+FINISHING = "finished"
+VERSION = 1
+PACKAGES = ("napari-unet-stacks", "torch", "numpy", "safetensors")
+
+
+def training_folder(out: Path) -> Path:
+    """Return the folder that holds the state of the training of a model folder."""
+    return out.with_name(out.name + ".training")
+
+
+@dataclasses.dataclass(slots=True)
+class Run:
+    """One training and its folder.
+
+    Parameters
+    ----------
+    folder : Path
+        ``OUT.training``.
+    plan : Plan
+    task : Task
+    identity : dict
+        Settings that must stay the same when it is resumed.
+    data : dict
+        Fingerprint of the data.
+    channel_names : tuple of str
+    """
+
+    folder: Path
+    plan: Plan
+    task: Task
+    identity: dict[str, Any]
+    data: dict[str, Any]
+    channel_names: tuple[str, ...] = ()
+    lock: Lock | None = None
+
+    @property
+    def out(self) -> Path:
+        """Return the model folder it makes."""
+        return self.folder.with_name(self.folder.name.removesuffix(".training"))
+
+    def create(self) -> None:
+        """Make the folder; the first thing that a training writes.
+
+        Raises
+        ------
+        ResourceError
+            Where it cannot be written.
+        """
+        try:
+            (self.folder / LEDGER).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(
+                f"cannot make {self.folder}: {error.strerror or error}; choose another --out"
+            ) from error
+        self.take()
+        values = {
+            "version": VERSION,
+            "plan": self.plan.to_json(),
+            "task": self.task.to_json(),
+            "settings": self.identity,
+            "data": self.data,
+            "channel_names": list(self.channel_names),
+        }
+        write_atomic(self.folder / "plan.txt", ("\n".join(self.plan.summary()) + "\n").encode())
+        write_atomic(self.folder / RUN, json.dumps(values, indent=1).encode())
+
+    def take(self) -> None:
+        """Lock the folder for this process."""
+        (self.folder / LEDGER).mkdir(exist_ok=True)
+        self.lock = Lock.acquire(self.folder / LEDGER)
+
+    def beat(self) -> None:
+        """Show that this process is alive; refuse where another one has taken the lock."""
+        if self.lock is not None:
+            self.lock.beat()
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Read the run of a folder.
+
+        Raises
+        ------
+        OutputError
+            Where there is none.
+        DataError
+            Where its description is damaged.
+        """
+        path = folder / RUN
+        if not path.is_file():
+            raise OutputError(f"{folder} holds no training; start one without --resume")
+        try:
+            values = json.loads(path.read_bytes())
+            plan, task = Plan.from_json(values["plan"]), read_task(values["task"])
+            names = tuple(values["channel_names"])
+            return cls(folder, plan, task, dict(values["settings"]), dict(values["data"]), names)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is damaged: {error}; start a new run") from error
+
+    def check_same(self, identity: Mapping[str, Any], digest: str) -> None:
+        """Refuse to go on with other settings or other data.
+
+        Raises
+        ------
+        OutputError
+            Naming what changed.
+        """
+        changed = [k for k in identity if json.dumps(identity[k]) != json.dumps(self.identity.get(k))]
+        if changed:
+            k = changed[0]
+            raise OutputError(
+                f"{self.folder} was started with {k} = {self.identity.get(k)}, now it is {identity[k]}; "
+                "resume with the same settings, or choose another --out"
+            )
+        if digest != self.data["digest"]:
+            raise OutputError(
+                f"{self.folder} was started on other data (images, labels or pixel sizes changed); "
+                "resume with the same data, or choose another --out"
+            )
+
+    def finish(self) -> Model:
+        """Write the best model so far to the model folder, and return it.
+
+        Raises
+        ------
+        OutputError
+            Where no epoch has been validated.
+        """
+        best, last = Checkpoints(self.folder, "best").load(), Checkpoints(self.folder).load()
+        if best is None or last is None:
+            raise OutputError(f"{self.folder} has no validated epoch yet; go on with --resume")
+        state = last.state
+        row: dict[str, Any] = next((row for row in state["history"] if row["step"] == best.state["step"]), {})
+        record = {
+            "data": self.data,
+            "settings": self.identity,
+            "plan": self.plan.to_json(),
+            "steps": state["step"],
+            "minutes": round(state["elapsed"] / 60, 3),
+            "best": row,
+            "scores": {k: v for k, v in row.items() if k.startswith(self.task.score)},
+            "history": state["history"],
+            "device": best.state["device"],
+            "threads": best.state["threads"],
+            "precision": best.state["precision"],
+            "versions": versions(),
+        }
+        model = Model(
+            config=self.plan.network,
+            weights={k: v.numpy() for k, v in best.tensors.items()},
+            task=self.task,
+            normalisation=self.plan.normalisation,
+            axes=self.plan.axes,
+            scale=self.plan.spacing,
+            units=self.plan.units,
+            channel_names=self.channel_names,
+            record=record,
+        )
+        mine = self.folder / FINISHING
+        again = mine.exists()
+        write_atomic(mine, b"")
+        model.save(self.out, overwrite=again)
+        for kind in ("best", "checkpoint"):  # the run may be extended later, which takes the last ones only
+            Checkpoints(self.folder, kind, 1).tidy()
+        return model
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

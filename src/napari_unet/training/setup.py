@@ -1,0 +1,151 @@
+"""Everything that is checked and decided before the first step, and before anything is written."""
+
+import dataclasses
+import os
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import OutputError, ResourceError
+from ..events import Progress
+from ..model import Model
+from ..task import Semantic, Task
+from .config import TrainConfig
+from .fingerprint import Fingerprint, Pair, fingerprint
+from .plan import Plan, make_plan
+from .record import RUN, Run, training_folder
+from .split import Sample, hold_out, samples
+
+CACHE_BYTES = 2**30
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Setup:
+    """What a training starts from.
+
+    Parameters
+    ----------
+    plan : Plan
+    task : Task
+    training, held_out : list of Sample
+    run : Run
+        Its folder exists and is locked.
+    weights : mapping of str to array, or None
+        What the network starts from.
+    """
+
+    plan: Plan
+    task: Task
+    training: list[Sample]
+    held_out: list[Sample]
+    run: Run
+    weights: Mapping[str, np.ndarray] | None = None
+
+
+def prepare(
+    pairs: Sequence[Pair], out: Path, config: TrainConfig, init: Model | None, validation: Sequence[Pair]
+) -> Generator[Progress, None, Setup]:
+    """Check, measure, plan and divide; then make the run's folder, or open it again.
+
+    Raises
+    ------
+    DataError, UsageError, ModelError, OutputError, ResourceError
+        As `train`; nothing has been written then.
+    """
+    folder = training_folder(out)
+    found = _existing(out, folder, config)
+    facts = yield from _measure(pairs, config, "look at the data")
+    extra = yield from _measure(validation, config, "look at the validation data", facts)
+    digest = facts.digest + (extra.digest if extra is not None else "")
+    if found is None:
+        run = _new_run(folder, facts, digest, config, init, pairs)
+    else:
+        run = found
+        run.check_same(_identity(config, init), digest)
+        if config.learning_rate is not None:
+            run.plan = dataclasses.replace(run.plan, learning_rate=config.learning_rate)
+    for line in _story(facts, run.plan):
+        yield Progress(0, 1, "plan", line)
+    every = samples(pairs, facts, run.plan.axes)
+    if extra is not None:
+        training, held_out = every, samples(validation, extra, run.plan.axes)
+    else:
+        training, held_out = hold_out(every, config.seed)
+    if sum(s.nbytes for s in training + held_out) <= CACHE_BYTES:
+        training, held_out = [s.cached() for s in training], [s.cached() for s in held_out]
+    if found is None:
+        run.create()
+    else:
+        run.take()
+    return Setup(run.plan, run.task, training, held_out, run, init.weights if init is not None else None)
+
+
+def _existing(out: Path, folder: Path, config: TrainConfig) -> Run | None:
+    """Return the run to go on with, None for a new one; refuse what exists otherwise."""
+    started = (folder / RUN).is_file()
+    if config.resume and started:
+        return Run.open(folder)
+    for path in (out, folder):
+        if (path.exists() or path.is_symlink()) and not (
+            path == folder and path.is_dir() and not started and _ours(path)
+        ):
+            hint = "go on with it with --resume, or choose another --out" if started else "choose another --out"
+            raise OutputError(f"{path} exists already; {hint}")
+    parent = next(p for p in out.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ResourceError(f"{parent} cannot be written to; choose another --out")
+    return None
+
+
+def _ours(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a run that died in its first moment leaves."""
+    return all(p.name in (".napari_unet", "plan.txt") or p.suffix == ".partial" for p in folder.iterdir())
+
+
+def _identity(config: TrainConfig, init: Model | None) -> dict[str, Any]:
+    return config.identity() | {"init": init.sha256 if init is not None else None}
+
+
+def _measure(
+    pairs: Sequence[Pair], config: TrainConfig, stage: str, training: Fingerprint | None = None
+) -> Generator[Progress, None, Any]:
+    """Fingerprint with events; None for no pairs after the first."""
+    if training is not None and not pairs:
+        return None
+    work = fingerprint(pairs, config.sparse, config.binary, training)
+    while True:
+        try:
+            done, total = next(work)
+        except StopIteration as end:
+            return end.value
+        yield Progress(done, total, stage)
+
+
+def _new_run(
+    folder: Path, facts: Fingerprint, digest: str, config: TrainConfig, init: Model | None, pairs: Sequence[Pair]
+) -> Run:
+    task = make_task(facts, config)
+    plan = make_plan(
+        facts,
+        config,
+        task.out_channels,
+        init.config if init is not None else None,
+        init.normalisation if init is not None else None,
+    )
+    data = facts.to_json() | {"digest": digest}
+    return Run(folder, plan, task, _identity(config, init), data, pairs[0][0].channel_names)
+
+
+def make_task(facts: Fingerprint, config: TrainConfig) -> Task:
+    """Return what is to be learnt from labels with these values."""
+    return Semantic.of(facts.values, sparse=config.sparse)
+
+
+def _story(facts: Fingerprint, plan: Plan) -> list[str]:
+    """Return lines on data and plan for the user."""
+    shares = ", ".join(f"{v}: {100 * share:.3g} %" for v, share in facts.frequencies.items())
+    kind = "painted classes (0 is unlabelled)" if facts.sparse else "classes in order of label value"
+    count = len(facts.stacks)
+    return [f"{count} labelled image{'s' * (count != 1)}; {kind}: {shares}", *plan.summary()]

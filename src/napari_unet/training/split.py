@@ -1,0 +1,186 @@
+"""What is learnt from and what is held out: whole images where there are several, a region of each otherwise."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ..errors import DataError
+from ..normalise import Statistics, finite
+from ..stack import Stack
+from .fingerprint import Fingerprint, Pair, image_box, read_labels
+
+HELD_OUT = 0.2
+FEWEST_PLANES = 5
+SMALLEST_REGION = 8
+TRIES = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """A labelled image, or a region of one, that patches are taken from.
+
+    Parameters
+    ----------
+    image, labels : Stack
+        Cut to the region; nothing outside it is ever read.
+    axes : str
+        Spatial axes of the network. The other axes of the labels are batch axes: each plane, or time point, for itself.
+    statistics : Statistics
+        Of the whole image.
+    places : mapping of int to (N, axes of the labels) array
+        Some voxels of each class, counted from the start of the region.
+    binary : bool
+    """
+
+    image: Stack
+    labels: Stack
+    axes: str
+    statistics: Statistics
+    places: Mapping[int, np.ndarray]
+    binary: bool = False
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape along the batch axes."""
+        return self.labels.shape[: len(self.labels.axes) - len(self.axes)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape along the network's axes."""
+        return self.labels.shape[len(self.labels.axes) - len(self.axes) :]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of image and labels in memory."""
+        sizes = [float(np.prod(s.shape, dtype=float)) * s.dtype.itemsize for s in (self.image, self.labels)]
+        return int(sum(sizes))
+
+    def cached(self) -> "Sample":
+        """Return it with image and labels in memory."""
+        image, labels = (
+            dataclasses.replace(s, data=np.ascontiguousarray(s.data[...])) for s in (self.image, self.labels)
+        )
+        return dataclasses.replace(self, image=image, labels=labels)
+
+    def cut(self, axis: int, start: int, stop: int) -> "Sample":
+        """Return the region [start, stop) along an axis of the labels."""
+        name, part = self.labels.axes[axis], slice(start, stop)
+        places = {}
+        for value, at in self.places.items():
+            inside = at[(at[:, axis] >= start) & (at[:, axis] < stop)].copy()
+            inside[:, axis] -= start
+            places[value] = inside
+        image, labels = self.image.select(**{name: part}), self.labels.select(**{name: part})
+        return dataclasses.replace(self, image=image, labels=labels, places=places)
+
+    def read(self, at: Sequence[int], start: Sequence[int], shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Read one patch, mirrored where it reaches over the border of the region.
+
+        Parameters
+        ----------
+        at : index along the batch axes
+        start : first element along the network's axes; may be negative
+        shape : shape of the patch
+
+        Returns
+        -------
+        (C, *shape) float32 normalised intensities, (*shape) labels
+        """
+        index = [reflect(a, a + s, n) for a, s, n in zip(start, shape, self.shape, strict=True)]
+        box = (*(slice(i, i + 1) for i in at), *(slice(int(i.min()), int(i.max()) + 1) for i in index))
+        region = image_box(self.image, box)
+        image = finite(self.image.read(region), self.image, region)
+        labels = read_labels(self.labels, box, self.binary)
+        inner = labels.shape[len(at) :]
+        image = image.reshape(-1, *inner)
+        labels = labels.reshape(inner)
+        for axis, i in enumerate(index):
+            image = np.take(image, i - i.min(), axis + 1)
+            labels = np.take(labels, i - i.min(), axis)
+        return self.statistics.apply(image), labels
+
+
+def reflect(start: int, stop: int, size: int) -> np.ndarray:
+    """Return the indices of [start, stop) in an axis of `size` that goes on mirrored on both sides."""
+    period = max(2 * (size - 1), 1)
+    index = np.arange(start, stop) % period
+    return np.where(index >= size, period - index, index)
+
+
+def samples(pairs: Sequence[Pair], facts: Fingerprint, axes: str) -> list[Sample]:
+    """Return each pair as a whole."""
+    return [
+        Sample(image, labels, axes, f.statistics, f.places, facts.binary)
+        for (image, labels), f in zip(pairs, facts.stacks, strict=True)
+    ]
+
+
+def hold_out(every: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Divide into what is learnt from and what is validated on; no voxel is in both.
+
+    Parameters
+    ----------
+    every : sequence of Sample
+        Two or more: about a fifth of them is held out, but no class is lost to training. One: a slab at an end of it,
+        of planes or time points where the network takes each for itself, of the longest axis otherwise.
+    seed : int
+
+    Returns
+    -------
+    (training samples, validation samples)
+
+    Raises
+    ------
+    DataError
+        Where an image is too small to be divided.
+    """
+    rng = np.random.default_rng([seed, len(every)])
+    if len(every) > 1:
+        count = max(1, round(HELD_OUT * len(every)))
+        best: tuple[int, tuple[list[Sample], list[Sample]]] | None = None
+        for _ in range(TRIES):
+            order = rng.permutation(len(every))
+            parts = [every[i] for i in sorted(order[count:])], [every[i] for i in sorted(order[:count])]
+            if _classes(parts[0]) == _classes(every) and (best is None or len(_classes(parts[1])) > best[0]):
+                best = len(_classes(parts[1])), parts
+                if best[0] == len(_classes(every)):
+                    break
+        if best is not None:
+            return best[1]
+    divided = [_divide(sample, rng) for sample in every]
+    return [kept for kept, _ in divided], [held for _, held in divided]
+
+
+def _classes(parts: Sequence[Sample]) -> set[int]:
+    return {value for sample in parts for value, at in sample.places.items() if len(at)}
+
+
+def _divide(sample: Sample, rng: np.random.Generator) -> tuple[Sample, Sample]:
+    """Cut off the slab that leaves most classes in both parts; the earlier candidate where several do."""
+    options = list(_slabs(sample, rng))
+    if not options:
+        raise DataError(
+            f"{sample.image.name} with shape {sample.labels.shape} is too small to hold out a part for validation; "
+            "give a larger image, or several"
+        )
+    scores = [(len(_classes([kept])), len(_classes([held]))) for kept, held in options]
+    return options[max(range(len(options)), key=lambda i: (scores[i], -i))]
+
+
+def _slabs(sample: Sample, rng: np.random.Generator) -> Iterator[tuple[Sample, Sample]]:
+    places = np.concatenate([at for at in sample.places.values() if len(at)])
+    shape, batch = sample.labels.shape, len(sample.batch_shape)
+    planes = sorted((a for a in range(batch) if shape[a] >= FEWEST_PLANES), key=lambda a: -shape[a])
+    longest = sorted((a for a in range(batch, len(shape)) if shape[a] >= SMALLEST_REGION), key=lambda a: -shape[a])
+    for axis, end in itertools.product([*planes, *longest], rng.permutation(2)):
+        size = shape[axis]
+        share = 1 - HELD_OUT if end else HELD_OUT
+        at = round(float(np.quantile(places[:, axis] + 0.5, share)))
+        low, high = (size - size // 3, size - max(1, size // 10)) if end else (max(1, size // 10), size // 3)
+        at = min(max(at, low), high)
+        parts = sample.cut(axis, 0, at), sample.cut(axis, at, size)
+        kept, held = parts if end else parts[::-1]
+        if _classes([kept]) and _classes([held]):
+            yield kept, held

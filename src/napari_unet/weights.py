@@ -1,0 +1,159 @@
+"""Weights as safetensors: written with care, and believed only after every check."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+
+from .errors import ModelError
+from .network import UNet, UNetConfig
+
+LISTED = 5
+HEADER_BYTES = 4 * 2**20
+SIZES = {"F16": 2, "F32": 4, "I64": 8}
+MAX_WEIGHTS = 2**33
+Shapes = dict[str, tuple[tuple[int, ...], bool]]
+
+
+def expected(config: UNetConfig) -> Shapes:
+    """Return (shape, whether floating) of each weight that the network of `config` has; nothing is allocated.
+
+    Raises
+    ------
+    ModelError
+        Where no network can be built from it.
+    """
+    found = {key: (tuple(value.shape), value.is_floating_point()) for key, value in meta(config).state_dict().items()}
+    if sum(math.prod(shape) for shape, _ in found.values()) > MAX_WEIGHTS:
+        raise ModelError(f"a network of {config.features} features has too many weights; the most is {MAX_WEIGHTS}")
+    return found
+
+
+def meta(config: UNetConfig) -> UNet:
+    """Build the network without memory for its weights.
+
+    Raises
+    ------
+    ModelError
+        Where the config's numbers are too large for a network.
+    """
+    try:
+        with torch.device("meta"):
+            return UNet(config)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ModelError(f"no network can be built from these settings: {error}") from error
+
+
+def weights_of(net: torch.nn.Module) -> dict[str, np.ndarray]:
+    """Return a copy of a network's weights, as numpy arrays."""
+    return {key: value.detach().cpu().numpy().copy() for key, value in net.state_dict().items()}
+
+
+def check_shapes(got: Shapes, config: UNetConfig, name: str) -> None:
+    """Hold names, shapes and types of weights against the network of `config`.
+
+    Raises
+    ------
+    ModelError
+        Listing the first few that are missing, too many, or different.
+    """
+    wanted = expected(config)
+    lists = {
+        "missing": [key for key in wanted if key not in got],
+        "not known": [key for key in got if key not in wanted],
+        "of another shape or type": [
+            f"{key} {got[key][0]} for {wanted[key][0]}" for key in wanted if key in got and got[key] != wanted[key]
+        ],
+    }
+    faults = [f"{what}: {_first(keys)}" for what, keys in lists.items() if keys]
+    if faults:
+        raise ModelError(f"{name} does not fit its network; weights {'; '.join(faults)}")
+
+
+def check_finite(weights: Mapping[str, np.ndarray], name: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises
+    ------
+    ModelError
+        Naming the weights that have them.
+    """
+    wrong = [key for key, value in weights.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
+    if wrong:
+        raise ModelError(f"{name} has NaN or infinite weights: {_first(wrong)}; the training that made it failed")
+
+
+def write_weights(weights: Mapping[str, np.ndarray], half: bool) -> bytes:
+    """Return the bytes of a safetensors file, floating weights as float16 where `half`."""
+    kind = np.float16 if half else np.float32
+    arrays = {key: np.ascontiguousarray(v, kind if v.dtype.kind == "f" else None) for key, v in weights.items()}
+    return safetensors.numpy.save({key: arrays[key].reshape(weights[key].shape) for key in sorted(arrays)})
+
+
+def read_weights(path: Path, config: UNetConfig, sha256: str | None = None) -> dict[str, np.ndarray]:
+    """Read a safetensors file, checked from cheap to costly: header, size, names and shapes, hash, finite.
+
+    Parameters
+    ----------
+    path : Path
+    config : UNetConfig
+        Network that the weights must fit.
+    sha256 : str, optional
+        Of the whole file.
+
+    Returns
+    -------
+    dict of name to float32 (or int64) array
+
+    Raises
+    ------
+    ModelError
+        Naming the file and what is wrong with it.
+    """
+    damaged = f"{path} is truncated or damaged"
+    remedy = "get the model again, or train it again"
+    try:
+        header, start = _header(path)
+        entries = {k: v for k, v in header.items() if k != "__metadata__"}
+        shapes = {key: (tuple(map(int, v["shape"])), v["dtype"] != "I64") for key, v in entries.items()}
+        size = start + sum(math.prod(shapes[key][0]) * SIZES[v["dtype"]] for key, v in entries.items())
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{damaged}: its header makes no sense; {remedy}") from error
+    check_shapes(shapes, config, str(path))
+    if size != path.stat().st_size:
+        raise ModelError(f"{damaged}: {path.stat().st_size} bytes instead of {size}; {remedy}")
+    data = path.read_bytes()
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ModelError(f"{damaged}: its sha256 is not the one in model.json; {remedy}")
+    try:
+        weights = safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise ModelError(f"{damaged}: {error}; {remedy}") from error
+    check_finite(weights, str(path))
+    return {key: v.astype(np.float32) if v.dtype.kind == "f" else v for key, v in weights.items()}
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """Read a safetensors header: (entries, where the data begin)."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= min(HEADER_BYTES, path.stat().st_size - 8):
+            raise ValueError(f"the header would have {length} bytes")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise TypeError("the header is no table")
+    return header, 8 + length
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(name[:200] for name in names[:LISTED]) + more

@@ -1,0 +1,64 @@
+import itertools
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_tiles import grids
+
+from napari_unet.inference.columns import ColumnGrid
+from napari_unet.tiles import mirrored
+
+
+@st.composite
+def column_grids(draw):
+    grid = draw(grids())
+    flow = draw(st.integers(0, len(grid.shape) - 1))
+    planes = grid.footprint.stride[flow] * draw(st.integers(1, 4))
+    pending = draw(st.sets(st.integers(0, len(grid) - 1), min_size=1))
+    return ColumnGrid(grid, flow, planes), pending
+
+
+@settings(deadline=None)
+@given(column_grids())
+def test_each_pending_block_is_in_one_column(case):
+    columns, pending = case
+    found = [number for column in columns.columns(pending) for number in column.blocks]
+    assert sorted(found) == sorted(pending)
+
+
+@settings(deadline=None)
+@given(column_grids())
+def test_slabs_show_the_mirrored_image_without_a_gap(case):
+    columns, pending = case
+    grid, flow = columns.grid, columns.flow
+    image = np.random.default_rng(0).integers(0, 1000, grid.shape)
+    low, high = grid.extent(flow)
+    expected = None
+    for slab in columns.slabs(pending):
+        assert slab.first or slab.start == expected
+        assert (slab.start - low) % columns.planes == 0
+        seen = slab.mirror(image[slab.read])
+        expected = slab.start + seen.shape[flow]
+        assert slab.last == (expected == high)
+        want = image.take(mirrored(slab.start, expected, grid.shape[flow]), flow)
+        for axis, (read, (before, after)) in enumerate(zip(slab.read, slab.column.pad, strict=True)):
+            if axis != flow:
+                want = want.take(mirrored(read.start - before, read.stop + after, grid.shape[axis]), axis)
+        assert (seen == want).all()
+
+
+@settings(deadline=None)
+@given(column_grids())
+def test_a_stream_begins_and_ends_beyond_what_its_blocks_depend_on(case):
+    columns, pending = case
+    grid, flow = columns.grid, columns.flow
+    reach = grid.footprint.halo[flow] + grid.footprint.margin[flow]
+    low, high = grid.extent(flow)
+    slabs = list(columns.slabs(pending))
+    for _, of_a_column in itertools.groupby(slabs, key=lambda slab: id(slab.column)):
+        group = list(of_a_column)
+        spans = list(group[0].column.blocks.values())
+        end = group[-1].start + len(group[-1].index)
+        assert group[0].first
+        assert group[0].start == low or group[0].start + columns.planes <= spans[0].start - reach
+        assert end == high or end >= spans[-1].stop + reach

@@ -1,0 +1,124 @@
+"""The lock: one run at a time; dead ones are taken over, others named."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_unet import lock as room
+from napari_unet.errors import OutputError
+from napari_unet.lock import LOCK, Lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from napari_unet.lock import Lock
+Lock.acquire(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def holder(folder: Path, **other: Any) -> None:
+    values = {"host": socket.gethostname(), "boot": "", "pid": os.getpid(), "started": "", "since": "2026-01-01", "token": "t"}
+    (folder / LOCK).write_text(json.dumps({**values, **other}))
+
+
+def test_a_held_lock_names_process_machine_and_start_until_it_is_released(tmp_path: Path) -> None:
+    lock = Lock.acquire(tmp_path)
+    with pytest.raises(OutputError, match=rf"process {os.getpid()} on {socket.gethostname()} since 20\d\d-"):
+        Lock.acquire(tmp_path)
+    with pytest.raises(OutputError, match="is being written"):
+        Lock.acquire(tmp_path, break_lock=True)
+    lock.release()
+    again = Lock.acquire(tmp_path)
+    assert again.notice == ""
+    lock.release()
+    assert (tmp_path / LOCK).exists()
+    again.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_with_a_notice(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, env=environment) as child:
+        child.stdout.readline()
+        with pytest.raises(OutputError, match=f"process {child.pid}"):
+            Lock.acquire(tmp_path)
+        os.kill(child.pid, signal.SIGKILL)
+        # Not waited for yet: the process is a zombie, whose number still exists.
+        deadline = time.monotonic() + 20
+        while room._started(child.pid) != "ended" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        lock = Lock.acquire(tmp_path)
+    assert f"took over from process {child.pid}" in lock.notice
+    lock.release()
+
+
+@pytest.mark.parametrize("gone", [{"boot": "another"}, {"started": "1"}, {"pid": 2**22 + 1}])
+def test_a_lock_from_before_is_not_taken_for_a_living_process(tmp_path: Path, gone: dict[str, Any]) -> None:
+    now = {"boot": room._boot(), "started": room._started(os.getpid())}
+    if not now["started"]:
+        pytest.skip("this system does not say when processes started")
+    holder(tmp_path, **now)
+    with pytest.raises(OutputError):
+        Lock.acquire(tmp_path)
+    holder(tmp_path, **{**now, **gone})
+    assert "which is gone" in Lock.acquire(tmp_path).notice
+
+
+def test_the_lock_of_another_machine_is_only_broken_when_told(tmp_path: Path) -> None:
+    holder(tmp_path, host="elsewhere", pid=7)
+    with pytest.raises(OutputError, match="process 7 on elsewhere.*--break-lock"):
+        Lock.acquire(tmp_path)
+    assert json.loads((tmp_path / LOCK).read_text())["host"] == "elsewhere"
+    assert Lock.acquire(tmp_path, break_lock=True).notice
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[]"])
+def test_a_torn_lock_is_taken_over(tmp_path: Path, torn: str) -> None:
+    (tmp_path / LOCK).write_text(torn)
+    assert Lock.acquire(tmp_path).notice
+
+
+def test_a_run_whose_lock_was_broken_stops(tmp_path: Path) -> None:
+    lock = Lock.acquire(tmp_path)
+    lock._beat -= 2 * room.HEARTBEAT
+    lock.beat()
+    holder(tmp_path, token="another")
+    lock.beat()
+    lock._beat -= 2 * room.HEARTBEAT
+    with pytest.raises(OutputError, match="broken the lock"):
+        lock.beat()
+    lock.release()
+    assert json.loads((tmp_path / LOCK).read_text())["token"] == "another"
+
+
+def test_of_many_that_try_at_once_one_gets_a_stale_lock(tmp_path: Path) -> None:
+    for _ in range(20):
+        holder(tmp_path, pid=2**22 + 1)
+        got: list[Lock] = []
+        barrier = threading.Barrier(8)
+
+        def attempt(got: list[Lock] = got, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            try:
+                got.append(Lock.acquire(tmp_path))
+            except OutputError:
+                return
+
+        threads = [threading.Thread(target=attempt) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 1
+        got[0].release()

@@ -1,0 +1,212 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_unet.errors import DataError
+from napari_unet.events import wait
+from napari_unet.network import UNetConfig
+from napari_unet.normalise import Normalisation
+from napari_unet.stack import Stack
+from napari_unet.task import Semantic
+from napari_unet.training import Plan, fingerprint
+from napari_unet.training.patches import Prefetch, Sampler
+from napari_unet.training.split import hold_out, reflect, samples
+from napari_unet.training.validate import Validation
+
+
+class Recorder:
+    """An array that remembers which of its elements were read."""
+
+    def __init__(self, data):
+        self.data, self.shape, self.dtype = data, data.shape, data.dtype
+        self.read = np.zeros(data.shape, bool)
+
+    def __getitem__(self, key):
+        self.read[key] = True
+        return self.data[key]
+
+
+def plan_of(ndim, patch, batch=2, **network):
+    config = UNetConfig(ndim=ndim, depth=1, base_features=2, **network)
+    spacing, units = (1.0,) * ndim, (None,) * ndim
+    return Plan(
+        network=config,
+        axes="zyx"[-ndim:],
+        patch=patch,
+        batch=batch,
+        normalisation=Normalisation(),
+        spacing=spacing,
+        units=units,
+        preset="default",
+        optimiser="adamw",
+        learning_rate=1e-3,
+        memory=0,
+    )
+
+
+def labelled(shape, seed=0, rare=0.1, axes=None, channels=0):
+    """An image whose labels are scattered voxels."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(shape) < rare).astype(np.uint8)
+    labels.flat[0], labels.flat[-1] = 0, 1
+    image = rng.integers(0, 1000, ((channels, *shape) if channels else shape)).astype(np.uint16)
+    axes = axes or "tzyx"[-len(shape) :]
+    return Stack(image, "c" * bool(channels) + axes), Stack(labels, axes)
+
+
+def divided(pairs, axes, seed=0, sparse=False):
+    return hold_out(samples(pairs, wait(fingerprint(pairs, sparse)), axes), seed)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.integers(1, 7), st.integers(9, 30), st.integers(9, 30)), min_size=1, max_size=4),
+    st.sampled_from([2, 3]),
+    st.sampled_from(["same", "valid"]),
+    st.integers(0, 99),
+)
+def test_training_never_reads_what_validation_reads(shapes, ndim, padding, seed):
+    pairs = [labelled(shape, seed + i, rare=0.5) for i, shape in enumerate(shapes)]
+    training, held_out = divided(pairs, "zyx"[-ndim:], seed)
+    patch = (6, 6, 6)[-ndim:] if padding == "same" else (4, 4, 4)[-ndim:]
+    plan = plan_of(ndim, patch, padding=padding)
+    records = [(Recorder(image.data), Recorder(labels.data)) for image, labels in pairs]
+
+    def recorded(sample):
+        own = next(i for i, (image, _) in enumerate(pairs) if base(sample.image) is image.data)
+        swap = [
+            dataclasses.replace(stack, data=swapped(stack.data, record))
+            for stack, record in zip((sample.image, sample.labels), records[own], strict=True)
+        ]
+        return dataclasses.replace(sample, image=swap[0], labels=swap[1])
+
+    sampler = Sampler([recorded(s) for s in training], plan, seed)
+    for step in range(6):
+        sampler.batch(step)
+    read = [(image.read.copy(), labels.read.copy()) for image, labels in records]
+    for image, labels in records:
+        image.read[:] = labels.read[:] = False
+    validation = Validation([recorded(s) for s in held_out], plan, Semantic((0, 1)), seed)
+    for index, at, tile in validation.tiles:
+        low = [r.start - p for r, (p, _) in zip(tile.read, tile.pad, strict=True)]
+        validation.samples[index].read(at, low, tile.shape)
+    assert any(image.any() for image, _ in read)
+    assert any(image.read.any() for image, _ in records)
+    for (image, labels), (image_then, labels_then) in zip(read, records, strict=True):
+        assert not (image & image_then.read).any()
+        assert not (labels & labels_then.read).any()
+
+
+def base(stack):
+    return getattr(stack.data, "base", None) if not isinstance(stack.data, np.ndarray) else stack.data
+
+
+def swapped(data, record):
+    return record if isinstance(data, np.ndarray) else dataclasses.replace(data, base=record)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 20), st.integers(-60, 60), st.integers(1, 50))
+def test_reflection_is_numpys(size, start, length):
+    data = np.arange(size)
+    padded = np.pad(data, (200, 200), mode="reflect")
+    assert (data[reflect(start, start + length, size)] == padded[200 + start :][:length]).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**20), st.integers(0, 2**20), st.sampled_from([2, 3]))
+def test_a_batch_is_a_function_of_seed_and_step_alone(seed, step, ndim):
+    pairs = [labelled((5, 12, 14), channels=2), labelled((3, 9, 20), 1, channels=2)]
+    every = samples(pairs, wait(fingerprint(pairs)), "zyx"[-ndim:])
+    plan = plan_of(ndim, (4, 8, 8)[-ndim:])
+    first, second = Sampler(every, plan, seed), Sampler([s.cached() for s in every], plan, seed)
+    first.batch(step + 7)
+    images, labels = first.batch(step)
+    again, labels_again = second.batch(step)
+    assert images.shape == (2, 2, *plan.patch)
+    assert images.dtype == np.float32
+    np.testing.assert_array_equal(images, again)
+    np.testing.assert_array_equal(labels, labels_again)
+    assert not np.array_equal(images, second.batch(step + 1)[0])
+
+
+def test_a_rare_class_is_drawn_as_often_as_asked():
+    image, labels = labelled((200, 200), rare=0)
+    pairs = [(image, labels)]  # a single voxel, in the last corner
+    every = samples(pairs, wait(fingerprint(pairs)), "yx")
+    plan = plan_of(2, (16, 16), batch=50)
+
+    def share(balance):
+        found = Sampler(every, plan, 0, balance)
+        return np.mean([labels.any() for step in range(20) for labels in found.batch(step)[1]])
+
+    assert share(1.0) == pytest.approx(0.5, abs=0.06)
+    assert share(0.5) == pytest.approx(0.25, abs=0.06)
+    assert share(0.0) < 0.05
+
+
+def test_sparse_patches_all_hold_something_annotated():
+    image, labels = labelled((300, 300), rare=0.0)
+    labels.data[100:103, 40:60], labels.data[250, 250] = 2, 3
+    pairs = [(image, labels)]
+    every = samples(pairs, wait(fingerprint(pairs, sparse=True)), "yx")
+    sampler = Sampler(every, plan_of(2, (16, 16)), 0, 0.5, sparse=True)
+    assert all(part.any() for step in range(100) for part in sampler.batch(step)[1])
+
+
+def test_image_and_labels_of_a_patch_lie_on_each_other():
+    labels = np.random.default_rng(0).integers(0, 2, (2, 3, 30, 30)).astype(np.uint8)
+    image = np.stack([labels, 1 - labels], 1).astype(np.float32)
+    pairs = [(Stack(image, "tczyx"), Stack(labels, "tzyx"))]
+    every = samples(pairs, wait(fingerprint(pairs)), "yx")
+    images, parts = Sampler(every, plan_of(2, (4, 4), batch=8, padding="valid"), 0).batch(3)
+    np.testing.assert_allclose(images[:, 0], np.stack(parts), atol=1e-6)
+    np.testing.assert_allclose(images[:, 1], 1 - np.stack(parts), atol=1e-6)
+    assert images.shape[2:] == tuple(n + 2 * m for n, m in zip((4, 4), (10, 10), strict=True)) or images.shape[2] > 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "cut"), [((10, 40, 20), "yx", 0), ((10, 40, 20), "zyx", 1), ((3, 40, 20), "yx", 1)]
+)
+def test_one_image_gives_up_a_fifth_at_one_end(shape, axes, cut):
+    (training,), (held_out,) = divided([labelled(shape, rare=0.5)], axes)
+    assert training.labels.shape[cut] + held_out.labels.shape[cut] == shape[cut]
+    assert held_out.labels.shape[cut] == pytest.approx(0.2 * shape[cut], abs=2)
+
+
+def test_several_images_give_up_whole_ones_but_no_class():
+    pairs = [labelled((20, 20), i, rare=0.0) for i in range(10)]
+    for _, labels in pairs:
+        labels.data[-1, -1] = 0
+    pairs[4][1].data[5, 5] = 1
+    training, held_out = divided(pairs, "yx")
+    assert len(training), len(held_out) == (8, 2)
+    assert any(1 in s.places for s in training)
+
+
+def test_an_image_too_small_to_divide_is_refused():
+    with pytest.raises(DataError, match="too small"):
+        divided([labelled((5, 5), rare=0.5)], "yx")
+
+
+def test_sparse_annotation_is_in_both_parts():
+    image, labels = labelled((200, 100), rare=0.0)
+    labels.data[:] = 0
+    labels.data[90:100, 10:90], labels.data[100:110, 10:90] = 1, 2
+    (training,), (held_out,) = divided([(image, labels)], "yx", sparse=True)
+    assert {1, 2} <= {v for v, at in training.places.items() if len(at)}
+    assert any(len(at) for at in held_out.places.values())
+
+
+def test_prefetched_items_come_in_order_and_errors_come_through():
+    ahead = Prefetch(lambda n: 10 // (13 - n), first=3)
+    assert [ahead.get() for _ in range(10)] == [10 // (13 - n) for n in range(3, 13)]
+    with pytest.raises(ZeroDivisionError):
+        ahead.get()
+    ahead.close()
+    endless = Prefetch(lambda n: n)
+    endless.close()
+    assert not endless._thread.is_alive()

@@ -1,0 +1,338 @@
+"""Cut up = whole, resumed = undisturbed, and what bad input gets."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_network import configs, random_net, run_tiled
+
+from napari_unet.errors import DataError, IncompleteError, ModelError, OutputError, UsageError
+from napari_unet.events import wait
+from napari_unet.inference import PredictConfig, predict, predict_lazy
+from napari_unet.inference.engine import Engine
+from napari_unet.model import Model
+from napari_unet.network import UNetConfig
+from napari_unet.normalise import Normalisation
+from napari_unet.sources import open_stack
+from napari_unet.stack import Stack
+from napari_unet.task import Semantic
+
+FP32 = {"precision": "fp32", "device": "cpu"}
+
+
+def model_of(config, seed=0):
+    net = random_net(config, seed)
+    return Model(
+        config=config,
+        weights={k: v.numpy() for k, v in net.state_dict().items()},
+        task=Semantic.of(range(max(2, config.out_channels))),
+        normalisation=Normalisation(),
+        axes="zyx"[-config.ndim :],
+    )
+
+
+def small(ndim=2, depth=2, **more):
+    return model_of(UNetConfig(ndim=ndim, depth=depth, base_features=4, **more))
+
+
+def image_of(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 1000, shape).astype(np.uint16)
+
+
+def whole_logits(model, data):
+    """(C, *S) intensities -> logits of the network on the whole image at once."""
+    stack = Stack(data=data, axes="c" + model.axes)
+    image = model.normalisation.measure(stack).apply(data)
+    return run_tiled(model.network().eval(), image, image.shape[1:])
+
+
+def tree(root):
+    """Every file of a store but the ledger, as path: hash."""
+    files = [p for p in Path(root).rglob("*") if p.is_file() and ".napari_unet" not in p.parts]
+    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def agrees(labels, logits):
+    """Labels are those of the logits, apart from ties."""
+    best = logits.argmax(0)
+    ordered = np.sort(logits, axis=0)
+    ties = ordered[-1] - ordered[-2] < 1e-4 * max(1, np.abs(logits).max())
+    return bool(((labels == best) | ties).all())
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(config=configs(), data=st.data())
+def test_the_result_does_not_depend_on_how_the_work_was_cut_up(config, data, tmp_path_factory):
+    if config.out_channels < 2:
+        return
+    top = 30 if config.ndim == 3 else 90
+    shape = tuple(data.draw(st.integers(1, top), label="shape") for _ in range(config.ndim))
+    block = tuple(max(n // 3, data.draw(st.integers(1, 40), label="block")) for n in shape)
+    model = model_of(config)
+    image = image_of((config.in_channels, *shape))
+    out = tmp_path_factory.mktemp("predict") / "out.ome.zarr"
+    stack = Stack(data=image, axes="c" + model.axes)
+    result = wait(predict(stack, model, out, PredictConfig(block=block, **FP32)))
+    assert result.axes == model.axes
+    assert agrees(result.read((slice(None),) * config.ndim), whole_logits(model, image))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_logits_are_those_of_the_whole_to_1e_4(ndim, tmp_path):
+    model = small(ndim, in_channels=2, out_channels=3)
+    image = image_of((2, 50, 44, 52)[: ndim + 1])
+    stack = Stack(data=image, axes="c" + model.axes)
+    config = PredictConfig(block=(16,) * ndim, probabilities="float16", **FP32)
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", config))
+    got = np.asarray(open_stack(tmp_path / "a.ome.zarr" / "probabilities").data[...], np.float32)
+    want = torch.from_numpy(whole_logits(model, image)).softmax(0).numpy()
+    assert np.abs(got - want).max() <= 1e-3  # float16 has steps of 5e-4 below 1
+
+
+@pytest.mark.parametrize("axes", ["yx", "zyx", "tyx", "tzyx", "cyx", "tczyx"])
+def test_a_2d_model_takes_each_plane_for_itself(axes, tmp_path):
+    sizes = {"t": 2, "c": 1, "z": 3, "y": 40, "x": 36}
+    image = image_of([sizes[a] for a in axes])
+    model = small()
+    stack = Stack(data=image, axes=axes)
+    result = wait(predict(stack, model, tmp_path / "a.ome.zarr", PredictConfig(block=(16, 16), **FP32)))
+    assert result.axes == axes.replace("c", "")
+    planes = image.reshape(-1, 40, 36)
+    normal = model.normalisation.measure(stack).apply(planes[None])[0]
+    found = np.asarray(result.data[...]).reshape(-1, 40, 36)
+    for plane, labels in zip(normal, found, strict=True):
+        assert agrees(labels, run_tiled(model.network(), plane[None], (40, 36)))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_lazy_equals_written_and_computes_only_what_is_looked_at(ndim, tmp_path):
+    model = small(ndim)
+    image = image_of((24, 40, 44)[-ndim:])
+    stack = Stack(data=image, axes=model.axes)
+    written = wait(predict(stack, model, tmp_path / "a.ome.zarr", PredictConfig(**FP32)))
+    lazy = predict_lazy(stack, model, PredictConfig(block=(16,) * ndim, **FP32))
+    assert (np.asarray(lazy.data) == np.asarray(written.data[...])).mean() > 0.9999
+    assert lazy.scale == written.scale
+
+
+def test_a_lazy_block_is_computed_once(monkeypatch):
+    model = small()
+    lazy = predict_lazy(Stack(data=image_of((64, 64)), axes="yx"), model, PredictConfig(block=(32, 32), **FP32))
+    calls = []
+    run = Engine.logits
+    monkeypatch.setattr(Engine, "logits", lambda self, *a: calls.append(1) or run(self, *a))
+    for _ in range(3):
+        np.asarray(lazy.data[:20, :20])
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("norm", ["instance", "group"])
+def test_norms_of_the_tile_run_tile_by_tile_and_say_so(norm, tmp_path):
+    model = model_of(UNetConfig(depth=2, base_features=8, norm=norm))
+    stack = Stack(data=image_of((48, 48)), axes="yx")
+    events = list(predict(stack, model, tmp_path / "a.ome.zarr", PredictConfig(block=(16, 16), **FP32)))
+    assert any("seams" in getattr(e, "message", "") for e in events)
+    assert open_stack(tmp_path / "a.ome.zarr" / "labels" / "semantic").shape == (48, 48)
+
+
+def stopped_after(blocks, run):
+    for event in run:
+        if event.stage == "predict" and event.done >= blocks:
+            break
+    run.close()
+
+
+@pytest.mark.parametrize("after", [0, 1, 4, 7])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_closed_run_resumes_to_the_same_bytes(ndim, after, tmp_path):
+    model = small(ndim)
+    stack = Stack(data=image_of((130, 40, 40)[:ndim]), axes=model.axes)
+    config = PredictConfig(block=(24, 24, 24)[:ndim], probabilities="uint8", **FP32)
+    wait(predict(stack, model, tmp_path / "whole.ome.zarr", config))
+    stopped_after(after, predict(stack, model, tmp_path / "cut.ome.zarr", config))
+    with pytest.raises(DataError, match="unfinished"):
+        open_stack(tmp_path / "cut.ome.zarr")
+    first = next(e for e in predict(stack, model, tmp_path / "cut.ome.zarr", config) if e.stage == "predict")
+    assert first.done >= after
+    wait(predict(stack, model, tmp_path / "cut.ome.zarr", config))
+    assert tree(tmp_path / "cut.ome.zarr") == tree(tmp_path / "whole.ome.zarr")
+
+
+RUN = """
+import sys
+sys.path[:0] = [{tests!r}]
+import torch
+torch.set_num_threads(1)
+from test_predict import *
+model = small(3)
+stack = open_stack({source!r})
+wait(predict(stack, model, Path({out!r}), PredictConfig(block=(16, 16, 16), **FP32)))
+"""
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
+    source = tmp_path / "source.zarr"
+    array = zarr.create_array(
+        source, shape=(64, 80, 80), dtype="u2", chunks=(16, 80, 80), dimension_names=["z", "y", "x"]
+    )
+    array[:] = image_of(array.shape)
+
+    def run(out):
+        script = RUN.format(tests=str(Path(__file__).parent), source=str(source), out=str(out))
+        return subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    assert run(tmp_path / "whole.ome.zarr").wait() == 0
+    out = tmp_path / "cut.ome.zarr"
+    for blocks in (3, 20):
+        process = run(out)
+        while process.poll() is None and sum(1 for _ in done_lines(out)) < blocks:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert run(out).wait() == 0
+    assert tree(out) == tree(tmp_path / "whole.ome.zarr")
+    assert not list(out.rglob("*.partial"))
+
+
+def done_lines(out):
+    for ledger in out.rglob("done*.jsonl"):
+        yield from ledger.read_text().splitlines()
+
+
+def test_changed_settings_are_not_resumed_but_named(tmp_path):
+    stack = Stack(data=image_of((64, 64)), axes="yx")
+    stopped_after(1, predict(stack, small(), tmp_path / "a.ome.zarr", PredictConfig(block=(16, 16), **FP32)))
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match="model"):
+        wait(
+            predict(
+                stack,
+                model_of(UNetConfig(depth=2, base_features=4), 1),
+                tmp_path / "a.ome.zarr",
+                PredictConfig(block=(16, 16), **FP32),
+            )
+        )
+    with pytest.raises(OutputError, match="block"):
+        wait(predict(stack, small(), tmp_path / "a.ome.zarr", PredictConfig(block=(32, 32), **FP32)))
+    assert tree(tmp_path) == before
+
+
+def test_a_block_that_is_all_background_is_not_run_again(tmp_path):
+    """The ledger, not the presence of a chunk, says what is done."""
+    model = small()
+    stack = Stack(data=np.zeros((64, 64), np.uint8), axes="yx")
+    config = PredictConfig(block=(16, 64), **FP32)
+    stopped_after(2, predict(stack, model, tmp_path / "a.ome.zarr", config))
+    first = next(e for e in predict(stack, model, tmp_path / "a.ome.zarr", config) if e.stage == "predict")
+    assert first.done >= 2
+
+
+def store_with_damage(path, damaged):
+    array = zarr.create_array(path, shape=(160, 32), dtype="u2", chunks=(16, 32), dimension_names=["y", "x"])
+    array[:] = image_of(array.shape)
+    chunk = path / "c" / str(damaged) / "0"
+    good = chunk.read_bytes()
+    chunk.write_bytes(good[: len(good) // 2])
+    return chunk, good
+
+
+def test_a_damaged_chunk_costs_its_blocks_only_and_can_be_repaired(tmp_path):
+    model = small(depth=1)
+    chunk, good = store_with_damage(tmp_path / "bad.zarr", 5)
+    config = PredictConfig(block=(16, 32), **FP32)
+    with pytest.raises(IncompleteError, match=r"of 10 blocks could not be read .*bad.zarr.*the others are done"):
+        wait(predict(open_stack(tmp_path / "bad.zarr"), model, tmp_path / "out.ome.zarr", config))
+    done = sum(1 for _ in done_lines(tmp_path / "out.ome.zarr"))
+    assert done == 7  # the chunk's block and both of its neighbours depend on it
+    chunk.write_bytes(good)
+    wait(predict(open_stack(tmp_path / "bad.zarr"), model, tmp_path / "out.ome.zarr", config))
+    got = open_stack(tmp_path / "out.ome.zarr" / "labels" / "semantic").data[...]
+    image = np.delete(image_of((160, 32)), slice(80, 96), 0)  # what the intensities were measured on
+    normal = model.normalisation.measure(Stack(data=image, axes="yx")).apply(image_of((1, 160, 32)))
+    assert agrees(got, run_tiled(model.network(), normal, (160, 32)))
+
+
+def test_missing_chunks_read_as_the_fill_value_and_are_counted(tmp_path):
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=(64, 64), dtype="u2", chunks=(16, 16), fill_value=7, dimension_names=["y", "x"]
+    )
+    array[:32] = image_of((32, 64))
+    stack = open_stack(tmp_path / "a.zarr")
+    events = list(predict(stack, small(), tmp_path / "out.ome.zarr", PredictConfig(**FP32)))
+    assert any("8 chunks are not stored" in getattr(e, "message", "") for e in events)
+    with pytest.raises(DataError, match="8 chunks"):
+        wait(predict(stack, small(), tmp_path / "other.ome.zarr", PredictConfig(missing="error", **FP32)))
+    assert not (tmp_path / "other.ome.zarr").exists()
+
+
+def test_nan_is_refused_before_anything_is_written_or_filled(tmp_path):
+    image = image_of((32, 32)).astype(np.float32)
+    image[3, 4] = np.nan
+    stack = Stack(data=image, axes="yx")
+    with pytest.raises(DataError, match=r"1 NaN.*\(3, 4\)"):
+        wait(predict(stack, small(), tmp_path / "a.ome.zarr", PredictConfig(**FP32)))
+    assert not list(tmp_path.iterdir())
+    assert wait(predict(stack, small(), tmp_path / "a.ome.zarr", PredictConfig(nan="fill=0", **FP32))).shape == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "ndim", "says"),
+    [
+        ("cyx", (3, 20, 20), 2, "3 channels, the model needs 1"),
+        ("yx", (20, 20), 3, "needs zyx"),
+        ("tyx", (2, 20, 20), 3, "with z"),
+    ],
+)
+def test_a_stack_that_does_not_fit_the_model_is_refused(axes, shape, ndim, says, tmp_path):
+    with pytest.raises(ModelError, match=says):
+        wait(predict(Stack(data=image_of(shape), axes=axes), small(ndim), tmp_path / "a.ome.zarr"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_block_with_too_many_sizes_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"block \(4, 16, 16\) has 3 sizes"):
+        wait(
+            predict(
+                Stack(data=image_of((32, 32)), axes="yx"), small(), tmp_path / "a", PredictConfig(block=(4, 16, 16))
+            )
+        )
+
+
+def test_scale_units_and_place_come_from_the_source(tmp_path):
+    stack = Stack(
+        data=image_of((20, 40, 44)),
+        axes="zyx",
+        scale=(2.0, 0.5, 0.5),
+        units=("micrometer",) * 3,
+        translation=(1.0, 2.0, 3.0),
+    )
+    result = wait(predict(stack, small(3, depth=1), tmp_path / "a.ome.zarr", PredictConfig(**FP32)))
+    for field in ("scale", "units", "translation"):
+        assert getattr(result, field) == getattr(stack, field)
+    overview = open_stack(tmp_path / "a.ome.zarr")
+    assert (np.asarray(overview.data[...]) == stack.data).all()
+    assert overview.scale == stack.scale
+
+
+def test_labels_inside_the_source_leave_the_image_as_it_was(tmp_path):
+    image = Stack(data=image_of((40, 40)), axes="yx")
+    source = tmp_path / "source.ome.zarr"
+    wait(predict(image, small(), source, PredictConfig(name="first", **FP32)))
+    before = tree(source)
+    wait(predict(open_stack(source), small(), source, PredictConfig(in_source=True, name="second", **FP32)))
+    after = tree(source)
+    listing = {name for name in before if name.startswith("labels/") and name.count("/") == 1}
+    assert {k: v for k, v in after.items() if k in before and k not in listing} == {
+        k: v for k, v in before.items() if k not in listing
+    }
+    assert any(name.startswith("labels/second/") for name in after)
