@@ -18,7 +18,9 @@ REGIONS = st.builds(
     st.lists(st.tuples(st.integers(0, 2**40), st.integers(1, 512)), min_size=2, max_size=5),
     st.integers(0, 2**32 - 1),
 )
-ENTRIES = st.lists(st.tuples(st.one_of(st.integers(0, 50), st.text(max_size=8)), st.lists(REGIONS, max_size=3)), max_size=12)
+ENTRIES = st.lists(
+    st.tuples(st.one_of(st.integers(0, 50), st.text(max_size=8)), st.lists(REGIONS, max_size=3)), max_size=12
+)
 
 
 @settings(deadline=None, max_examples=50)
@@ -47,8 +49,13 @@ def test_a_ledger_cut_anywhere_gives_back_its_whole_lines_and_goes_on(
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.binary(max_size=60), st.sampled_from([b"{}", b"[1]", b"3", b'{"unit":1}', b'{"unit":[],"regions":[]}', b'{"forget":7}']))
-def test_lines_that_are_no_records_are_passed_over(tmp_path_factory: pytest.TempPathFactory, noise: bytes, line: bytes) -> None:
+@given(
+    st.binary(max_size=60),
+    st.sampled_from([b"{}", b"[1]", b"3", b'{"unit":1}', b'{"unit":[],"regions":[]}', b'{"forget":7}']),
+)
+def test_lines_that_are_no_records_are_passed_over(
+    tmp_path_factory: pytest.TempPathFactory, noise: bytes, line: bytes
+) -> None:
     folder = tmp_path_factory.mktemp("ledger")
     good = b'{"unit":4,"regions":[["0",[0,0],[2,2],17]]}\n'
     (folder / DONE).write_bytes(noise + b"\n" + line + b"\n" + good)
@@ -113,6 +120,10 @@ def test_a_plan_changed_by_hand_is_refused(tmp_path: Path) -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    )
+)
 def test_plain_values_survive_json(value: Any) -> None:
     assert json.loads(json.dumps(plain(value), allow_nan=False)) == plain(value)

@@ -28,7 +28,14 @@ time.sleep(60)
 
 
 def holder(folder: Path, **other: Any) -> None:
-    values = {"host": socket.gethostname(), "boot": "", "pid": os.getpid(), "started": "", "since": "2026-01-01", "token": "t"}
+    values = {
+        "host": socket.gethostname(),
+        "boot": "",
+        "pid": os.getpid(),
+        "started": "",
+        "since": "2026-01-01",
+        "run": "t",
+    }
     (folder / LOCK).write_text(json.dumps({**values, **other}))
 
 
@@ -49,7 +56,9 @@ def test_a_held_lock_names_process_machine_and_start_until_it_is_released(tmp_pa
 
 def test_the_lock_of_a_killed_process_is_taken_over_with_a_notice(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, env=environment) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, env=environment
+    ) as child:
         child.stdout.readline()
         with pytest.raises(OutputError, match=f"process {child.pid}"):
             Lock.acquire(tmp_path)
@@ -77,7 +86,7 @@ def test_a_lock_from_before_is_not_taken_for_a_living_process(tmp_path: Path, go
 
 def test_the_lock_of_another_machine_is_only_broken_when_told(tmp_path: Path) -> None:
     holder(tmp_path, host="elsewhere", pid=7)
-    with pytest.raises(OutputError, match="process 7 on elsewhere.*--break-lock"):
+    with pytest.raises(OutputError, match=r"process 7 on elsewhere.*--break-lock"):
         Lock.acquire(tmp_path)
     assert json.loads((tmp_path / LOCK).read_text())["host"] == "elsewhere"
     assert Lock.acquire(tmp_path, break_lock=True).notice
@@ -93,13 +102,13 @@ def test_a_run_whose_lock_was_broken_stops(tmp_path: Path) -> None:
     lock = Lock.acquire(tmp_path)
     lock._beat -= 2 * room.HEARTBEAT
     lock.beat()
-    holder(tmp_path, token="another")
+    holder(tmp_path, run="another")
     lock.beat()
     lock._beat -= 2 * room.HEARTBEAT
     with pytest.raises(OutputError, match="broken the lock"):
         lock.beat()
     lock.release()
-    assert json.loads((tmp_path / LOCK).read_text())["token"] == "another"
+    assert json.loads((tmp_path / LOCK).read_text())["run"] == "another"
 
 
 def test_of_many_that_try_at_once_one_gets_a_stale_lock(tmp_path: Path) -> None:

@@ -41,9 +41,13 @@ def write(root: Path, axes: str, version: str) -> None:
     image = output("", axes, dtype=np.dtype("u2"), channel_names=names)
     spatial = axes.replace("c", "")
     at = int("t" in axes)
-    likely = output("probabilities", f"{spatial[:at]}c{spatial[at:]}", dtype=np.dtype("f2"), channel_names=("a", "b", "c"))
+    likely = output(
+        "probabilities", f"{spatial[:at]}c{spatial[at:]}", dtype=np.dtype("f2"), channel_names=("a", "b", "c")
+    )
     rng = np.random.default_rng(0)
-    with ResultStore.create(root, [labels, likely, image], blocks=1, settings={}, provenance={}, version=version) as store:
+    with ResultStore.create(
+        root, [labels, likely, image], blocks=1, settings={}, provenance={}, version=version
+    ) as store:
         box = {o.path: tuple(slice(0, n) for n in o.shape) for o in (labels, likely, image)}
         data = {o.path: rng.integers(0, 3, o.shape).astype(o.dtype) for o in (labels, likely, image)}
         store.write(0, {path: (box[path], data[path]) for path in box})
@@ -143,7 +147,13 @@ def test_a_given_window_is_shown_and_a_measured_one_holds_most_of_the_image(tmp_
     ],
 )
 def test_an_output_that_cannot_be_is_refused(changed: dict[str, Any], said: str) -> None:
-    given: dict[str, Any] = {"path": "labels/a", "kind": "labels", "axes": "yx", "shape": (16, 16), "dtype": np.dtype("u1")}
+    given: dict[str, Any] = {
+        "path": "labels/a",
+        "kind": "labels",
+        "axes": "yx",
+        "shape": (16, 16),
+        "dtype": np.dtype("u1"),
+    }
     assert Output(**given).chunks == (16, 16)
     with pytest.raises(UsageError, match=said):
         Output(**{**given, **changed})

@@ -92,7 +92,7 @@ def test_logits_are_those_of_the_whole_to_1e_4(ndim, tmp_path):
     model = small(ndim, in_channels=2, out_channels=3)
     image = image_of((2, 50, 44, 52)[: ndim + 1])
     stack = Stack(data=image, axes="c" + model.axes)
-    config = PredictConfig(block=(16,) * ndim, probabilities="float16", **FP32)
+    config = PredictConfig(block=(16,) * ndim, probabilities=True, probability_type="float16", **FP32)
     wait(predict(stack, model, tmp_path / "a.ome.zarr", config))
     got = np.asarray(open_stack(tmp_path / "a.ome.zarr" / "probabilities").data[...], np.float32)
     want = torch.from_numpy(whole_logits(model, image)).softmax(0).numpy()
@@ -157,7 +157,7 @@ def stopped_after(blocks, run):
 def test_a_closed_run_resumes_to_the_same_bytes(ndim, after, tmp_path):
     model = small(ndim)
     stack = Stack(data=image_of((130, 40, 40)[:ndim]), axes=model.axes)
-    config = PredictConfig(block=(24, 24, 24)[:ndim], probabilities="uint8", **FP32)
+    config = PredictConfig(block=(24, 24, 24)[:ndim], probabilities=True, **FP32)
     wait(predict(stack, model, tmp_path / "whole.ome.zarr", config))
     stopped_after(after, predict(stack, model, tmp_path / "cut.ome.zarr", config))
     with pytest.raises(DataError, match="unfinished"):
@@ -336,3 +336,13 @@ def test_labels_inside_the_source_leave_the_image_as_it_was(tmp_path):
         k: v for k, v in before.items() if k not in listing
     }
     assert any(name.startswith("labels/second/") for name in after)
+
+
+@pytest.mark.parametrize("where", ["", "inside.ome.zarr", ".."])
+def test_a_result_is_never_written_over_its_source(where, tmp_path):
+    source = tmp_path / "folder" / "source.ome.zarr"
+    wait(predict(Stack(data=image_of((32, 32)), axes="yx"), small(), source, PredictConfig(**FP32)))
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match="where the image source"):
+        wait(predict(open_stack(source), small(), source / where, PredictConfig(overwrite=True, **FP32)))
+    assert tree(tmp_path) == before

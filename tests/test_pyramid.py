@@ -47,7 +47,10 @@ def test_units_decide_how_coarse_z_is() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1, 2])), min_size=1, max_size=4), st.sampled_from("B H I b d e f Q q".split()))
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1, 2])), min_size=1, max_size=4),
+    st.sampled_from(["B", "H", "I", "b", "d", "e", "f", "Q", "q"]),
+)
 def test_images_take_the_mean_and_labels_the_first(axes: list[tuple[int, int]], code: str) -> None:
     shape, factors = tuple(n for n, _ in axes), [f for _, f in axes]
     dtype = np.dtype(code)
@@ -68,11 +71,17 @@ def test_the_mean_of_the_largest_values_does_not_wrap() -> None:
         dtype = np.dtype(code)
         limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
         for value in (limits.max, limits.min):
-            np.testing.assert_array_equal(reduce(np.full((3, 3), value, dtype), (2, 2), "image"), np.full((2, 2), value, dtype))
+            np.testing.assert_array_equal(
+                reduce(np.full((3, 3), value, dtype), (2, 2), "image"), np.full((2, 2), value, dtype)
+            )
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.tuples(st.integers(1, 5), st.integers(1, 700), st.integers(257, 700)), st.integers(1, 300), st.sampled_from(["labels", "image"]))
+@given(
+    st.tuples(st.integers(1, 5), st.integers(1, 700), st.integers(257, 700)),
+    st.integers(1, 300),
+    st.sampled_from(["labels", "image"]),
+)
 def test_a_level_made_in_parts_equals_one_made_at_once(shape: tuple[int, ...], unit: int, kind: str) -> None:
     levels = levels_of(output(kind, "zyx", shape))
     data = np.random.default_rng(1).integers(0, 9, shape).astype("u2")
@@ -80,7 +89,10 @@ def test_a_level_made_in_parts_equals_one_made_at_once(shape: tuple[int, ...], u
     assert whole.shape == levels[1].shape
     cut = np.full_like(whole, 99)
     for box in parts(levels[1], (1, unit, unit), 2**15):
-        assert all(b.start % u == 0 and (b.stop % u == 0 or b.stop == n) for b, u, n in zip(box, (1, unit, unit), whole.shape, strict=True))
+        assert all(
+            b.start % u == 0 and (b.stop % u == 0 or b.stop == n)
+            for b, u, n in zip(box, (1, unit, unit), whole.shape, strict=True)
+        )
         assert (cut[box] == 99).all()
         cut[box] = reduce(data[above(box, levels[1], shape)], levels[1].factors, kind)
     np.testing.assert_array_equal(cut, whole)

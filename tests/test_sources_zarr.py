@@ -1,7 +1,10 @@
+import functools
 import itertools
 import json
 import pickle
+import threading
 import tracemalloc
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -98,7 +101,10 @@ def test_transformations_of_dataset_and_multiscale_combine_in_order(tmp_path):
     attrs = attributes("zyx", 3)
     scale = attrs["ome"]["multiscales"][0]
     scale["datasets"][0]["coordinateTransformations"].append({"type": "translation", "translation": [1, 2, 3]})
-    scale["coordinateTransformations"] = [{"type": "scale", "scale": [2, 3, 4]}, {"type": "translation", "translation": [7, 7, 7]}]
+    scale["coordinateTransformations"] = [
+        {"type": "scale", "scale": [2, 3, 4]},
+        {"type": "translation", "translation": [7, 7, 7]},
+    ]
     group.attrs.update(attrs)
     stack = open_stack(tmp_path / "a.zarr")
     assert stack.scale == (1.0, 4.5, 10.0)
@@ -162,14 +168,16 @@ def test_plates_and_series_name_the_images_inside_and_a_single_one_is_opened(tmp
     for name in ("0", "1"):
         image(tmp_path / "series.zarr" / name, "yx")
     zarr.open_group(str(tmp_path / "series.zarr"), mode="a").attrs["ome"] = {"bioformats2raw.layout": 3}
-    with pytest.raises(DataError, match="2 images; open one of them, such as .*series.zarr/0: 0, 1"):
+    with pytest.raises(DataError, match=r"2 images; open one of them, such as .*series.zarr/0: 0, 1"):
         open_stack(tmp_path / "series.zarr")
     for well in ("A/1", "B/2"):
         image(tmp_path / "plate.zarr" / well / "0", "yx")
-        zarr.open_group(str(tmp_path / "plate.zarr" / well), mode="a").attrs["ome"] = {"well": {"images": [{"path": "0"}]}}
+        zarr.open_group(str(tmp_path / "plate.zarr" / well), mode="a").attrs["ome"] = {
+            "well": {"images": [{"path": "0"}]}
+        }
     wells = [{"path": "A/1"}, {"path": "B/2"}]
     zarr.open_group(str(tmp_path / "plate.zarr"), mode="a").attrs["ome"] = {"plate": {"wells": wells}}
-    with pytest.raises(DataError, match="a plate of 2 images.*A/1/0, B/2/0"):
+    with pytest.raises(DataError, match=r"a plate of 2 images.*A/1/0, B/2/0"):
         open_stack(tmp_path / "plate.zarr")
     assert open_stack(tmp_path / "plate.zarr" / "A" / "1").shape == (12, 10)
 
@@ -212,7 +220,9 @@ BAD_ARRAYS = {
     "axis y has size 0": {"shape": [0, 8]},
     "zarr cannot open": {"fill_value": "abc"},
     "shards .* no multiple": {
-        "codecs": [{"name": "sharding_indexed", "configuration": {"chunk_shape": [2, 3], "codecs": [{"name": "bytes"}]}}]
+        "codecs": [
+            {"name": "sharding_indexed", "configuration": {"chunk_shape": [2, 3], "codecs": [{"name": "bytes"}]}}
+        ]
     },
     "compressed 2 times": {"codecs": [{"name": "bytes"}, {"name": "gzip"}, {"name": "zstd"}]},
 }
@@ -276,7 +286,9 @@ def test_metadata_cannot_point_out_of_the_group(tmp_path, path):
         open_stack(tmp_path / "a.zarr")
 
 
-@pytest.mark.parametrize("content", [b"", b'{"zarr_for', b"hello", b"[]", b"[" * 100_000, b"\xff\xfe\x00", b" " * (17 << 20)])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"zarr_for', b"hello", b"[]", b"[" * 100_000, b"\xff\xfe\x00", b" " * (17 << 20)]
+)
 def test_damaged_metadata_is_named(tmp_path, content):
     (tmp_path / "zarr.json").write_bytes(content)
     with pytest.raises(DataError, match=r"zarr\.json is (damaged|larger)"):
@@ -321,6 +333,36 @@ def test_metadata_that_does_not_fit_is_refused_and_the_array_still_opens_by_its_
 def test_unknown_and_chained_addresses_are_refused(what):
     with pytest.raises(UsageError, match="use one of http, https, s3, gs"):
         open_stack(what)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_an_address_is_read_like_a_folder(tmp_path, version):
+    data = image(tmp_path / "a.ome.zarr", "czyx", version)
+    labels = image(tmp_path / "a.ome.zarr" / "labels" / "cells", "zyx", version)
+    listing = {"labels": ["cells"]}
+    group = zarr.open_group(str(tmp_path / "a.ome.zarr" / "labels"), mode="a", zarr_format=version)
+    group.attrs.update(listing if version == 2 else {"ome": listing})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/a.ome.zarr"
+        stack = open_stack(url)
+        assert (stack.axes, stack.scale, stack.name) == ("czyx", (0.5, 1.5, 2.5, 3.5), "a")
+        assert np.array_equal(stack.read((slice(1, 3), slice(0, 2), slice(4, 9), slice(0, 10))), data[1:3, :2, 4:9])
+        assert np.array_equal(open_labels(url).data[...], labels)
+        assert missing_chunks(stack) == 0
+        with pytest.raises(DataError, match="no zarr group or array"):
+            open_stack(f"{url}.gone")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -368,7 +410,15 @@ def test_a_chunk_that_unpacks_to_more_than_a_chunk_is_refused_without_unpacking_
 
     compressor = PACKERS[version][number]
     if version == 2:
-        names = {"zlib": "Zlib", "gzip": "GZip", "bz2": "BZ2", "lzma": "LZMA", "lz4": "LZ4", "zstd": "Zstd", "blosc": "Blosc"}
+        names = {
+            "zlib": "Zlib",
+            "gzip": "GZip",
+            "bz2": "BZ2",
+            "lzma": "LZMA",
+            "lz4": "LZ4",
+            "zstd": "Zstd",
+            "blosc": "Blosc",
+        }
         compressor = getattr(numcodecs, names[compressor])()
     size = 32 << 20
     group = zarr.open_group(str(tmp_path / "a"), mode="w", zarr_format=version)
@@ -376,7 +426,9 @@ def test_a_chunk_that_unpacks_to_more_than_a_chunk_is_refused_without_unpacking_
     options = {"filters": None} if version == 2 else {}
     if sharded and version == 3:
         options["shards"] = shape
-    big = group.create_array("0", shape=shape, chunks=shape, dtype="u1", compressors=compressor, fill_value=1, **options)
+    big = group.create_array(
+        "0", shape=shape, chunks=shape, dtype="u1", compressors=compressor, fill_value=1, **options
+    )
     big[...] = 0
     name = ".zarray" if version == 2 else "zarr.json"
     text = (tmp_path / "a" / "0" / name).read_text()
@@ -416,8 +468,18 @@ def test_every_compressor_of_both_formats_reads_back(tmp_path):
     import numcodecs
 
     data = np.random.default_rng(1).integers(0, 50, (12, 10)).astype("u2")
-    old = [numcodecs.Zlib(), numcodecs.GZip(), numcodecs.BZ2(), numcodecs.LZMA(), numcodecs.LZ4(), numcodecs.Blosc(), None]
-    for number, (compressor, filters) in enumerate(itertools.product(old, [None, [numcodecs.Delta("u2")], [numcodecs.Shuffle(2)]])):
+    old = [
+        numcodecs.Zlib(),
+        numcodecs.GZip(),
+        numcodecs.BZ2(),
+        numcodecs.LZMA(),
+        numcodecs.LZ4(),
+        numcodecs.Blosc(),
+        None,
+    ]
+    for number, (compressor, filters) in enumerate(
+        itertools.product(old, [None, [numcodecs.Delta("u2")], [numcodecs.Shuffle(2)]])
+    ):
         root = tmp_path / f"{number}.zarr"
         image(root, "yx", version=2, data=data, compressors=compressor, filters=filters)
         assert np.array_equal(open_stack(root).data[...], data)

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,7 +47,9 @@ def blocks_of(shape: tuple[int, ...], core: tuple[int, ...]) -> list[Box]:
     return [tuple(slice(a, min(a + c, n)) for a, c, n in zip(at, core, shape, strict=True)) for at in corners]
 
 
-LABELS = Output("labels/cells", "labels", "yx", (300, 280), np.dtype("u2"), (0.5, 0.5), ("micrometer",) * 2, chunks=(32, 32))
+LABELS = Output(
+    "labels/cells", "labels", "yx", (300, 280), np.dtype("u2"), (0.5, 0.5), ("micrometer",) * 2, chunks=(32, 32)
+)
 IMAGE = Output("", "image", "yx", (300, 280), np.dtype("u1"), (0.5, 0.5), ("micrometer",) * 2, chunks=(32, 32))
 CORES = blocks_of((300, 280), (64, 96))
 
@@ -57,7 +60,11 @@ def values(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def create(root: Path, **other: Any) -> ResultStore:
-    given: dict[str, Any] = {"blocks": len(CORES), "settings": {"model": "a", "block": [64, 96]}, "provenance": {"by": "x"}}
+    given: dict[str, Any] = {
+        "blocks": len(CORES),
+        "settings": {"model": "a", "block": [64, 96]},
+        "provenance": {"by": "x"},
+    }
     outputs = other.pop("outputs", (LABELS, IMAGE))
     return ResultStore.create(root, outputs, **{**given, **other})
 
@@ -127,7 +134,9 @@ def test_what_is_written_in_any_order_is_read_back(
 def test_a_block_never_shares_a_file_with_another(
     tmp_path_factory: pytest.TempPathFactory, n: int, chunk: int, per_shard: int, start: int, length: int
 ) -> None:
-    output = Output("labels/a", "labels", "yx", (1, n), np.dtype("u1"), chunks=(1, chunk), shards=(1, chunk * per_shard))
+    output = Output(
+        "labels/a", "labels", "yx", (1, n), np.dtype("u1"), chunks=(1, chunk), shards=(1, chunk * per_shard)
+    )
     stop, unit = start + length, chunk * per_shard
     aligned = start % unit == 0 and (stop % unit == 0 or stop == n) and stop <= n
     root = tmp_path_factory.mktemp("aligned") / "r"
@@ -138,7 +147,7 @@ def test_a_block_never_shares_a_file_with_another(
             with pytest.raises(UsageError, match="block 1 overlaps block 0"):
                 store.write(1, region)
         else:
-            with pytest.raises(UsageError, match="axis x|along x"):
+            with pytest.raises(UsageError, match=r"axis x|along x"):
                 store.write(0, region)
         assert store.done == ({0} if aligned else set())
 
@@ -172,7 +181,9 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path, 
     moments = [*(int(k) for k in rng.integers(1, len(CORES) // 2, 3)), len(CORES), total - 3]
     opened: list[int] = []
     for moment in moments:
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as child:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+        ) as child:
             opened.append(int(child.stdout.readline().split()[1]))
             for _ in range(moment - opened[-1]):
                 child.stdin.write("go\n")
@@ -324,7 +335,25 @@ def test_a_chunk_that_is_a_link_is_replaced_not_followed(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["../x", "/abs", "a\\b", ".", "..", "", "a\0b", "zarr.json", "CON", "nul.txt", "x" * 101, "zähler", "__x", ".x", "a/b", "a.", "7"],
+    [
+        "../x",
+        "/abs",
+        "a\\b",
+        ".",
+        "..",
+        "",
+        "a\0b",
+        "zarr.json",
+        "CON",
+        "nul.txt",
+        "x" * 101,
+        "zähler",
+        "__x",
+        ".x",
+        "a/b",
+        "a.",
+        "7",
+    ],
 )
 def test_names_that_could_leave_the_result_are_refused(name: str) -> None:
     with pytest.raises(UsageError):
@@ -333,7 +362,7 @@ def test_names_that_could_leave_the_result_are_refused(name: str) -> None:
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     huge = Output("labels/a", "labels", "zyx", (10**6,) * 3, np.dtype("u1"), chunks=(512,) * 3, shards=(512 * 256,) * 3)
-    with pytest.raises(ResourceError, match="GiB free"):
+    with pytest.raises(ResourceError, match="free"):
         create(tmp_path / "r", outputs=(huge,))
     assert list(tmp_path.iterdir()) == []
 
@@ -410,6 +439,15 @@ def test_a_missing_chunk_and_a_missing_block_are_found(tmp_path: Path) -> None:
         wait(verify(tmp_path))
 
 
+def test_metadata_that_is_gone_or_damaged_is_found(tmp_path: Path) -> None:
+    root = run(tmp_path / "r")
+    (root / "labels/cells/zarr.json").write_text("{")
+    (root / "0/zarr.json").unlink()
+    problems = "\n".join(wait(verify(root)))
+    assert "the metadata of" in problems
+    assert f"{root / '0'} cannot be opened" in problems
+
+
 def test_damage_before_the_end_stops_publishing_and_is_mended_by_running_again(tmp_path: Path) -> None:
     root = tmp_path / "r"
     with create(root) as store:
@@ -434,7 +472,10 @@ def _source(root: Path, version: str) -> None:
     labels: dict[str, Any] = {"labels": ["drawn"], "note": "keep"}
     if version == "0.5":
         found["multiscales"][0].pop("version")
-        found, labels = {"ome": {"version": "0.5", **found}}, {"ome": {"version": "0.5", "labels": ["drawn"]}, "note": "keep"}
+        found, labels = (
+            {"ome": {"version": "0.5", **found}},
+            {"ome": {"version": "0.5", "labels": ["drawn"]}, "note": "keep"},
+        )
     group = zarr.create_group(root, zarr_format=zarr_format, attributes=found)
     group.create_array("full", shape=(300, 280), chunks=(64, 64), dtype="u1")[...] = values()[1]
     group.create_group("labels", attributes=labels).create_array("drawn", shape=(300, 280), dtype="u1")[...] = 1
@@ -487,6 +528,25 @@ def test_labels_that_a_person_drew_are_never_replaced(tmp_path: Path, overwrite:
     with pytest.raises(OutputError, match="not made by this program"):
         create(root, overwrite=overwrite)
     assert tree(root, ledger=True) == before
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_source_without_labels_gets_a_listing_only_when_they_are_there(tmp_path: Path, version: str) -> None:
+    root = tmp_path / "source.ome.zarr"
+    _source(root, version)
+    shutil.rmtree(root / "labels/drawn")
+    (root / "labels" / ("zarr.json" if version == "0.5" else ".zattrs")).unlink()
+    if version == "0.5":
+        zarr.create_group(root / "labels", attributes={"note": "keep"})
+    before = tree(root / "labels")
+    with create(root, outputs=(LABELS,), into_existing=True) as store:
+        assert {k: v for k, v in tree(root / "labels").items() if not k.startswith("cells/")} == before
+        for block in store.pending():
+            store.write(block, {"labels/cells": regions(block)["labels/cells"]})
+        wait(store.finish())
+    attributes = zarr.open_group(root / "labels", mode="r").attrs
+    assert (attributes["ome"] if version == "0.5" else attributes)["labels"] == ["cells"]
+    assert version == "0.4" or attributes["note"] == "keep"
 
 
 def test_labels_are_only_added_to_an_image(tmp_path: Path) -> None:

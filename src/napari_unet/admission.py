@@ -92,6 +92,6 @@ def check_room(root: Path, outputs: Sequence[Output], found: tuple[Path, Plan] |
         needed *= 1 - len(Journal(found[0]).blocks) / found[1].blocks
     if needed > free:
         raise ResourceError(
-            f"the result needs about {needed / 2**30:.1f} GiB, the disk of {place} has {free / 2**30:.1f} GiB free; "
+            f"the result needs about {needed / 2**20:,.0f} MiB, the disk of {place} has {free / 2**20:,.0f} MiB free; "
             "free some space or choose another disk"
         )

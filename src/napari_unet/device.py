@@ -1,14 +1,17 @@
 """Which device and which precision a run uses."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = "auto") -> "torch.device":
     """Return the device of that name; auto takes the fastest that is there.
 
     Raises
@@ -16,6 +19,8 @@ def choose_device(name: str = "auto") -> torch.device:
     UsageError
         Where the device is not on this machine.
     """
+    import torch  # not at the top: settings name devices where torch is not loaded
+
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, here in there.items() if here))
@@ -26,8 +31,10 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
+def choose_precision(name: str, device: "torch.device") -> "torch.dtype":
     """Return float32 or bfloat16; auto is bfloat16 where the hardware computes in it."""
+    import torch
+
     if name not in PRECISIONS:
         raise UsageError(f"precision is {name!r}; choose one of {', '.join(PRECISIONS)}")
     if name == "auto":
@@ -35,8 +42,10 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bf16" else torch.float32
 
 
-def computes_bfloat16(device: torch.device) -> bool:
+def computes_bfloat16(device: "torch.device") -> bool:
     """Whether the device has instructions for bfloat16."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type == "cpu":

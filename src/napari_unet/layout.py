@@ -259,7 +259,7 @@ def list_labels(
     names = [path.removeprefix("labels/") for path in add]
     gone = {path.removeprefix("labels/") for path in remove}
     wanted = [n for n in listed if n not in gone] + [n for n in names if n not in listed]
-    if wanted == listed and "labels" in holder and found is not None:
+    if wanted == listed and found is not None and ("labels" in holder or not add):
         return
     holder["labels"] = wanted
     if version == "0.5" and found is not None:

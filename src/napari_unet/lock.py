@@ -46,7 +46,7 @@ class Lock:
         with _guard(folder):
             notice = _displace(path, break_lock) if path.exists() else ""
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            mine = {"pid": os.getpid(), "started": _started(os.getpid()), "since": now, "token": token}
+            mine = {"pid": os.getpid(), "started": _started(os.getpid()), "since": now, "run": token}
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(json.dumps({"host": socket.gethostname(), "boot": _boot(), **mine}))
@@ -62,14 +62,14 @@ class Lock:
         """
         if time.monotonic() - self._beat < HEARTBEAT:
             return
-        if _holder(self._path).get("token") != self._token:
+        if _holder(self._path).get("run") != self._token:
             raise OutputError(f"{self._path.parent.parent}: another run has broken the lock; this run stops")
         os.utime(self._path)
         self._beat = time.monotonic()
 
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not ours any more."""
-        if _holder(self._path).get("token") == self._token:
+        if _holder(self._path).get("run") == self._token:
             self._path.unlink()
 
 

@@ -302,7 +302,9 @@ def crop_centre(x: Tensor, shape: Sequence[int]) -> Tensor:
     if tuple(x.shape[2:]) == tuple(shape):
         return x
     starts = [(n - m) // 2 for n, m in zip(x.shape[2:], shape, strict=True)]
-    return x[(..., *(slice(a, a + m) for a, m in zip(starts, shape, strict=True)))]
+    for axis, (start, size) in enumerate(zip(starts, shape, strict=True), 2):
+        x = x.narrow(axis, start, size)
+    return x
 
 
 def deployable(net: UNet) -> UNet:

@@ -114,9 +114,9 @@ class Statistics:
         factor = np.array([1 / s if s > 0 else 0.0 for s in self.scale]).reshape(shape)
         exact = data.dtype.itemsize <= (4 if data.dtype.kind == "f" else 2)
         wide = np.float32 if exact else np.float64
-        out = data.astype(wide)
-        out -= offset.astype(wide)
-        out *= factor.astype(wide)
+        out: np.ndarray[Any, Any] = data.astype(wide)
+        np.subtract(out, offset.astype(wide), out=out)
+        np.multiply(out, factor.astype(wide), out=out)
         return out.astype(np.float32, copy=False)
 
 

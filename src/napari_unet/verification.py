@@ -46,6 +46,8 @@ def verify(root: Path) -> Generator[Progress, None, list[str]]:
         base = ledger.parents[len(Path(next(iter(plan.outputs))).parts)]
         if not journal.finished:
             problems.append(f"{ledger.parent} is unfinished: {len(journal.blocks)} of {plan.blocks} blocks are done")
+        else:
+            problems += filter(None, (_group_problem(base, path) for path in plan.outputs))
         arrays: dict[str, zarr.Array[Any]] = {}
         total = len(journal.records)
         for number, (unit, regions) in enumerate(journal.records.items(), 1):
@@ -55,6 +57,16 @@ def verify(root: Path) -> Generator[Progress, None, list[str]]:
                     problems.append(f"block {unit}: {problem}")
             yield Progress(number, total, "verify")
     return problems
+
+
+def _group_problem(base: Path, path: str) -> str:
+    """Look whether a group says what it holds: what is wrong with it, or nothing."""
+    try:
+        found = layout.read_group(base / path)
+    except OutputError as error:
+        return str(error)
+    state = found[1].get("napari_unet", {}).get("state") if found else "not described"
+    return "" if state == "complete" else f"{base / path} is {state}, though all of it was written"
 
 
 def _open(base: Path, name: str, arrays: dict[str, Any]) -> str:

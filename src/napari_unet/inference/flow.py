@@ -162,7 +162,8 @@ class Streams:
 
         What cannot be read flows as zeros: only the blocks within the network's reach of it are lost.
         """
-        engine, lost = self._decoder.engine, []
+        engine = self._decoder.engine
+        lost: list[tuple[Box, DataError]] = []
         try:
             data = engine.read(slab.read)
         except DataError:

@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from typing import Any, cast
 
 import dask.array as da
 import numpy as np
@@ -11,7 +12,7 @@ from ..stack import Stack
 from ..tiles import TileGrid
 from .blocking import block_of, choose_tile, device_memory
 from .engine import Engine
-from .predict import PredictConfig
+from .config import PredictConfig
 
 CACHE_BYTES = 2**28
 
@@ -94,4 +95,5 @@ class LazyBlocks:
             return self.block(tuple(block_info[None]["chunk-location"]))
 
         dtype = np.dtype(self.engine.model.task.dtype)
-        return da.map_blocks(compute, chunks=chunks, dtype=dtype, meta=np.empty((0,) * len(chunks), dtype))
+        map_blocks: Any = da.map_blocks
+        return cast("da.Array", map_blocks(compute, chunks=chunks, dtype=dtype, meta=np.empty((0,) * len(chunks), dtype)))

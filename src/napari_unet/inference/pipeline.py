@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 Job = TypeVar("Job")
@@ -45,7 +45,7 @@ class Pipeline(Generic[Job, Read, Done, Written]):
             threading.Thread(target=self._guard, args=(self._write_all, write), name="writer", daemon=True),
         ]
 
-    def __iter__(self) -> Iterator[Written]:
+    def __iter__(self) -> Generator[Written, None, None]:
         """Run; yield in the order of the jobs."""
         for thread in self._threads:
             thread.start()

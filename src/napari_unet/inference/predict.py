@@ -10,57 +10,23 @@ from typing import Any
 
 import torch
 
-from ..device import DEVICES, PRECISIONS
-from ..errors import DataError, IncompleteError, UsageError
+from ..errors import DataError, IncompleteError, OutputError
 from ..events import Progress
 from ..layout import find
 from ..model import Model
 from ..normalise import Statistics
-from ..settings import check, setting
 from ..sources import missing_chunks, open_stack
 from ..stack import Stack
 from ..store import ResultStore
 from ..tiles import TileGrid
 from .blocking import Layout, choose_layout, device_memory
 from .columns import ColumnGrid
+from .config import PredictConfig
 from .engine import Engine, check_fit
 from .flow import Decoder, Finished, Route, Streams, Tiles
 from .outputs import coarseness, labels_output, labels_path, overview_output, probabilities_output
 from .pipeline import Pipeline
 
-PROBABILITIES = ("none", "uint8", "float16")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PredictConfig:
-    """What a user may choose for a prediction."""
-
-    precision: str = setting("auto", "Arithmetic of the network: bf16 where the hardware has it", choices=PRECISIONS)
-    device: str = setting("auto", "Where the network runs", choices=DEVICES)
-    block: tuple[int, ...] | None = setting(
-        None, "Block an axis (z y x, or y x); chosen from the memory limit if not given"
-    )
-    memory: float = setting(2.0, "Memory that the network may take, in GiB", ge=0.05)
-    probabilities: str = setting("none", "Write the probability of each class too", choices=PROBABILITIES)
-    name: str | None = setting(None, "Name of the result inside the store; the model's name if not given")
-    overview: bool = setting(True, "Put the image beside its labels: all of it up to 1 GiB, coarser if larger")
-    missing: str = setting(
-        "fill", "Chunks that are not stored: take the fill value, or refuse", choices=("fill", "error")
-    )
-    nan: str = setting("refuse", "NaN and infinite intensities: refuse, or take 0", choices=("refuse", "fill=0"))
-    ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
-    in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
-    overwrite: bool = setting(False, "Replace a result of an earlier run; nothing else is ever replaced")
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.block is not None and min(self.block, default=0) < 1:
-            raise UsageError(f"block is {self.block}; sizes must be at least 1")
-
-    @property
-    def fill(self) -> float | None:
-        """Value in place of NaN and infinity, if they are not refused."""
-        return 0.0 if self.nan == "fill=0" else None
 
 
 def predict(stack: Stack, model: Model, out: Path, config: PredictConfig | None = None) -> Iterator[Progress]:
@@ -107,6 +73,8 @@ def predict(stack: Stack, model: Model, out: Path, config: PredictConfig | None 
         )
     yield Progress(0, 0, "measure", f"intensities of {stack.name}")
     root = Path(stack.source or "") if config.in_source else Path(out)
+    if not config.in_source:
+        _check_apart(stack, root)
     earlier = _earlier(root, model, config)
     statistics = model.normalisation.measure(stack, fill=config.fill)
     if earlier is not None and earlier.unreadable > statistics.unreadable:
@@ -147,8 +115,8 @@ class Job:
         core = tuple(math.ceil(c / s) * s for c, s in zip(layout.core, step, strict=True))
         grid = TileGrid(shape, core, engine.footprint)
         outputs = [labels_output(engine, grid, config.name)]
-        if config.probabilities != "none":
-            outputs.append(probabilities_output(engine, grid, config.probabilities))
+        if config.probabilities:
+            outputs.append(probabilities_output(engine, grid, config.probability_type))
         if overview:
             outputs.append(overview_output(engine, grid, coarser))
         return cls(grid, layout, Decoder(engine, tuple(outputs), coarser))
@@ -222,7 +190,8 @@ class Job:
             return finished
 
         done, total = len(store.done), len(self.grid)
-        with contextlib.closing(iter(Pipeline(route.pieces(store.pending()), route.read, route.compute, write))) as run:
+        pipeline = Pipeline(route.pieces(store.pending()), route.read, route.compute, write)
+        with contextlib.closing(pipeline.__iter__()) as run:
             for finished in run:
                 for number, regions in finished:
                     if isinstance(regions, DataError):
@@ -240,6 +209,15 @@ class Job:
 
 def _name(precision: torch.dtype) -> str:
     return {torch.float32: "fp32", torch.bfloat16: "bf16"}[precision]
+
+
+def _check_apart(stack: Stack, root: Path) -> None:
+    """Refuse to write a result over, into or around the image it is made from."""
+    source = Path(stack.source or "-").resolve()
+    if root.resolve() == source or source in root.resolve().parents or root.resolve() in source.parents:
+        raise OutputError(
+            f"{root} is where the image {stack.name} lies; choose another place, or write labels into it with --in-source"
+        )
 
 
 def _earlier(root: Path, model: Model, config: PredictConfig) -> Statistics | None:

@@ -88,9 +88,9 @@ def check_dtype(dtype: Any, name: str) -> np.dtype[Any]:
         Naming the dtype.
     """
     try:
-        kind = np.dtype(dtype)
+        kind: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
-        raise DataError(f"{name}: dtype {dtype} is not a number; only bool, integers and real floats are read") from None
+        raise DataError(f"{name}: dtype {dtype} is not a number; only bool, integers and floats are read") from None
     if kind.kind not in "biuf" or kind.itemsize > np.dtype("f8").itemsize:
         raise DataError(f"{name}: dtype {kind} cannot be read; convert it to bool, an integer or a real float type")
     return kind
@@ -103,7 +103,8 @@ def arrange(found: Found, axes: str | None = None) -> Stack:
     ----------
     found : Found
     axes : str, optional
-        One letter a dimension, in the order of the file; overrides what the file says. Dimensions of size 1 may be left out.
+        One letter a dimension, in the order of the file; overrides what the file says. Dimensions of size 1 may be
+        left out.
 
     Raises
     ------
@@ -141,7 +142,7 @@ def _step(value: float, axis: str, name: str) -> float:
     if math.isfinite(value) and value > 0:
         return float(value)
     if axis in SPATIAL:
-        raise DataError(f"{name}: the scale of axis {axis} is {value}; it must be positive: correct the file's metadata")
+        raise DataError(f"{name}: the scale of axis {axis} is {value}; it correct the file's metadata")
     return 1.0
 
 
@@ -154,7 +155,7 @@ def name_axes(shape: Sequence[int], known: str, axes: str | None, name: str) -> 
         letters = ["" if a == "c" else "c" if a == SAMPLES else a for a in letters]
     if letters == [UNKNOWN] * 2:
         return ["y", "x"]
-    letters = [("" if n == 1 and a in (UNKNOWN, SAMPLES) else a) for a, n in zip(letters, shape, strict=True)]
+    letters = ["" if n == 1 and a in (UNKNOWN, SAMPLES) else a for a, n in zip(letters, shape, strict=True)]
     if UNKNOWN in letters or SAMPLES in letters or not {"y", "x"} <= set(letters):
         letters = _only_plane(letters) or _ask(shape, letters, name)
     return letters

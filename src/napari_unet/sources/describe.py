@@ -7,8 +7,9 @@ from typing import Any
 from ..errors import DataError
 from ..stack import Stack
 from .omezarr import OURS, SHOWN, images_inside, labels_inside, ome, pyramid
-from .open import open_stack
+from .open import TIFF_ENDINGS, open_stack
 from .pairs import list_images
+from .tiff import tiff_levels
 from .zarrays import missing_chunks
 from .zarrmeta import Node, is_remote, read_node
 
@@ -38,9 +39,10 @@ def describe(path: str | Path) -> Rows:
     rows: Rows = [("path", where), ("kind", _kind(node, where))]
     if node is not None:
         rows += _state(node)
-        inside = images_inside(node) if not node.is_array and "multiscales" not in ome(node) else []
-        labels = [] if node.is_array else labels_inside(node)
-        if len(inside) > 1 or (labels and not inside and "multiscales" not in ome(node)):
+        single = node.is_array or "multiscales" in ome(node)
+        inside = [] if single else images_inside(node)
+        labels = [] if single else labels_inside(node)
+        if len(inside) > 1 or (labels and not inside):
             rows += [("image", name) for name in inside[:SHOWN]]
             return [*rows, ("images inside", str(len(inside))), *[("labels", name) for name in labels]]
     rows += _image(where, node)
@@ -54,7 +56,9 @@ def _kind(node: Node | None, where: str) -> str:
         return f"zarr v{node.format} array"
     version = ome(node).get("version") or _first(ome(node).get("multiscales")).get("version")
     what = next((k for k in ("plate", "well") if k in ome(node)), None)
-    name = f"OME-Zarr {version or '(no version)'}" if {"multiscales", "plate", "well"} & set(ome(node)) else "zarr group"
+    name = (
+        f"OME-Zarr {version or '(no version)'}" if {"multiscales", "plate", "well"} & set(ome(node)) else "zarr group"
+    )
     return f"{name}{f' {what}' if what else ''} (zarr v{node.format})"
 
 
@@ -87,12 +91,16 @@ def _image(where: str, node: Node | None) -> Rows:
             raise
         return [("axes", f"to be given ({error})")]
     rows = [*_stack(stack)]
-    if node is not None and not node.is_array and "multiscales" in ome(node):
-        for number in range(1, len(pyramid(node).levels)):
-            level = open_stack(where, level=number, allow_incomplete=True)
-            rows.append((f"level {number}", f"{_sizes(level.axes, level.shape)}, scale {_scale(level)}"))
-        rows += [("labels", name) for name in labels_inside(node)]
-    return rows
+    for number in range(1, _levels(where, node)):
+        level = open_stack(where, level=number, allow_incomplete=True)
+        rows.append((f"level {number}", f"{_sizes(level.axes, level.shape)}, scale {_scale(level)}"))
+    return rows + [("labels", name) for name in (labels_inside(node) if node and not node.is_array else [])]
+
+
+def _levels(where: str, node: Node | None) -> int:
+    if node is not None:
+        return len(pyramid(node).levels) if not node.is_array and "multiscales" in ome(node) else 1
+    return tiff_levels(Path(where)) if Path(where).suffix.lower() in TIFF_ENDINGS else 1
 
 
 def _stack(stack: Stack) -> Iterator[tuple[str, str]]:

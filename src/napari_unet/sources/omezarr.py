@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
@@ -79,12 +79,13 @@ def _nothing_to_open(node: Node, inside: Sequence[str]) -> str:
     kind = next((k for k in ("plate", "well") if k in attributes), "group")
     if inside:
         names = ", ".join(inside[:SHOWN]) + (" ..." if len(inside) > SHOWN else "")
-        return f"{node.where} is a {kind} of {len(inside)} images; open one of them, such as {node.where}/{inside[0]}: {names}"
-    arrays = [PurePosixPath(c.where).name for c in children(node.where) if c.is_array]
+        example = f"{node.where}/{inside[0]}"
+        return f"{node.where} is a {kind} of {len(inside)} images; open one of them, such as {example}: {names}"
+    arrays = [Path(c.where).name for c in children(node.where) if c.is_array]
     if arrays:
         return (
-            f"{node.where} holds no multiscales metadata ({'zarr.json' if node.format == 3 else '.zattrs'}), only arrays "
-            f"{', '.join(arrays[:SHOWN])}; open one, such as {node.where}/{arrays[0]}, and give its axes"
+            f"{node.where} holds no multiscales metadata ({'zarr.json' if node.format == 3 else '.zattrs'}), only "
+            f"arrays {', '.join(arrays[:SHOWN])}; open one, such as {node.where}/{arrays[0]}, and give its axes"
         )
     return f"{node.where} is a zarr {kind} without an image in it; nothing to open"
 
@@ -98,7 +99,7 @@ def images_inside(node: Node) -> list[str]:
     if "well" in attributes:
         return _paths(attributes["well"], "images")
     groups = [c for c in children(node.where) if not c.is_array]
-    found = [PurePosixPath(Path(c.where).as_posix()).name for c in groups if {"multiscales", "plate", "well"} & set(ome(c))]
+    found = [Path(c.where).name for c in groups if {"multiscales", "plate", "well"} & set(ome(c))]
     if not found and "bioformats2raw.layout" in attributes and is_remote(node.where):
         found = ["0"] if read_node(below(node.where, "0")) else []
     return sorted(found, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
@@ -130,7 +131,7 @@ def pyramid(node: Node) -> Pyramid:
         raise DataError(f"{node.where}: its multiscales metadata lists no datasets; open an array inside it, with axes")
     paths = _paths(first, "datasets")
     if len(paths) != len(datasets):
-        raise DataError(f"{node.where}: its multiscales metadata has datasets without a path; open an array inside, with axes")
+        raise DataError(f"{node.where}: its metadata has datasets without a path; open an array inside, with axes")
     top = read_node(below(node.where, paths[0]))
     if top is None or not top.is_array:
         raise DataError(f"{node.where}: its multiscales metadata names the array {paths[0]!r}, which is not there")
@@ -141,7 +142,8 @@ def pyramid(node: Node) -> Pyramid:
         Level(path, *_transform([data.get("coordinateTransformations"), outer], ndim, node.where))
         for path, data in zip(paths, datasets, strict=True)
     )
-    notes = () if len(listing) == 1 else (f"the first of {len(listing)} multiscales was taken",)
+    several = len(attributes["multiscales"])
+    notes = () if several == 1 else (f"the first of {several} multiscales was taken",)
     return Pyramid(node, known, units, levels, _channel_names(attributes), notes)
 
 
@@ -151,7 +153,7 @@ def _axes(axes: Any, ndim: int, where: str) -> tuple[str, tuple[str | None, ...]
         return (AXES if ndim == len(AXES) else UNKNOWN * ndim), (None,) * ndim
     entries = [axis if isinstance(axis, dict) else {"name": axis} for axis in axes]
     if len(entries) != ndim:
-        raise DataError(f"{where}: its metadata has {len(entries)} axes, its array {ndim}; open the array inside, with axes")
+        raise DataError(f"{where}: its metadata has {len(entries)} axes, its array {ndim}; open that, with axes")
     types = {"channel": "c", "time": "t"}
     letters = []
     for entry in entries:
@@ -201,7 +203,9 @@ def find_level(image: Pyramid, level: int) -> Found:
         raise DataError(f"{where}: its multiscales metadata names the array {chosen.path!r}, which is not there")
     data = open_array(node)
     if data.ndim != len(image.known):
-        raise DataError(f"{node.where} has {data.ndim} dimensions, its metadata {len(image.known)} axes; give it by its path")
+        raise DataError(
+            f"{node.where} has {data.ndim} dimensions, its metadata {len(image.known)} axes; open it by its path"
+        )
     return Found(
         data,
         image.known,

@@ -103,7 +103,7 @@ def open_labels(
     if "c" in stack.axes:
         stack = stack.select(c=0)
     if stack.dtype.kind == "f":
-        raise DataError(f"{stack.name} holds {stack.dtype}, labels are integers; convert it with astype('uint16') and save it")
+        raise DataError(f"{stack.name} holds {stack.dtype}, labels are integers; convert it with astype('uint16')")
     if stack.dtype.kind == "b":
         stack = dataclasses.replace(stack, data=cast(stack.data, np.uint8))
     return stack
@@ -177,8 +177,9 @@ def _check_finished(node: Node) -> None:
     if not isinstance(ours, dict) or ours.get("state") != "incomplete":
         return
     done = _blocks_done(Path(node.where), ours)
+    of = ours.get("blocks", "?")
     raise DataError(
-        f"{node.where} is an unfinished result: {done} of {ours.get('blocks', '?')} blocks; run the same command again to resume"
+        f"{node.where} is an unfinished result: {done} of {of} blocks; run the same command again to resume"
     )
 
 
@@ -201,7 +202,8 @@ def _labels_path(where: str) -> str:
     if node is None or node.is_array:
         return where
     ours = node.attributes.get(OURS)
-    result = ours.get("result") if isinstance(ours, dict) else None
+    ours = ours if isinstance(ours, dict) else {}
+    result = ours.get("result")
     if isinstance(result, str) and result:
         return below(where, result) if ours.get("state") != "incomplete" else where
     inside = labels_inside(node)

@@ -1,6 +1,6 @@
 """Which label image belongs to which image: by name."""
 
-import os
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,11 +44,13 @@ def list_images(folder: str | Path, pattern: str | None = None) -> list[Path]:
     if is_image(folder):
         return [folder]
     if not folder.is_dir():
-        raise DataError(f"{folder} is neither a folder nor an image that is read" if folder.exists() else f"{folder} does not exist")
+        what = "is neither a folder nor an image that is read" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {what}")
     entries = folder.glob(pattern) if pattern else folder.iterdir()
     found = [p for p in entries if not p.name.startswith(".") and not _inside_zarr(p, folder) and is_image(p)]
     if not found:
-        raise DataError(f"{folder} holds no image{f' that matches {pattern!r}' if pattern else ''} (TIFF, PNG, JPEG or OME-Zarr)")
+        matching = f" that matches {pattern!r}" if pattern else ""
+        raise DataError(f"{folder} holds no image{matching} (TIFF, PNG, JPEG or OME-Zarr)")
     return sorted(found, key=_natural)
 
 
@@ -75,8 +77,9 @@ def stem(path: Path) -> str:
 def pair_paths(images: Sequence[str | Path], labels: Sequence[str | Path]) -> list[tuple[Path, Path]]:
     """Pair images with their labels by name.
 
-    Names are equal, or equal but for words such as ``_mask`` and ``label_``, or but for what all images, and all labels, have
-    in common. Folders that repeat names are paired one by one. One image with one label image, and as many files as files none of whose names agree, are paired as given.
+    Names are equal, or equal but for words such as ``_mask`` and ``label_``, or but for what all images, and all
+    labels, have in common. Folders that repeat names are paired one by one. One image with one label image, and as
+    many files as files none of whose names agree, are paired as given.
 
     Parameters
     ----------
@@ -133,7 +136,7 @@ def _match(left: list[Path], right: list[Path], by_order: bool) -> list[tuple[Pa
 def _unpaired(best: tuple[int, list[Path], list[Path]], left: list[Path], right: list[Path]) -> str:
     count, alone, unused = best
     if count < 0:
-        return f"{len(left)} images and {len(right)} labels have names that occur twice; give each image a name of its own"
+        return f"{len(left)} images and {len(right)} labels have names that occur twice; give each a name of its own"
     parts = [f"no labels for {_list(alone)}"] if alone else []
     parts += [f"no image for {_list(unused)}"] if unused else []
     return f"images and labels do not pair by name: {', '.join(parts)}; add what is missing or take the others away"
@@ -165,9 +168,13 @@ def _without_common(paths: Sequence[Path]) -> list[str]:
     names = _without_words(paths)
     if len(names) < 2:
         return names
-    before = re.sub(r"\d+$", "", os.path.commonprefix(names))
-    rest = [name[len(before) :] for name in names]
-    after = re.sub(r"\d+$", "", os.path.commonprefix([name[::-1] for name in rest]))
-    return [name[: len(name) - len(after)] for name in rest]
+    rest = [name[_common(names) :] for name in names]
+    after = _common([name[::-1] for name in rest])
+    return [name[: len(name) - after] for name in rest]
 
 
+def _common(names: Sequence[str]) -> int:
+    """Return how many characters all names begin with, without the digits at their end."""
+    columns = zip(*names, strict=False)
+    same = "".join(column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
+    return len(same.rstrip("0123456789"))

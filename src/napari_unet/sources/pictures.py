@@ -43,7 +43,7 @@ def _found(image: Image.Image, path: Path, colours: bool) -> Found:
     dropped = ("the alpha channel was left out",) if alpha else ()
     if image.mode in ("LA", "La"):
         return Found(np.asarray(image.getchannel(0)), "yx", path.stem, str(path), notes=dropped)
-    kind = "the palette was taken as three colour channels" if image.mode in ("P", "PA") else "RGB taken as three channels"
+    kind = "the palette taken as RGB, three channels" if image.mode in ("P", "PA") else "RGB taken as three channels"
     return Found(
         np.asarray(image.convert("RGB")),
         "yxc",

@@ -18,7 +18,7 @@ from .tifftags import channel_names, check_complete, check_text, pixel_sizes
 from .zarrmeta import MAX_CHUNK
 
 WHOLE_PAGE = 2**24
-TIFF_ERRORS = (tifffile.TiffFileError, ValueError, TypeError, KeyError, IndexError, OSError, RuntimeError, ArithmeticError)
+TIFF_ERRORS = (ValueError, TypeError, LookupError, OSError, RuntimeError, ArithmeticError, tifffile.TiffFileError)
 
 
 def find_tiff(path: Path, level: int | None) -> Found:
@@ -44,6 +44,12 @@ def find_tiff(path: Path, level: int | None) -> Found:
         return _found(path, tif, series, level or 0)
 
 
+def tiff_levels(path: Path) -> int:
+    """Return the number of pyramid levels of the first series of a TIFF file."""
+    with _named_errors(path), _strict_log(), tifffile.TiffFile(path) as tif:
+        return len(tif.series[0].levels)
+
+
 def _found(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, level: int) -> Found:
     if not 0 <= level < len(series.levels):
         raise DataError(f"{path} has levels 0 to {len(series.levels) - 1}, not {level}")
@@ -66,7 +72,9 @@ def _found(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, 
         str(path),
         scale=tuple(scale),
         units=tuple(sizes.get(a, (1.0, None))[1] for a in known),
-        translation=tuple((s - s / f) / 2 if a in "zyx" else 0.0 for a, s, f in zip(known, scale, factors, strict=True)),
+        translation=tuple(
+            (s - s / f) / 2 if a in "zyx" else 0.0 for a, s, f in zip(known, scale, factors, strict=True)
+        ),
         channel_names=channel_names(tif),
         notes=(*notes, *more),
     )
@@ -110,7 +118,7 @@ def _lazy(path: Path, series: tifffile.TiffPageSeries, level: int) -> Any:
     page.decode(None, 0)
     small = math.prod(page.shape) * np.dtype(page.dtype).itemsize <= WHOLE_PAGE
     if not small and not page.is_tiled and page.is_memmappable and chosen.dataoffset is not None:
-        return tifffile.memmap(path, series=series.index, level=level, mode="r")
+        return tifffile.memmap(path, series=0, level=level, mode="r")
     store = series.aszarr(level=level, chunkmode=2 if small and not page.is_tiled else 0)
     data = zarr.open_array(store=store, mode="r", zarr_format=2)
     if math.prod(data.chunks) * data.dtype.itemsize > MAX_CHUNK:

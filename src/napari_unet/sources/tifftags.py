@@ -58,7 +58,7 @@ def check_complete(
     declared = max(_declared(tif), planes)
     if len(series.pages) == 1 < declared and series.dataoffset is not None:
         readable = max(0, length - series.dataoffset) // max(1, series.keyframe.nbytes)
-    elif any(page is None for page in series.pages):
+    elif series.kind == "ome" and len(series.pages) > 1:
         readable, declared = sum(page is not None for page in series.pages), len(series.pages)
     elif readable >= declared:
         declared = readable
@@ -129,7 +129,11 @@ def pixel_sizes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Size
 
 def _ome_sizes(pixels: Mapping[str, str]) -> Sizes:
     sizes: Sizes = {}
-    for axis, key, default in (("z", "PhysicalSizeZ", "µm"), ("y", "PhysicalSizeY", "µm"), ("x", "PhysicalSizeX", "µm")):
+    for axis, key, default in (
+        ("z", "PhysicalSizeZ", "µm"),
+        ("y", "PhysicalSizeY", "µm"),
+        ("x", "PhysicalSizeX", "µm"),
+    ):
         _put(sizes, axis, pixels.get(key), pixels.get(f"{key}Unit", default))
     _put(sizes, "t", pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"))
     return sizes

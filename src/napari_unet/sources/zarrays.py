@@ -36,7 +36,8 @@ def open_array(node: Node) -> "zarr.Array[Any]":
     info = array_info(node)
     try:
         store = _store(node.where)
-        return zarr.open_array(store=Guarded(store, node.where, info), mode="r", zarr_format=2 if node.format == 2 else 3)
+        guarded = Guarded(store, node.where, info)
+        return zarr.open_array(store=guarded, mode="r", zarr_format=2 if node.format == 2 else 3)
     except (ValueError, TypeError, KeyError, ImportError, OSError, ArithmeticError) as error:
         raise DataError(f"{node.where}: zarr cannot open this array: {type(error).__name__} {error}") from error
 
@@ -67,14 +68,12 @@ class Guarded(WrapperStore[Store]):
     def _with_store(self, store: Store) -> "Guarded":
         return type(self)(store, self.where, self.info)
 
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Read a chunk, or a part of a shard, and look at the size that it announces."""
         buffer = await self._store.get(key, prototype, byte_range)
         if buffer is None or key.rpartition("/")[2] in METADATA or self.info.compressor is None:
             return buffer
-        raw = buffer.to_bytes()
+        raw = buffer.as_numpy_array().view("u1").data
         whole_shard = self.info.shards is not None and byte_range is None
         for piece in _inner(raw, self.info) if whole_shard else [raw]:
             if self.info.compressor == "blosc" and int.from_bytes(piece[12:16], "little") > len(piece):
@@ -82,29 +81,27 @@ class Guarded(WrapperStore[Store]):
             size = decoded_size(self.info.compressor, piece, self.info.chunk_bytes)
             if size > self.info.chunk_bytes + SLACK:
                 raise DataError(
-                    f"{self.where}: chunk {key} unpacks to {size} bytes or more, a chunk holds {self.info.chunk_bytes}; "
-                    "it is damaged or forged"
+                    f"{self.where}: chunk {key} unpacks to {size} bytes or more, a chunk holds "
+                    f"{self.info.chunk_bytes}; it is damaged or forged"
                 )
         return buffer
 
 
-def _inner(raw: bytes, info: ArrayInfo) -> Iterator[bytes]:
+def _inner(raw: memoryview, info: ArrayInfo) -> Iterator[memoryview]:
     """Yield the packed chunks inside a whole shard, by its index; nothing where the index does not fit."""
     count = math.prod(s // c for s, c in zip(info.shards or (), info.chunks, strict=True))
     size = count * INDEX_ENTRY
     for trailer in (4, 0):
         start = len(raw) - size - trailer if info.index_at_end else 0
-        index = raw[start : start + size] if start >= 0 else b""
-        entries = [
-            tuple(int.from_bytes(index[i + j : i + j + 8], "little") for j in (0, 8)) for i in range(0, size, INDEX_ENTRY)
-        ]
-        used = [(at, n) for at, n in entries if at != EMPTY]
+        index = bytes(raw[start : start + size]) if start >= 0 else b""
+        words = [int.from_bytes(index[i : i + 8], "little") for i in range(0, size, INDEX_ENTRY // 2)]
+        used = [(at, n) for at, n in zip(words[::2], words[1::2], strict=True) if at != EMPTY]
         if all(at + n <= len(raw) for at, n in used):
             yield from (raw[at : at + n] for at, n in used)
             return
 
 
-def decoded_size(compressor: str, raw: bytes, limit: int) -> int:
+def decoded_size(compressor: str, raw: bytes | memoryview, limit: int) -> int:
     """Return the size that packed bytes announce, or, for formats that announce none, at most a little over `limit`.
 
     0 where it cannot be known: damaged bytes are left to the decoder.
@@ -131,7 +128,7 @@ def decoded_size(compressor: str, raw: bytes, limit: int) -> int:
         return 0
 
 
-def _zstd_size(raw: bytes) -> int:
+def _zstd_size(raw: bytes | memoryview) -> int:
     """Read the content size from the header of a zstd frame (RFC 8878, section 3.1.1), 0 where it has none."""
     if raw[:4] != ZSTD_MAGIC or len(raw) < 5:
         return 0

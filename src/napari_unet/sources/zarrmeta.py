@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 
 from ..errors import DataError, UnsafeError, UsageError
@@ -104,7 +105,9 @@ def read_node(where: str) -> Node | None:
 
 def _node3(where: str, metadata: dict[str, Any]) -> Node:
     if metadata.get("zarr_format") != 3:
-        raise DataError(f"{where}/zarr.json: zarr_format {metadata.get('zarr_format')!r} is not known; 2 and 3 are read")
+        raise DataError(
+            f"{where}/zarr.json: zarr_format {metadata.get('zarr_format')!r} is not known; 2 and 3 are read"
+        )
     kind, attributes = metadata.get("node_type"), metadata.get("attributes", {})
     if kind not in ("array", "group") or not isinstance(attributes, dict):
         raise DataError(f"{where}/zarr.json: node_type {kind!r} with these attributes is neither an array nor a group")
@@ -138,17 +141,15 @@ def _load(path: Path) -> bytes | None:
 
 def _fetch(url: str) -> bytes | None:
     try:
-        import fsspec
-        from aiohttp import ClientError
-    except ImportError as error:
-        raise DataError(f"{url}: addresses need fsspec and aiohttp ({error}); install them") from None
-    try:
         files, path = fsspec.core.url_to_fs(url)
-        return bytes(files.cat_file(path))
-    except FileNotFoundError:
+    except (ImportError, ValueError) as error:
+        raise DataError(f"{url} cannot be reached: {error}") from None
+    (content,) = files.cat([path], on_error="return").values()
+    if isinstance(content, FileNotFoundError):
         return None
-    except (ClientError, OSError, ImportError, ValueError, TimeoutError) as error:
-        raise DataError(f"{url} cannot be reached: {type(error).__name__} {error}") from None
+    if isinstance(content, Exception):
+        raise DataError(f"{url} cannot be reached: {type(content).__name__} {content}") from content
+    return bytes(content)
 
 
 def array_info(node: Node) -> ArrayInfo:
@@ -162,7 +163,7 @@ def array_info(node: Node) -> ArrayInfo:
         For a dtype, codec, chunk grid or size that is not read, naming it.
     """
     if os.environ.get(OVERRIDE):
-        raise UnsafeError(f"{OVERRIDE} is set, so that data could run code; unset it and try again")
+        raise UnsafeError(f"{OVERRIDE} is set, so that data could run code; unset it")
     try:
         info = _info3(node) if node.format == 3 else _info2(node)
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -185,14 +186,14 @@ def _info2(node: Node) -> ArrayInfo:
     compressor = _check_codecs([c["id"] for c in codecs], node.where)
     dtype = meta["dtype"]
     if not isinstance(dtype, str):
-        raise DataError(f"{node.where}: structured dtype {dtype} cannot be read; only bool, integers and real floats are")
+        raise DataError(f"{node.where}: structured dtype {dtype} cannot be read; only bool, integers and floats are")
     return ArrayInfo(_sizes(meta["shape"]), _dtype(dtype, node.where), _sizes(meta["chunks"]), None, compressor)
 
 
 def _info3(node: Node) -> ArrayInfo:
     meta = node.metadata
     if meta["data_type"] not in DTYPES:
-        raise DataError(f"{node.where}: dtype {meta['data_type']} cannot be read; only bool, integers and real floats are")
+        raise DataError(f"{node.where}: dtype {meta['data_type']} cannot be read; only bool, integers and floats are")
     grid = meta["chunk_grid"]
     if grid["name"] != "regular" or meta.get("storage_transformers"):
         raise DataError(f"{node.where}: chunk grid {grid['name']!r} (zarr v3) is not read; only regular chunks are")
@@ -228,7 +229,7 @@ def _dtype(word: str, where: str) -> np.dtype[Any]:
     except (TypeError, ValueError, SyntaxError):
         raise DataError(f"{where}: dtype {word!r} is not known") from None
     if dtype.name not in DTYPES:
-        raise DataError(f"{where}: dtype {word} cannot be read; only bool, integers and real floats are")
+        raise DataError(f"{where}: dtype {word} cannot be read; only bool, integers and floats are")
     return dtype
 
 
@@ -237,7 +238,9 @@ def _check_codecs(names: Sequence[str], where: str) -> str | None:
     plain = [name.removeprefix("numcodecs.") for name in names]
     unsafe = [name for name in plain if name in RUNS_CODE]
     if unsafe:
-        raise UnsafeError(f"{where}: its filter {' and '.join(unsafe)} makes objects, or runs code, from the data; refused")
+        raise UnsafeError(
+            f"{where}: its filter {' and '.join(unsafe)} makes objects, or runs code, from the data; refused"
+        )
     for name in plain:
         if name not in (*COMPRESSORS, *FILTERS, "bytes", "transpose"):
             raise DataError(f"{where}: codec {name!r} is not read; rewrite it with one of {', '.join(COMPRESSORS)}")

@@ -1,8 +1,28 @@
-"""From labelled stacks to a model."""
+"""From labelled stacks to a model; loaded when it is first used."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from .config import TrainConfig
-from .fingerprint import Fingerprint, fingerprint
-from .fit import finish, train
-from .plan import Plan, make_plan
 
-__all__ = ["Fingerprint", "Plan", "TrainConfig", "fingerprint", "finish", "make_plan", "train"]
+if TYPE_CHECKING:
+    from .fingerprint import Fingerprint
+    from .fit import finish, train
+    from .plan import Plan, make_plan
+
+__all__ = ["Fingerprint", "Plan", "TrainConfig", "finish", "make_plan", "train"]
+_ROOM_OF = {
+    "Fingerprint": "fingerprint",
+    "Plan": "plan",
+    "finish": "fit",
+    "make_plan": "plan",
+    "train": "fit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_ROOM_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value

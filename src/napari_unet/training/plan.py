@@ -45,7 +45,7 @@ class Plan:
     units : tuple of (str or None)
     preset, optimiser : str
         "adamw" or "sgd".
-    learning_rate, dropout : float
+    learning_rate : float
     memory : int
         Estimated bytes of a training step.
     reasons : tuple of str

@@ -1,0 +1,84 @@
+"""Train U-Nets and run them on microscopy stacks larger than memory, with results that do not depend on the tiling."""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .batch import run_batch
+    from .errors import UnetError
+    from .evaluation import evaluate
+    from .events import Epoch, Progress, wait
+    from .inference import PredictConfig, predict, predict_lazy
+    from .model import Model, load_model
+    from .network import UNet, UNetConfig, ronneberger2015
+    from .sources import open_labels, open_stack
+    from .stack import Stack
+    from .training import TrainConfig, train
+
+__all__ = [
+    "Epoch",
+    "Model",
+    "PredictConfig",
+    "Progress",
+    "Stack",
+    "TrainConfig",
+    "UNet",
+    "UNetConfig",
+    "UnetError",
+    "evaluate",
+    "load_model",
+    "open_labels",
+    "open_stack",
+    "predict",
+    "predict_lazy",
+    "ronneberger2015",
+    "run_batch",
+    "train",
+    "wait",
+]
+
+DISTRIBUTION = "napari-unet-stacks"
+_ROOMS = {
+    "batch": ("run_batch",),
+    "errors": ("UnetError",),
+    "evaluation": ("evaluate",),
+    "events": ("Epoch", "Progress", "wait"),
+    "inference": ("PredictConfig", "predict", "predict_lazy"),
+    "model": ("Model", "load_model"),
+    "network": ("UNet", "UNetConfig", "ronneberger2015"),
+    "sources": ("open_labels", "open_stack"),
+    "stack": ("Stack",),
+    "training": ("TrainConfig", "train"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used, so that importing the package stays light."""
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_ROOM_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _refuse_namesake() -> None:
+    """Say so clearly where another distribution has put its files into this package's folder.
+
+    Raises
+    ------
+    ImportError
+        Naming the other distribution and how to get rid of it.
+    """
+    others = set(importlib.metadata.packages_distributions().get(__name__, ())) - {DISTRIBUTION}
+    if others:
+        raise ImportError(
+            f"{', '.join(sorted(others))} also installs a package named {__name__}, and the two overwrite each other; "
+            f"run: pip uninstall {' '.join(sorted(others))}, then: pip install --force-reinstall --no-deps {DISTRIBUTION}"
+        )
+
+
+_refuse_namesake()

@@ -1,0 +1,42 @@
+"""What a user may choose for a prediction."""
+
+import dataclasses
+
+from ..device import DEVICES, PRECISIONS
+from ..errors import UsageError
+from ..settings import check, setting
+
+PROBABILITY_TYPES = ("uint8", "float16")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PredictConfig:
+    """What a user may choose for a prediction."""
+
+    precision: str = setting("auto", "Arithmetic of the network: bf16 where the hardware has it", choices=PRECISIONS)
+    device: str = setting("auto", "Where the network runs", choices=DEVICES)
+    block: tuple[int, ...] | None = setting(
+        None, "Block an axis (z y x, or y x); chosen from the memory limit if not given"
+    )
+    memory: float = setting(2.0, "Memory that the network may take, in GiB", ge=0.05)
+    probabilities: bool = setting(False, "Write the probability of each class too")
+    probability_type: str = setting("uint8", "How probabilities are stored: 0 to 255, or 0 to 1", choices=PROBABILITY_TYPES)
+    name: str | None = setting(None, "Name of the result inside the store; the model's name if not given")
+    overview: bool = setting(True, "Put the image beside its labels: all of it up to 1 GiB, coarser if larger")
+    missing: str = setting(
+        "fill", "Chunks that are not stored: take the fill value, or refuse", choices=("fill", "error")
+    )
+    nan: str = setting("refuse", "NaN and infinite intensities: refuse, or take 0", choices=("refuse", "fill=0"))
+    ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
+    in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
+    overwrite: bool = setting(False, "Replace a result of an earlier run; nothing else is ever replaced")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.block is not None and min(self.block, default=0) < 1:
+            raise UsageError(f"block is {self.block}; sizes must be at least 1")
+
+    @property
+    def fill(self) -> float | None:
+        """Value in place of NaN and infinity, if they are not refused."""
+        return 0.0 if self.nan == "fill=0" else None
