@@ -1,0 +1,287 @@
+"""The shell: the same verbs as the library, its settings as options, its errors as one line."""
+
+import contextlib
+import functools
+import json
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .cli_options import Several, with_settings
+from .cli_progress import show
+from .errors import UnetError
+from .inference.config import PredictConfig
+from .training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from .events import Epoch, Progress
+
+T = TypeVar("T")
+CANCELLED, INCOMPLETE, FAILED = 130, 7, 3
+
+app = typer.Typer(
+    name="napari-unet",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Train U-Nets and run them on microscopy stacks larger than memory.\n\n"
+    "Results are OME-Zarr, do not depend on how the work was cut up, and a command that was stopped goes on "
+    "where it was when it is run again.",
+    epilog="Exit codes: 0 done, 2 wrong usage, 3 bad input, 4 refused as unsafe, 5 output in the way, "
+    "6 disk or memory, 7 incomplete but resumable, 130 cancelled.",
+)
+
+Images = Annotated[
+    list[Path], typer.Option("--images", help="Images: files, zarr groups, or a folder.", show_default=False)
+]
+Labels = Annotated[
+    list[Path], typer.Option("--labels", help="Their labels, paired by name with the images.", show_default=False)
+]
+ModelPath = Annotated[Path, typer.Option("--model", help="Folder of a trained model.", show_default=False)]
+Axes = Annotated[str | None, typer.Option(help="Axes of the stack, letters of tczyx, where its file does not say.")]
+Level = Annotated[int | None, typer.Option(help="Level of a pyramid, 0 is the finest.", min=0)]
+Channel = Annotated[str | None, typer.Option(help="Take one channel: its number, from 0, or its name.")]
+Time = Annotated[int | None, typer.Option(help="Take one time point, from 0.", min=0)]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command whose errors become one line and an exit code."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except UnetError as error:
+            if "--debug" in sys.argv:
+                raise
+            _say(str(error))
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            _say("stopped; what is done is kept: run the same command again to go on (train: add --resume)")
+            raise typer.Exit(CANCELLED) from None
+
+    return app.command(cls=Several)(guarded)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"napari-unet: {' '.join(line.split())}\n")
+
+
+def _channel(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdigit() else text
+
+
+@command
+@with_settings(TrainConfig)
+def train(
+    images: Images,
+    labels: Labels,
+    out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
+    axes: Axes = None,
+    channel: Channel = None,
+    init: Annotated[Path | None, typer.Option(help="Model to go on from.", show_default=False)] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    config: Any = None,
+) -> None:
+    """Learn from images and their labels; the result is a model folder.
+
+    [dim]napari-unet train --images raw/ --labels painted/ --out nuclei.model --minutes 15[/dim]
+
+    Label 0 is background; with --sparse it is what nobody has painted yet. Stopped with Ctrl-C, the same command with
+    --resume goes on, and [bold]finish[/bold] makes a model of the best so far.
+    """
+    from .model import load_model
+    from .sources import open_labels, open_stack, pair_paths
+    from .training.fit import train as run
+
+    pairs = [
+        (open_stack(image, axes, channel=_channel(channel)), open_labels(label, axes and axes.replace("c", "")))
+        for image, label in pair_paths(images, labels)
+    ]
+    model = _shown(run(pairs, out, config, init=None if init is None else load_model(init)))
+    Console().print(model.card(), markup=False, highlight=False)
+
+
+@command
+def finish(
+    out: Annotated[Path, typer.Argument(help="The --out of a training that was stopped.", show_default=False)],
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Make a model of a training that was stopped: the best so far."""
+    from .training.fit import finish as run
+
+    Console().print(run(out).card(), markup=False, highlight=False)
+
+
+@command
+@with_settings(PredictConfig)
+def predict(
+    stack: Annotated[Path, typer.Argument(help="OME-Zarr, zarr, TIFF, PNG or JPEG.", show_default=False)],
+    model: ModelPath,
+    out: Annotated[Path | None, typer.Option(help="Result, RESULT.ome.zarr.", show_default=False)] = None,
+    axes: Axes = None,
+    level: Level = None,
+    channel: Channel = None,
+    time: Time = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    config: Any = None,
+) -> None:
+    """Run a model on a stack of any size; the result is OME-Zarr labels.
+
+    [dim]napari-unet predict stack.ome.zarr --model nuclei.model --out nuclei.ome.zarr[/dim]
+
+    Stopped or killed, the same command goes on where it was and ends with the same bytes.
+    """
+    from .inference.predict import predict as run
+    from .model import load_model
+    from .sources import open_stack
+
+    if (out is None) != config.in_source:
+        raise typer.BadParameter("give --out RESULT.ome.zarr, or --in-source to write into the source's own group")
+    source = open_stack(stack, axes, level=level, channel=_channel(channel), time=time)
+    for note in source.notes:
+        Console().print(note, markup=False, highlight=False)
+    result = _shown(run(source, load_model(model), out or stack, config))
+    Console().print(f"labels are in {result.source}", markup=False, highlight=False, soft_wrap=True)
+
+
+@command
+@with_settings(PredictConfig)
+def batch(
+    folder: Annotated[Path, typer.Argument(help="Folder with images.", show_default=False)],
+    model: ModelPath,
+    out: Annotated[Path, typer.Option(help="Folder for the results and summary.csv.", show_default=False)],
+    pattern: Annotated[str | None, typer.Option(help="Take only files that match, as *.tif.")] = None,
+    axes: Axes = None,
+    level: Level = None,
+    channel: Channel = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    config: Any = None,
+) -> None:
+    """Run a model on every image of a folder.
+
+    [dim]napari-unet batch stacks/ --model nuclei.model --out results/ --pattern '*.tif'[/dim]
+
+    What is done is skipped, a bad file does not stop the rest, and summary.csv says what happened to each.
+    """
+    from .batch import run_batch
+    from .model import load_model
+
+    rows = _shown(
+        run_batch(folder, load_model(model), out, config, pattern, axes=axes, level=level, channel=_channel(channel))
+    )
+    table = Table("file", "state", "seconds", "message")
+    for row in rows:
+        table.add_row(Path(row.file).name, row.state, f"{row.seconds:.1f}", row.message)
+    Console().print(table)
+    if any(row.state == "failed" for row in rows):
+        raise typer.Exit(FAILED)
+
+
+@command
+def evaluate(
+    result: Annotated[Path, typer.Argument(help="What is judged: a file, a store, or a folder.", show_default=False)],
+    truth: Annotated[Path, typer.Argument(help="What is right.", show_default=False)],
+    kind: Annotated[str | None, typer.Option(help="semantic, instances or intensity; decided from the data.")] = None,
+    axes: Axes = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file too.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Score a result against the truth.
+
+    [dim]napari-unet evaluate nuclei.ome.zarr truth.tif --kind semantic --json scores.json[/dim]
+    """
+    from .evaluation import evaluate as run
+
+    found = run(result, truth, kind, axes=axes)
+    console = Console()
+    for note in found.notes:
+        console.print(note, markup=False, highlight=False)
+    console.print(found.table(), markup=False, highlight=False)
+    if out is not None:
+        out.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+
+
+@command
+def info(
+    path: Annotated[Path, typer.Argument(help="An image, labels, a result, or a model.", show_default=False)],
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Say what a path would be opened as; of a model, its card."""
+    from .model import is_model, load_model
+    from .sources import describe
+
+    if is_model(path):
+        Console().print(load_model(path).card(), markup=False, highlight=False)
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, value in describe(path):
+        table.add_row(name, value)
+    Console().print(table, highlight=False)
+
+
+@command
+def verify(
+    result: Annotated[Path, typer.Argument(help="A result of predict.", show_default=False)],
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Read a result back and hold every block against the checksum it was written with."""
+    from .verification import verify as run
+
+    problems = _shown(run(result))
+    for problem in problems:
+        _say(problem)
+    if problems:
+        raise typer.Exit(FAILED)
+    Console().print(f"{result} is as it was written", markup=False, highlight=False)
+
+
+@command
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("napari-unet-demo"),
+    minutes: Annotated[float, typer.Option(help="Time for training.", min=0.02)] = 1.0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Train on a small example, predict a larger OME-Zarr, evaluate, and draw an overview."""
+    from .demo import run_demo
+
+    found = _shown(run_demo(out, minutes))
+    table = Table.grid(padding=(0, 2))
+    for name in ("model", "image", "result", "overview"):
+        table.add_row(name, str(getattr(found, name)))
+    Console().print(table, highlight=False, soft_wrap=True)
+
+
+def _shown(events: "Generator[Progress | Epoch, None, T]") -> T:
+    """Show the events of a piece of work while it runs, and return its result; closed cleanly when interrupted."""
+    with _interruptible(), contextlib.closing(events):
+        return show(events)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Take SIGTERM as Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+

@@ -1,0 +1,95 @@
+"""Options of the shell, made from the settings they stand for; and options that take several values."""
+
+import dataclasses
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+
+class Several(TyperCommand):
+    """A command whose options of several values are written once: ``--images A B C``, ``--block 64 128 128``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat such an option before each further value, as the parser wants it."""
+        several = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        return super().parse_args(ctx, list(repeated(args, several)))
+
+
+def repeated(args: Sequence[str], several: Container[str]) -> Iterator[str]:
+    """Write ``--images A B`` as ``--images A --images B``.
+
+    Values of an option that begins with a whole number (a block) end at the first word that is none, so that the
+    command's own argument may follow.
+    """
+    name, first = "", ""
+    for arg in args:
+        if arg.startswith("-"):
+            name, first = (arg if arg in several else ""), ""
+        elif name and not first:
+            first = arg
+        elif name and (arg.isdigit() or not first.isdigit()):
+            yield name
+        else:
+            name = ""
+        yield arg
+
+
+def with_settings(settings: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one option for each field of a settings dataclass; it gets them as `config`.
+
+    Parameters
+    ----------
+    settings : frozen dataclass
+        Its fields made with `setting`: their default, help and limits become the option's.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        hints = typing.get_type_hints(settings)
+        options = [_option(field, hints[field.name]) for field in dataclasses.fields(settings)]
+        names = [option.name for option in options]
+
+        @functools.wraps(function)
+        def command(**values: Any) -> None:
+            chosen = {name: values.pop(name) for name in names}
+            chosen = {k: tuple(v) or None if isinstance(v, list) else v for k, v in chosen.items()}
+            function(**values, config=settings(**chosen))
+
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != "config"]
+        command.__signature__ = inspect.Signature([*kept, *options])  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in [*kept, *options]}
+        return command
+
+    return decorate
+
+
+def _option(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
+    """Make the option of one setting."""
+    limits, flag = field.metadata, "--" + field.name.replace("_", "-")
+    kind = _plain(hint)
+    about: dict[str, Any] = {"help": limits["help"]}
+    if limits["choices"] is not None:
+        kind = Literal[tuple(limits["choices"])]
+    elif kind in (int, float):
+        about |= {"min": limits["ge"], "max": limits["le"]}
+    if kind is bool:
+        flag = f"{flag}/--no-{flag[2:]}" if field.default else flag
+    annotation = list[int] if typing.get_origin(kind) is tuple else kind | None if field.default is None else kind
+    default = [] if typing.get_origin(kind) is tuple else field.default
+    option = typer.Option(flag, **about, show_default=field.default not in (None, False, ()))
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option]
+    )
+
+
+def _plain(hint: Any) -> Any:
+    """Take ``None`` out of a type."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint

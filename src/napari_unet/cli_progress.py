@@ -1,0 +1,70 @@
+"""Events on a terminal: a bar with time left; plain lines where nobody looks on."""
+
+import sys
+import time
+from collections.abc import Generator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bars, TaskID, TextColumn, TimeRemainingColumn
+
+from .events import Epoch, Progress
+
+T = TypeVar("T")
+EVERY = 10.0
+
+
+def show(events: Generator[Progress | Epoch, None, T]) -> T:
+    """Show events until the work is done; return its result."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return _lines(events)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, transient=True) as bars:
+        task: dict[str, TaskID] = {}
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            if isinstance(event, Epoch):
+                console.print(epoch_line(event), markup=False, highlight=False)
+                continue
+            if event.message and event.stage != "train":
+                console.print(f"{event.stage}: {event.message}", markup=False, highlight=False)
+            if event.stage not in task:
+                for old in task.values():
+                    bars.remove_task(old)
+                task = {event.stage: bars.add_task(event.stage, total=event.total or None)}
+            bars.update(task[event.stage], completed=event.done, total=event.total or None)
+
+
+def _lines(events: Generator[Progress | Epoch, None, T]) -> T:
+    stage, said = "", 0.0
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        now = time.monotonic()
+        if isinstance(event, Epoch):
+            line = epoch_line(event)
+        elif event.stage != stage or now - said >= EVERY or (event.message and event.stage != "train"):
+            stage = event.stage
+            line = f"{stage} {event.done}/{event.total} {event.message}".rstrip()
+        else:
+            continue
+        said = now
+        sys.stderr.write(line + "\n")
+
+
+def epoch_line(event: Epoch) -> str:
+    """Return one line about an epoch."""
+    number = f"{event.number}/{event.total}" if event.total else str(event.number)
+    validation = "" if event.validation_loss is None else f", validation {event.validation_loss:.4f}"
+    scores = "".join(f", {name} {score:.3f}" for name, score in event.scores.items())
+    best = ", best so far" if event.best else ""
+    message = f" ({event.message})" if event.message else ""
+    return f"epoch {number}: loss {event.train_loss:.4f}{validation}{scores}{best}{message}"
