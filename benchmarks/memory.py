@@ -49,7 +49,8 @@ def run(volume: Path, out: Path) -> None:
     seconds = time.monotonic() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     voxels = float(np.prod(stack.shape))
-    print(json.dumps({"peak_mib": peak / 1024, "before_mib": before / 1024, "seconds": seconds, "voxels_s": voxels / seconds}))
+    found = {"peak_mib": peak / 1024, "before_mib": before / 1024, "seconds": seconds, "voxels_s": voxels / seconds}
+    print(json.dumps(found))
 
 
 def main() -> None:

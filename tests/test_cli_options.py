@@ -1,6 +1,6 @@
 import pytest
 
-from napari_unet.cli_options import repeated
+from napari_unet.cli.options import repeated
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@ import itertools
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_tiles import grids
 
 from napari_unet.inference.columns import ColumnGrid
 from napari_unet.tiles import mirrored
+from test_tiles import grids
 
 
 @st.composite

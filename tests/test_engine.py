@@ -5,8 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_network import configs, random_net
-from test_predict import FP32, image_of, small
 
 from napari_unet.errors import UsageError
 from napari_unet.inference.blocking import choose_layout, choose_tile
@@ -14,6 +12,8 @@ from napari_unet.inference.engine import Engine, transposed
 from napari_unet.network import UNetConfig, footprint
 from napari_unet.stack import Stack
 from napari_unet.tiles import TileGrid
+from test_network import configs, random_net
+from test_predict import FP32, image_of, small
 
 
 @settings(deadline=None, max_examples=25)

@@ -70,4 +70,4 @@ def test_events_are_frozen_and_keep_their_own_scores() -> None:
 def test_events_travel_between_processes_and_into_logs() -> None:
     epoch = Epoch(1, 2, 0.5, 0.4, {"dice": 0.5}, 1.0, True)
     assert Epoch(**json.loads(json.dumps(dataclasses.asdict(epoch)))) == epoch
-    assert pickle.loads(pickle.dumps(epoch)) == epoch  # noqa: S301
+    assert pickle.loads(pickle.dumps(epoch)) == epoch

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unet.errors import ModelError, OutputError, ResourceError, UnsafeError
-from napari_unet.foreign import import_weights
-from napari_unet.model import CARD_BYTES, Model, is_model, load_model, plain
+from napari_unet.model import Model, import_weights, is_model, load_model, plain
+from napari_unet.model.model import CARD_BYTES
+from napari_unet.model.weights import weights_of
 from napari_unet.network import UNet, UNetConfig
 from napari_unet.normalise import Normalisation
 from napari_unet.task import Semantic
-from napari_unet.weights import weights_of
 
 CONFIG = UNetConfig(depth=1, base_features=2)
 

@@ -10,8 +10,8 @@ import zarr
 
 from napari_unet.errors import UsageError
 from napari_unet.events import wait
-from napari_unet.ome import Output
 from napari_unet.store import ResultStore
+from napari_unet.store.ome import Output
 
 SCALE = {"t": 1.0, "c": 1.0, "z": 2.0, "y": 0.5, "x": 0.25}
 UNITS = {"t": "second", "c": None, "z": "micrometer", "y": "micrometer", "x": "micrometer"}

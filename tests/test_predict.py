@@ -14,7 +14,6 @@ import torch
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_network import configs, random_net, run_tiled
 
 from napari_unet.errors import DataError, IncompleteError, ModelError, OutputError, UsageError
 from napari_unet.events import wait
@@ -26,6 +25,7 @@ from napari_unet.normalise import Normalisation
 from napari_unet.sources import open_stack
 from napari_unet.stack import Stack
 from napari_unet.task import Semantic
+from test_network import configs, random_net, run_tiled
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 

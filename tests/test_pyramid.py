@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.ome import Output
-from napari_unet.pyramid import above, levels_of, parts, reduce
+from napari_unet.store.ome import Output
+from napari_unet.store.pyramid import above, levels_of, parts, reduce
 
 
 def output(kind: str, axes: str, shape: tuple[int, ...], scale: tuple[float, ...] = ()) -> Output:

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from napari_unet.errors import IncompleteError, OutputError, ResourceError, UsageError
 from napari_unet.events import wait
-from napari_unet.journal import FOLDER
 from napari_unet.store import Output, ResultStore, verify
+from napari_unet.store.journal import FOLDER
 
 Box = tuple[slice, ...]
 CHILD = """

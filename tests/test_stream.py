@@ -1,10 +1,10 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_network import configs, random_net
 
 from napari_unet.inference.stream import Stream
 from napari_unet.network import UNetConfig, deployable, footprint
+from test_network import configs, random_net
 
 
 @settings(deadline=None, max_examples=60)

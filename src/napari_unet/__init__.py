@@ -77,7 +77,8 @@ def _refuse_namesake() -> None:
     if others:
         raise ImportError(
             f"{', '.join(sorted(others))} also installs a package named {__name__}, and the two overwrite each other; "
-            f"run: pip uninstall {' '.join(sorted(others))}, then: pip install --force-reinstall --no-deps {DISTRIBUTION}"
+            f"run: pip uninstall {' '.join(sorted(others))}, "
+            f"then: pip install --force-reinstall --no-deps {DISTRIBUTION}"
         )
 
 

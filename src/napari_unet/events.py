@@ -97,4 +97,5 @@ def wait(work: Iterator[object] | Generator[object, None, T]) -> T:
         try:
             next(work)
         except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+            result: T = end.value
+            return result

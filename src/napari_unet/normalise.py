@@ -143,7 +143,7 @@ def finite(data: np.ndarray, stack: Stack, box: Box, fill: float | None = None) 
 
 
 def readable(stack: Stack, box: Box) -> Iterator[tuple[Box, np.ndarray | DataError]]:
-    """Read a box; where some of it is damaged, read the rest: yield each part's box with its data, or with the error."""
+    """Read a box; where some of it is damaged, read the rest: yield each part with its data, or with the error."""
     try:
         data = stack.read(box)
     except DataError as error:

@@ -79,8 +79,8 @@ class Engine:
         """Return the network ready for inference, its spatial axes put in another order if one is given."""
         order = order or tuple(range(self.model.config.ndim))
         if order not in self._nets:
-            net = deployable(transposed(self.model.network(), order))
-            self._nets[order] = net.to(self.device, self.precision).to(memory_format=self.layout)
+            net: Any = deployable(transposed(self.model.network(), order)).to(self.device, self.precision)
+            self._nets[order] = net.to(memory_format=self.layout)
         return self._nets[order]
 
     def read(self, box: Box) -> np.ndarray:
@@ -93,14 +93,13 @@ class Engine:
         full = self._with_channels(box)
         data, lost = np.zeros([b.stop - b.start for b in full], self.stack.dtype), []
         for part, values in readable(self.stack, full):
+            place = tuple(slice(p.start - f.start, p.stop - f.start) for p, f in zip(part, full, strict=True))
             try:
                 if isinstance(values, DataError):
                     raise values
-                values = finite(values, self.stack, part, self.fill)
+                data[place] = finite(values, self.stack, part, self.fill)
             except DataError as error:
                 lost.append((tuple(p for p, a in zip(part, self.stack.axes, strict=True) if a != "c"), error))
-            else:
-                data[tuple(slice(p.start - f.start, p.stop - f.start) for p, f in zip(part, full, strict=True))] = values
         return self._channels_first(data), lost
 
     def _with_channels(self, box: Box) -> Box:

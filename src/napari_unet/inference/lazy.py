@@ -11,8 +11,8 @@ from ..model import Model
 from ..stack import Stack
 from ..tiles import TileGrid
 from .blocking import block_of, choose_tile, device_memory
-from .engine import Engine
 from .config import PredictConfig
+from .engine import Engine
 
 CACHE_BYTES = 2**28
 
@@ -96,4 +96,6 @@ class LazyBlocks:
 
         dtype = np.dtype(self.engine.model.task.dtype)
         map_blocks: Any = da.map_blocks
-        return cast("da.Array", map_blocks(compute, chunks=chunks, dtype=dtype, meta=np.empty((0,) * len(chunks), dtype)))
+        return cast(
+            "da.Array", map_blocks(compute, chunks=chunks, dtype=dtype, meta=np.empty((0,) * len(chunks), dtype))
+        )

@@ -42,9 +42,9 @@ def probabilities_output(engine: Engine, grid: TileGrid, dtype: str) -> Output:
     shape, chunks = list(grid.shape), list(chunks_of(grid.core, grid.shape, engine.axes))
     shape.insert(at, task.out_channels)
     chunks.insert(at, 1)
-    geometry = {field: list(values) for field, values in _geometry(engine.stack, engine.axes).items()}
+    geometry = _geometry(engine.stack, engine.axes)
     for field, value in (("scale", 1.0), ("units", None), ("translation", 0.0)):
-        geometry[field].insert(at, value)
+        geometry[field] = (*geometry[field][:at], value, *geometry[field][at:])
     return Output(
         path="probabilities",
         kind="image",
@@ -53,7 +53,7 @@ def probabilities_output(engine: Engine, grid: TileGrid, dtype: str) -> Output:
         dtype=np.dtype(dtype),
         chunks=tuple(chunks),
         channel_names=tuple(map(str, task.names)),
-        **{field: tuple(values) for field, values in geometry.items()},
+        **geometry,
     )
 
 

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ import torch
 
 from ..errors import DataError, IncompleteError, OutputError
 from ..events import Progress
-from ..layout import find
 from ..model import Model
 from ..normalise import Statistics
 from ..sources import missing_chunks, open_stack
 from ..stack import Stack
-from ..store import ResultStore
+from ..store import ResultStore, find
 from ..tiles import TileGrid
 from .blocking import Layout, choose_layout, device_memory
 from .columns import ColumnGrid
@@ -28,8 +27,9 @@ from .outputs import coarseness, labels_output, labels_path, overview_output, pr
 from .pipeline import Pipeline
 
 
-
-def predict(stack: Stack, model: Model, out: Path, config: PredictConfig | None = None) -> Iterator[Progress]:
+def predict(
+    stack: Stack, model: Model, out: Path, config: PredictConfig | None = None
+) -> Generator[Progress, None, Stack]:
     """Write the result of `model` on `stack` to `out`; closing the iterator cancels and keeps what is done.
 
     The result does not depend on blocks, and a run that was stopped goes on where it was when it is started again.
@@ -216,7 +216,8 @@ def _check_apart(stack: Stack, root: Path) -> None:
     source = Path(stack.source or "-").resolve()
     if root.resolve() == source or source in root.resolve().parents or root.resolve() in source.parents:
         raise OutputError(
-            f"{root} is where the image {stack.name} lies; choose another place, or write labels into it with --in-source"
+            f"{root} is where the image {stack.name} lies; choose another place, "
+            "or write labels into it with --in-source"
         )
 
 

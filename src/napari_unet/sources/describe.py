@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import DataError
 from ..stack import Stack
 from .omezarr import OURS, SHOWN, images_inside, labels_inside, ome, pyramid
-from .open import TIFF_ENDINGS, open_stack
+from .open import TIFF_ENDINGS, blocks_done, open_stack
 from .pairs import list_images
 from .tiff import tiff_levels
 from .zarrays import missing_chunks
@@ -39,6 +39,8 @@ def describe(path: str | Path) -> Rows:
     rows: Rows = [("path", where), ("kind", _kind(node, where))]
     if node is not None:
         rows += _state(node)
+        if node.attributes.get(OURS, {}).get("state") == "incomplete":
+            return rows
         single = node.is_array or "multiscales" in ome(node)
         inside = [] if single else images_inside(node)
         labels = [] if single else labels_inside(node)
@@ -71,7 +73,11 @@ def _state(node: Node) -> Rows:
     ours = node.attributes.get(OURS)
     if not isinstance(ours, dict):
         return []
-    rows = [("state", f"{ours.get('state', 'unknown')} result of napari-unet")]
+    state = f"{ours.get('state', 'unknown')} result of napari-unet"
+    if ours.get("state") == "incomplete":
+        done = blocks_done(Path(node.where), ours)
+        state = f"unfinished: {done} of {ours.get('blocks', '?')} blocks; the command that began it goes on"
+    rows = [("state", state)]
     provenance = ours.get("provenance")
     if isinstance(provenance, dict):
         rows += [(f"made with {key}", _short(value)) for key, value in provenance.items()]

@@ -176,14 +176,15 @@ def _check_finished(node: Node) -> None:
     ours = node.attributes.get(OURS)
     if not isinstance(ours, dict) or ours.get("state") != "incomplete":
         return
-    done = _blocks_done(Path(node.where), ours)
+    done = blocks_done(Path(node.where), ours)
     of = ours.get("blocks", "?")
     raise DataError(
         f"{node.where} is an unfinished result: {done} of {of} blocks; run the same command again to resume"
     )
 
 
-def _blocks_done(root: Path, ours: dict[str, Any]) -> int:
+def blocks_done(root: Path, ours: dict[str, Any]) -> int:
+    """Count the blocks that the ledger of an unfinished result holds as done."""
     primary = ours.get("result")
     folder = Path(below(str(root), primary)) if isinstance(primary, str) and primary else root
     for ledger in (folder / ".napari_unet" / "done.jsonl", root / ".napari_unet" / "done.jsonl"):

@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import OutputError, ResourceError, UnetError, UsageError
+from ..lock import Lock
 from . import layout
-from .errors import OutputError, ResourceError, UnetError, UsageError
 from .journal import Journal, Plan
-from .lock import Lock
 from .ome import VERSIONS, Output
 from .pyramid import levels_of
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ..errors import IncompleteError, UsageError
+from ..events import Progress
+from ..lock import Lock
+from ..stack import Box
 from . import layout
 from .admission import admit, check_outputs, check_room, enter
-from .errors import IncompleteError, UsageError
-from .events import Progress
 from .journal import FINISHED, Journal, Plan, Region, Unit
-from .lock import Lock
 from .ome import Output, group_attributes
 from .pyramid import above, levels_of, parts, reduce
-from .stack import Box
 from .verification import crc32, problem_of, verify
 
 __all__ = ["Output", "ResultStore", "verify"]

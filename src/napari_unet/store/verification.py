@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ..errors import OutputError
+from ..events import Progress
 from . import layout
-from .errors import OutputError
-from .events import Progress
 from .journal import PLAN, Journal, Plan, Region
 
 # What zarr and its codecs raise for damaged bytes: each flipped bit ends in one of these.

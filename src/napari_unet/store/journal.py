@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError
+from ..errors import OutputError
 
 FOLDER = ".napari_unet"
 PLAN, DONE = "plan.json", "done.jsonl"

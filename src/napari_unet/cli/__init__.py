@@ -14,14 +14,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .cli_options import Several, with_settings
-from .cli_progress import show
-from .errors import UnetError
-from .inference.config import PredictConfig
-from .training.config import TrainConfig
+from ..errors import UnetError
+from ..inference.config import PredictConfig
+from ..training.config import TrainConfig
+from .options import Several, with_settings
+from .progress import show
 
 if TYPE_CHECKING:
-    from .events import Epoch, Progress
+    from ..events import Epoch, Progress
 
 T = TypeVar("T")
 CANCELLED, INCOMPLETE, FAILED = 130, 7, 3
@@ -60,7 +60,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **kwargs)
         except UnetError as error:
-            if "--debug" in sys.argv:
+            if kwargs.get("debug"):
                 raise
             _say(str(error))
             raise typer.Exit(error.exit_code) from error
@@ -98,9 +98,9 @@ def train(
     Label 0 is background; with --sparse it is what nobody has painted yet. Stopped with Ctrl-C, the same command with
     --resume goes on, and [bold]finish[/bold] makes a model of the best so far.
     """
-    from .model import load_model
-    from .sources import open_labels, open_stack, pair_paths
-    from .training.fit import train as run
+    from ..model import load_model
+    from ..sources import open_labels, open_stack, pair_paths
+    from ..training.fit import train as run
 
     pairs = [
         (open_stack(image, axes, channel=_channel(channel)), open_labels(label, axes and axes.replace("c", "")))
@@ -116,7 +116,7 @@ def finish(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Make a model of a training that was stopped: the best so far."""
-    from .training.fit import finish as run
+    from ..training.fit import finish as run
 
     Console().print(run(out).card(), markup=False, highlight=False)
 
@@ -140,9 +140,9 @@ def predict(
 
     Stopped or killed, the same command goes on where it was and ends with the same bytes.
     """
-    from .inference.predict import predict as run
-    from .model import load_model
-    from .sources import open_stack
+    from ..inference.predict import predict as run
+    from ..model import load_model
+    from ..sources import open_stack
 
     if (out is None) != config.in_source:
         raise typer.BadParameter("give --out RESULT.ome.zarr, or --in-source to write into the source's own group")
@@ -172,8 +172,8 @@ def batch(
 
     What is done is skipped, a bad file does not stop the rest, and summary.csv says what happened to each.
     """
-    from .batch import run_batch
-    from .model import load_model
+    from ..batch import run_batch
+    from ..model import load_model
 
     rows = _shown(
         run_batch(folder, load_model(model), out, config, pattern, axes=axes, level=level, channel=_channel(channel))
@@ -199,7 +199,7 @@ def evaluate(
 
     [dim]napari-unet evaluate nuclei.ome.zarr truth.tif --kind semantic --json scores.json[/dim]
     """
-    from .evaluation import evaluate as run
+    from ..evaluation import evaluate as run
 
     found = run(result, truth, kind, axes=axes)
     console = Console()
@@ -216,8 +216,8 @@ def info(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Say what a path would be opened as; of a model, its card."""
-    from .model import is_model, load_model
-    from .sources import describe
+    from ..model import is_model, load_model
+    from ..sources import describe
 
     if is_model(path):
         Console().print(load_model(path).card(), markup=False, highlight=False)
@@ -234,7 +234,7 @@ def verify(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Read a result back and hold every block against the checksum it was written with."""
-    from .verification import verify as run
+    from ..store import verify as run
 
     problems = _shown(run(result))
     for problem in problems:
@@ -251,7 +251,7 @@ def demo(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Train on a small example, predict a larger OME-Zarr, evaluate, and draw an overview."""
-    from .demo import run_demo
+    from ..demo import run_demo
 
     found = _shown(run_demo(out, minutes))
     table = Table.grid(padding=(0, 2))
@@ -260,7 +260,7 @@ def demo(
     Console().print(table, highlight=False, soft_wrap=True)
 
 
-def _shown(events: "Generator[Progress | Epoch, None, T]") -> T:
+def _shown(events: "Generator[Progress | Epoch, None, T] | Generator[Progress, None, T]") -> T:
     """Show the events of a piece of work while it runs, and return its result; closed cleanly when interrupted."""
     with _interruptible(), contextlib.closing(events):
         return show(events)
@@ -283,5 +283,3 @@ def _interruptible() -> Iterator[None]:
 def main() -> None:
     """Run the command line."""
     app()
-
-

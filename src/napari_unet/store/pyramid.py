@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ..stack import Box
 from .ome import Output
-from .stack import Box
 
 SMALLEST = 256
 PART_BYTES = 2**24

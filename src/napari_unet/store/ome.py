@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import UsageError
-from .stack import check_axes
+from ..errors import UsageError
+from ..stack import check_axes
 
 VERSIONS = {"0.4": 2, "0.5": 3}
 KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import ModelError, OutputError, ResourceError
+from ..errors import ModelError, OutputError, ResourceError
+from ..network import UNet, UNetConfig
+from ..normalise import Normalisation
+from ..stack import SPATIAL
+from ..task import Task, read_task
 from .foreign import refuse_foreign
-from .network import UNet, UNetConfig
-from .normalise import Normalisation
-from .stack import SPATIAL
-from .task import Task, read_task
 from .weights import check_finite, check_shapes, expected, meta, read_weights, write_weights
 
 FORMAT = "napari_unet model"

@@ -6,15 +6,16 @@ from collections.abc import Generator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bars, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
-from .events import Epoch, Progress
+from ..events import Epoch, Progress
 
 T = TypeVar("T")
 EVERY = 10.0
 
 
-def show(events: Generator[Progress | Epoch, None, T]) -> T:
+def show(events: Generator[Progress | Epoch, None, T] | Generator[Progress, None, T]) -> T:
     """Show events until the work is done; return its result."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -40,7 +41,7 @@ def show(events: Generator[Progress | Epoch, None, T]) -> T:
             bars.update(task[event.stage], completed=event.done, total=event.total or None)
 
 
-def _lines(events: Generator[Progress | Epoch, None, T]) -> T:
+def _lines(events: Generator[Progress | Epoch, None, T] | Generator[Progress, None, T]) -> T:
     stage, said = "", 0.0
     while True:
         try:

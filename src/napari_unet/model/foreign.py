@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
-from .errors import ModelError, UnsafeError
-from .network import UNetConfig
+from ..errors import ModelError, UnsafeError
+from ..network import UNetConfig
 from .weights import expected, read_weights
 
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib")

@@ -57,7 +57,7 @@ def bound(limit: int) -> None:
     """Limit memory, processor time, files and core dumps of this process, where the system can."""
     if sys.platform == "win32":
         return
-    import resource  # noqa: PLC0415 - not on Windows
+    import resource
 
     used = 0
     status = Path("/proc/self/status")

@@ -12,8 +12,8 @@ import safetensors
 import safetensors.numpy
 import torch
 
-from .errors import ModelError
-from .network import UNet, UNetConfig
+from ..errors import ModelError
+from ..network import UNet, UNetConfig
 
 LISTED = 5
 HEADER_BYTES = 4 * 2**20

@@ -12,9 +12,9 @@ from typing import Any
 import zarr
 from zarr.codecs import ZstdCodec
 
-from .errors import OutputError, ResourceError, UnetError
+from ..errors import OutputError, ResourceError, UnetError
+from ..lock import LOCK
 from .journal import DONE, FOLDER, PLAN, Plan, replace
-from .lock import LOCK
 from .ome import VERSIONS, Output, versioned
 from .pyramid import Level
 

@@ -1,0 +1,86 @@
+"""The house stands as it was drawn: sizes, arrows, what is loaded when, and what is never called."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from npe2 import PluginManifest
+
+import napari_unet
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "napari_unet"
+MODULES = sorted(SOURCE.rglob("*.py"))
+BANNED = {
+    r"pickle\.(loads?|Unpickler)\b": "runs code from files",
+    r"(?<!safetensors\.)torch\.load\((?!.*weights_only=True)": "runs code from files",
+    r"torch\.hub|torch\.jit\.load|torch\.export\.load": "runs code from files",
+    r"yaml\.load\(|allow_pickle=True": "runs code from files",
+    r"extractall\(": "writes outside its folder",
+    r"(?<![\w.])(eval|exec)\(": "runs text",
+    r"shell=True": "runs text",
+    r"mode=\"w\"|overwrite=True\)": "deletes what is there",
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(SOURCE).as_posix())
+def test_rooms_and_functions_are_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 70, node.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(SOURCE).as_posix())
+def test_nothing_dangerous_is_called(path):
+    code = "\n".join(line.partition("#")[0] for line in path.read_text().splitlines())
+    code = re.sub(r'"""(?:.|\n)*?"""', "", code)
+    found = [f"{pattern}: {why}" for pattern, why in BANNED.items() if re.search(pattern, code)]
+    assert not found
+
+
+@pytest.mark.parametrize("module", ["napari_unet", "napari_unet.cli"])
+def test_importing_is_light(module):
+    heavy = ("torch", "napari", "zarr", "dask", "qtpy", "magicgui", "scipy", "skimage")
+    script = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_public_names_are_there_and_are_all():
+    assert napari_unet.__all__ == sorted(napari_unet.__all__)
+    for name in napari_unet.__all__:
+        assert getattr(napari_unet, name).__module__.startswith("napari_unet.")
+    assert dir(napari_unet) == napari_unet.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = napari_unet.nothing
+
+
+def test_a_namesake_in_the_environment_is_named():
+    script = (
+        "import importlib.metadata as m\n"
+        "m.packages_distributions = lambda: {'napari_unet': ['napari-unet-stacks', 'napari-unet']}\n"
+        "import napari_unet\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.returncode == 1
+    assert "pip uninstall napari-unet," in found.stderr
+
+
+def test_the_manifest_in_the_package_is_the_one_at_the_top():
+    inside = SOURCE / "napari.yaml"
+    assert inside.exists(), "run: pip install -e ."
+    assert inside.read_bytes() == (ROOT / "napari.yaml").read_bytes(), "napari.yaml changed; run: pip install -e ."
+
+
+def test_the_manifest_is_of_this_distribution_and_its_commands_resolve():
+    manifest = PluginManifest.from_distribution("napari-unet-stacks")
+    assert manifest.name == "napari-unet-stacks"
+    for command in manifest.contributions.commands or []:
+        module, _, name = command.python_name.partition(":")
+        assert callable(getattr(importlib.import_module(module), name))
