@@ -14,10 +14,10 @@ import tifffile
 import torch
 import zarr
 from PIL import Image
-from test_predict import image_of, small, tree
 from typer.testing import CliRunner
 
 from napari_unet.cli import app
+from test_predict import image_of, small, tree
 
 FAST = ["--precision", "fp32", "--device", "cpu"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -179,7 +179,7 @@ class Model:
         config, count = self.config, sum(v.size for v in self.weights.values() if v.dtype.kind == "f")
         sizes = " x ".join(f"{s:g} {u or ''}".strip() for s, u in zip(self.scale, self.units, strict=True))
         exact = "" if config.tile_exact else "; its norm takes statistics from the tile: expect seams"
-        network = f"{config.ndim}-D U-Net, depth {config.depth}, {config.base_features} features, {count} weights"
+        network = f"{config.ndim}-D U-Net, depth {config.depth}, {config.base_features} features, {count:,} weights"
         lines = {
             "task": f"{self.task.name}: {', '.join(self.task.names)}",
             "network": network + exact,
@@ -189,8 +189,10 @@ class Model:
             "intensities": " ".join(str(v) for v in self.normalisation.to_json().values()),
             "sha256": self.sha256,
         }
-        shown = {k: v for k, v in self.record.items() if k not in lines and isinstance(v, str | int | float | dict)}
-        lines |= {key: _short(value) for key, value in shown.items()}
+        lines |= {k: _short(v) for k, v in self.record.items() if k not in lines and isinstance(v, str | int | float)}
+        scores = self.record.get("scores")
+        if isinstance(scores, dict):
+            lines["scores"] = ", ".join(f"{k} {v:.4g}" for k, v in scores.items() if isinstance(v, int | float))
         width = max(map(len, lines))
         return "\n".join(f"{_printable(key):{width}}  {_printable(value)}" for key, value in lines.items())
 

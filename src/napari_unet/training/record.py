@@ -156,6 +156,7 @@ class Run:
         state = last.state
         row: dict[str, Any] = next((row for row in state["history"] if row["step"] == best.state["step"]), {})
         record = {
+            "learnt from": f"{len(self.data['stacks'])} labelled images",
             "data": self.data,
             "settings": self.identity,
             "plan": self.plan.to_json(),

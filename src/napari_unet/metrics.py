@@ -1,0 +1,247 @@
+"""Scores of labels and images, from tables that are counted block by block and added.
+
+Where there is nothing to compare, a score is 1.0 if both sides are empty and 0.0 if one is.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from .contingency import Contingency, ranks, summed
+from .errors import DataError
+
+THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
+
+
+def confusion_matrix(truth: np.ndarray, result: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """Count how often each class is taken for each.
+
+    Parameters
+    ----------
+    truth, result : integer arrays of one shape
+    values : sequence of int
+        The value of each class.
+
+    Returns
+    -------
+    (C, C) int64 array: rows are the truth, columns the result; those of blocks add up to that of the whole
+    """
+    return Contingency.of(truth, result).matrix(values, values)
+
+
+def dice(confusion: np.ndarray) -> np.ndarray:
+    """Dice coefficient (F1 of elements) of each class: (C,) floats of a (C, C) confusion matrix (Dice 1945)."""
+    return _ratio(2 * np.diagonal(confusion), confusion.sum(0) + confusion.sum(1))
+
+
+def iou(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class: (C,) floats of a (C, C) confusion matrix (Jaccard 1912)."""
+    both = np.diagonal(confusion)
+    return _ratio(both, confusion.sum(0) + confusion.sum(1) - both)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide; 1.0 where a class is in neither."""
+    found = np.ones(len(whole), np.float64)
+    return np.divide(part, whole, out=found, where=whole > 0)
+
+
+def pixel_accuracy(confusion: np.ndarray) -> float:
+    """Return the part of all elements that have the right class; 1.0 where there is none."""
+    total = int(confusion.sum())
+    return int(np.trace(confusion)) / total if total else 1.0
+
+
+def pixel_error(confusion: np.ndarray) -> float:
+    """Return the part of all elements that have a wrong class (ISBI 2012)."""
+    return 1.0 - pixel_accuracy(confusion)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Overlaps:
+    """The pairs of a truth and a result object that overlap.
+
+    Parameters
+    ----------
+    truth, result : (P,) intp arrays
+        Objects, numbered from 0.
+    iou, covered : (P,) float64 arrays
+        Intersection over union; part of the truth object that the result object covers.
+    n_truth, n_result : int
+        Objects on either side, those without a partner included.
+    """
+
+    truth: np.ndarray
+    result: np.ndarray
+    iou: np.ndarray
+    covered: np.ndarray
+    n_truth: int
+    n_result: int
+
+    @classmethod
+    def of(cls, table: Contingency) -> "Overlaps":
+        """Find the pairs in a table of all elements."""
+        (n_truth, rows), (n_result, columns) = ranks(table.truth), ranks(table.result)
+        row_sums, column_sums = summed(rows, table.count), summed(columns, table.count)
+        both = (rows > 0) & (columns > 0)
+        rows, columns, shared = rows[both], columns[both], table.count[both]
+        union = row_sums[rows] + column_sums[columns] - shared
+        return cls(rows - 1, columns - 1, shared / union, shared / row_sums[rows], n_truth, n_result)
+
+    def matched(self, threshold: float = 0.5) -> np.ndarray:
+        """Match objects one to one, as many as can be, where their IoU is at least `threshold`.
+
+        Returns
+        -------
+        (TP,) float64 array: IoU of each match
+
+        Notes
+        -----
+        From 0.5 on the IoUs do not depend on which of several largest matchings is taken: an object has several
+        partners only where each has an IoU of exactly 0.5.
+        """
+        keep = self.iou >= threshold
+        pairs = csr_array(
+            (self.iou[keep], (self.truth[keep], self.result[keep])), shape=(self.n_truth + 1, self.n_result + 1)
+        )
+        partner = maximum_bipartite_matching(pairs, perm_type="column")
+        rows = np.flatnonzero(partner >= 0)
+        return np.asarray(pairs[rows, partner[rows]], np.float64).ravel() if len(rows) else np.zeros(0)
+
+
+def average_precision(overlaps: Overlaps, threshold: float = 0.5) -> float:
+    """Return TP / (TP + FP + FN) of objects matched at an IoU of `threshold` (Caicedo et al. 2019, DSB 2018)."""
+    tp = len(overlaps.matched(threshold))
+    return _part(tp, overlaps.n_truth + overlaps.n_result - tp)
+
+
+def _part(part: float, whole: float) -> float:
+    return float(part / whole) if whole else 1.0
+
+
+def seg(overlaps: Overlaps) -> float:
+    """Return SEG of the Cell Tracking Challenge (Maska et al. 2014): the mean Jaccard index of truth objects.
+
+    A truth object's partner is the result object that covers more than half of it; without one it counts 0.
+    """
+    if overlaps.n_truth == 0:
+        return 0.0 if overlaps.n_result else 1.0
+    return float(overlaps.iou[overlaps.covered > 0.5].sum() / overlaps.n_truth)
+
+
+def instance_scores(table: Contingency) -> dict[str, float]:
+    """Score objects: average precision, F1, precision and recall, panoptic quality, SEG, and how many there are.
+
+    Parameters
+    ----------
+    table : Contingency
+        Of all elements, background included.
+
+    Returns
+    -------
+    dict
+        ``ap_50``, ``ap_50_95`` (mean over IoU 0.5, 0.55, ... 0.95), ``f1_50``, ``precision_50``, ``recall_50``, ``pq``
+        (Kirillov et al. 2019), ``seg``, ``n_result``, ``n_truth``.
+    """
+    overlaps = Overlaps.of(table)
+    matched = overlaps.matched(0.5)
+    tp, n_truth, n_result = len(matched), overlaps.n_truth, overlaps.n_result
+    nothing = 0.0 if n_truth or n_result else 1.0
+    return {
+        "ap_50": _part(tp, n_truth + n_result - tp),
+        "ap_50_95": float(np.mean([average_precision(overlaps, t) for t in THRESHOLDS])),
+        "f1_50": _part(2 * tp, n_truth + n_result),
+        "precision_50": tp / n_result if n_result else nothing,
+        "recall_50": tp / n_truth if n_truth else nothing,
+        "pq": _part(2 * float(matched.sum()), n_truth + n_result),
+        "seg": seg(overlaps),
+        "n_result": float(n_result),
+        "n_truth": float(n_truth),
+    }
+
+
+def adapted_rand_error(table: Contingency) -> float:
+    """Return 1 - F-score of pairs of elements in one object, over the truth's foreground (SNEMI3D, CREMI).
+
+    The formula is that of ``skimage.metrics.adapted_rand_error``; where the truth is empty, 0.0 if the result is
+    too and else 1.0.
+    """
+    inside = table.without_border()
+    if len(inside.count) == 0:
+        return 1.0 if table.n_result else 0.0
+    total = int(inside.count.sum())
+    p, s, t = (float(np.square(n.astype(np.float64)).sum()) - total for n in (inside.count, *inside.sums()))
+    return 1.0 - 2.0 * p / (s + t) if s + t else 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Intensity:
+    """Sums that intensity scores are made of; those of blocks add up to those of the whole.
+
+    Parameters
+    ----------
+    n : int
+        Elements.
+    squared, absolute : float
+        Sum of squared, and of absolute differences.
+    power : float
+        Sum of the truth's squares.
+    low, high : float
+        The truth's extremes.
+    """
+
+    n: int = 0
+    squared: float = 0.0
+    absolute: float = 0.0
+    power: float = 0.0
+    low: float = np.inf
+    high: float = -np.inf
+
+    @classmethod
+    def of(cls, truth: np.ndarray, result: np.ndarray) -> "Intensity":
+        """Sum over two arrays of one shape; refuse what is not finite."""
+        if truth.shape != result.shape:
+            raise DataError(f"truth has shape {truth.shape}, the result {result.shape}; they must be the same")
+        right, found = truth.astype(np.float64), result.astype(np.float64)
+        for name, array in (("truth", right), ("result", found)):
+            bad = int(array.size - np.isfinite(array).sum())
+            if bad:
+                raise DataError(f"{name} holds {bad} elements that are NaN or infinite; replace them")
+        if right.size == 0:
+            return cls()
+        off: Any = found - right
+        sums = (float(np.square(off).sum()), float(np.abs(off).sum()), float(np.square(right).sum()))
+        return cls(right.size, *sums, float(right.min()), float(right.max()))
+
+    def __add__(self, other: "Intensity") -> "Intensity":
+        """Return the sums of both together."""
+        return Intensity(
+            self.n + other.n,
+            self.squared + other.squared,
+            self.absolute + other.absolute,
+            self.power + other.power,
+            min(self.low, other.low),
+            max(self.high, other.high),
+        )
+
+    def scores(self) -> dict[str, float]:
+        """Return psnr, nrmse and mae.
+
+        Returns
+        -------
+        dict
+            ``psnr`` in dB, its range the truth's highest less its lowest value: infinite where nothing differs,
+            -infinite where the truth is constant and something does. ``nrmse``: root mean square error by the
+            truth's root mean square, as in ``skimage.metrics``: infinite where the truth is 0 and something differs.
+            ``mae``: mean absolute error.
+        """
+        if not self.squared:
+            return {"psnr": float("inf"), "nrmse": 0.0, "mae": 0.0}
+        mse, spread = self.squared / self.n, self.high - self.low
+        psnr = 10.0 * float(np.log10(spread**2 / mse)) if spread else -float("inf")
+        nrmse = float(np.sqrt(self.squared / self.power)) if self.power else float("inf")
+        return {"psnr": psnr, "nrmse": nrmse, "mae": self.absolute / self.n}
