@@ -242,23 +242,43 @@ def test_labels_that_do_not_fit_are_named_and_nothing_starts(labels, says, tmp_p
     assert tree(tmp_path) == before
 
 
-def test_a_stopped_prediction_exits_with_130_and_goes_on(tmp_path, model):
-    source = tmp_path / "big.zarr"
+@pytest.fixture
+def running(tmp_path, model):
+    """A prediction of 250 blocks in a process of its own, some of them done: (process, its arguments, result)."""
+    source, out = tmp_path / "big.zarr", tmp_path / "out.ome.zarr"
     array = zarr.create_array(source, shape=(4000, 512), dtype="u2", chunks=(512, 512), dimension_names=["y", "x"])
     array[:] = image_of(array.shape)
-    out = tmp_path / "out.ome.zarr"
-    command = [*SHELL, "predict", str(source), "--model", str(model), "--out", str(out), "--block", "16", "512", *FAST]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    args = ["predict", str(source), "--model", str(model), "--out", str(out), "--block", "16", "512", *FAST]
+    process = subprocess.Popen([*SHELL, *args], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     while process.poll() is None and not lines_of(out):
         time.sleep(0.01)
+    yield process, args, out
+    process.kill()
+    process.wait()
+
+
+def test_a_stopped_prediction_exits_with_130_and_goes_on(running):
+    process, args, out = running
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130, said
     assert "run the same command again" in said
-    done = len(lines_of(out))
-    assert 0 < done < 250
+    assert 0 < len(lines_of(out)) < 250
     assert "unfinished" in call("info", out)[1]
-    assert call("predict", source, "--model", model, "--out", out, "--block", 16, 512, *FAST)[0] == 0
+    code, said = call("evaluate", out, out)
+    assert code == 3
+    assert "unfinished" in said
+    assert call(*args)[0] == 0
+
+
+def test_a_second_run_on_the_same_output_is_refused_and_the_first_is_unharmed(running):
+    process, args, out = running
+    code, said = call(*args)
+    assert code == 5
+    assert str(process.pid) in said
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
+    assert call("verify", out)[0] == 0
 
 
 def lines_of(out):
