@@ -95,8 +95,8 @@ def test_borders_are_scored_plane_by_plane():
     assert (scores["v_rand"], scores["v_info"]) == pytest.approx(tuple(expected))
 
 
-def test_planes_too_large_for_borders_are_left_out_and_said(monkeypatch):
-    monkeypatch.setattr(evaluation, "PLANE_ELEMENTS", 100)
+def test_stacks_too_large_for_borders_are_left_out_and_said(monkeypatch):
+    monkeypatch.setattr(evaluation, "BORDER_ELEMENTS", 100)
     found = evaluate(labels(0), labels(1), axes="zyx")
     assert "v_rand" not in found.scores
     assert any("v_rand" in note for note in found.notes)
@@ -165,8 +165,16 @@ def test_a_class_that_is_not_in_the_result_scores_nothing():
 
 
 def test_one_value_each_is_never_taken_as_the_same_class():
-    with pytest.raises(DataError, match="the value 1, which is no class"):
-        evaluate(np.ones((4, 4), np.uint8), np.zeros((4, 4), np.uint8))
+    found = evaluate(np.ones((4, 4), np.uint8), np.zeros((4, 4), np.uint8)).scores
+    assert found["dice"] == 0.0
+    assert found["pixel_error"] == 1.0
+
+
+def test_a_class_that_only_the_result_has_counts_as_wrong():
+    truth = np.array([[0, 1, 3, 3]], np.uint8)
+    found = evaluate(np.array([[0, 1, 2, 2]], np.uint8), truth).scores
+    assert found["dice_1"] == 1.0
+    assert found["dice_2"] == found["dice_3"] == 0.0
 
 
 def test_axes_of_size_1_are_taken_away_by_name():
@@ -188,7 +196,11 @@ def test_axes_of_size_1_are_taken_away_by_name():
             stack(labels(0, (4, 4)), scale=(600, 500), units=("nanometer",) * 2),
             "scale of 0.5 micrometer along y",
         ),
-        (stack(labels(0, (4, 4), 3)), stack(labels(0, (4, 4), 2)), "the value 2, which is no class"),
+        (
+            stack(np.array([[0, 5, 6, 7, 8]])),
+            stack(np.array([[0, 10, 20, 20, 20]])),
+            "the value 5, which is no class",
+        ),
     ],
 )
 def test_sides_that_do_not_fit_are_refused(result, truth, message):

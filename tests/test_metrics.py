@@ -305,3 +305,24 @@ def test_intensity_refuses_what_is_not_finite():
         metrics.Intensity.of(np.zeros(3), np.array([0, np.nan, 1]))
     with pytest.raises(DataError, match="must be the same"):
         metrics.Intensity.of(np.zeros(3), np.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("truth", "result", "same"),
+    [
+        ([0, 1], [0, 1], ([0, 1], [0, 1])),
+        ([0, 255], [0, 1], ([0, 255], [0, 1])),
+        ([0, 255], [1], ([0, 255], [0, 1])),
+        ([0], [0, 7], ([0, 7], [0, 7])),
+        ([0, 1, 2], [0, 1], ([0, 1, 2], [0, 1, 2])),
+        ([0, 1], [0, 1, 2], ([0, 1, 2], [0, 1, 2])),
+        ([0, 85, 170], [0, 1, 2], ([0, 85, 170], [0, 1, 2])),
+        ([0, 1, 3], [0, 1, 2], ([0, 1, 2, 3], [0, 1, 2, 3])),
+        ([0, 85, 170], [0, 2], ([0, 85, 170], [0, 1, 2])),
+        ([0, 10, 20], [0, 5, 6, 7, 8], None),
+    ],
+)
+def test_classes_are_matched_by_value_and_else_by_order(truth, result, same):
+    assert metrics.same_classes(truth, result) == same
+    turned = metrics.same_classes(result, truth)
+    assert turned == (None if same is None else same[::-1])

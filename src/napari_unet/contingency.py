@@ -45,15 +45,14 @@ class Contingency:
         if truth.size == 0:
             return cls.empty()
         high = [_highest(array, name) for array, name in ((truth, "truth"), (result, "result"))]
-        rows, columns = truth.ravel().astype(np.uint64), result.ravel().astype(np.uint64)
+        rows, columns = truth.ravel(), result.ravel()
         width = high[1] + 1
-        if (high[0] + 1) * width < 1 << 63:
-            codes = (rows * np.uint64(width) + columns).view(np.int64)
-            return cls._decoded(*_counted(codes, (high[0] + 1) * width), width)
-        ids, at = np.unique(rows, return_inverse=True)
-        others, where = np.unique(columns, return_inverse=True)
-        code, count = _counted(at.astype(np.int64) * len(others) + where, len(ids) * len(others))
-        return cls(ids[code // len(others)], others[code % len(others)], count)
+        if (high[0] + 1) * width <= DENSE:
+            return cls._decoded(*_counted(rows.astype(np.int64) * width + columns.astype(np.int64)), width)
+        # Labels come in runs, and there are far fewer of those to sort than elements.
+        starts = np.flatnonzero(np.concatenate([[True], (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])]))
+        count = np.diff(starts, append=rows.size)
+        return _merge([cls(rows[starts].astype(np.uint64), columns[starts].astype(np.uint64), count)])
 
     @classmethod
     def _decoded(cls, code: np.ndarray, count: np.ndarray, width: int) -> "Contingency":
@@ -140,14 +139,11 @@ def _highest(array: np.ndarray, name: str) -> int:
     return int(array.max())
 
 
-def _counted(codes: np.ndarray, high: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the codes that occur and how often; all are below `high`."""
-    if high <= DENSE:
-        count = np.bincount(codes)
-        code = np.flatnonzero(count)
-        return code, count[code].astype(np.int64)
-    code, count = np.unique(codes, return_counts=True)
-    return code, count.astype(np.int64)
+def _counted(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes that occur and how often."""
+    count = np.bincount(codes)
+    code = np.flatnonzero(count)
+    return code, count[code].astype(np.int64)
 
 
 def _merge(tables: Sequence[Contingency]) -> Contingency:

@@ -12,7 +12,7 @@ import numpy as np
 from .boundaries import v_scores
 from .contingency import Contingency
 from .errors import DataError, UsageError
-from .metrics import Intensity, dice, instance_scores, iou, pixel_accuracy, pixel_error
+from .metrics import Intensity, dice, instance_scores, iou, pixel_accuracy, pixel_error, same_classes
 from .sources import open_labels, open_stack, pair_paths
 from .sources.pairs import is_image, stem
 from .stack import Box, Stack
@@ -22,7 +22,7 @@ KINDS = ("semantic", "instances", "intensity")
 MANY = 20
 # Both sides of a block, as the widest type, stay within 64 MiB.
 BLOCK_ELEMENTS = (64 << 20) // 16
-PLANE_ELEMENTS = 1 << 28
+BORDER_ELEMENTS = 1 << 26
 SCALE_TOLERANCE = 0.01
 COUNTS = ("n_result", "n_truth")
 
@@ -319,8 +319,7 @@ def _instances(
 def _semantic(
     cases: list[Case], tables: list[list[Contingency]], many: bool, notes: dict[str, None]
 ) -> dict[str, float]:
-    truth = _values(tables, "truth")
-    values = _matching(truth, cases, tables)
+    truth, values = _matching(cases, tables)
     if values != truth:
         notes[f"classes {values} of the result taken as {truth} of the truth, in order of value"] = None
     matrices = [Contingency.total(times).matrix(truth, values) for times in tables]
@@ -331,17 +330,16 @@ def _semantic(
     return _summary(cases, scores, _class_scores(np.sum(matrices, axis=0), truth), many)
 
 
-def _matching(truth: list[int], cases: list[Case], tables: list[list[Contingency]]) -> list[int]:
-    """Return the value that the result has for each class of the truth."""
-    result = _values(tables, "result")
-    unknown = sorted(set(result) - set(truth))
-    if not unknown:
-        return truth
-    if len(truth) == len(result) > 1:
-        return result
-    where = next(case for case, times in zip(cases, tables, strict=True) if unknown[0] in _values([times], "result"))
+def _matching(cases: list[Case], tables: list[list[Contingency]]) -> tuple[list[int], list[int]]:
+    """Return the label value of each class in the truth, and in the result."""
+    truth, result = (_values(tables, side) for side in ("truth", "result"))
+    found = same_classes(truth, result)
+    if found is not None:
+        return found
+    unknown = min(set(result) - set(truth))
+    where = next(case for case, times in zip(cases, tables, strict=True) if unknown in _values([times], "result"))
     raise DataError(
-        f"the result {_named(where.result)} holds the value {unknown[0]}, which is no class of the truth "
+        f"the result {_named(where.result)} holds the value {unknown}, which is no class of the truth "
         f"{_named(where.truth)}: its values are {truth[:8]}; give both the same classes, or kind 'instances' if the "
         "values number objects"
     )
@@ -362,8 +360,8 @@ def _class_scores(confusion: np.ndarray, values: list[int]) -> dict[str, float]:
 def _border_scores(pair: Pair, truth_cell: int, result_cell: int, notes: dict[str, None]) -> dict[str, float]:
     """Return v_rand and v_info, the mean over the planes of a pair; nothing where a plane is too large."""
     shape = pair.truth.shape
-    if math.prod(shape[-2:]) > PLANE_ELEMENTS:
-        notes[f"v_rand and v_info left out: planes of {shape[-2]} x {shape[-1]} are too large for them"] = None
+    if math.prod(shape) > BORDER_ELEMENTS:
+        notes[f"v_rand and v_info left out: {math.prod(shape)} pixels are too many for them"] = None
         return {}
     scores = []
     for at in itertools.product(*map(range, shape[:-2])):

@@ -245,3 +245,36 @@ class Intensity:
         psnr = 10.0 * float(np.log10(spread**2 / mse)) if spread else -float("inf")
         nrmse = float(np.sqrt(self.squared / self.power)) if self.power else float("inf")
         return {"psnr": psnr, "nrmse": nrmse, "mae": self.absolute / self.n}
+
+
+def same_classes(truth: list[int], result: list[int]) -> tuple[list[int], list[int]] | None:
+    """Say which label values of two sides mean the same class.
+
+    Parameters
+    ----------
+    truth, result : rising label values
+
+    Returns
+    -------
+    The value of each class in the truth, and in the result: equal values are equal classes; where no value is shared,
+    as for 0, 255 and 0, 1, the order decides. None where that cannot be told.
+    """
+    one, other = {*truth} - {0}, {*result} - {0}
+    either = sorted({*truth, *result})
+    if len(one) <= 1 and len(other) <= 1:
+        foreground = max(one | other, default=None)
+        if foreground is None:
+            return [0], [0]
+        return [0, *(one or {foreground})], [0, *(other or {foreground})]
+    if {*truth} <= {*result} or {*result} <= {*truth}:
+        return either, either
+    shared = one & other
+    runs = all(values[-1] - values[0] == len(values) - 1 for values in (truth, result))
+    found = (either, either) if shared else None
+    if len(truth) == len(result) and (not shared or runs):
+        found = truth, result
+    elif not shared and result[-1] < len(truth):
+        found = truth, list(range(len(truth)))
+    elif not shared and truth[-1] < len(result):
+        found = list(range(len(result))), result
+    return found
