@@ -25,6 +25,8 @@ from napari_unet.normalise import Normalisation
 from napari_unet.sources import open_stack
 from napari_unet.stack import Stack
 from napari_unet.task import Semantic
+from napari_ome_zarr import napari_get_reader
+from ome_zarr_models import open_ome_zarr
 from test_network import configs, random_net, run_tiled
 
 FP32 = {"precision": "fp32", "device": "cpu"}
@@ -346,3 +348,19 @@ def test_a_result_is_never_written_over_its_source(where, tmp_path):
     with pytest.raises(OutputError, match="where the image source"):
         wait(predict(open_stack(source), small(), source / where, PredictConfig(overwrite=True, **FP32)))
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_other_readers_and_validators_accept_a_result(version, tmp_path):
+    stack = Stack(data=image_of((24, 300, 280)), axes="zyx", scale=(2.0, 0.5, 0.5), units=("micrometer",) * 3)
+    out = tmp_path / "a.ome.zarr"
+    config = PredictConfig(ome_version=version, probabilities=True, **FP32)
+    wait(predict(stack, small(3, depth=1), out, config))
+    layers = napari_get_reader(str(out))(str(out))
+    assert {kind for _, _, kind in layers} == {"image", "labels"}
+    for data, meta, _ in layers:
+        assert tuple(meta["scale"]) == stack.scale
+        assert [level.shape for level in data] == [(24, 300, 280), (24, 150, 140)]
+        assert set(meta["units"]) == {"micrometer"}
+    for path in ("", "labels/semantic", "probabilities"):
+        open_ome_zarr(zarr.open_group(out / path, mode="r"))

@@ -88,6 +88,15 @@ def predict(
     return open_stack(root / job.decoder.outputs[0].path)
 
 
+def asked(stack: Stack, model: Model, config: PredictConfig) -> dict[str, Any]:
+    """Return what a result follows from, as far as it is known before anything is read or chosen."""
+    chosen = dataclasses.asdict(config)
+    for name in ("overwrite", "device", "memory", "missing"):
+        del chosen[name]
+    image = {"shape": list(stack.shape), "axes": stack.axes, "dtype": str(stack.dtype), "modified": _modified(stack)}
+    return {**chosen, "model": model.sha256, "image": image}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Job:
     """A run laid out: the blocks, the way through them, and the arrays that they fill.
@@ -143,18 +152,10 @@ class Job:
     def settings(self, config: PredictConfig) -> dict[str, Any]:
         """Return what must be the same for a run to be resumed."""
         engine = self.decoder.engine
-        stack, chosen = engine.stack, dataclasses.asdict(config)
-        for name in ("overwrite", "device", "memory", "missing"):
-            del chosen[name]
-        chosen |= {"block": list(self.grid.core), "precision": _name(engine.precision), "planes": self.layout.planes}
-        image = {
-            "shape": list(stack.shape),
-            "axes": stack.axes,
-            "dtype": str(stack.dtype),
-            "intensities": dataclasses.asdict(engine.statistics),
-            "modified": _modified(stack),
-        }
-        return {**chosen, "model": engine.model.sha256, "image": image}
+        found = asked(engine.stack, engine.model, config)
+        found["image"]["intensities"] = dataclasses.asdict(engine.statistics)
+        precise = {"block": list(self.grid.core), "precision": _name(engine.precision), "planes": self.layout.planes}
+        return found | precise
 
     def summary(self, missing: int) -> str:
         """Return one line: what is about to be done."""

@@ -1,0 +1,309 @@
+"""Many files, one run each, and a table of what happened to every one."""
+
+import collections
+import csv
+import dataclasses
+import itertools
+import os
+import time
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+
+from .device import choose_device
+from .errors import OutputError, UnetError, UsageError
+from .evaluation import blocks
+from .events import Progress
+from .inference import PredictConfig
+from .inference.outputs import labels_path
+from .inference.predict import asked, predict
+from .lock import Lock
+from .losses import BACKGROUND
+from .model import Model
+from .sources import list_images, open_stack
+from .sources.pairs import stem
+from .stack import Stack
+from .store import find
+from .store.journal import FOLDER, Journal, plain
+from .store.layout import disk
+from .store.ome import check_path
+from .task import Task
+
+SUMMARY = "summary.csv"
+COLUMNS = ("file", "state", "seconds", "message", "result", "model")
+VOXELS = "voxels_"
+
+
+class Opening(TypedDict, total=False):
+    """How the images are opened, as `open_stack` takes it."""
+
+    axes: str | None
+    level: int | None
+    channel: int | str | None
+    time: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """What happened to one file.
+
+    Parameters
+    ----------
+    file : str
+        Its path in the folder.
+    state : {"done", "skipped", "failed"}
+        Skipped is what an earlier run finished with the same model and settings.
+    seconds : float
+    message : str
+        Why it failed; otherwise what was decided on opening it.
+    result : str
+        Where its result is.
+    model : str
+        First characters of the model's SHA-256.
+    counts : mapping of str to int
+        Voxels of each class, by its name.
+    """
+
+    file: str
+    state: str
+    seconds: float
+    message: str = ""
+    result: str = ""
+    model: str = ""
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def to_csv(self) -> dict[str, Any]:
+        """Return its cells by column."""
+        cells = {name: getattr(self, name) for name in COLUMNS}
+        return cells | {"seconds": f"{self.seconds:.1f}"} | {VOXELS + name: n for name, n in self.counts.items()}
+
+    @classmethod
+    def from_csv(cls, cells: Mapping[str, str]) -> "Row":
+        """Build from the cells of a line."""
+        counts = {k.removeprefix(VOXELS): int(v) for k, v in cells.items() if k.startswith(VOXELS) and v}
+        fixed: dict[str, Any] = {name: cells[name] for name in COLUMNS}
+        return cls(**fixed | {"seconds": float(cells["seconds"]), "counts": counts})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Job:
+    name: str
+    source: Path
+    target: Path
+
+
+def run_batch(
+    folder: Path,
+    model: Model,
+    out: Path,
+    config: PredictConfig | None = None,
+    pattern: str | None = None,
+    **opening: Unpack[Opening],
+) -> Generator[Progress, None, list[Row]]:
+    """Run a model on every image of a folder; what is done is skipped, and a bad file does not stop the rest.
+
+    ``OUT/summary.csv`` is rewritten after each file. Closing the iterator cancels; the same call goes on.
+
+    Parameters
+    ----------
+    folder : Path
+        Its images, TIFF, PNG, JPEG or OME-Zarr.
+    model : Model
+    out : Path
+        Folder for the results, ``NAME.ome.zarr``, and the summary.
+    config : PredictConfig, optional
+    pattern : str, optional
+        Take only what this matches, as in ``*_raw.tif`` or ``*/images/*.png``.
+    **opening
+        ``axes``, ``level``, ``channel`` and ``time`` of every image, as `open_stack` takes them.
+
+    Yields
+    ------
+    Progress
+        One of the stage "batch" a file, between those of `predict`.
+
+    Returns
+    -------
+    list of Row
+        One a file, in natural order.
+
+    Raises
+    ------
+    DataError
+        Where the folder holds no image.
+    UsageError
+        Where a setting cannot be, or `out` is the folder of the images itself.
+    OutputError
+        Where another batch writes to `out`, or its ``summary.csv`` is not of a batch.
+    ResourceError
+        Where `out` cannot be written.
+    """
+    config = config or PredictConfig()
+    choose_device(config.device)
+    check_path(labels_path(model, config.name), "labels")
+    jobs = _jobs(Path(folder).expanduser(), Path(out), config, pattern)
+    _check_summary(Path(out) / SUMMARY)
+    with disk(Path(out)):
+        (Path(out) / FOLDER).mkdir(parents=True, exist_ok=True)
+    lock = Lock.acquire(Path(out) / FOLDER)
+    try:
+        summary, rows = _Summary(Path(out)), []
+        yield Progress(0, len(jobs), "batch")
+        for number, job in enumerate(jobs, 1):
+            lock.beat()
+            row = yield from _try(job, _Runner(model, config, opening), summary)
+            summary.put(row)
+            rows.append(row)
+            yield Progress(number, len(jobs), "batch", f"{row.file}: {row.state} {row.message}".rstrip())
+        return rows
+    finally:
+        lock.release()
+
+
+def _jobs(folder: Path, out: Path, config: PredictConfig, pattern: str | None) -> list[_Job]:
+    """Say which images there are and where the result of each goes; images of one name keep their endings."""
+    if out.resolve() == folder.resolve() and not config.in_source:
+        raise UsageError(f"{out} is the folder of the images; give another folder for the results")
+    images = [path for path in list_images(folder, pattern) if out.resolve() not in path.resolve().parents]
+    base = folder if folder not in images else folder.parent
+    names = [path.relative_to(base) for path in images]
+    results = [(name.parent / stem(name)).as_posix() for name in names]
+    often = collections.Counter(result.lower() for result in results)
+    return [
+        _Job(name.as_posix(), path, out / f"{name.as_posix() if often[result.lower()] > 1 else result}.ome.zarr")
+        for name, path, result in zip(names, images, results, strict=True)
+    ]
+
+
+def _try(job: _Job, runner: "_Runner", summary: "_Summary") -> Generator[Progress, None, Row]:
+    """Run one file; what is wrong with it is its row."""
+    started = time.monotonic()
+    row = Row(job.name, "failed", 0.0, model=runner.model.sha256[:16])
+    try:
+        row = yield from runner.run(job, row, summary)
+    except (UnetError, OSError) as error:
+        row = dataclasses.replace(row, message=" ".join(str(error).split()))
+    return dataclasses.replace(row, seconds=time.monotonic() - started)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Runner:
+    model: Model
+    config: PredictConfig
+    opening: Opening
+
+    def run(self, job: _Job, row: Row, summary: "_Summary") -> Generator[Progress, None, Row]:
+        """Run the model, unless it is done; count what came out."""
+        stack = open_stack(job.source, **self.opening)
+        root = Path(stack.source or "") if self.config.in_source else job.target
+        row = dataclasses.replace(row, message="; ".join(stack.notes), result=str(root))
+        if self._is_done(stack, root):
+            earlier = summary.rows.get(job.name)
+            if earlier is None or earlier.model != row.model or not earlier.counts:
+                result = open_stack(root / labels_path(self.model, self.config.name))
+                return dataclasses.replace(row, state="skipped", counts=voxels(result, self.model.task))
+            return dataclasses.replace(row, state="skipped", counts=earlier.counts)
+        summary.drop(job.name)
+        result = yield from predict(stack, self.model, job.target, self.config)
+        return dataclasses.replace(row, state="done", counts=voxels(result, self.model.task))
+
+    def _is_done(self, stack: Stack, root: Path) -> bool:
+        """Say whether an earlier run finished just this; refuse to go over one that finished something else.
+
+        Raises
+        ------
+        OutputError
+            Naming the first setting that was another.
+        """
+        found = find(root, [labels_path(self.model, self.config.name)], self.config.in_source)
+        if found is None or not Journal(found[0]).finished:
+            return False
+        changed = self._changed(found[1].settings, stack)
+        if changed and not self.config.overwrite:
+            raise OutputError(
+                f"{root} is the result of another run ({changed}); choose another place, or replace it with --overwrite"
+            )
+        return not changed
+
+    def _changed(self, settings: Mapping[str, Any], stack: Stack) -> str | None:
+        """Name the first difference to what is asked for; blocks, and a precision left open, make none."""
+        wanted = plain(asked(stack, self.model, self.config))
+        if self.opening.get("channel") is not None:
+            measured = self.model.normalisation.measure(stack, fill=self.config.fill)
+            wanted["image"]["intensities"] = plain(dataclasses.asdict(measured))
+        free = {"block", "precision"} if self.config.precision == "auto" else {"block"}
+        flat = [((name,), value) for name, value in wanted.items() if name not in free | {"image"}]
+        flat += [(("image", name), value) for name, value in wanted["image"].items()]
+        for path, value in flat:
+            was: Any = settings
+            for name in path:
+                was = was.get(name) if isinstance(was, Mapping) else None
+            if was != value:
+                return f"{' '.join(path)} was {was} and is now {value}"
+        return None
+
+
+def voxels(result: Stack, task: Task) -> dict[str, int]:
+    """Count the voxels of each class of a result, block by block."""
+    if task.result != "labels":
+        return {}
+    names = {0: BACKGROUND} if not getattr(task, "sparse", False) else {}
+    names |= {int(p["label-value"]): str(p["class"]) for p in task.attributes().get("properties", ())}
+    counts: collections.Counter[int] = collections.Counter()
+    for box in blocks(result.shape, result.chunks):
+        values, times = np.unique(result.read(box), return_counts=True)
+        counts.update(dict(zip(map(int, values), map(int, times), strict=True)))
+    return {name: counts[value] for value, name in names.items()}
+
+
+class _Summary:
+    """The table of all files that batches into this folder have seen; written whole or not at all."""
+
+    def __init__(self, out: Path) -> None:
+        self._path = out / SUMMARY
+        self.rows = {row.file: row for row in _check_summary(self._path)}
+
+    def put(self, row: Row) -> None:
+        """Write it with the row of a file put in place."""
+        self.rows[row.file] = row
+        self._write()
+
+    def drop(self, file: str) -> None:
+        """Write it without the row of a file, whose result is about to change."""
+        if self.rows.pop(file, None) is not None:
+            self._write()
+
+    def _write(self) -> None:
+        lines = [row.to_csv() for row in self.rows.values()]
+        columns = dict.fromkeys(itertools.chain(COLUMNS, *lines))
+        temporary = self._path.parent / FOLDER / f"{SUMMARY}.tmp"
+        with disk(self._path.parent):
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                table = csv.DictWriter(file, list(columns), restval="")
+                table.writeheader()
+                table.writerows(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+
+
+def _check_summary(path: Path) -> list[Row]:
+    """Read the table of earlier batches; refuse a file that is none."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OutputError(f"{path} is a link or a folder; choose another folder for the results")
+    try:
+        return list(_rows(path)) if path.exists() else []
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise OutputError(
+            f"{path} exists and is not the table of a batch; move it away, or choose another folder for the results"
+        ) from error
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    with path.open(newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        if tuple(table.fieldnames or ())[: len(COLUMNS)] != COLUMNS:
+            raise ValueError(f"columns are {table.fieldnames}")
+        yield from map(Row.from_csv, table)
