@@ -14,19 +14,21 @@ import torch
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from napari_ome_zarr import napari_get_reader
+from ome_zarr_models import open_ome_zarr
 
 from napari_unet.errors import DataError, IncompleteError, ModelError, OutputError, UsageError
 from napari_unet.events import wait
-from napari_unet.inference import PredictConfig, predict, predict_lazy
+from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
+from napari_unet.inference.lazy import predict_lazy
+from napari_unet.inference.predict import predict
 from napari_unet.model import Model
 from napari_unet.network import UNetConfig
 from napari_unet.normalise import Normalisation
 from napari_unet.sources import open_stack
 from napari_unet.stack import Stack
 from napari_unet.task import Semantic
-from napari_ome_zarr import napari_get_reader
-from ome_zarr_models import open_ome_zarr
 from test_network import configs, random_net, run_tiled
 
 FP32 = {"precision": "fp32", "device": "cpu"}

@@ -9,12 +9,15 @@ if TYPE_CHECKING:
     from .errors import UnetError
     from .evaluation import evaluate
     from .events import Epoch, Progress, wait
-    from .inference import PredictConfig, predict, predict_lazy
+    from .inference.config import PredictConfig
+    from .inference.lazy import predict_lazy
+    from .inference.predict import predict
     from .model import Model, load_model
     from .network import UNet, UNetConfig, ronneberger2015
     from .sources import open_labels, open_stack
     from .stack import Stack
-    from .training import TrainConfig, train
+    from .training.config import TrainConfig
+    from .training.fit import train
 
 __all__ = [
     "Epoch",
@@ -44,12 +47,15 @@ _ROOMS = {
     "errors": ("UnetError",),
     "evaluation": ("evaluate",),
     "events": ("Epoch", "Progress", "wait"),
-    "inference": ("PredictConfig", "predict", "predict_lazy"),
+    "inference.config": ("PredictConfig",),
+    "inference.lazy": ("predict_lazy",),
+    "inference.predict": ("predict",),
     "model": ("Model", "load_model"),
     "network": ("UNet", "UNetConfig", "ronneberger2015"),
     "sources": ("open_labels", "open_stack"),
     "stack": ("Stack",),
-    "training": ("TrainConfig", "train"),
+    "training.config": ("TrainConfig",),
+    "training.fit": ("train",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

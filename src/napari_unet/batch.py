@@ -13,7 +13,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from .device import choose_device
-from .errors import OutputError, UnetError, UsageError
+from .errors import DataError, OutputError, UnetError, UsageError
 from .evaluation import blocks
 from .events import Progress
 from .inference import PredictConfig
@@ -59,7 +59,7 @@ class Row:
     message : str
         Why it failed; otherwise what was decided on opening it.
     result : str
-        Where its result is.
+        Its result, in the folder of the results; the image itself where labels are written into that.
     model : str
         First characters of the model's SHA-256.
     counts : mapping of str to int
@@ -91,7 +91,7 @@ class Row:
 class _Job:
     name: str
     source: Path
-    target: Path
+    result: str
 
 
 def run_batch(
@@ -132,7 +132,7 @@ def run_batch(
     Raises
     ------
     DataError
-        Where the folder holds no image.
+        Where the folder holds no image, or two that would have the same result.
     UsageError
         Where a setting cannot be, or `out` is the folder of the images itself.
     OutputError
@@ -150,10 +150,11 @@ def run_batch(
     lock = Lock.acquire(Path(out) / FOLDER)
     try:
         summary, rows = _Summary(Path(out)), []
+        runner = _Runner(model, Path(out), config, opening)
         yield Progress(0, len(jobs), "batch")
         for number, job in enumerate(jobs, 1):
             lock.beat()
-            row = yield from _try(job, _Runner(model, config, opening), summary)
+            row = yield from _try(job, runner, summary)
             summary.put(row)
             rows.append(row)
             yield Progress(number, len(jobs), "batch", f"{row.file}: {row.state} {row.message}".rstrip())
@@ -163,18 +164,31 @@ def run_batch(
 
 
 def _jobs(folder: Path, out: Path, config: PredictConfig, pattern: str | None) -> list[_Job]:
-    """Say which images there are and where the result of each goes; images of one name keep their endings."""
+    """Say which images there are, and where the result of each goes.
+
+    Raises
+    ------
+    UsageError
+        Where results would come to lie among the images.
+    DataError
+        Where there is no image, or two would have the same result.
+    """
     if out.resolve() == folder.resolve() and not config.in_source:
-        raise UsageError(f"{out} is the folder of the images; give another folder for the results")
+        raise UsageError(f"{out}: the results would lie among the images; give another folder for them")
     images = [path for path in list_images(folder, pattern) if out.resolve() not in path.resolve().parents]
+    if not images:
+        raise DataError(f"{folder} holds no image but the results in {out}")
     base = folder if folder not in images else folder.parent
-    names = [path.relative_to(base) for path in images]
-    results = [(name.parent / stem(name)).as_posix() for name in names]
-    often = collections.Counter(result.lower() for result in results)
-    return [
-        _Job(name.as_posix(), path, out / f"{name.as_posix() if often[result.lower()] > 1 else result}.ome.zarr")
-        for name, path, result in zip(names, images, results, strict=True)
-    ]
+    jobs: dict[str, _Job] = {}
+    for path in images:
+        name = path.relative_to(base)
+        result = (name.parent / f"{stem(name)}.ome.zarr").as_posix()
+        job = jobs.setdefault(result.lower(), _Job(name.as_posix(), path, result))
+        if job.source != path:
+            raise DataError(
+                f"{job.name} and {name} would have the same result, {result}; rename one, or choose with --pattern"
+            )
+    return list(jobs.values())
 
 
 def _try(job: _Job, runner: "_Runner", summary: "_Summary") -> Generator[Progress, None, Row]:
@@ -191,23 +205,26 @@ def _try(job: _Job, runner: "_Runner", summary: "_Summary") -> Generator[Progres
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Runner:
     model: Model
+    out: Path
     config: PredictConfig
     opening: Opening
 
     def run(self, job: _Job, row: Row, summary: "_Summary") -> Generator[Progress, None, Row]:
         """Run the model, unless it is done; count what came out."""
         stack = open_stack(job.source, **self.opening)
-        root = Path(stack.source or "") if self.config.in_source else job.target
-        row = dataclasses.replace(row, message="; ".join(stack.notes), result=str(root))
+        target = self.out / job.result
+        root = Path(stack.source or "") if self.config.in_source else target
+        result = str(root) if self.config.in_source else job.result
+        row = dataclasses.replace(row, message="; ".join(stack.notes), result=result)
         if self._is_done(stack, root):
             earlier = summary.rows.get(job.name)
-            if earlier is None or earlier.model != row.model or not earlier.counts:
-                result = open_stack(root / labels_path(self.model, self.config.name))
-                return dataclasses.replace(row, state="skipped", counts=voxels(result, self.model.task))
-            return dataclasses.replace(row, state="skipped", counts=earlier.counts)
+            if earlier is not None and earlier.model == row.model and earlier.counts:
+                return dataclasses.replace(row, state="skipped", counts=earlier.counts)
+            labels = open_stack(root / labels_path(self.model, self.config.name))
+            return dataclasses.replace(row, state="skipped", counts=voxels(labels, self.model.task))
         summary.drop(job.name)
-        result = yield from predict(stack, self.model, job.target, self.config)
-        return dataclasses.replace(row, state="done", counts=voxels(result, self.model.task))
+        labels = yield from predict(stack, self.model, target, self.config)
+        return dataclasses.replace(row, state="done", counts=voxels(labels, self.model.task))
 
     def _is_done(self, stack: Stack, root: Path) -> bool:
         """Say whether an earlier run finished just this; refuse to go over one that finished something else.
@@ -234,15 +251,10 @@ class _Runner:
             measured = self.model.normalisation.measure(stack, fill=self.config.fill)
             wanted["image"]["intensities"] = plain(dataclasses.asdict(measured))
         free = {"block", "precision"} if self.config.precision == "auto" else {"block"}
-        flat = [((name,), value) for name, value in wanted.items() if name not in free | {"image"}]
-        flat += [(("image", name), value) for name, value in wanted["image"].items()]
-        for path, value in flat:
-            was: Any = settings
-            for name in path:
-                was = was.get(name) if isinstance(was, Mapping) else None
-            if was != value:
-                return f"{' '.join(path)} was {was} and is now {value}"
-        return None
+        image, was = wanted.pop("image"), settings.get("image", {})
+        pairs = [(name, settings.get(name), value) for name, value in wanted.items() if name not in free]
+        pairs += [(f"image {name}", was.get(name), value) for name, value in image.items()]
+        return next((f"{name} was {old} and is now {new}" for name, old, new in pairs if old != new), None)
 
 
 def voxels(result: Stack, task: Task) -> dict[str, int]:

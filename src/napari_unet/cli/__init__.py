@@ -257,6 +257,8 @@ def demo(
     table = Table.grid(padding=(0, 2))
     for name in ("model", "image", "result", "overview"):
         table.add_row(name, str(getattr(found, name)))
+    for name, score in found.scores.items():
+        table.add_row(name, f"{score:.3f}")
     Console().print(table, highlight=False, soft_wrap=True)
 
 
