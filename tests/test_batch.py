@@ -1,11 +1,13 @@
 import csv
+import dataclasses
+import os
 
 import numpy as np
 import pytest
 import tifffile
 
 from napari_unet.batch import run_batch
-from napari_unet.errors import DataError, UsageError
+from napari_unet.errors import DataError, OutputError, UsageError
 from napari_unet.events import wait
 from napari_unet.inference import PredictConfig
 from test_predict import FP32, image_of, small, tree
@@ -100,3 +102,59 @@ def test_what_cannot_start_is_refused_and_nothing_is_written(folder, tmp_path):
 def test_images_the_model_cannot_take_fail_by_name(folder, tmp_path):
     rows = wait(run_batch(folder, small(3), tmp_path / "out", CONFIG))
     assert all("needs zyx" in row.message for row in rows)
+
+
+def test_an_image_that_changed_is_not_taken_for_done(folder, tmp_path):
+    wait(run_batch(folder, small(), tmp_path / "out", CONFIG))
+    os.utime(folder / "1.tif", (1, 1))
+    rows = wait(run_batch(folder, small(), tmp_path / "out", CONFIG))
+    assert [row.state for row in rows] == ["skipped", "failed", "skipped"]
+    assert "image modified" in rows[1].message
+    rows = wait(run_batch(folder, small(), tmp_path / "out", dataclasses.replace(CONFIG, overwrite=True)))
+    assert [row.state for row in rows] == ["skipped", "done", "skipped"]
+
+
+def test_another_channel_is_another_result(tmp_path):
+    (tmp_path / "images").mkdir()
+    tifffile.imwrite(tmp_path / "images" / "a.tif", image_of((2, 40, 44)), imagej=True, metadata={"axes": "CYX"})
+    folder, out = tmp_path / "images", tmp_path / "out"
+    assert wait(run_batch(folder, small(), out, CONFIG, channel=0))[0].state == "done"
+    assert wait(run_batch(folder, small(), out, CONFIG, channel=0))[0].state == "skipped"
+    assert wait(run_batch(folder, small(), out, CONFIG, channel=1))[0].state == "failed"
+
+
+def test_the_table_keeps_the_rows_of_other_files_and_the_counts_of_what_is_skipped(folder, tmp_path):
+    first = wait(run_batch(folder, small(), tmp_path / "out", CONFIG, "[01].tif"))
+    wait(run_batch(folder, small(), tmp_path / "out", CONFIG, "2.tif"))
+    assert [row["file"] for row in table(tmp_path / "out")] == ["0.tif", "1.tif", "2.tif"]
+    (tmp_path / "out" / "summary.csv").unlink()
+    again = wait(run_batch(folder, small(), tmp_path / "out", CONFIG))
+    assert [row.state for row in again] == ["skipped"] * 3
+    assert [row.counts for row in again[:2]] == [row.counts for row in first]
+
+
+def test_a_table_that_is_not_of_a_batch_is_left_alone(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.csv").write_text("patient,dose\n1,2\n")
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match="is not the table of a batch"):
+        wait(run_batch(folder, small(), tmp_path / "out", CONFIG))
+    assert tree(tmp_path) == before
+
+
+def test_a_second_batch_into_the_same_folder_is_refused(folder, tmp_path):
+    first = run_batch(folder, small(), tmp_path / "out", CONFIG)
+    next(first)
+    with pytest.raises(OutputError, match="is being written by process"):
+        wait(run_batch(folder, small(), tmp_path / "out", CONFIG))
+    assert [row.state for row in wait(first)] == ["done"] * 3
+
+
+def test_labels_can_go_into_the_images_themselves(folder, tmp_path):
+    stores = tmp_path / "stores"
+    wait(run_batch(folder, small(), stores, CONFIG))
+    config = dataclasses.replace(CONFIG, in_source=True, name="again")
+    rows = wait(run_batch(stores, small(), tmp_path / "out", config))
+    assert [row.state for row in rows] == ["done"] * 3
+    assert all((stores / f"{i}.ome.zarr" / "labels" / "again").is_dir() for i in range(3))
+    assert [row.state for row in wait(run_batch(stores, small(), tmp_path / "out", config))] == ["skipped"] * 3

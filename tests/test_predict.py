@@ -180,14 +180,14 @@ torch.set_num_threads(1)
 from test_predict import *
 model = small(3)
 stack = open_stack({source!r})
-wait(predict(stack, model, Path({out!r}), PredictConfig(block=(16, 16, 16), **FP32)))
+wait(predict(stack, model, Path({out!r}), PredictConfig(block=(8, 40, 40), **FP32)))
 """
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
     source = tmp_path / "source.zarr"
     array = zarr.create_array(
-        source, shape=(64, 80, 80), dtype="u2", chunks=(16, 80, 80), dimension_names=["z", "y", "x"]
+        source, shape=(96, 80, 80), dtype="u2", chunks=(16, 80, 80), dimension_names=["z", "y", "x"]
     )
     array[:] = image_of(array.shape)
 

@@ -115,10 +115,12 @@ def test_a_description_of_a_group_lists_levels_labels_missing_chunks_and_state(t
     axes = [{"name": "y"}, {"name": "x"}]
     group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [{"path": "0"}, {"path": "1"}]}]}
     group["labels"].attrs["ome"] = {"labels": ["cells"]}
-    group.attrs["napari_unet"] = {"state": "incomplete", "blocks": 3, "provenance": {"model": "m"}}
+    group.attrs["napari_unet"] = {"state": "incomplete", "blocks": 3}
+    assert any(name == "state" and value.startswith("unfinished: 0 of 3") for name, value in describe(group.store.root))
+    group.attrs["napari_unet"] = {"state": "complete", "blocks": 3, "provenance": {"model": "m"}}
     rows = describe(tmp_path / "a.ome.zarr")
     assert ("kind", "OME-Zarr 0.5 (zarr v3)") in rows
-    assert ("state", "incomplete result of napari-unet") in rows
+    assert ("state", "complete result of napari-unet") in rows
     assert ("made with model", "m") in rows
     assert ("labels", "labels/cells") in rows
     assert dict(rows)["missing chunks"].startswith("4;")

@@ -14,6 +14,7 @@ from .errors import OutputError
 from .evaluation import evaluate
 from .events import Epoch, Progress
 from .inference import PredictConfig
+from .inference.outputs import labels_path
 from .inference.predict import predict
 from .model import Model, is_model, load_model
 from .sources import open_stack
@@ -55,7 +56,7 @@ class Demo:
 def run_demo(out: Path, minutes: float = 1.0, *, steps: int | None = None, seed: int = 0) -> Events:
     """Train on nuclei that ship with the package, predict a larger image of others, score and draw it.
 
-    Run again in the same folder, it goes on where it was stopped, and does not train a second time.
+    Run again in the same folder, it goes on where it was stopped, and does nothing a second time.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def run_demo(out: Path, minutes: float = 1.0, *, steps: int | None = None, seed:
     config = TrainConfig(minutes=None if steps else minutes, steps=steps, seed=seed, resume=True)
     model = yield from _trained(image[:, :TRAINED], truth[:, :TRAINED], demo.model, config)
     yield from _write_mosaic(demo.image, mosaic(image[:, TRAINED:]), mosaic(truth[:, TRAINED:]))
-    result = yield from predict(open_stack(demo.image), model, demo.result, PredictConfig(overwrite=True))
+    result = yield from _predicted(demo.image, model, demo.result)
     yield Progress(0, 1, "evaluate")
     labels = demo.image / "labels" / "truth"
     found = evaluate(result, labels, "semantic").scores
@@ -139,11 +140,20 @@ def _write_mosaic(root: Path, image: np.ndarray, truth: np.ndarray) -> Generator
         Output(path="labels/truth", kind="labels", axes="yx", shape=truth.shape, dtype=truth.dtype, chunks=(512, 512)),
     ]
     box = tuple(slice(0, n) for n in image.shape)
-    with ResultStore.create(
-        root, outputs, blocks=1, settings=about, provenance={"source": MARK}, overwrite=True
-    ) as store:
-        store.write(0, {"": (box, image), "labels/truth": (box, truth)})
+    with ResultStore.create(root, outputs, blocks=1, settings=about, provenance={"source": MARK}) as store:
+        if store.pending():
+            store.write(0, {"": (box, image), "labels/truth": (box, truth)})
         yield from store.finish()
+
+
+def _predicted(image: Path, model: Model, root: Path) -> Generator[Progress, None, Stack]:
+    """Run the model, unless its result is there; that of another model is replaced."""
+    name = labels_path(model, None)
+    earlier = find(root, [name], False)
+    finished = earlier is not None and Journal(earlier[0]).finished
+    if earlier and finished and earlier[1].settings.get("model") == model.sha256:
+        return open_stack(root / name)
+    return (yield from predict(open_stack(image), model, root, PredictConfig(overwrite=finished)))
 
 
 def save_overview(path: Path, image: np.ndarray, truth: np.ndarray, found: np.ndarray, dice: float) -> None:

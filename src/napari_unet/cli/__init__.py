@@ -247,13 +247,13 @@ def verify(
 @command
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("napari-unet-demo"),
-    minutes: Annotated[float, typer.Option(help="Time for training.", min=0.02)] = 1.0,
+    steps: Annotated[int, typer.Option(help="Steps of training; 120 take about a minute on two cores.", min=1)] = 120,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Train on a small example, predict a larger OME-Zarr, evaluate, and draw an overview."""
     from ..demo import run_demo
 
-    found = _shown(run_demo(out, minutes))
+    found = _shown(run_demo(out, steps=steps))
     table = Table.grid(padding=(0, 2))
     for name in ("model", "image", "result", "overview"):
         table.add_row(name, str(getattr(found, name)))
