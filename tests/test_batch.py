@@ -99,6 +99,14 @@ def test_what_cannot_start_is_refused_and_nothing_is_written(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_results_may_lie_above_the_images_and_below_them(folder, tmp_path):
+    for out in (tmp_path, folder / "results"):
+        assert [row.state for row in wait(run_batch(folder, small(), out, CONFIG))] == ["done"] * 3
+        assert [row.state for row in wait(run_batch(folder, small(), out, CONFIG))] == ["skipped"] * 3
+    with pytest.raises(UsageError, match="among the images"):
+        wait(run_batch(folder / "1.tif", small(), folder, CONFIG))
+
+
 def test_images_the_model_cannot_take_fail_by_name(folder, tmp_path):
     rows = wait(run_batch(folder, small(3), tmp_path / "out", CONFIG))
     assert all("needs zyx" in row.message for row in rows)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_unet.demo import TRAINED, example, mosaic, run_demo
+from napari_unet.demo import PIXEL, SHOWN, TRAINED, example, mosaic, run_demo
 from napari_unet.errors import OutputError
 from napari_unet.evaluation import evaluate
 from napari_unet.events import Epoch, Progress, wait
@@ -48,12 +48,28 @@ def test_everything_is_where_it_says(run):
     _, demo = run
     image, result = open_stack(demo.image), open_labels(demo.result)
     assert image.shape == result.shape == open_labels(demo.image).shape
+    assert image.scale == result.scale == open_labels(demo.image).scale == (PIXEL, PIXEL)
+    assert image.units == result.units == ("micrometer", "micrometer")
     assert load_model(demo.model).task.name == "semantic"
     again = evaluate(demo.result, demo.image, "semantic").scores
     assert {name: again[name] for name in demo.scores} == demo.scores
     with Image.open(demo.overview) as picture:
         assert picture.width > 3 * picture.height * 0.9
         assert len(set(picture.convert("RGB").get_flattened_data())) > 50
+
+
+def test_the_picture_shows_no_mirrored_copy():
+    image, _ = example()
+    assert np.array_equal(mosaic(image[:, TRAINED:])[:SHOWN, :SHOWN], image[:SHOWN, TRAINED : TRAINED + SHOWN])
+
+
+def test_what_is_in_the_way_is_refused_before_the_training(tmp_path):
+    (tmp_path / "result.ome.zarr").mkdir()
+    (tmp_path / "result.ome.zarr" / "notes.txt").write_text("mine")
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match=r"result\.ome\.zarr"):
+        wait(run_demo(tmp_path, steps=1))
+    assert tree(tmp_path) == before
 
 
 def test_it_learns_the_nuclei(run):
@@ -74,6 +90,7 @@ def test_run_again_it_computes_nothing_again_and_ends_the_same(run):
             assert end.value == demo
             break
     assert not any(isinstance(event, Epoch) or event.stage == "predict" for event in events)
+    assert all(str(path) in events[-1].message for path in (demo.model, demo.image, demo.result, demo.overview))
     assert tree(out) == before
 
 

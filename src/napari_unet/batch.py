@@ -173,12 +173,15 @@ def _jobs(folder: Path, out: Path, config: PredictConfig, pattern: str | None) -
     DataError
         Where there is no image, or two would have the same result.
     """
-    if out.resolve() == folder.resolve() and not config.in_source:
+    images = list_images(folder, pattern)
+    base = folder if folder not in images else folder.parent
+    place = out.resolve()
+    if place in (base.resolve(), folder.resolve()) and not config.in_source:
         raise UsageError(f"{out}: the results would lie among the images; give another folder for them")
-    images = [path for path in list_images(folder, pattern) if out.resolve() not in path.resolve().parents]
+    if base.resolve() in place.parents:
+        images = [path for path in images if place not in path.resolve().parents]
     if not images:
         raise DataError(f"{folder} holds no image but the results in {out}")
-    base = folder if folder not in images else folder.parent
     jobs: dict[str, _Job] = {}
     for path in images:
         name = path.relative_to(base)

@@ -5,6 +5,7 @@ import importlib.resources
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
@@ -27,8 +28,9 @@ from .training.fit import train
 
 TRAINED = 320  # columns that are learnt from; the 192 to their right are judged on
 MOSAIC = (4, 10)
-SHOWN = 320
-ZOOM = 2
+PIXEL = 0.5  # micrometres, assumed: the image came without a pixel size
+SHOWN = 192  # no more than is judged on, so that no mirrored copy shows
+ZOOM = 3
 TRUTH, FOUND = (86, 180, 233), (230, 159, 0)
 MARK = "napari-unet demo"
 Events = Generator[Progress | Epoch, None, "Demo"]
@@ -53,7 +55,7 @@ class Demo:
     scores: dict[str, float]
 
 
-def run_demo(out: Path, minutes: float = 1.0, *, steps: int | None = None, seed: int = 0) -> Events:
+def run_demo(out: Path, steps: int = 120, *, seed: int = 0) -> Events:
     """Train on nuclei that ship with the package, predict a larger image of others, score and draw it.
 
     Run again in the same folder, it goes on where it was stopped, and does nothing a second time.
@@ -62,10 +64,8 @@ def run_demo(out: Path, minutes: float = 1.0, *, steps: int | None = None, seed:
     ----------
     out : Path
         Folder for everything that is made.
-    minutes : float
-        Wall time of the training.
-    steps : int, optional
-        Steps of the training instead of minutes; the same seed then gives the same result.
+    steps : int
+        Steps of the training; the same number and seed give the same result on any machine of a kind.
     seed : int
 
     Yields
@@ -86,10 +86,12 @@ def run_demo(out: Path, minutes: float = 1.0, *, steps: int | None = None, seed:
     out = Path(out)
     demo = Demo(out / "nuclei.model", out / "nuclei.ome.zarr", out / "result.ome.zarr", out / "overview.png", {})
     _check_overview(demo.overview)
+    for root in (demo.image, demo.result):
+        find(root, [""], False)  # refuses what is not ours now, and not after the training
     with disk(out):
         out.mkdir(parents=True, exist_ok=True)
     image, truth = example()
-    config = TrainConfig(minutes=None if steps else minutes, steps=steps, seed=seed, resume=True)
+    config = TrainConfig(steps=steps, seed=seed, resume=True)
     model = yield from _trained(image[:, :TRAINED], truth[:, :TRAINED], demo.model, config)
     yield from _write_mosaic(demo.image, mosaic(image[:, TRAINED:]), mosaic(truth[:, TRAINED:]))
     result = yield from _predicted(demo.image, model, demo.result)
@@ -101,6 +103,8 @@ def run_demo(out: Path, minutes: float = 1.0, *, steps: int | None = None, seed:
     planes = [stack.read(box) for stack in (open_stack(demo.image), open_stack(labels), result)]
     with disk(out):
         save_overview(demo.overview, planes[0], planes[1], planes[2], demo.scores["dice"])
+    places = f"model {demo.model}, image {demo.image}, result {demo.result}, overview {demo.overview}"
+    yield Progress(1, 1, "evaluate", f"Dice {demo.scores['dice']:.3f}; {places}")
     return demo
 
 
@@ -125,19 +129,25 @@ def _trained(
     if is_model(folder):
         yield Progress(1, 1, "train", f"{folder} is there already")
         return load_model(folder)
-    pair = (Stack(data=image, axes="yx", name="nuclei"), Stack(data=truth, axes="yx", name="mask of the nuclei"))
-    return (yield from train([pair], folder, config))
+    names = ((image, "nuclei"), (truth, "mask of the nuclei"))
+    pair = [Stack(data=data, axes="yx", name=name, **_calibration()) for data, name in names]
+    return (yield from train([(pair[0], pair[1])], folder, config))
+
+
+def _calibration() -> dict[str, Any]:
+    return {"scale": (PIXEL, PIXEL), "units": ("micrometer", "micrometer")}
 
 
 def _write_mosaic(root: Path, image: np.ndarray, truth: np.ndarray) -> Generator[Progress, None, None]:
     """Write an image and its labels as OME-Zarr, unless it is there."""
-    about = {"example": "nuclei", "trained": TRAINED}
+    about = {"example": "nuclei", "trained": TRAINED, "pixel": PIXEL}
     earlier = find(root, ["", "labels/truth"], False)
     if earlier and earlier[1].settings == about and Journal(earlier[0]).finished:
         return
+    more: dict[str, Any] = {"axes": "yx", "chunks": (512, 512), **_calibration()}
     outputs = [
-        Output(path="", kind="image", axes="yx", shape=image.shape, dtype=image.dtype, chunks=(512, 512)),
-        Output(path="labels/truth", kind="labels", axes="yx", shape=truth.shape, dtype=truth.dtype, chunks=(512, 512)),
+        Output(path="", kind="image", shape=image.shape, dtype=image.dtype, **more),
+        Output(path="labels/truth", kind="labels", shape=truth.shape, dtype=truth.dtype, **more),
     ]
     box = tuple(slice(0, n) for n in image.shape)
     with ResultStore.create(root, outputs, blocks=1, settings=about, provenance={"source": MARK}) as store:

@@ -222,16 +222,6 @@ def read_group(folder: Path) -> tuple[int, dict[str, Any]] | None:
     return None
 
 
-def is_finished(root: Path, settings: Mapping[str, Any]) -> bool:
-    """Say whether a finished result of ours is there that was made with (at least) these settings."""
-    found = read_group(root) if root.is_dir() else None
-    ours = found[1].get("napari_unet") if found else None
-    if not isinstance(ours, dict) or ours.get("state") != "complete":
-        return False
-    made_with = ours.get("settings", {})
-    return all(made_with.get(key) == value for key, value in settings.items())
-
-
 def version_inside(root: Path) -> str:
     """Return the version of the OME-Zarr image that labels are to be added to.
 
