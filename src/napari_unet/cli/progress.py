@@ -1,8 +1,9 @@
 """Events on a terminal: a bar with time left; plain lines where nobody looks on."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -18,46 +19,55 @@ EVERY = 10.0
 def show(events: Generator[Progress | Epoch, None, T] | Generator[Progress, None, T]) -> T:
     """Show events until the work is done; return its result."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        return _lines(events)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=console, transient=True) as bars:
-        task: dict[str, TaskID] = {}
+    with _bars(console) if console.is_terminal else contextlib.nullcontext(_Lines()) as take:
         while True:
             try:
                 event = next(events)
             except StopIteration as end:
                 result: T = end.value
                 return result
+            take(event)
+
+
+@contextlib.contextmanager
+def _bars(console: Console) -> Iterator[Callable[[Progress | Epoch], None]]:
+    """Give what draws an event: a bar for the stage at work, a line for each epoch and message."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, transient=True) as bars:
+        task: dict[str, TaskID] = {}
+
+        def take(event: Progress | Epoch) -> None:
             if isinstance(event, Epoch):
                 console.print(epoch_line(event), markup=False, highlight=False)
-                continue
+                return
             if event.message and event.stage != "train":
                 console.print(f"{event.stage}: {event.message}", markup=False, highlight=False)
             if event.stage not in task:
                 for old in task.values():
                     bars.remove_task(old)
-                task = {event.stage: bars.add_task(event.stage, total=event.total or None)}
+                task.clear()
+                task[event.stage] = bars.add_task(event.stage, total=event.total or None)
             bars.update(task[event.stage], completed=event.done, total=event.total or None)
 
+        yield take
 
-def _lines(events: Generator[Progress | Epoch, None, T] | Generator[Progress, None, T]) -> T:
-    stage, said = "", 0.0
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+
+class _Lines:
+    """Writes an event as a plain line, but not more often than anybody wants to read."""
+
+    def __init__(self) -> None:
+        self._stage, self._said = "", 0.0
+
+    def __call__(self, event: Progress | Epoch) -> None:
         now = time.monotonic()
         if isinstance(event, Epoch):
             line = epoch_line(event)
-        elif event.stage != stage or now - said >= EVERY or (event.message and event.stage != "train"):
-            stage = event.stage
-            line = f"{stage} {event.done}/{event.total} {event.message}".rstrip()
+        elif event.stage != self._stage or now - self._said >= EVERY or (event.message and event.stage != "train"):
+            self._stage = event.stage
+            line = f"{event.stage} {event.done}/{event.total} {event.message}".rstrip()
         else:
-            continue
-        said = now
+            return
+        self._said = now
         sys.stderr.write(line + "\n")
 
 
