@@ -138,7 +138,7 @@ def finite(data: np.ndarray, stack: Stack, box: Box, fill: float | None = None) 
     first = tuple(int(i[0]) + part.start for i, part in zip(np.nonzero(wrong), box, strict=True))
     raise DataError(
         f"{stack.name} has {int(wrong.sum())} NaN or infinite values, the first at {stack.axes} = {first}; "
-        "repair the image, or fill them with --nan fill=0"
+        "repair the image (predict can take 0 in their place: --nan fill=0)"
     )
 
 
