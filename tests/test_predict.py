@@ -1,5 +1,6 @@
 """Cut up = whole, resumed = undisturbed, and what bad input gets."""
 
+import dataclasses
 import hashlib
 import os
 import signal
@@ -18,11 +19,11 @@ from napari_ome_zarr import napari_get_reader
 from ome_zarr_models import open_ome_zarr
 
 from napari_unet.errors import DataError, IncompleteError, ModelError, OutputError, UsageError
-from napari_unet.events import wait
+from napari_unet.events import Block, wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.lazy import predict_lazy
-from napari_unet.inference.predict import predict
+from napari_unet.inference.predict import asked, fitted, predict
 from napari_unet.model import Model
 from napari_unet.network import UNetConfig
 from napari_unet.normalise import Normalisation
@@ -366,3 +367,85 @@ def test_other_readers_and_validators_accept_a_result(version, tmp_path):
         assert set(meta["units"]) == {"micrometer"}
     for path in ("", "labels/semantic", "probabilities"):
         open_ome_zarr(zarr.open_group(out / path, mode="r"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("axes", "shape", "block", "near", "more"),
+    [
+        ("zyx", (40, 33, 36), (8, 16, 16), (21.0, 30, 2.5), {}),
+        ("tyx", (3, 70, 40), (16, 16), (1, 50, 1000.0), {}),
+        ("czyx", (1, 4, 40, 36), (16, 16), (-3, 9, 9), {"norm": "instance"}),
+    ],
+)
+def test_where_somebody_looks_changes_the_order_and_not_the_bytes(precision, axes, shape, block, near, more, tmp_path):
+    model = small(len(block), depth=1, **more)
+    stack = Stack(data=image_of(shape), axes=axes)
+    config = PredictConfig(block=block, precision=precision, device="cpu", probabilities=True)
+    order = {}
+    for name, point in (("a", None), ("b", near)):
+        work = predict(stack, model, tmp_path / f"{name}.ome.zarr", config, near=point)
+        order[name] = [event.box for event in work if isinstance(event, Block)]
+    assert tree(tmp_path / "a.ome.zarr") == tree(tmp_path / "b.ome.zarr")
+    found = order["b"]
+    assert found != order["a"]
+    assert sorted(map(str, found)) == sorted(map(str, order["a"]))
+    point = [min(max(p, 0), n - 1) for p, n in zip(near, stack.along(axes.replace("c", ""), "shape"), strict=True)]
+    assert all(b.start <= p < b.stop for b, p in zip(found[0], point, strict=True))
+    if model.config.ndim < len(point):
+        gaps = [max(b[0].start - point[0], point[0] - b[0].stop + 1, 0) for b in found]
+        assert gaps == sorted(gaps)
+
+
+def test_a_run_stopped_and_looked_at_elsewhere_goes_on_to_the_same_bytes(tmp_path):
+    model, stack = small(3, depth=1), Stack(data=image_of((40, 32, 32)), axes="zyx")
+    config = PredictConfig(block=(8, 16, 16), **FP32)
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", config))
+    stopped_after(5, predict(stack, model, tmp_path / "b.ome.zarr", config, near=(30, 0, 0)))
+    wait(predict(stack, model, tmp_path / "b.ome.zarr", config, near=(3, 31, 31)))
+    assert tree(tmp_path / "a.ome.zarr") == tree(tmp_path / "b.ome.zarr")
+
+
+def test_a_point_with_too_few_indices_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UsageError, match=r"near is \(3,\), .* the axes yx"):
+        wait(predict(Stack(data=image_of((32, 32)), axes="yx"), small(), tmp_path / "a", near=(3,)))
+    assert not list(tmp_path.iterdir())
+
+
+def in_nanometres(**more):
+    return dataclasses.replace(small(3, depth=1), scale=(2000.0, 500.0, 500.0), units=("nanometer",) * 3, **more)
+
+
+def test_an_image_is_brought_to_the_models_pixel_size_in_another_unit(tmp_path):
+    model = in_nanometres()
+    stack = Stack(data=image_of((10, 48, 64)), axes="zyx", scale=(2.0, 0.25, 0.25), units=("micrometer",) * 3)
+    config = PredictConfig(resample=True, **FP32)
+    found = wait(predict(stack, model, tmp_path / "a.ome.zarr", config, near=(5, 47, 63)))
+    assert found.scale == (2.0, 0.5, 0.5)
+    assert found.units == stack.units
+    halved = Stack(data=np.asarray(fitted(stack, model, config).data[...]), axes="zyx")
+    assert halved.shape == (10, 24, 32)
+    want = wait(predict(halved, model, tmp_path / "b.ome.zarr", PredictConfig(**FP32)))
+    assert (found.data[...] == want.data[...]).all()
+    lazy = predict_lazy(stack, model, config)
+    assert (np.asarray(lazy.data) == want.data[...]).all()
+    assert lazy.scale == found.scale
+
+
+def test_a_resampled_run_is_known_again_from_the_image_as_it_is(tmp_path):
+    model, config = in_nanometres(), PredictConfig(resample=True, **FP32)
+    stack = Stack(data=image_of((10, 48, 64)), axes="zyx", scale=(2.0, 0.25, 0.25), units=("micrometer",) * 3)
+    asked_of = asked(stack, model, config)
+    assert asked_of == asked(fitted(stack, model, config), model, config)
+    assert asked_of["image"]["shape"] == [10, 24, 32]
+    assert fitted(stack, model, PredictConfig(**FP32)) is stack
+
+
+@pytest.mark.parametrize(
+    ("units", "says"), [((None,) * 3, "is unknown.*nanometer"), (("micrometer", "pixel", "pixel"), "pixel")]
+)
+def test_a_pixel_size_without_a_unit_is_not_compared(units, says, tmp_path):
+    stack = Stack(data=image_of((10, 48, 64)), axes="zyx", units=units)
+    with pytest.raises(DataError, match=f"{says}.*without --resample"):
+        wait(predict(stack, in_nanometres(), tmp_path / "a.ome.zarr", PredictConfig(resample=True, **FP32)))
+    assert not list(tmp_path.iterdir())

@@ -18,7 +18,8 @@ from .evaluation import blocks
 from .events import Progress
 from .inference import PredictConfig
 from .inference.outputs import labels_path
-from .inference.predict import asked, predict
+from .inference.predict import fitted, predict
+from .inference.preflight import changed
 from .lock import Lock
 from .losses import BACKGROUND
 from .model import Model
@@ -26,7 +27,7 @@ from .sources import list_images, open_stack
 from .sources.pairs import stem
 from .stack import Stack
 from .store import find
-from .store.journal import FOLDER, Journal, plain
+from .store.journal import FOLDER, Journal
 from .store.layout import disk
 from .store.ome import check_path
 from .task import Task
@@ -53,7 +54,7 @@ class Row:
     ----------
     file : str
         Its path in the folder.
-    state : {"done", "skipped", "failed"}
+    state : {"waiting", "done", "skipped", "failed"}
         Skipped is what an earlier run finished with the same model and settings.
     seconds : float
     message : str
@@ -85,6 +86,19 @@ class Row:
         counts = {k.removeprefix(VOXELS): int(v) for k, v in cells.items() if k.startswith(VOXELS) and v}
         fixed: dict[str, Any] = {name: cells[name] for name in COLUMNS}
         return cls(**fixed | {"seconds": float(cells["seconds"]), "counts": counts})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Files(Progress):
+    """How far a batch is.
+
+    Parameters
+    ----------
+    rows : tuple of Row
+        At the beginning one a file, all waiting; then that of the file that was tried.
+    """
+
+    rows: tuple[Row, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,7 +136,7 @@ def run_batch(
     Yields
     ------
     Progress
-        One of the stage "batch" a file, between those of `predict`.
+        `Files` at the beginning and after each file, between the events of `predict`.
 
     Returns
     -------
@@ -151,13 +165,15 @@ def run_batch(
     try:
         summary, rows = _Summary(Path(out)), []
         runner = _Runner(model, Path(out), config, opening)
-        yield Progress(0, len(jobs), "batch")
+        waiting = tuple(Row(job.name, "waiting", 0.0) for job in jobs)
+        yield Files(0, len(jobs), "batch", rows=waiting)
         for number, job in enumerate(jobs, 1):
             lock.beat()
             row = yield from _try(job, runner, summary)
             summary.put(row)
             rows.append(row)
-            yield Progress(number, len(jobs), "batch", f"{row.file}: {row.state} {row.message}".rstrip())
+            said = f"{row.file}: {row.state} {row.message}".rstrip()
+            yield Files(number, len(jobs), "batch", said, rows=(row,))
         return rows
     finally:
         lock.release()
@@ -240,24 +256,17 @@ class _Runner:
         found = find(root, [labels_path(self.model, self.config.name)], self.config.in_source)
         if found is None or not Journal(found[0]).finished:
             return False
-        changed = self._changed(found[1].settings, stack)
-        if changed and not self.config.overwrite:
-            raise OutputError(
-                f"{root} is the result of another run ({changed}); choose another place, or replace it with --overwrite"
-            )
-        return not changed
-
-    def _changed(self, settings: Mapping[str, Any], stack: Stack) -> str | None:
-        """Name the first difference to what is asked for; blocks, and a precision left open, make none."""
-        wanted = plain(asked(stack, self.model, self.config))
+        measured = None
         if self.opening.get("channel") is not None:
-            measured = self.model.normalisation.measure(stack, fill=self.config.fill)
-            wanted["image"]["intensities"] = plain(dataclasses.asdict(measured))
-        free = {"block", "precision"} if self.config.precision == "auto" else {"block"}
-        image, was = wanted.pop("image"), settings.get("image", {})
-        pairs = [(name, settings.get(name), value) for name, value in wanted.items() if name not in free]
-        pairs += [(f"image {name}", was.get(name), value) for name, value in image.items()]
-        return next((f"{name} was {old} and is now {new}" for name, old, new in pairs if old != new), None)
+            read = fitted(stack, self.model, self.config)
+            measured = self.model.normalisation.measure(read, fill=self.config.fill)
+        difference = changed(found[1].settings, stack, self.model, self.config, measured)
+        if difference and not self.config.overwrite:
+            raise OutputError(
+                f"{root} is the result of another run ({difference}); "
+                "choose another place, or replace it with --overwrite"
+            )
+        return not difference
 
 
 def voxels(result: Stack, task: Task) -> dict[str, int]:

@@ -39,6 +39,19 @@ class Progress:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Block(Progress):
+    """A block of a result that has been written.
+
+    Parameters
+    ----------
+    box : tuple of slice
+        Where it lies in the result.
+    """
+
+    box: tuple[slice, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Epoch:
     """One finished epoch of training.
 

@@ -82,11 +82,10 @@ class Normalisation:
         """Return (offset, scale); scale 0 for a constant channel."""
         if self.kind == "none":
             return 0.0, 1.0
-        if values.dtype.itemsize < 4:
-            values = values.astype(np.float32)
         if self.kind == "zscore":
+            values = values.astype(np.float32) if values.dtype.itemsize < 4 else values
             return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-        low, high = np.percentile(values, [self.low, self.high])
+        low, high = _percentiles(values, (self.low, self.high))
         if high <= low:  # nearly all of it is one value: what stands out decides
             low, high = values.min(), values.max()
         return float(low), float(high) - float(low)
@@ -157,6 +156,18 @@ def readable(stack: Stack, box: Box) -> Iterator[tuple[Box, np.ndarray | DataErr
             yield from readable(stack, (*box[:axis], half, *box[axis + 1 :]))
     else:
         yield box, data
+
+
+def _percentiles(values: np.ndarray, wanted: tuple[float, float]) -> tuple[float, float]:
+    """Return percentiles, interpolated linearly; of 8 and 16 bit integers by counting, which is much faster."""
+    if values.dtype.kind != "u" or values.dtype.itemsize > 2:
+        found = np.percentile(values.astype(np.float32) if values.dtype.itemsize < 4 else values, wanted)
+        return float(found[0]), float(found[1])
+    below = np.cumsum(np.bincount(values))
+    places = np.array(wanted) / 100 * (values.size - 1)
+    first, second = (np.searchsorted(below, np.floor(places) + k, "right").clip(max=len(below) - 1) for k in (0, 1))
+    low, high = first + (second - first) * (places - np.floor(places))
+    return float(low), float(high)
 
 
 def _sample_boxes(stack: Stack, seed: int) -> Iterator[Box]:

@@ -12,6 +12,27 @@ from .errors import UsageError
 Box = tuple[slice, ...]
 
 
+def remoteness(box: Box, near: Sequence[float], batch: int = 0) -> tuple[float, ...]:
+    """Return a key that sorts boxes by how far they are from where somebody looks: the one that holds it comes first.
+
+    Parameters
+    ----------
+    box : box
+    near : sequence of float
+        Indices, one an axis.
+    batch : int
+        Leading axes that count first, each for itself; the distance along the others is that in space.
+
+    Returns
+    -------
+    tuple of float
+        Distances of `near` from the box along the leading axes, from the box in space, from its centre in space.
+    """
+    gaps = [max(b.start - p, p - b.stop + 1, 0.0) for b, p in zip(box, near, strict=True)]
+    centres = [(b.start + b.stop - 1) / 2 - p for b, p in zip(box[batch:], near[batch:], strict=True)]
+    return (*gaps[:batch], math.hypot(*gaps[batch:]), math.hypot(*centres))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Footprint:
     """How far a network looks, and on which grid, along each axis it is tiled on.
@@ -141,15 +162,37 @@ class TileGrid:
 
     def tile(self, at: Sequence[int]) -> Tile:
         """Return the tile at position `at` of the grid."""
-        parts = [self._part(axis, i) for axis, i in enumerate(at)]
+        return self._cut(self.box(at))
+
+    def box(self, at: Sequence[int]) -> Box:
+        """Return the core of the tile at position `at` of the grid."""
+        return tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(at, self.core, self.shape, strict=True))
+
+    def tile_of(self, box: Box) -> Tile:
+        """Return the tile with the core `box`, which need not be one of the grid's.
+
+        Raises
+        ------
+        UsageError
+            Where the box does not lie in the image, or does not begin and end at multiples of the stride or at the
+            image's end.
+        """
+        for b, n, s in zip(box, self.shape, self.footprint.stride, strict=True):
+            if not 0 <= b.start < b.stop <= n or b.start % s or (b.stop % s and b.stop != n):
+                raise UsageError(
+                    f"the core {b.start}:{b.stop} of an axis of {n} must lie in it, and begin and end at multiples "
+                    f"of {s} or at the image's end"
+                )
+        return self._cut(box)
+
+    def _cut(self, box: Box) -> Tile:
+        parts = [self._part(axis, b.start, b.stop) for axis, b in enumerate(box)]
         read, pad, crop, write = zip(*parts, strict=True)
         return Tile(read, pad, crop, write)
 
-    def _part(self, axis: int, i: int) -> tuple[slice, tuple[int, int], slice, slice]:
-        """Cut one axis: (read, pad, crop, write)."""
+    def _part(self, axis: int, start: int, stop: int) -> tuple[slice, tuple[int, int], slice, slice]:
+        """Cut one axis around the core [start, stop): (read, pad, crop, write)."""
         n, stride = self.shape[axis], self.footprint.stride[axis]
-        start = i * self.core[axis]
-        stop = min(start + self.core[axis], n)
         low, high = self._outer(axis, start, stop)
         # What lies beyond the far border mirrors what lies before it: the tile must read that too.
         source = max(2 * (n - 1) - (high - 1), 0)

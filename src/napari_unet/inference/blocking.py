@@ -16,6 +16,7 @@ FLOW_BLOCK = {2: 512, 3: 64}
 TILE = {2: 512, 3: 64}
 GRANULE = {2: 128, 3: 32}
 BATCH_ELEMENTS = 2**18
+TILE_STATES = 6
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def choose_layout(engine: Engine, memory: float, block: tuple[int, ...] | None =
 def choose_tile(engine: Engine, memory: float) -> tuple[int, ...]:
     """Choose the core of tiles that are computed one at a time where somebody looks: small enough to come soon."""
     shape = tuple(engine.stack.size(a) for a in engine.axes)
-    bytes_each = 6 * engine.model.config.base_features * engine.precision.itemsize
+    bytes_each = TILE_STATES * engine.model.config.base_features * engine.precision.itemsize
     fitting = _fit(engine, shape, memory / bytes_each, frozenset())
     most = TILE[engine.model.config.ndim]
     return tuple(min(c, most) for c in fitting)
@@ -113,6 +114,24 @@ def state_elements(config: UNetConfig, flow: int, planes: int) -> float:
     return total + planes * (4 * config.base_features + 4 * config.in_channels)
 
 
+def block_bytes(engine: Engine, layout: Layout) -> float:
+    """Estimate the bytes that the network holds on the way through the blocks of a layout."""
+    config, first = engine.model.config, engine.batch_axes
+    shape = tuple(engine.stack.size(a) for a in engine.axes)
+    across = [i for i in range(first, len(shape)) if i != layout.flow]
+    elements = math.prod(layout.core[:first]) * math.prod(_seen(engine, i, layout.core[i]) for i in across)
+    if layout.flow is None:
+        return float(elements * TILE_STATES * config.base_features * engine.precision.itemsize)
+    return elements * state_elements(config, layout.flow - first, layout.planes) * engine.precision.itemsize
+
+
+def _seen(engine: Engine, axis: int, size: int) -> int:
+    """Return how much of an axis a tile with a core of `size` sees."""
+    foot, length = engine.footprint, engine.stack.size(engine.axes[axis])
+    whole = math.ceil(length / foot.stride[axis]) * foot.stride[axis]
+    return min(size + 2 * foot.halo[axis], whole) + 2 * foot.margin[axis]
+
+
 def _check_block(block: tuple[int, ...], engine: Engine) -> None:
     if len(block) > len(engine.axes):
         raise UsageError(
@@ -128,20 +147,16 @@ def _fit(engine: Engine, shape: tuple[int, ...], most: float, free: frozenset[in
     cut = [i for i in range(first, len(shape)) if i not in free]
     granule = GRANULE[engine.model.config.ndim]
 
-    def seen(axis: int, size: int) -> int:
-        whole = math.ceil(shape[axis] / foot.stride[axis]) * foot.stride[axis]
-        return min(size + 2 * foot.halo[axis], whole) + 2 * foot.margin[axis]
-
-    while math.prod(seen(i, core[i]) for i in cut) > most:
+    while math.prod(_seen(engine, i, core[i]) for i in cut) > most:
         options = []
         for axis in cut:
             step = math.lcm(granule, foot.stride[axis])
             parts = math.ceil(shape[axis] / core[axis]) + 1
             size = min(math.ceil(shape[axis] / parts / step) * step, (core[axis] - 1) // step * step)
-            if size < step or seen(axis, size) >= seen(axis, core[axis]):
+            if size < step or _seen(engine, axis, size) >= _seen(engine, axis, core[axis]):
                 continue
-            shrink = seen(axis, core[axis]) / seen(axis, size)
-            work = seen(axis, size) / size * core[axis] / seen(axis, core[axis])
+            shrink = _seen(engine, axis, core[axis]) / _seen(engine, axis, size)
+            work = _seen(engine, axis, size) / size * core[axis] / _seen(engine, axis, core[axis])
             options.append((math.log(work) / math.log(shrink), axis, size))
         if not options:
             break

@@ -2,11 +2,11 @@
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from ..tiles import Box, TileGrid, mirrored
+from ..tiles import Box, TileGrid, mirrored, remoteness
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,24 +74,54 @@ class ColumnGrid:
         The tiled axis along which planes flow.
     planes : int
         Planes a slab; a multiple of the stride.
+    batch : int
+        Leading tiled axes that the network does not look along.
     """
 
     grid: TileGrid
     flow: int
     planes: int
+    batch: int = 0
 
-    def columns(self, pending: Collection[int]) -> Iterator[Column]:
-        """Yield the columns in which blocks are pending, each with those blocks."""
+    def columns(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[Column]:
+        """Yield the columns in which blocks are pending, each with those blocks.
+
+        Parameters
+        ----------
+        pending : collection of int
+        near : sequence of float, optional
+            Where somebody looks: columns come in two parts, the one that begins there first, and from there outward.
+        """
         pending, counts = set(pending), self.grid.counts
-        for at in itertools.product(*(range(1 if i == self.flow else n) for i, n in enumerate(counts))):
+        for at, along in self._runs(near):
             blocks = {}
-            for k in range(counts[self.flow]):
+            for k in along:
                 place = (*at[: self.flow], k, *at[self.flow + 1 :])
                 number = int(np.ravel_multi_index(place, counts))
                 if number in pending:
-                    blocks[number] = self.grid.tile(place).write[self.flow]
+                    blocks[number] = self.grid.box(place)[self.flow]
             if blocks:
                 yield self._column(at, blocks)
+
+    def _runs(self, near: Sequence[float] | None) -> Iterator[tuple[tuple[int, ...], range]]:
+        """Yield where the columns stand, and which of their blocks to take."""
+        counts = self.grid.counts
+        places = itertools.product(*(range(1 if i == self.flow else n) for i, n in enumerate(counts)))
+        if near is None:
+            yield from ((at, range(counts[self.flow])) for at in places)
+            return
+        first = round(near[self.flow]) // self.grid.core[self.flow]
+        parts = [range(first, counts[self.flow]), range(first)]
+        others = [*near[: self.flow], *near[self.flow + 1 :]]
+
+        def key(run: tuple[tuple[int, ...], int]) -> tuple[float, ...]:
+            at, part = run
+            box = self.grid.box(at)
+            far = remoteness(box[: self.flow] + box[self.flow + 1 :], others, self.batch)
+            return (*far[: self.batch], part, *far[self.batch :])
+
+        for at, part in sorted(itertools.product(places, (0, 1)), key=key):
+            yield at, parts[part]
 
     def _column(self, at: tuple[int, ...], blocks: dict[int, slice]) -> Column:
         tile = self.grid.tile(at)
@@ -102,9 +132,9 @@ class ColumnGrid:
         pad = tuple((0, 0) if i == self.flow else p for i, p in enumerate(tile.pad))
         return Column(self.flow, blocks, whole(tile.read), whole(tile.crop), whole(tile.write), pad)
 
-    def slabs(self, pending: Collection[int]) -> Iterator[Slab]:
+    def slabs(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[Slab]:
         """Yield the slabs of all columns in order, each column from its first pending block to its last."""
-        for column in self.columns(pending):
+        for column in self.columns(pending, near):
             yield from self._slabs(column)
 
     def _slabs(self, column: Column) -> Iterator[Slab]:

@@ -27,6 +27,7 @@ class PredictConfig:
         "fill", "Chunks that are not stored: take the fill value, or refuse", choices=("fill", "error")
     )
     nan: str = setting("refuse", "NaN and infinite intensities: refuse, or take 0", choices=("refuse", "fill=0"))
+    resample: bool = setting(False, "Bring the image to the model's pixel size first, lazily")
     ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
     in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
     overwrite: bool = setting(False, "Replace a result of an earlier run; nothing else is ever replaced")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..stack import Box
 from ..store import Output
-from ..tiles import TileGrid
+from ..tiles import TileGrid, remoteness
 from .columns import ColumnGrid, Slab
 from .engine import Engine
 from .outputs import mean_of, place, rescaled
@@ -25,8 +25,8 @@ Finished: TypeAlias = list[tuple[int, Regions | DataError]]
 class Route(Protocol):
     """A way through the blocks of a run: pieces of work in order, read and computed one after the other."""
 
-    def pieces(self, pending: Collection[int]) -> Iterator[Any]:
-        """Yield the work on the pending blocks."""
+    def pieces(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[Any]:
+        """Yield the work on the pending blocks, from where somebody looks outward where that is known."""
 
     def read(self, piece: Any) -> Any:
         """Read and prepare a piece."""
@@ -93,9 +93,13 @@ class Tiles:
     def __init__(self, decoder: Decoder, grid: TileGrid) -> None:
         self._decoder, self._grid = decoder, grid
 
-    def pieces(self, pending: Collection[int]) -> Iterator[int]:
-        """Yield the numbers of the blocks."""
-        return iter(sorted(pending))
+    def pieces(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[int]:
+        """Yield the numbers of the blocks, in order or from `near` outward."""
+        numbers = sorted(pending)
+        if near is not None:
+            batch = self._decoder.engine.batch_axes
+            numbers.sort(key=lambda number: remoteness(self._grid[number].write, near, batch))
+        return iter(numbers)
 
     def read(self, number: int) -> np.ndarray | DataError:
         """Read a tile; what cannot be read is handed on, so that the other blocks are done."""
@@ -153,9 +157,9 @@ class Streams:
         self._parts: dict[int, dict[str, list[np.ndarray]]] = {}
         self._lost: dict[int, DataError] = {}
 
-    def pieces(self, pending: Collection[int]) -> Iterator[Slab]:
-        """Yield the slabs of all columns in order."""
-        return self._columns.slabs(pending)
+    def pieces(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[Slab]:
+        """Yield the slabs of all columns, in order or from `near` outward."""
+        return self._columns.slabs(pending, near)
 
     def read(self, slab: Slab) -> Planes:
         """Read and prepare the next planes.

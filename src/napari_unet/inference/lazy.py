@@ -13,6 +13,7 @@ from ..tiles import TileGrid
 from .blocking import block_of, choose_tile, device_memory
 from .config import PredictConfig
 from .engine import Engine
+from .predict import fitted
 
 CACHE_BYTES = 2**28
 
@@ -25,7 +26,7 @@ def predict_lazy(stack: Stack, model: Model, config: PredictConfig | None = None
     stack : Stack
     model : Model
     config : PredictConfig, optional
-        Its block, memory, device, precision and nan count.
+        Its block, memory, device, precision, nan and resample count.
 
     Returns
     -------
@@ -37,9 +38,11 @@ def predict_lazy(stack: Stack, model: Model, config: PredictConfig | None = None
     ModelError
         Stack and model do not fit.
     DataError
-        NaN or infinite intensities where they are refused.
+        NaN or infinite intensities where they are refused; a pixel size without a unit where the image is to be
+        resampled.
     """
     config = config or PredictConfig()
+    stack = fitted(stack, model, config)
     engine = Engine.of(stack, model, config.device, config.precision, config.fill)
     shape = tuple(stack.size(a) for a in engine.axes)
     core = block_of(config.block, shape) or choose_tile(engine, device_memory(engine.device, config.memory))
@@ -69,20 +72,35 @@ class LazyBlocks:
     def __init__(self, engine: Engine, grid: TileGrid, limit: int = CACHE_BYTES) -> None:
         self.engine, self.grid, self.limit = engine, grid, limit
         self._kept: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
+        self._bytes = 0
+        self._network, self._guard = threading.Lock(), threading.Lock()
 
     def block(self, at: tuple[int, ...]) -> np.ndarray:
         """Return the result of the tile at position `at` of the grid."""
-        with self._lock:  # one network at a time: it uses all threads
-            if at not in self._kept:
-                tile = self.grid.tile(at)
-                logits = self.engine.logits(tile, self.engine.read(tile.read))
-                self._kept[at] = self.engine.model.task.decode(logits)
-            self._kept.move_to_end(at)
-            found = self._kept[at]
-            while sum(block.nbytes for block in self._kept.values()) > self.limit:
-                self._kept.popitem(last=False)
-            return found
+        found = self.cached(at)
+        if found is None:
+            with self._network:  # one at a time: it uses all threads
+                found = self.cached(at)
+                if found is None:
+                    tile = self.grid.tile(at)
+                    logits = self.engine.logits(tile, self.engine.read(tile.read))
+                    found = self.engine.model.task.decode(logits)
+                    self._keep(at, found)
+        return found
+
+    def cached(self, at: tuple[int, ...]) -> np.ndarray | None:
+        """Return the result of the tile at position `at` if it is kept; waits for no network."""
+        with self._guard:
+            if at in self._kept:
+                self._kept.move_to_end(at)
+            return self._kept.get(at)
+
+    def _keep(self, at: tuple[int, ...], block: np.ndarray) -> None:
+        with self._guard:
+            self._kept[at] = block
+            self._bytes += block.nbytes
+            while self._bytes > self.limit:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def as_dask(self) -> da.Array:
         """Return a dask array with one chunk a block."""

@@ -4,19 +4,22 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import DataError, IncompleteError, OutputError
-from ..events import Progress
+from ..errors import DataError, IncompleteError, OutputError, UsageError
+from ..events import Block, Progress
 from ..model import Model
 from ..normalise import Statistics
 from ..sources import missing_chunks, open_stack
+from ..sources.cached import cached
+from ..sources.resample import resampled
 from ..stack import Stack
 from ..store import ResultStore, find
+from ..store.ome import METRES
 from ..tiles import TileGrid
 from .blocking import Layout, choose_layout, device_memory
 from .columns import ColumnGrid
@@ -28,11 +31,17 @@ from .pipeline import Pipeline
 
 
 def predict(
-    stack: Stack, model: Model, out: Path, config: PredictConfig | None = None
+    stack: Stack,
+    model: Model,
+    out: Path,
+    config: PredictConfig | None = None,
+    *,
+    near: tuple[float, ...] | None = None,
 ) -> Generator[Progress, None, Stack]:
     """Write the result of `model` on `stack` to `out`; closing the iterator cancels and keeps what is done.
 
-    The result does not depend on blocks, and a run that was stopped goes on where it was when it is started again.
+    The result depends neither on blocks nor on their order, and a run that was stopped goes on where it was when it is
+    started again.
 
     Parameters
     ----------
@@ -42,23 +51,28 @@ def predict(
     out : Path
         OME-Zarr store to make, or to go on with. Not used with ``config.in_source``.
     config : PredictConfig, optional
+    near : tuple of float, optional
+        Where somebody looks: indices in `stack`, one an axis without c. Blocks are computed from there outward.
 
     Yields
     ------
     Progress
-        One a finished block.
+        Among them one `Block` a finished block.
 
     Returns
     -------
     Stack
-        The result, lazily: labels in the stack's axes without c.
+        The result, lazily: labels in the stack's axes without c; with ``config.resample`` at the model's pixel size.
 
     Raises
     ------
     ModelError
         Stack and model do not fit.
+    UsageError
+        `near` has not one index an axis.
     DataError
-        NaN or infinite intensities; missing chunks where they are refused.
+        NaN or infinite intensities; missing chunks where they are refused; a pixel size without a unit where the
+        image is to be resampled.
     OutputError
         `out` is there and is not an unfinished run of just this.
     IncompleteError
@@ -71,25 +85,67 @@ def predict(
         raise DataError(
             f"{stack.name} lacks {missing} chunks; copy them again, or take their fill value with --missing fill"
         )
+    given, stack = stack, fitted(cached(stack), model, config)
+    start = None if near is None else index_in(given, stack, near)
     yield Progress(0, 0, "measure", f"intensities of {stack.name}")
     root = Path(stack.source or "") if config.in_source else Path(out)
     if not config.in_source:
         _check_apart(stack, root)
-    earlier = _earlier(root, model, config)
-    statistics = model.normalisation.measure(stack, fill=config.fill)
-    if earlier is not None and earlier.unreadable > statistics.unreadable:
-        statistics = earlier  # repaired since: what is done was normalised with these
-    engine = Engine(stack, model, statistics, config.device, config.precision, config.fill)
+    engine = Engine(stack, model, _measured(root, stack, model, config), config.device, config.precision, config.fill)
     job = Job.plan(engine, config)
     with job.create(root, config) as store:
         yield Progress(len(store.done), len(job.grid), "predict", job.summary(missing))
-        yield from job.run(store)
+        yield from job.run(store, start)
         yield from store.finish()
     return open_stack(root / job.decoder.outputs[0].path)
 
 
+def fitted(stack: Stack, model: Model, config: PredictConfig) -> Stack:
+    """Return the stack at the pixel size it is run at: the model's with ``config.resample``, else its own.
+
+    Raises
+    ------
+    ModelError
+        Where the stack lacks axes of the model.
+    DataError
+        Where the unit of a pixel size is not known.
+    """
+    if not config.resample:
+        return stack
+    check_fit(stack, model)
+    units = stack.along(model.axes, "units")
+    for axis, own, wanted in zip(model.axes, units, model.units, strict=True):
+        if own not in METRES or wanted not in METRES:
+            raise DataError(
+                f"{stack.name} cannot be brought to the model's pixel size: along {axis} its unit is "
+                f"{own or 'unknown'}, the model's is {wanted or 'unknown'}; correct it in the file's metadata (one of "
+                f"{', '.join(METRES)}), or run without --resample"
+            )
+    factors = [METRES[wanted or ""] / METRES[own] for own, wanted in zip(units, model.units, strict=True)]
+    return resampled(stack, {a: s * f for a, s, f in zip(model.axes, model.scale, factors, strict=True)})
+
+
+def index_in(given: Stack, stack: Stack, near: Sequence[float]) -> tuple[float, ...]:
+    """Turn indices in `given` into indices in `stack`, the same image at another pixel size; clipped to it.
+
+    Raises
+    ------
+    UsageError
+        Where there is not one index an axis without c.
+    """
+    axes = stack.axes.replace("c", "")
+    if len(near) != len(axes):
+        raise UsageError(f"near is {tuple(near)}, {stack.name} has the axes {axes} without c; give one index an axis")
+    found = []
+    for axis, index in zip(axes, near, strict=True):
+        (old,), (new,) = given.along(axis), stack.along(axis)
+        found.append(min(max((index + 0.5) * old / new - 0.5, 0.0), stack.size(axis) - 1.0))
+    return tuple(found)
+
+
 def asked(stack: Stack, model: Model, config: PredictConfig) -> dict[str, Any]:
     """Return what a result follows from, as far as it is known before anything is read or chosen."""
+    stack = fitted(stack, model, config)
     chosen = dataclasses.asdict(config)
     for name in ("overwrite", "device", "memory", "missing"):
         del chosen[name]
@@ -166,16 +222,18 @@ class Job:
         if engine.statistics.unreadable:
             gaps += "; intensities were measured without the parts that cannot be read"
         seams = "" if engine.model.config.tile_exact else "; its norm takes statistics from the tile: expect seams"
-        return f"{len(self.grid)} blocks of {core}, {way}, {_name(engine.precision)} on {engine.device}{gaps}{seams}"
+        count = f"{len(self.grid)} block{'s' * (len(self.grid) != 1)}"
+        return f"{count} of {core}, {way}, {_name(engine.precision)} on {engine.device}{gaps}{seams}"
 
     def route(self) -> Route:
         """Return the way through the blocks: streams, or tiles where the network cannot be streamed."""
         if self.layout.flow is None:
             return Tiles(self.decoder, self.grid)
-        return Streams(self.decoder, ColumnGrid(self.grid, self.layout.flow, self.layout.planes))
+        batch = self.decoder.engine.batch_axes
+        return Streams(self.decoder, ColumnGrid(self.grid, self.layout.flow, self.layout.planes, batch))
 
-    def run(self, store: ResultStore) -> Iterator[Progress]:
-        """Compute the blocks that are not done yet; yield one event a block.
+    def run(self, store: ResultStore, near: tuple[float, ...] | None = None) -> Iterator[Progress]:
+        """Compute the blocks that are not done yet, from `near` outward; yield an event a block, or a slab.
 
         Raises
         ------
@@ -183,15 +241,10 @@ class Job:
             After all others are done, where blocks could not be read.
         """
         route, failed = self.route(), {}
-
-        def write(_: Any, finished: Finished) -> Finished:
-            for number, regions in finished:
-                if not isinstance(regions, DataError):
-                    store.write(number, regions)
-            return finished
-
         done, total = len(store.done), len(self.grid)
-        pipeline = Pipeline(route.pieces(store.pending()), route.read, route.compute, write)
+        pipeline = Pipeline(
+            route.pieces(store.pending(), near), route.read, route.compute, lambda _, found: _written(store, found)
+        )
         with contextlib.closing(pipeline.__iter__()) as run:
             for finished in run:
                 for number, regions in finished:
@@ -199,13 +252,23 @@ class Job:
                         failed[number] = regions
                     else:
                         done += 1
-                        yield Progress(done, total, "predict")
+                        yield Block(done, total, "predict", box=self.grid[number].write)
+                if not finished:  # a slab that completes no block: a moment to stop at
+                    yield Progress(done, total, "predict")
         if failed:
             number, why = next(iter(failed.items()))
             raise IncompleteError(
                 f"{len(failed)} of {total} blocks could not be read (block {number}: {why}); "
                 "the others are done: repair the source and run the same command again"
             )
+
+
+def _written(store: ResultStore, finished: Finished) -> Finished:
+    """Write the blocks that could be read."""
+    for number, regions in finished:
+        if not isinstance(regions, DataError):
+            store.write(number, regions)
+    return finished
 
 
 def _name(precision: torch.dtype) -> str:
@@ -222,13 +285,15 @@ def _check_apart(stack: Stack, root: Path) -> None:
         )
 
 
-def _earlier(root: Path, model: Model, config: PredictConfig) -> Statistics | None:
-    """Return the intensities that an earlier run of this result measured."""
+def _measured(root: Path, stack: Stack, model: Model, config: PredictConfig) -> Statistics:
+    """Measure the intensities; of a source repaired since, those with which an earlier run normalised what is done."""
+    measured = model.normalisation.measure(stack, fill=config.fill)
     found = find(root, [labels_path(model, config.name)], config.in_source)
     if found is None:
-        return None
-    measured = found[1].settings["image"]["intensities"]
-    return Statistics(tuple(measured["offset"]), tuple(measured["scale"]), measured["unreadable"])
+        return measured
+    was = found[1].settings["image"]["intensities"]
+    earlier = Statistics(tuple(was["offset"]), tuple(was["scale"]), was["unreadable"])
+    return earlier if earlier.unreadable > measured.unreadable else measured
 
 
 def _modified(stack: Stack) -> float | None:

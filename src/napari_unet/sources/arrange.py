@@ -142,7 +142,7 @@ def _step(value: float, axis: str, name: str) -> float:
     if math.isfinite(value) and value > 0:
         return float(value)
     if axis in SPATIAL:
-        raise DataError(f"{name}: the scale of axis {axis} is {value}; it correct the file's metadata")
+        raise DataError(f"{name}: the scale of axis {axis} is {value}; correct it in the file's metadata")
     return 1.0
 
 

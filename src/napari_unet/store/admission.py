@@ -75,15 +75,21 @@ def enter(root: Path, plan: Plan, overwrite: bool, break_lock: bool) -> Lock:
     return lock
 
 
+def room_of(outputs: Sequence[Output]) -> float:
+    """Return the bytes that outputs may take on disk, coarser levels included."""
+    return sum(
+        math.prod(level.shape) * output.dtype.itemsize * SHARE_ON_DISK[output.kind]
+        for output in outputs
+        for level in levels_of(output)
+    )
+
+
 def check_room(root: Path, outputs: Sequence[Output], found: tuple[Path, Plan] | None, overwrite: bool) -> None:
     """Refuse to begin what the disk cannot hold.
 
     Labels are taken to compress to a quarter, images not at all; coarser levels add what they add.
     """
-    needed = 0.0
-    for output in outputs:
-        elements = sum(math.prod(level.shape) for level in levels_of(output))
-        needed += elements * output.dtype.itemsize * SHARE_ON_DISK[output.kind]
+    needed = room_of(outputs)
     place = layout.existing(root)
     free = shutil.disk_usage(place).free
     if found and overwrite:

@@ -1,0 +1,120 @@
+"""What a run will take, said before it begins: blocks, memory, disk, and whether an earlier run is gone on with."""
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..model import Model
+from ..normalise import Statistics
+from ..stack import Stack
+from ..store import find
+from ..store.admission import room_of
+from ..store.journal import Journal, plain
+from ..store.layout import existing
+from .blocking import block_bytes
+from .config import PredictConfig
+from .engine import Engine
+from .outputs import labels_path
+from .predict import Job, asked, fitted
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a run will take.
+
+    Parameters
+    ----------
+    blocks, done : int
+        Blocks in all, and those that an unfinished run has written.
+    way : str
+        The blocks and the way through them, in words.
+    memory, disk, free : float
+        Bytes that the network will hold, that the result may take, and that the disk has.
+    state : "new", "unfinished", "finished" or "other"
+        What lies at the place of the result: nothing, this run, or one with other settings.
+    """
+
+    blocks: int
+    done: int
+    way: str
+    memory: float
+    disk: float
+    free: float
+    state: str
+
+    def __str__(self) -> str:
+        parts = [self.way, f"memory about {_size(self.memory)}", f"disk up to {_size(self.disk)}"]
+        if self.disk > self.free:
+            parts.append(f"only {_size(self.free)} free")
+        if self.state == "unfinished":
+            parts.append(f"{self.done} of {self.blocks} blocks are done")
+        return "; ".join(parts)
+
+
+def preflight(stack: Stack, model: Model, out: Path, config: PredictConfig) -> Preflight:
+    """Say what `predict` with the same arguments will take; reads no image data.
+
+    Raises
+    ------
+    ModelError, DataError, OutputError
+        As `predict`, as far as it is known before anything is read.
+    """
+    stack = fitted(stack, model, config)
+    channels = stack.size("c")
+    engine = Engine(stack, model, Statistics((0.0,) * channels, (1.0,) * channels), config.device, config.precision)
+    job = Job.plan(engine, config)
+    root = Path(stack.source or "") if config.in_source else Path(out)
+    found = find(root, [labels_path(model, config.name)], config.in_source)
+    state, done = "new", 0
+    if found is not None:
+        journal = Journal(found[0])
+        state = "finished" if journal.finished else "unfinished"
+        state = "other" if changed(found[1].settings, stack, model, config) else state
+        done = len(journal.blocks)
+    return Preflight(
+        blocks=len(job.grid),
+        done=done,
+        way=job.summary(0),
+        memory=block_bytes(engine, job.layout),
+        disk=room_of(job.decoder.outputs),
+        free=float(shutil.disk_usage(existing(root)).free),
+        state=state,
+    )
+
+
+def changed(
+    settings: Mapping[str, Any],
+    stack: Stack,
+    model: Model,
+    config: PredictConfig,
+    intensities: Statistics | None = None,
+) -> str | None:
+    """Name the first setting in which an earlier run differs from what is asked for, with both values.
+
+    Blocks, and a precision left open, make no difference.
+
+    Parameters
+    ----------
+    settings : mapping
+        Of the earlier run, as its journal has them.
+    intensities : Statistics, optional
+        Of the stack, where they are to be compared too.
+    """
+    wanted = plain(asked(stack, model, config))
+    if intensities is not None:
+        wanted["image"]["intensities"] = plain(dataclasses.asdict(intensities))
+    free = {"block", "precision"} if config.precision == "auto" else {"block"}
+    image, was = wanted.pop("image"), settings.get("image", {})
+    pairs = [(name, settings.get(name), value) for name, value in wanted.items() if name not in free]
+    pairs += [(f"image {name}", was.get(name), value) for name, value in image.items()]
+    return next((f"{name} was {old} and is now {new}" for name, old, new in pairs if old != new), None)
+
+
+def _size(count: float) -> str:
+    power = min(int(math.log(max(count, 1), 1024)), len(UNITS) - 1)
+    return f"{count / 1024**power:.3g} {UNITS[power]}"

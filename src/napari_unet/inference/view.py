@@ -1,0 +1,104 @@
+"""The result where somebody looks: exact, computed once, the nearest first."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..errors import UsageError
+from ..tiles import Box, TileGrid, remoteness
+from .engine import Engine
+from .lazy import CACHE_BYTES, LazyBlocks
+
+CORE = {2: (192, 192), 3: (8, 96, 96)}
+MOST = {2: 2**22, 3: 2**21}
+
+
+class Preview:
+    """The result of a model, block by block where somebody looks; what was computed is kept.
+
+    Parameters
+    ----------
+    engine : Engine
+    limit : int
+        Bytes of results that are kept, those not asked for longest going first.
+    core : tuple of int, optional
+        Block, an axis of ``engine.axes``; small ones, flat in 3-D, where it is not given.
+    """
+
+    def __init__(self, engine: Engine, limit: int = CACHE_BYTES, core: tuple[int, ...] | None = None) -> None:
+        shape = tuple(engine.stack.size(a) for a in engine.axes)
+        core = core or (1,) * engine.batch_axes + CORE[engine.model.config.ndim]
+        self._blocks = LazyBlocks(engine, TileGrid(shape, core, engine.footprint), limit)
+        self._most = MOST[engine.model.config.ndim]
+
+    def box_of(self, box: Box) -> Box:
+        """Return the whole blocks under a box, as one box; where they are too many, those around its centre.
+
+        Parameters
+        ----------
+        box : box
+            In indices along the tiled axes; may reach beyond the image, or lie beside it.
+        """
+        grid = self._blocks.grid
+        spans = []
+        for b, c, n in zip(box, grid.core, grid.shape, strict=True):
+            low, high = max(0, min(b.start, n - 1)), max(1, min(b.stop, n))
+            spans.append([low // c, max(math.ceil(high / c), low // c + 1)])
+        centre = _centre(box)
+        while math.prod((s[1] - s[0]) * c for s, c in zip(spans, grid.core, strict=True)) > self._most:
+            sizes = [(s[1] - s[0] > 1) * (s[1] - s[0]) * c for s, c in zip(spans, grid.core, strict=True)]
+            if not any(sizes):
+                break
+            axis = sizes.index(max(sizes))
+            middle = sum(spans[axis]) * grid.core[axis] / 2
+            spans[axis][0 if centre[axis] > middle else 1] += 1 if centre[axis] > middle else -1
+        corners = [grid.box([s[0] for s in spans]), grid.box([s[1] - 1 for s in spans])]
+        return tuple(slice(a.start, b.stop) for a, b in zip(*corners, strict=True))
+
+    def blocks(self, box: Box) -> Iterator[tuple[Box, np.ndarray]]:
+        """Yield the blocks under a box with their results: those that are kept at once, then from its centre outward.
+
+        Parameters
+        ----------
+        box : box
+            As `box_of` gives it; of another one, whole blocks are given that may reach beyond it.
+
+        Yields
+        ------
+        (box, array)
+            A block's place in the image, and what the task makes of it. It is computed when it is asked for, so that
+            closing the iterator leaves the rest.
+        """
+        grid = self._blocks.grid
+        ranges = [range(b.start // c, math.ceil(b.stop / c)) for b, c in zip(box, grid.core, strict=True)]
+        centre, missing = _centre(box), []
+        for at in itertools.product(*ranges):
+            found = self._blocks.cached(at)
+            if found is None:
+                missing.append(at)
+            else:
+                yield grid.box(at), found
+        for at in sorted(missing, key=lambda at: remoteness(grid.box(at), centre)):
+            yield grid.box(at), self._blocks.block(at)
+
+    def read(self, box: Box) -> np.ndarray:
+        """Return the result in just this box, which lies in the image."""
+        out: np.ndarray | None = None
+        for part, values in self.blocks(box):
+            out = np.empty([b.stop - b.start for b in box], values.dtype) if out is None else out
+            shared = [slice(max(p.start, b.start), min(p.stop, b.stop)) for p, b in zip(part, box, strict=True)]
+            out[_within(shared, box)] = values[_within(shared, part)]
+        if out is None:
+            raise UsageError(f"the box {box} is empty; give one that holds a voxel")
+        return out
+
+
+def _within(box: Sequence[slice], outer: Box) -> Box:
+    """Return a box counted from the start of another."""
+    return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))
+
+
+def _centre(box: Box) -> tuple[float, ...]:
+    return tuple((b.start + b.stop - 1) / 2 for b in box)
