@@ -45,7 +45,9 @@ Images = Annotated[
 Labels = Annotated[
     list[Path], typer.Option("--labels", help="Their labels, paired by name with the images.", show_default=False)
 ]
-ModelPath = Annotated[Path, typer.Option("--model", help="Folder of a trained model.", show_default=False)]
+ModelPath = Annotated[
+    Path, typer.Option("--model", help="Folder of a model, or the name of one that ships.", show_default=False)
+]
 Axes = Annotated[str | None, typer.Option(help="Axes of the stack, letters of tczyx, where its file does not say.")]
 Level = Annotated[int | None, typer.Option(help="Level of a pyramid, 0 is the finest.", min=0)]
 Channel = Annotated[str | None, typer.Option(help="Take one channel: its number, from 0, or its name.")]

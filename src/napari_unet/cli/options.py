@@ -80,8 +80,10 @@ def _option(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
         about |= {"min": limits["ge"], "max": limits["le"]}
     if kind is bool:
         flag = f"{flag}/--no-{flag[2:]}" if field.default else flag
-    annotation = list[int] if typing.get_origin(kind) is tuple else kind | None if field.default is None else kind
-    default = [] if typing.get_origin(kind) is tuple else field.default
+    annotation, default = (kind | None if field.default is None else kind), field.default
+    if typing.get_origin(kind) is tuple:
+        element: Any = typing.get_args(kind)[0]
+        annotation, default = list[element], []
     option = typer.Option(flag, **about, show_default=field.default not in (None, False, ()))
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import ModelError, OutputError, ResourceError
+from ..library import CARD, CARD_BYTES, locate
 from ..network import UNet, UNetConfig
 from ..normalise import Normalisation
 from ..stack import SPATIAL
@@ -24,12 +25,10 @@ from .weights import check_finite, check_shapes, expected, meta, read_weights, w
 
 FORMAT = "napari_unet model"
 VERSION = 1
-CARD = "model.json"
 # Two names, so that a model can be replaced: the new weights lie beside the old until the card points to them.
 WEIGHTS = ("weights.safetensors", "weights-2.safetensors")
 PARTIAL = ".partial"
 
-CARD_BYTES = 2**20
 HISTORY = "history"
 
 
@@ -200,6 +199,11 @@ class Model:
 def load_model(path: str | os.PathLike[str]) -> Model:
     """Load a model's folder; nothing in it is ever run.
 
+    Parameters
+    ----------
+    path : path
+        Its folder, or the name of a model that ships.
+
     Raises
     ------
     UnsafeError
@@ -207,7 +211,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     ModelError
         Naming the file that is missing, damaged, of a newer version, or does not fit.
     """
-    folder = Path(path)
+    folder = locate(Path(path))
     _refuse_foreign(folder)
     if folder.is_file() and folder.name == CARD:
         folder = folder.parent
