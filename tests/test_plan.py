@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from napari_unet.errors import DataError, ModelError, ResourceError, UsageError
@@ -35,6 +35,7 @@ steps = st.sampled_from([0.1, 0.2, 0.5, 1.0, 3.0])
 
 
 @settings(deadline=None, max_examples=60)
+@example((8, 179, 207), (0.1, 0.1, 0.1), 2)
 @given(st.tuples(sizes, sizes, sizes), st.tuples(steps, steps, steps), st.sampled_from([2, 3]))
 def test_a_plan_fits_stride_data_and_memory_and_survives_json(shape, scale, ndim):
     plan = plan_of(facts(shape, scale), ndim=ndim)

@@ -233,8 +233,11 @@ class Semantic(Task):
     def attributes(self) -> dict[str, Any]:
         """Return colours and class names as OME-Zarr's ``image-label`` has them."""
         shown = [(v, name) for v, name in zip(self.values, self.class_names, strict=True) if v]
+        colours = {v: COLOURS[i % len(COLOURS)] for i, (v, _) in enumerate(s for s in shown if s[1] != BACKGROUND)}
         return {
-            "colors": [{"label-value": v, "rgba": [*COLOURS[i % len(COLOURS)], 255]} for i, (v, _) in enumerate(shown)],
+            "colors": [
+                {"label-value": v, "rgba": [*colours[v], 255] if v in colours else [0, 0, 0, 0]} for v, _ in shown
+            ],
             "properties": [{"label-value": v, "class": name} for v, name in shown],
         }
 

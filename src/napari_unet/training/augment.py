@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ..errors import UsageError
 from ..settings import check, setting
+from .config import TrainConfig
 
 EQUAL = 1.01
 ISOTROPIC = 1.5
@@ -267,3 +268,11 @@ def _rand(generator: torch.Generator) -> float:
 def _uniform(generator: torch.Generator) -> float:
     """From -1 to 1."""
     return 2 * _rand(generator) - 1
+
+
+def augmentation(config: TrainConfig) -> AugmentConfig:
+    """Return the preset's augmentation at the strength asked for."""
+    if not config.augment:
+        return AugmentConfig.none()
+    full = AugmentConfig.ronneberger2015() if config.preset == "ronneberger2015" else AugmentConfig()
+    return dataclasses.replace(full, strength=config.augment).strengthened()

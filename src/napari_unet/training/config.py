@@ -24,6 +24,8 @@ class TrainConfig:
     seed: int = setting(0, "Decides initial weights, patches, augmentation and what is held out", ge=0)
     sparse: bool = setting(False, "0 is unlabelled: learn from what is painted only")
     binary: bool = setting(False, "Take every label above 0 as one class")
+    background: int | None = setting(None, "Of sparse labels, the value that was painted on background", ge=1)
+    class_names: tuple[str, ...] | None = setting(None, "Name of each class, in the order of label values")
     ndim: int | None = setting(None, "Dimensions of the network; chosen from the data if not given", ge=2, le=3)
     preset: str = setting("default", "default, or the network and training of the 2015 paper", choices=PRESETS)
     patch: tuple[int, ...] | None = setting(None, "Patch an axis (z y x, or y x); chosen from the data if not given")
@@ -39,6 +41,7 @@ class TrainConfig:
     precision: str = setting("auto", "Arithmetic of the network: bf16 where the hardware has it", choices=PRECISIONS)
     device: str = setting("auto", "Where the network is trained", choices=DEVICES)
     memory: float | None = setting(None, "Memory for network and data, in GiB; from the machine if not given", ge=0.05)
+    licence: str | None = setting(None, "Licence of the model, for its card")
     resume: bool = setting(False, "Go on with the run that was stopped; more steps or minutes extend a finished one")
 
     def __post_init__(self) -> None:
@@ -47,6 +50,8 @@ class TrainConfig:
             raise UsageError(f"patch is {self.patch}; give 2 or 3 sizes of at least 1, one an axis")
         if self.patch is not None and self.ndim is not None and len(self.patch) != self.ndim:
             raise UsageError(f"patch is {self.patch} for a {self.ndim}-D network; give {self.ndim} sizes")
+        if self.background is not None and not self.sparse:
+            raise UsageError(f"background is label {self.background}, but 0 is background unless labels are sparse")
 
     @property
     def budget(self) -> float | None:
@@ -58,4 +63,5 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """Return what must stay the same when a run is resumed, as plain values."""
         values = {k: v for k, v in dataclasses.asdict(self).items() if k not in RUN_FIELDS}
-        return values | {"patch": None if self.patch is None else list(self.patch)}
+        lists = {name: values[name] for name in ("patch", "class_names") if values[name] is not None}
+        return values | {name: list(value) for name, value in lists.items()}

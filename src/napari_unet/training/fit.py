@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import IncompleteError, ResourceError
 from ..events import Epoch, Progress
 from ..model import Model
-from .augment import AugmentConfig, augment
+from .augment import augment, augmentation
 from .checkpoint import Checkpoints, write_atomic
 from .config import TrainConfig
 from .fingerprint import Pair
@@ -23,6 +23,7 @@ from .learner import Learner, rate_at
 from .patches import Prefetch, Sampler
 from .record import Run, training_folder
 from .setup import Setup, prepare
+from .state import State
 from .validate import Validation
 
 Events = Generator[Progress | Epoch, None, Model]
@@ -32,7 +33,6 @@ FEWEST_EPOCHS_OF_STEPS, EPOCHS_OF_STEPS = 4, 20
 EPOCHS_A_MINUTE = 4
 FEWEST_EPOCHS, MOST_EPOCHS = 8, 60
 JOIN = 0.05
-STRENGTHS = ("rotation", "scale", "elastic", "gamma", "contrast", "brightness", "noise", "blur")
 SAVING, SAVING_SHARE = 1.0, 0.05
 
 
@@ -81,20 +81,58 @@ def train(
     IncompleteError
         The loss was not finite `BAD_STEPS` times in a row.
     """
-    started = time.monotonic()
-    config = config or TrainConfig()
-    setup = yield from prepare(pairs, Path(out), config, init, validation)
-    try:
-        fit = _Fit(setup, config, started)
+    return (yield from Training(pairs, out, config, init=init, validation=validation).events())
+
+
+class Training:
+    """A training that can be looked into while it runs, and told to end; the parameters are those of `train`.
+
+    What it is asked between two of its events holds from the next one on.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        out: Path,
+        config: TrainConfig | None = None,
+        *,
+        init: Model | None = None,
+        validation: Sequence[Pair] = (),
+    ) -> None:
+        self._config, self._out = config or TrainConfig(), Path(out)
+        self._data, self._init = (pairs, validation), init
+        self._fit: _Fit | None = None
+        self._ending = False
+
+    def events(self) -> Events:
+        """Train; what it yields, returns and raises is what `train` does."""
+        started = time.monotonic()
+        pairs, validation = self._data
+        setup = yield from prepare(pairs, self._out, self._config, self._init, validation)
         try:
-            yield from fit.run()
+            self._fit = fit = _Fit(setup, self._config, started)
+            fit.ending = self._ending
+            try:
+                yield from fit.run()
+            finally:
+                fit.close()
+            model = setup.run.finish()
         finally:
-            fit.close()
-        model = setup.run.finish()
-    finally:
-        setup.run.release()
-    yield Progress(1, 1, "train", f"the best model, of epoch {fit.state.best_epoch}, is in {out}")
-    return model
+            setup.run.release()
+        yield Progress(1, 1, "train", f"the best model, of epoch {fit.state.best_epoch}, is in {self._out}")
+        return model
+
+    def model(self) -> Model | None:
+        """Return the network as it is now, the running average of its weights; None before the first step."""
+        if self._fit is None or not self._fit.learner.updates:
+            return None
+        return self._fit.setup.run.model(self._fit.learner.kept(), {"step": self._fit.state.step})
+
+    def end_soon(self) -> None:
+        """End it as if its time were up: a last validation, then the best so far is its model."""
+        self._ending = True
+        if self._fit is not None:
+            self._fit.ending = True
 
 
 def finish(out: Path) -> Model:
@@ -113,30 +151,6 @@ def finish(out: Path) -> Model:
         run.release()
 
 
-@dataclasses.dataclass(slots=True)
-class _State:
-    """What changes while training, besides tensors: all of it is in each checkpoint."""
-
-    step: int = 0
-    epoch: int = 0
-    updates: int = 0
-    elapsed: float = 0.0
-    progress: float = 0.0
-    epoch_step: int = 0
-    epoch_progress: float = 0.0
-    epoch_elapsed: float = 0.0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    rate: float = 0.0
-    joined_progress: float = 0.0
-    joined_rate: float | None = None
-    best: float = -math.inf
-    best_epoch: int = 0
-    best_step: int = 0
-    validation_seconds: float = 0.0
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-
-
 class _Batch(NamedTuple):
     images: Tensor
     targets: Tensor
@@ -153,11 +167,12 @@ class _Fit:
         self.augmentation = augmentation(config)
         self.checkpoints = Checkpoints(setup.run.folder)
         self.best = Checkpoints(setup.run.folder, "best")
-        self.state = _State()
+        self.state = State()
         self.notes: tuple[str, ...] = ()
         self._began = started
         self._saved_step, self._saved_at, self._saving = -1, -math.inf, 0.0
         self._bad = 0
+        self.ending = False
         self._batches: Prefetch[_Batch] | None = None
         if config.resume:
             self._restore()
@@ -166,7 +181,7 @@ class _Fit:
         found = self.checkpoints.load()
         if found is None:
             return
-        self.state, self.notes = _State(**found.state), found.notes
+        self.state, self.notes = State(**found.state), found.notes
         self.checkpoints.drop_after(self.state.step)
         self.best.drop_after(self.state.step)
         if self.state.best_step not in self.best.steps():
@@ -237,6 +252,8 @@ class _Fit:
 
     def _loop(self) -> Generator[Progress | Epoch, None, None]:
         while True:
+            if self.ending and self.state.step:
+                self.state.progress = 1.0
             if self.state.step > self.state.epoch_step and self._epoch_ends():
                 yield from self._end_epoch()
                 if self._impatient():
@@ -362,18 +379,6 @@ class _Fit:
         self._saved_step, self._saved_at = self.state.step, time.monotonic()
         self._saving = self._saved_at - began
         return ""
-
-
-def augmentation(config: TrainConfig) -> AugmentConfig:
-    """Return the preset's augmentation at the strength asked for."""
-    if not config.augment:
-        return AugmentConfig.none()
-    full = AugmentConfig.ronneberger2015() if config.preset == "ronneberger2015" else AugmentConfig()
-    changes = {}
-    for field in dataclasses.fields(full):
-        if field.name in STRENGTHS:
-            changes[field.name] = min(getattr(full, field.name) * config.augment, field.metadata["le"])
-    return dataclasses.replace(full, **changes)
 
 
 def _table(history: Sequence[dict[str, Any]]) -> str:

@@ -358,7 +358,6 @@ def _grid(aim: Sequence[int], shape: Sequence[int], net: UNetConfig) -> tuple[in
     """Round a patch to what the network allows, down where the data end."""
     patch = []
     for n, most, stride, rest in zip(aim, shape, net.stride, _remainder(net), strict=True):
-        steps = (min(n, most) - rest) / stride
-        steps = math.floor(steps) if n >= most else round(steps)
+        steps = min(round((n - rest) / stride), math.floor((most - rest) / stride))
         patch.append(rest + stride * max(steps, 0 if rest else 1))
     return tuple(patch)

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..errors import DataError, OutputError, ResourceError
 from ..lock import Lock
 from ..model import Model
+from ..store.ome import NAME
 from ..task import Task, read_task
 from .checkpoint import Checkpoints, write_atomic
 from .plan import Plan
@@ -142,6 +145,20 @@ class Run:
                 "resume with the same data, or choose another --out"
             )
 
+    def model(self, weights: Mapping[str, Tensor], record: dict[str, Any]) -> Model:
+        """Return the model with some weights of the network."""
+        return Model(
+            config=self.plan.network,
+            weights={k: v.cpu().numpy() for k, v in weights.items()},
+            task=self.task,
+            normalisation=self.plan.normalisation,
+            axes=self.plan.axes,
+            scale=self.plan.spacing,
+            units=self.plan.units,
+            channel_names=self.channel_names,
+            record=record,
+        )
+
     def finish(self) -> Model:
         """Write the best model so far to the model folder, and return it.
 
@@ -155,32 +172,28 @@ class Run:
             raise OutputError(f"{self.folder} has no validated epoch yet; go on with --resume")
         state = last.state
         row: dict[str, Any] = next((row for row in state["history"] if row["step"] == best.state["step"]), {})
-        record = {
-            "learnt from": f"{len(self.data['stacks'])} labelled images",
-            "data": self.data,
-            "settings": self.identity,
-            "plan": self.plan.to_json(),
-            "steps": state["step"],
-            "minutes": round(state["elapsed"] / 60, 3),
-            "best": row,
-            "scores": {k: v for k, v in row.items() if k.startswith(self.task.score)},
-            "history": state["history"],
-            "device": best.state["device"],
-            "threads": best.state["threads"],
-            "precision": best.state["precision"],
-            "versions": versions(),
-        }
-        model = Model(
-            config=self.plan.network,
-            weights={k: v.numpy() for k, v in best.tensors.items()},
-            task=self.task,
-            normalisation=self.plan.normalisation,
-            axes=self.plan.axes,
-            scale=self.plan.spacing,
-            units=self.plan.units,
-            channel_names=self.channel_names,
-            record=record,
+        count, name = len(self.data["stacks"]), self.out.name.removesuffix(".model")
+        licence = self.identity.get("licence")
+        record = (
+            ({"name": name} if NAME.fullmatch(name) else {})
+            | ({"licence": licence} if licence else {})
+            | {
+                "learnt from": f"{count} labelled image{'s' * (count != 1)}",
+                "data": self.data,
+                "settings": self.identity,
+                "plan": self.plan.to_json(),
+                "steps": state["step"],
+                "minutes": round(state["elapsed"] / 60, 3),
+                "best": row,
+                "scores": {k: v for k, v in row.items() if k.startswith(self.task.score)},
+                "history": state["history"],
+                "device": best.state["device"],
+                "threads": best.state["threads"],
+                "precision": best.state["precision"],
+                "versions": versions(),
+            }
         )
+        model = self.model(best.tensors, record)
         mine = self.folder / FINISHING
         again = mine.exists()
         write_atomic(mine, b"")

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import OutputError, ResourceError
+from ..errors import DataError, OutputError, ResourceError
 from ..events import Progress
+from ..losses import BACKGROUND
 from ..model import Model
 from ..task import Semantic, Task
 from .config import TrainConfig
@@ -82,6 +83,58 @@ def prepare(
     return Setup(run.plan, run.task, training, held_out, run, init.weights if init is not None else None)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Outlook:
+    """What a training would do.
+
+    Parameters
+    ----------
+    facts : Fingerprint
+        Of the data.
+    plan : Plan
+    task : Task
+    """
+
+    facts: Fingerprint
+    plan: Plan
+    task: Task
+
+    def lines(self) -> list[str]:
+        """Return what is learnt from, and the plan, a line each."""
+        facts, count = self.facts, len(self.facts.stacks)
+        totals = {v: sum(f.counts.get(v, 0) for f in facts.stacks) for v in facts.values}
+        found = [f"{count} labelled image{'s' * (count != 1)}{', 0 is unlabelled' * facts.sparse}"]
+        for value, name in zip(facts.values, self.task.names, strict=True):
+            found.append(f"{value} {name}: {totals[value]:,} voxels, {100 * facts.frequencies[value]:.3g} %")
+        if facts.diameters:
+            low, middle, high = facts.diameters
+            found.append(f"objects: {middle:.0f} pixels across, half of them {low:.0f} to {high:.0f}")
+        return [*found, *self.plan.summary()]
+
+
+def outlook(
+    pairs: Sequence[Pair], config: TrainConfig | None = None, init: Model | None = None
+) -> Generator[Progress, None, Outlook]:
+    """Look at the data and plan, as `train` does before its first step; nothing is written.
+
+    Parameters
+    ----------
+    pairs : sequence of (image, labels)
+    config : TrainConfig, optional
+    init : Model, optional
+        Model to start from.
+
+    Raises
+    ------
+    DataError, UsageError, ModelError, ResourceError
+        As `train`.
+    """
+    config = config or TrainConfig()
+    facts = yield from _measure(pairs, config, "look at the data")
+    task, plan = _decide(facts, config, init)
+    return Outlook(facts, plan, task)
+
+
 def _existing(out: Path, folder: Path, config: TrainConfig) -> Run | None:
     """Return the run to go on with, None for a new one; refuse what exists otherwise."""
     started = (folder / RUN).is_file()
@@ -126,21 +179,37 @@ def _measure(
 def _new_run(
     folder: Path, facts: Fingerprint, digest: str, config: TrainConfig, init: Model | None, pairs: Sequence[Pair]
 ) -> Run:
-    task = make_task(facts, config)
-    plan = make_plan(
-        facts,
-        config,
-        task.out_channels,
-        init.config if init is not None else None,
-        init.normalisation if init is not None else None,
-    )
+    task, plan = _decide(facts, config, init)
     data = facts.to_json() | {"digest": digest}
     return Run(folder, plan, task, _identity(config, init), data, pairs[0][0].channel_names)
 
 
+def _decide(facts: Fingerprint, config: TrainConfig, init: Model | None) -> tuple[Task, Plan]:
+    """Decide what is learnt, and how."""
+    task = make_task(facts, config)
+    start = (None, None) if init is None else (init.config, init.normalisation)
+    return task, make_plan(facts, config, task.out_channels, *start)
+
+
 def make_task(facts: Fingerprint, config: TrainConfig) -> Task:
-    """Return what is to be learnt from labels with these values."""
-    return Semantic.of(facts.values, sparse=config.sparse)
+    """Return what is to be learnt from labels with these values.
+
+    Raises
+    ------
+    DataError
+        Where names do not fit the classes, or nothing was painted on background.
+    """
+    task = Semantic.of(facts.values, config.class_names, config.sparse)
+    if config.background is None:
+        return task
+    if config.background not in task.values:
+        raise DataError(
+            f"background is label {config.background}, which nobody has painted; the labels are "
+            f"{', '.join(map(str, task.values))}"
+        )
+    pairs = zip(task.values, task.class_names, strict=True)
+    names = tuple(BACKGROUND if value == config.background else name for value, name in pairs)
+    return dataclasses.replace(task, class_names=names)
 
 
 def _story(facts: Fingerprint, plan: Plan) -> list[str]:
