@@ -1,0 +1,179 @@
+"""Drive the three journeys in a real window, and keep pictures: ``python docs/journeys.py --out docs/images``.
+
+Segment a pyramid of 8192 x 8192 that ships as sample data; paint a few labels, train, and segment with the new model;
+segment a folder. Everything that is made goes to a temporary folder. Needs a screen, or ``xvfb-run``.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+import tifffile
+from napari.settings import get_plugin_settings
+from qtpy.QtWidgets import QApplication
+
+from napari_unet.demo import example
+
+NAME = "napari-unet-stacks"
+SIZE = (1380, 860)
+
+
+class Window:
+    """A viewer that is driven by a script.
+
+    Parameters
+    ----------
+    out : Path
+        Folder for the pictures.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.viewer = napari.Viewer()
+        self.viewer.window._qt_window.resize(*SIZE)
+        self.wait(0.5)
+
+    def widget(self, name: str) -> Any:
+        """Open one of the plugin's widgets."""
+        dock, widget = self.viewer.window.add_plugin_dock_widget(NAME, name, tabify=True)
+        dock.show()
+        dock.raise_()
+        self.wait(0.5)
+        return widget
+
+    def wait(self, seconds: float) -> None:
+        """Let the window work for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            QApplication.processEvents()
+            time.sleep(0.005)
+
+    def until(self, done: Callable[[], bool], seconds: float = 600) -> None:
+        """Let the window work until something is so."""
+        end = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > end:
+                raise TimeoutError("it never came to that")
+            QApplication.processEvents()
+            time.sleep(0.005)
+
+    def shot(self, name: str) -> None:
+        """Keep a picture of the whole window."""
+        self.wait(0.6)
+        self.viewer.screenshot(str(self.out / f"{name}.png"), canvas_only=False, flash=False)
+
+    def close(self) -> None:
+        """Close the window."""
+        self.viewer.close()
+        self.wait(0.2)
+
+
+def segment(out: Path) -> None:
+    """Open the large sample, look at a preview, run, and keep the labels filling in."""
+    window = Window(out)
+    viewer = window.viewer
+    viewer.open_sample(NAME, "nuclei-large")
+    widget = window.widget("Segment")
+    window.until(lambda: "blocks" in widget.preflight.value)
+    viewer.scene.camera.zoom = viewer.scene.camera.zoom * 12
+    widget.show_preview()
+    window.until(lambda: any("preview" in layer.name for layer in viewer.layers))
+    window.until(lambda: not widget._preview.running)
+    window.shot("segment-preview")
+    viewer.layers.remove("nuclei-large preview" if "nuclei-large preview" in viewer.layers else viewer.layers[-1].name)
+    viewer.reset_view()
+    widget.start()
+    for name, share in (("start", 0.02), ("middle", 0.4)):
+        window.until(lambda share=share: widget.progress.value >= 1000 * share or not widget.busy)
+        window.shot(f"segment-{name}")
+    window.until(lambda: not widget.busy)
+    window.shot("segment-end")
+    window.close()
+
+
+def train(out: Path) -> None:
+    """Paint some labels, train with a live prediction, and segment with the new model."""
+    window = Window(out)
+    viewer = window.viewer
+    image, truth = example()
+    viewer.add_image(image, name="nuclei", scale=(0.5, 0.5), units="um")
+    painted = viewer.add_labels(scribbles(truth), name="painted", scale=(0.5, 0.5), units="um")
+    widget = window.widget("Train")
+    widget.sparse.value, widget.minutes.value, widget.title.value = True, 1.0, "painted-nuclei"
+    widget.pairs[0][0].value, widget.pairs[0][1].value = viewer.layers["nuclei"], painted
+    widget.look_at_data()
+    window.until(lambda: not widget.busy)
+    window.shot("train-start")
+    widget.start()
+    window.until(lambda: any("live" in layer.name for layer in viewer.layers), 60)
+    window.until(lambda: len(widget.curves.points.get("training", ([], []))[0]) >= 4 or not widget.busy)
+    window.shot("train-middle")
+    window.until(lambda: not widget.busy)
+    window.shot("train-end")
+    for layer in list(viewer.layers)[1:]:
+        layer.visible = False
+    chosen = window.widget("Segment")
+    chosen.use_model(widget._model)
+    chosen.start()
+    window.until(lambda: not chosen.busy)
+    window.shot("train-segment")
+    window.close()
+
+
+def batch(out: Path, work: Path) -> None:
+    """Segment a folder of images, one of them broken."""
+    folder = work / "images"
+    folder.mkdir()
+    image, _ = example()
+    for i in range(6):
+        part = np.roll(image, 97 * i, i % 2)[: 256 + 32 * i]
+        tifffile.imwrite(folder / f"well-{i + 1}.tif", part, metadata={"axes": "YX"})
+    (folder / "well-7.tif").write_bytes(b"II*\0 broken")
+    window = Window(out)
+    widget = window.widget("Batch")
+    widget.folder.value, widget.out.value = folder, work / "results"
+    widget.start()
+    window.until(lambda: not widget.busy)
+    widget.table.selectRow(0)
+    widget.show_chosen()
+    window.shot("batch-end")
+    window.close()
+
+
+def scribbles(truth: np.ndarray) -> np.ndarray:
+    """Paint the middles of some nuclei (2) and strokes of background between them (1); the rest is unlabelled."""
+    from scipy import ndimage
+
+    painted = np.zeros(truth.shape, np.uint8)
+    middles = ndimage.binary_erosion(truth, iterations=3)
+    far = ndimage.binary_erosion(truth == 0, iterations=4)
+    for y, x in [(60, 60), (60, 300), (200, 180), (330, 80), (330, 400), (450, 250)]:
+        box = (slice(y - 30, y + 30), slice(x - 30, x + 30))
+        painted[box][far[box]] = 1
+        painted[box][middles[box]] = 2
+    return painted
+
+
+def main() -> None:
+    """Run the journeys that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("journeys", nargs="*", default=["segment", "train", "batch"])
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
+        os.environ.setdefault("NAPARI_CONFIG", str(Path(work) / "settings.yaml"))
+        settings = get_plugin_settings(NAME)
+        settings.folders.results, settings.folders.models = f"{work}/results-here", f"{work}/models"
+        for name in args.journeys:
+            {"segment": segment, "train": train, "batch": lambda out: batch(out, Path(work))}[name](args.out)
+
+
+if __name__ == "__main__":
+    main()

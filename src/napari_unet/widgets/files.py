@@ -1,0 +1,347 @@
+"""Files in and out of the viewer: OME-Zarr and big TIFFs are read lazily, layers are saved as OME-Zarr."""
+
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..stack import LazyArray, Stack, View
+from .writing import MOST_ROWS, LayerTuple, write_image, write_labels, write_layers
+
+__all__ = ["cache_folder", "get_reader", "read", "write_image", "write_labels", "write_layers"]
+
+TIFFS = (".tif", ".tiff")
+MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+IN_MEMORY = 2**26
+OURS = "napari_unet"
+RGB = "RGB taken as three channels"
+PREFIXES = "yocto|zepto|atto|femto|pico|nano|micro|milli|centi|deci|deca|hecto|kilo|mega|giga|tera|peta|exa|zetta|yotta"
+UNIT = re.compile(rf"({PREFIXES})?(meter|second)|angstrom|foot|inch|mile|parsec|yard|minute|hour|day")
+COLOURS = {1: ("gray",), 2: ("magenta", "green"), 0: ("cyan", "yellow", "magenta", "red", "green", "blue")}
+WHITE = ("FFFFFF", "")
+
+
+def get_reader(path: str | Path | Sequence[str | Path]) -> Callable[..., list[LayerTuple]] | None:
+    """Return what reads a zarr group or array, or a TIFF; None for anything else.
+
+    Parameters
+    ----------
+    path : str, or a sequence of one
+        Several paths to be stacked are not read.
+    """
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    if len(paths) != 1:
+        return None
+    where = str(paths[0])
+    if "://" in where:
+        return read if where.rstrip("/").endswith(".zarr") else None
+    if Path(where).is_dir():
+        return read if any(Path(where, mark).is_file() for mark in MARKS) else None
+    return read if where.lower().endswith(TIFFS) else None
+
+
+def read(path: str | Path | Sequence[str | Path]) -> list[LayerTuple]:
+    """Open an image, and the labels inside it, as layers; nothing but metadata is read.
+
+    Parameters
+    ----------
+    path : str, or a sequence of one
+
+    Returns
+    -------
+    list of (data, arguments, type) of layers
+
+    Raises
+    ------
+    DataError, UnsafeError, UsageError
+        As `napari_unet.open_stack` does.
+    """
+    from ..sources.omezarr import ome
+    from ..sources.zarrmeta import is_remote, read_node
+
+    where = str(path if isinstance(path, str | Path) else path[0])
+    if not is_remote(where):
+        where = str(Path(where).expanduser())
+        if not Path(where).is_dir():
+            return _tiff(where)
+    node = read_node(where)
+    if node is None or node.is_array:
+        return _array(where, node)
+    if "multiscales" not in ome(node):
+        return _group(where, node)
+    if "image-label" in ome(node):
+        return _labels(where)
+    return [*_images(where), *_hidden(where, node), *_inside(where, node)]
+
+
+def _hidden(where: str, node: Any) -> list[LayerTuple]:
+    """Read what else a finished result of ours holds, such as probabilities."""
+    from ..sources.omezarr import images_inside
+    from ..sources.zarrmeta import below
+
+    ours = node.attributes.get(OURS)
+    if not isinstance(ours, dict) or ours.get("state") != "complete":
+        return []
+    found = [layer for name in images_inside(node) for layer in _images(below(where, name))]
+    return [(data, {**about, "visible": False}, kind) for data, about, kind in found]
+
+
+def _group(where: str, node: Any) -> list[LayerTuple]:
+    """Read a group that is no image itself: a result of ours, a group of labels, or a series of one image."""
+    from ..sources import open_stack
+    from ..sources.omezarr import images_inside, ome
+    from ..sources.zarrmeta import below, read_node
+
+    ours = node.attributes.get(OURS)
+    if isinstance(ours, dict) and ours.get("state") == "complete":
+        return _hidden(where, node) + _inside(where, node)
+    if "labels" in ome(node):
+        groups = [below(where, name) for name in _strings(ome(node)["labels"])]
+        found = [layer for group in groups if read_node(group) is not None for layer in _labels(group)]
+        if found:
+            return found
+    labels = [] if isinstance(ours, dict) else _inside(where, node)
+    images = images_inside(node)
+    if len(images) == 1:
+        inner = read_node(below(where, images[0]))
+        return [*_images(where), *labels, *(_inside(inner.where, inner) if inner else [])]
+    if labels and not images:
+        return labels
+    open_stack(where)  # raises: it names the images inside, or says how far an unfinished result is
+    return []
+
+
+def _strings(values: Any) -> list[str]:
+    return [v for v in values if isinstance(v, str)] if isinstance(values, list) else []
+
+
+def _inside(where: str, node: Any) -> list[LayerTuple]:
+    from ..sources.omezarr import labels_inside
+    from ..sources.zarrmeta import below, read_node
+
+    groups = [below(where, name) for name in labels_inside(node)]
+    return [layer for group in groups if read_node(group) is not None for layer in _labels(group)]
+
+
+def _array(where: str, node: Any) -> list[LayerTuple]:
+    """Read an array by its own path; one whose axes nothing names is shown without their names."""
+    from ..sources import open_stack
+    from ..sources.arrange import UNKNOWN
+    from ..sources.omezarr import find
+
+    if node is not None and UNKNOWN in (found := find(node, None)).known and len(found.data.shape) > 2:
+        return [_unnamed(found)]
+    return _shown([open_stack(where)], where, {})
+
+
+def _tiff(where: str) -> list[LayerTuple]:
+    from ..sources import open_stack
+    from ..sources.arrange import check_dtype, name_axes
+    from ..sources.tiff import find_tiff, tiff_levels
+
+    if Path(where).suffix.lower() not in TIFFS or not Path(where).is_file():
+        return _shown([open_stack(where)], where, {})
+    found = find_tiff(Path(where), None)
+    check_dtype(found.data.dtype, found.name)
+    try:
+        name_axes(tuple(found.data.shape), found.known, None, found.name)
+    except DataError:
+        return [_unnamed(found)]
+    return _shown([open_stack(where, level=i) for i in range(tiff_levels(Path(where)))], where, {})
+
+
+def _unnamed(found: Any) -> LayerTuple:
+    return _lazy(found.data), {"name": found.name, "contrast_limits": _limits(found.data)}, "image"
+
+
+def _images(where: str) -> list[LayerTuple]:
+    """Read the pyramid of the image at `where`, a layer a channel."""
+    from ..sources import open_stack
+    from ..sources.omezarr import images_inside, ome, pyramid
+    from ..sources.zarrmeta import below, read_node
+
+    node = read_node(where)
+    while node is not None and not node.is_array and "multiscales" not in ome(node):
+        inside = images_inside(node)
+        node = read_node(below(node.where, inside[0])) if len(inside) == 1 else None
+    if node is None or node.is_array:
+        return _shown([open_stack(where)], where, {})
+    levels = [open_stack(where, level=i) for i in range(len(pyramid(node).levels))]
+    return _shown(levels, where, ome(node))
+
+
+def _shown(levels: list[Stack], where: str, attributes: Mapping[str, Any]) -> list[LayerTuple]:
+    """Bring the levels of one image to layers."""
+    first = levels[0]
+    if RGB in first.notes and first.dtype == np.uint8 and first.size("c") == 3:
+        at = first.axes.index("c")
+        order = [i for i in range(len(first.axes)) if i != at] + [at]
+        about = {**_geometry(first.select(c=0)), "name": first.name, "rgb": True, "metadata": {OURS: {"path": where}}}
+        return [_layer([View.of(level.data).transpose(order) for level in levels], about, "image")]
+    if "c" not in first.axes:
+        about = {"name": first.name, "metadata": {OURS: {"path": where}}, **_geometry(first), **_look(attributes, 0)}
+        return [_layer([level.data for level in levels], _limited(about, levels), "image")]
+    count, layers = first.size("c"), []
+    colours = COLOURS.get(count, COLOURS[0])
+    for channel in range(count):
+        cut = [level.select(c=channel) for level in levels]
+        name = first.channel_names[channel] if first.channel_names else f"channel {channel}"
+        about = {
+            "name": f"{first.name}: {name}" if count > 1 else first.name,
+            "metadata": {OURS: {"path": where, "channel": channel}},
+            "blending": "additive" if count > 1 else "translucent",
+            "colormap": colours[channel % len(colours)],
+            **_geometry(cut[0]),
+            **_look(attributes, channel),
+        }
+        layers.append(_layer([level.data for level in cut], _limited(about, cut), "image"))
+    return layers
+
+
+def _labels(where: str) -> list[LayerTuple]:
+    """Read a label image; where it has channels, a layer each."""
+    from ..sources import open_stack
+    from ..sources.arrange import cast
+    from ..sources.omezarr import ome, pyramid
+    from ..sources.zarrmeta import read_node
+
+    node = read_node(where)
+    if node is None or "multiscales" not in ome(node):
+        return []
+    levels = [open_stack(where, level=i) for i in range(len(pyramid(node).levels))]
+    if levels[0].dtype.kind == "f":
+        return _images(where)
+    about = ome(node).get("image-label")
+    layers = []
+    for channel in range(levels[0].size("c")):
+        cut = [level.select(c=channel) if "c" in level.axes else level for level in levels]
+        data: list[Any] = [cast(c.data, np.uint8) if c.dtype.kind == "b" else c.data for c in cut]
+        if len(data) == 1 and math.prod(cut[0].shape) * cut[0].dtype.itemsize <= IN_MEMORY:
+            data = [cut[0].read(tuple(slice(0, n) for n in cut[0].shape)).astype(data[0].dtype)]
+        found = {"name": cut[0].name.rpartition("/")[2], "metadata": {OURS: {"path": where}}, **_geometry(cut[0])}
+        layers.append(_layer(data, found | _classes(about if isinstance(about, dict) else {}), "labels"))
+    return layers
+
+
+class LayerView(View):
+    """A view with what a layer asks for besides."""
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+def _lazy(data: LazyArray) -> Any:
+    return data if hasattr(data, "size") else LayerView(*_fields(View.of(data)))
+
+
+def _fields(view: View) -> tuple[Any, ...]:
+    return view.base, view.index, view.order
+
+
+def _layer(levels: Sequence[LazyArray], about: dict[str, Any], kind: str) -> LayerTuple:
+    """Put levels into a layer; labels that stay on disk are given as a pyramid, as that cannot be painted on."""
+    data = [_lazy(level) for level in levels]
+    several = len(data) > 1 or (kind == "labels" and not isinstance(data[0], np.ndarray))
+    return (data if several else data[0]), {**about, "multiscale": several}, kind
+
+
+def _geometry(stack: Stack) -> dict[str, Any]:
+    """Return scale, position and units of a layer; units that the viewer may not know are left out."""
+    return {
+        "scale": stack.scale,
+        "translate": stack.translation,
+        "units": tuple(u if u and UNIT.fullmatch(u) else "pixel" for u in stack.units),
+        "axis_labels": tuple(stack.axes),
+    }
+
+
+def _look(attributes: Mapping[str, Any], channel: int) -> dict[str, Any]:
+    """Return contrast limits and colour of a channel, where ``omero`` has them and they can be."""
+    omero = attributes.get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    one = channels[channel] if isinstance(channels, list) and channel < len(channels) else None
+    if not isinstance(one, dict):
+        return {}
+    found: dict[str, Any] = {}
+    window = one.get("window")
+    limits: list[Any] = [window.get("start"), window.get("end")] if isinstance(window, dict) else [None]
+    if all(isinstance(v, int | float) and math.isfinite(v) for v in limits) and limits[0] < limits[1]:
+        found["contrast_limits"] = tuple(map(float, limits))
+    colour = str(one.get("color") or "").lstrip("#").upper()
+    if re.fullmatch("[0-9A-F]{6}", colour) and colour != "000000":
+        found["colormap"] = "gray" if colour in WHITE else f"#{colour.lower()}"
+    if one.get("active") is False:
+        found["visible"] = False
+    return found
+
+
+def _limited(about: dict[str, Any], levels: Sequence[Stack]) -> dict[str, Any]:
+    """Add contrast limits where the file has none: of the middle plane of the coarsest level."""
+    return about if "contrast_limits" in about else {**about, "contrast_limits": _limits(levels[-1].data)}
+
+
+def _limits(data: LazyArray) -> tuple[float, float] | None:
+    if np.dtype(data.dtype).kind == "b" or len(data.shape) < 2:
+        return (0.0, 1.0)
+    if data.dtype == np.uint8:
+        return (0.0, 255.0)
+    middle = [n // 2 for n in data.shape[:-2]]
+    plane = [slice(max(0, n // 2 - 1024), n // 2 + 1024) for n in data.shape[-2:]]
+    values = np.asarray(data[(*middle, *plane)]).astype(np.float64)
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    return (low, high) if high > low else (low, low + 1)
+
+
+def _entries(about: Mapping[str, Any], key: str) -> dict[int, dict[str, Any]]:
+    """Return what is said of each label value."""
+    listed = about.get(key)
+    entries = [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
+    return {e["label-value"]: e for e in entries if isinstance(e.get("label-value"), int)}
+
+
+def _classes(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return colours of labels, and a table of what is known of them: row i is label i, row 0 the background."""
+    found: dict[str, Any] = {}
+    colours: dict[int | None, list[float]] = {
+        value: [part / 255 for part in e["rgba"]]
+        for value, e in _entries(about, "colors").items()
+        if isinstance(e.get("rgba"), list) and len(e["rgba"]) == 4
+    }
+    if colours:
+        found["colormap"] = {None: [0.5, 0.5, 0.5, 1.0], 0: [0.0] * 4} | colours
+    properties = _entries(about, "properties")
+    highest = max(properties, default=0)
+    keys = dict.fromkeys(k for e in properties.values() for k in e if k != "label-value")
+    if 0 < highest <= MOST_ROWS and min(properties) >= 0 and keys:
+        found["features"] = {"index": list(range(highest + 1))} | {
+            str(key): [properties.get(i, {}).get(key, _missing(key, i, properties)) for i in range(highest + 1)]
+            for key in keys
+        }
+    return found
+
+
+def _missing(key: str, row: int, properties: Mapping[int, Mapping[str, Any]]) -> Any:
+    if all(isinstance(e.get(key, 0), int | float) for e in properties.values()):
+        return math.nan
+    return "background" if key == "class" and not row else ""
+
+
+def cache_folder() -> Path:
+    """Return where files are kept that can be made again."""
+    home = Path.home()
+    if sys.platform == "win32":
+        place = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        place = home / "Library" / "Caches"
+    else:
+        place = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return place / "napari-unet-stacks"

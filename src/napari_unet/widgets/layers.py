@@ -1,0 +1,317 @@
+"""Between layers of the viewer and stacks: what an image layer is, what of it is seen, where a result belongs."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..stack import AXES, Box, Stack
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels
+
+USUAL = {2: "yx", 3: "zyx", 4: "tzyx", 5: "tczyx"}
+MOST_ROWS = 10_000
+OURS = "napari_unet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """An image layer as the user described it.
+
+    Parameters
+    ----------
+    layer : image layer
+    axes : str
+        A letter of ``tczyx`` a dimension, in the layer's order; colours of an RGB image have none.
+    level : int
+        Of a multiscale layer.
+    channel : int or None
+        The one that is taken; all if None.
+    """
+
+    layer: Any
+    axes: str
+    level: int = 0
+    channel: int | None = None
+
+    @property
+    def path(self) -> str | None:
+        """Where the layer was opened from."""
+        return path_of(self.layer)
+
+    def stack(self, channels: int = 1) -> Stack:
+        """Open it lazily, by its own handle of the data, so that the layer may go.
+
+        Parameters
+        ----------
+        channels : int
+            That are needed; where the layer is one of several that our reader made of an image, all are taken.
+
+        Raises
+        ------
+        DataError
+            Where axes and layer do not fit.
+        """
+        from ..sources import open_stack
+
+        if channels > 1 and self._split:
+            return open_stack(self.path, level=self.level or None)
+        stack = open_stack(self.layer, self.axes, level=self.level or None, channel=self.channel)
+        return dataclasses.replace(stack, source=self.path)
+
+    @property
+    def _split(self) -> bool:
+        """Whether our reader made the layer of one channel of an image."""
+        return self.layer.metadata.get(OURS, {}).get("channel") is not None
+
+    def whole(self) -> tuple[str, dict[str, Any]]:
+        """Return where the image lies, and how it is opened from there as just this stack.
+
+        Raises
+        ------
+        DataError
+            Where it does not lie on disk.
+        """
+        path = path_of(self.layer)
+        if path is None:
+            raise DataError(f"{self.layer.name} is only in the viewer; save it first, as OME-Zarr or TIFF")
+        about = self.layer.metadata.get(OURS, {})
+        found = {"axes": None if about else self.axes, "level": self.level or None}
+        return path, {k: v for k, v in found.items() if v} | {"channel": about.get("channel", self.channel)}
+
+
+def path_of(layer: Any) -> str | None:
+    """Return where a layer was opened from, if it was."""
+    path = layer.metadata.get(OURS, {}).get("path") or getattr(layer.source, "path", None)
+    return str(path) if path else None
+
+
+def usual_axes(layer: Any) -> str:
+    """Return the axes that a layer says it has, else the usual ones for so many dimensions.
+
+    Raises
+    ------
+    DataError
+        Where it has more dimensions than there are axes.
+    """
+    labels = "".join(str(label).lower() for label in layer.axis_labels)
+    if len(labels) == len(set(labels)) == layer.ndim and set(labels) <= set(AXES) and {"y", "x"} <= set(labels):
+        return labels
+    if layer.ndim not in USUAL:
+        raise DataError(f"{layer.name} has {layer.ndim} dimensions; images of 2 to 5 can be taken: {', '.join(AXES)}")
+    return USUAL[layer.ndim]
+
+
+def levels_of(layer: Any) -> list[tuple[int, ...]]:
+    """Return the shape of each level of a layer, the finest first."""
+    return [tuple(level.shape[: layer.ndim]) for level in (layer.data if layer.multiscale else [layer.data])]
+
+
+def where_seen(viewer: "ViewerModel", layer: Any, axes: str, stack: Stack) -> tuple[float, ...]:
+    """Return the indices, along the stack's axes without c, of the middle of what is seen of a layer."""
+    return tuple((b.start + b.stop - 1) / 2 for b in seen(viewer, layer, axes, stack))
+
+
+def seen(viewer: "ViewerModel", layer: Any, axes: str, stack: Stack) -> Box:
+    """Return the box, along the stack's axes without c, of what is seen of a layer: its plane and field of view.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+    layer : image layer
+    axes : str
+        Of the layer.
+    stack : Stack
+        What was opened from it; its scale and translation say how it lies in the layer.
+    """
+    ahead = viewer.dims.ndim - layer.ndim
+    point = layer.world_to_data(viewer.dims.point)
+    flat = [i - ahead for i in viewer.dims.displayed[-2:]]
+    factors = layer.downsample_factors[layer.data_level] if layer.multiscale else np.ones(layer.ndim)
+    corners = np.asarray(layer.corner_pixels) * factors
+    box = []
+    for axis in stack.axes.replace("c", ""):
+        dim, at = axes.index(axis), stack.axes.index(axis)
+        ends = np.array([corners[0, dim], corners[1, dim] + 1]) if dim in flat else np.array([point[dim]] * 2)
+        place = (layer.translate[dim] + ends * layer.scale[dim] - stack.translation[at]) / stack.scale[at]
+        low, high = (math.floor(place[0]), math.ceil(place[1])) if dim in flat else (round(place[0]),) * 2
+        low = min(max(low, 0), stack.shape[at] - 1)
+        box.append(slice(low, min(max(high, low + 1), stack.shape[at])))
+    return tuple(box)
+
+
+class Placed:
+    """A lazy array with the dimensions of a layer: axes in the layer's order, the same for all its channels.
+
+    Parameters
+    ----------
+    base : array
+    axes : str
+        Of `base`.
+    order : str
+        The dimensions it is to have; one that `base` lacks is repeated.
+    sizes : mapping of str to int
+        Of the dimensions that are repeated.
+    """
+
+    def __init__(self, base: Any, axes: str, order: str, sizes: Mapping[str, int]) -> None:
+        self.base, self._axes, self._order = base, axes, order
+        self.shape = tuple(base.shape[axes.index(a)] if a in axes else sizes[a] for a in order)
+        self.dtype, self.ndim = np.dtype(base.dtype), len(order)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read a region."""
+        parts = list(key) if isinstance(key, tuple) else [key]
+        parts = parts[: parts.index(Ellipsis)] if Ellipsis in parts else parts
+        parts += [slice(None)] * (self.ndim - len(parts))
+        taken = dict(zip(self._order, parts, strict=True))
+        data = np.asarray(self.base[tuple(taken[a] for a in self._axes)])
+        left = [a for a in self._axes if isinstance(taken[a], slice)]
+        wanted = [a for a in self._order if isinstance(taken[a], slice)]
+        data = data.transpose([left.index(a) for a in wanted if a in left])
+        for at, axis in enumerate(wanted):
+            if axis not in left:
+                n = len(range(*taken[axis].indices(self.shape[self._order.index(axis)])))
+                data = np.repeat(np.expand_dims(data, at), n, at)
+        return data
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all of it."""
+        return np.asarray(self[...], dtype=dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a result belongs in the viewer: on its image, whatever was taken of that.
+
+    Parameters
+    ----------
+    order : str
+        Dimensions that the result's layer has.
+    sizes : mapping of str to int
+        Of those that the result itself lacks.
+    scale, translate : tuple of float
+        One a dimension of `order`.
+    units : tuple of str
+    matrix : (n + 1, n + 1) array
+        What turns and shears the image's layer, beyond scale and translation.
+    """
+
+    order: str
+    sizes: Mapping[str, int]
+    scale: tuple[float, ...]
+    translate: tuple[float, ...]
+    units: tuple[str, ...]
+    matrix: np.ndarray
+
+    @classmethod
+    def of(cls, layer: Any, axes: str, stack: Stack) -> "Place":
+        """Find the place of a result of `stack`, which was opened from `layer` with these axes."""
+        first = 1 if axes.startswith("c") else 0
+        order = axes[first:]
+        geometry = {
+            field: [stack.along(a, name)[0] if a != "c" else float(getattr(layer, field)[axes.index(a)]) for a in order]
+            for field, name in (("scale", "scale"), ("translate", "translation"))
+        }
+        sizes = {"c": levels_of(layer)[0][axes.index("c")]} if "c" in order else {}
+        units = tuple(map(str, layer.units))[first:]
+        return cls(order, sizes, tuple(geometry["scale"]), tuple(geometry["translate"]), units, _beyond(layer, first))
+
+    def arranged(self, array: Any, axes: str) -> Any:
+        """Bring an array of these axes to the layer's dimensions."""
+        return array if axes == self.order else Placed(array, axes, self.order, self.sizes)
+
+    def shown(self) -> dict[str, Any]:
+        """Return what a layer is made with to lie there."""
+        return {"scale": self.scale, "translate": self.translate, "units": self.units, "affine": self.matrix}
+
+    def corner(self, box: Box, axes: str) -> tuple[float, ...]:
+        """Return the translation of a layer that shows only a box of the result."""
+        starts = {a: b.start for a, b in zip(axes, box, strict=True)}
+        return tuple(t + s * starts.get(a, 0) for a, s, t in zip(self.order, self.scale, self.translate, strict=True))
+
+
+def _beyond(layer: Any, first: int) -> np.ndarray:
+    """Return the matrix that brings scaled and translated positions of a layer to the world."""
+    n = layer.ndim
+    plain = np.diag([*layer.scale, 1.0])
+    plain[:n, n] = layer.translate
+    origin = np.asarray(layer.data_to_world(np.zeros(n)))
+    whole = np.eye(n + 1)
+    whole[:n, n] = origin
+    for i in range(n):
+        whole[:n, i] = np.asarray(layer.data_to_world(np.eye(n)[i])) - origin
+    beyond = whole @ np.linalg.inv(plain)
+    keep = [*range(first, n), n]
+    return np.where(np.isclose(beyond, np.round(beyond), atol=1e-9), np.round(beyond), beyond)[np.ix_(keep, keep)]
+
+
+def named(attributes: Mapping[str, Any]) -> dict[int, str]:
+    """Return the class of each label value, from what a task says of its labels."""
+    return {int(p["label-value"]): str(p["class"]) for p in attributes.get("properties", ())}
+
+
+def look(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return colours for a labels layer, where its task has some."""
+    colours: dict[int | None, list[float]] = {
+        int(c["label-value"]): [part / 255 for part in c["rgba"]] for c in attributes.get("colors", ())
+    }
+    if not colours:
+        return {}
+    from napari.utils import DirectLabelColormap
+
+    clear = [0.0] * 4
+    return {"colormap": DirectLabelColormap(color_dict={None: clear, 0: clear} | colours)}
+
+
+@functools.cache
+def warm_up() -> None:
+    """Let the viewer compile what it draws labels with, which takes seconds, in the thread that calls this."""
+    from napari.layers import Labels
+
+    Labels(np.zeros((2, 2), np.uint8), **look({"colors": [{"label-value": 1, "rgba": [255] * 4}]}))
+
+
+def table(classes: Mapping[int, str], counts: Mapping[str, int], step: float, unit: str) -> dict[str, list[Any]]:
+    """Return the features of a labels layer: row i is label i, row 0 the background.
+
+    Parameters
+    ----------
+    classes : mapping of label value to class
+    counts : mapping of class to number of voxels
+    step : float
+        Size of a voxel.
+    unit : str
+    """
+    highest = max(classes, default=0)
+    if highest > MOST_ROWS:
+        return {}
+    names = [classes.get(value, "background" if not value else "") for value in range(highest + 1)]
+    voxels = [counts.get(name, 0) for name in names]
+    return {
+        "index": list(range(highest + 1)),
+        "class": names,
+        "voxels": voxels,
+        f"size ({unit})": [n * step for n in voxels],
+    }
+
+
+def open_levels(group: Path) -> list[Any]:
+    """Open the levels of an OME-Zarr group of ours for reading, the finest first."""
+    import zarr
+
+    folders = sorted((p for p in group.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    return [zarr.open_array(folder, mode="r") for folder in folders]
+
+
+def remove(viewer: "ViewerModel", layer: "Image | Labels | None") -> None:
+    """Take a layer away, where it is there."""
+    if layer is not None and layer in viewer.layers:
+        viewer.layers.remove(layer)

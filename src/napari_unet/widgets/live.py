@@ -1,0 +1,71 @@
+"""A result while it is written: its first level on disk, and coarser ones in memory, so that any zoom shows it fill."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ..stack import Box
+
+FACTOR = 4
+LARGEST = 2048
+THUMBNAIL = 64
+
+
+class Live:
+    """The levels of a result that is being written.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the result's first level.
+    axes : str
+    done : int
+        Blocks that were written before; where there are some, the coarser levels are filled from them.
+    """
+
+    def __init__(self, folder: Path, axes: str, done: int = 0) -> None:
+        self.axes = axes
+        self.first: Any = zarr.open_array(folder, mode="r")
+        self._factors = list(self._coarser())
+        self.levels = [self.first, *(self._level(factor) for factor in self._factors)]
+        if done and self._factors:
+            ranges = [range(0, n, c) for n, c in zip(self.first.shape, self.first.chunks, strict=True)]
+            for starts in itertools.product(*ranges):
+                stops = [s + c for s, c in zip(starts, self.first.chunks, strict=True)]
+                self.add(tuple(map(slice, starts, map(min, stops, self.first.shape))))
+
+    def _coarser(self) -> Iterator[tuple[int, ...]]:
+        """Yield factors an axis, until a plane is small enough to be shown whole."""
+        plane = max(n for n, a in zip(self.first.shape, self.axes, strict=True) if a in "yx")
+        factor = 1
+        while plane > LARGEST * factor:
+            factor *= FACTOR
+            yield self._across(factor)
+        if factor > 1:  # the viewer reads the last level of a plane once only: let that be one that is never shown
+            yield self._across(math.ceil(plane / THUMBNAIL))
+
+    def _across(self, factor: int) -> tuple[int, ...]:
+        return tuple(factor if a in "yx" else 1 for a in self.axes)
+
+    def _level(self, factors: tuple[int, ...]) -> Any:
+        shape = [math.ceil(n / f) for n, f in zip(self.first.shape, factors, strict=True)]
+        chunks = tuple(min(n, 512) if a in "yx" else 1 for n, a in zip(shape, self.axes, strict=True))
+        return zarr.create_array(zarr.storage.MemoryStore(), shape=shape, chunks=chunks, dtype=self.first.dtype)
+
+    def add(self, box: Box) -> None:
+        """Take a block that has been written into the coarser levels."""
+        if not self._factors:
+            return
+        data = np.asarray(self.first[box])
+        if not data.any():
+            return
+        for level, factors in zip(self.levels[1:], self._factors, strict=True):
+            starts = [math.ceil(b.start / f) for b, f in zip(box, factors, strict=True)]
+            inner = tuple(slice(s * f - b.start, None, f) for s, f, b in zip(starts, factors, box, strict=True))
+            part = data[inner]
+            level[tuple(slice(s, s + n) for s, n in zip(starts, part.shape, strict=True))] = part

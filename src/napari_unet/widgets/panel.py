@@ -1,0 +1,228 @@
+"""What the widgets share: a status line, progress, one piece of work at a time, and a word before the window closes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.types import FileDialogMode
+from magicgui.widgets import Container, FileEdit, Label, ProgressBar, PushButton, Widget
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtWidgets import QMessageBox, QSizePolicy, QWidget
+
+from ..events import Progress
+from .jobs import Clock, Ended, Work
+
+if TYPE_CHECKING:
+    import napari
+
+NAME_WIDTH, LEAST_WIDTH = 74, 120
+STOP, STAY, BACKGROUND = "Stop, and keep what is done", "Go back", "Go on in the background"
+
+
+class Panel(Container[Widget]):
+    """A widget that starts pieces of work, one at a time.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    """
+
+    closing = "A segmentation is running; what is done of it is kept, and can be gone on with."
+    answers: tuple[str, ...] = (STOP, STAY)
+
+    def __init__(self, viewer: "napari.Viewer") -> None:
+        super().__init__(scrollable=True, labels=False)
+        self.viewer = viewer
+        self.status = text("")
+        self.progress = ProgressBar(value=0, max=1000, visible=False)
+        self.work: Work | None = None
+        self._clock = Clock()
+        self._guard: _Guard | None = None
+        self._signals: list[tuple[Any, Callable[..., Any]]] = []
+        events = viewer.layers.events
+        self.listen(events.inserted, self._watch_names)
+        for signal in (events.inserted, events.removed, events.reordered):
+            self.listen(signal, self.reset_choices)
+        self.native.destroyed.connect(self.gone)
+
+    def listen(self, signal: Any, action: Callable[..., Any]) -> None:
+        """Do something at each signal, as long as the widget is there."""
+        signal.connect(action)
+        self._signals.append((signal, action))
+
+    def gone(self) -> None:
+        """Leave what is running, and listen no more: the window has taken the widget away."""
+        for signal, action in self._signals:
+            signal.disconnect(action)
+        self._signals.clear()
+        if self.work is not None:
+            self.work.abandon()
+
+    @property
+    def native(self) -> Any:
+        """The window's own widget: with the scroll bar, so that a small window shows all of it."""
+        return self.root_native_widget
+
+    def add_below(self, *widgets: QWidget) -> None:
+        """Put widgets of the window's own kind below the controls, and room below them."""
+        layout: Any = self._widget._layout  # type: ignore[attr-defined]
+        for widget in widgets:
+            widget.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+            layout.addWidget(widget)
+        layout.addStretch(1)
+        scroll = self.native
+        scroll.setMinimumWidth(layout.minimumSize().width() + scroll.verticalScrollBar().sizeHint().width() + 2)
+
+    def _watch_names(self, event: Any) -> None:
+        self.listen(event.value.events.name, self.reset_choices)
+
+    @property
+    def busy(self) -> bool:
+        """Whether work of this widget is running."""
+        return self.work is not None and self.work.running
+
+    def begin(self, work: Work) -> None:
+        """Start a piece of work."""
+        if self._guard is None:
+            window = self.native
+            while window.parent() is not None:
+                window = window.parent()
+            self._guard = _Guard(window, self)
+        self._clock = Clock()
+        self.work = work.start()
+        self.progress.value = 0
+        self.progress.visible = True
+        self.enable()
+
+    def ended(self, how: Ended) -> None:
+        """Show how a piece of work ended."""
+        self.progress.visible = False
+        self.enable()
+        if how.error:
+            self.fail(how.error)
+
+    def enable(self) -> None:
+        """Enable the buttons that can be used now."""
+
+    def fail(self, message: str) -> None:
+        """Tell the user what went wrong."""
+        self.status.value = message
+        show_error(message)
+
+    def inform(self, message: str) -> None:
+        """Tell the user something that matters."""
+        self.status.value = message
+        show_info(message)
+
+    def advance(self, event: Progress) -> None:
+        """Show how far a piece of work is."""
+        if event.total:
+            self.progress.value = round(1000 * event.done / event.total)
+        left = self._clock.left(event.done, event.total) if event.stage in ("predict", "train") else ""
+        of = f" {event.done} of {event.total}" if event.total > 1 else ""
+        line = f"{event.stage}{of}{f', {left} left' if left else ''}"
+        self.status.value = f"{line}\n{event.message}" if event.message else line
+
+    def stop_for_closing(self, answer: str) -> None:
+        """Do what was answered, before the window closes."""
+        if self.work is not None and answer == STOP:
+            self.work.cancel()
+            self.work.wait()
+
+    def ask_closing(self) -> str:
+        """Ask what to do with work that is running while the window is being closed."""
+        box = QMessageBox(self.native)
+        box.setWindowTitle("U-Net Stacks")
+        box.setText(self.closing)
+        buttons = {box.addButton(answer, QMessageBox.ButtonRole.ActionRole): answer for answer in self.answers}
+        box.exec()
+        return next((answer for button, answer in buttons.items() if button is box.clickedButton()), STAY)
+
+
+class _Guard(QObject):
+    """Looks at the window's closing while work is running."""
+
+    def __init__(self, window: QWidget, panel: Panel) -> None:
+        super().__init__(window)
+        self._panel = panel
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Ask before the window closes."""
+        if event.type() == QEvent.Type.Close and self._panel.busy:
+            answer = self._panel.ask_closing()
+            if answer == STAY:
+                event.ignore()
+                return True
+            self._panel.stop_for_closing(answer)
+        return False
+
+
+def text(value: str, **more: Any) -> Label:
+    """Return a label whose lines wrap, and whose text can be copied."""
+    label = Label(value=value, **more)
+    native: Any = label.native
+    native.setWordWrap(True)
+    native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    native.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
+
+
+def button(name: str, action: Callable[[], Any], tooltip: str = "", **more: Any) -> PushButton:
+    """Return a button that does something."""
+    made = PushButton(text=name, tooltip=tooltip, **more)
+    made.clicked.connect(lambda _: action())
+    return made
+
+
+def row(*controls: Widget) -> Container[Widget]:
+    """Return controls beside each other."""
+    found: Container[Widget] = Container(widgets=controls, layout="horizontal", labels=False)
+    found.margins = (0, 0, 0, 0)
+    found.native.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+    return found
+
+
+def field(name: str, *controls: Widget) -> Container[Widget]:
+    """Return controls behind their name; the first takes the room that is left."""
+    head = Label(value=name)
+    head.native.setFixedWidth(NAME_WIDTH)
+    shrink(controls[0])
+    for control in controls[1:]:
+        native: Any = control.native
+        native.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Preferred)
+    return row(head, *controls)
+
+
+def folder(tooltip: str = "") -> FileEdit:
+    """Return a control for an existing folder."""
+    found = FileEdit(tooltip=tooltip, mode=FileDialogMode.EXISTING_DIRECTORY)
+    found.choose_btn.text = "…"
+    found.choose_btn.native.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Preferred)
+    return found
+
+
+def path_in(control: FileEdit) -> Path | None:
+    """Return the one path of a control, None where it is empty."""
+    value = control.value
+    return value if isinstance(value, Path) and str(value) not in ("", ".") else None
+
+
+def shrink(control: Widget) -> None:
+    """Let a control take the room there is, however little it is."""
+    native: Any = control.native
+    native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    native.setMinimumWidth(LEAST_WIDTH)
+
+
+def folded(title: str, inner: Widget) -> list[Widget]:
+    """Return a button and what it shows and hides."""
+    inner.visible = False
+
+    def turn() -> None:
+        inner.visible = not inner.visible
+        head.text = f"{'▾' if inner.visible else '▸'} {title}"
+
+    head = button(f"▸ {title}", turn)
+    return [head, inner]

@@ -1,0 +1,182 @@
+"""What the Segment widget runs beside the window: generators on the library's public functions."""
+
+import dataclasses
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..events import Block, Progress
+from ..inference.config import PredictConfig
+from ..stack import Box, Stack
+from .layers import Source, warm_up
+from .live import Live
+
+if TYPE_CHECKING:
+    from ..inference.preflight import Preflight
+    from ..inference.seams import Seam
+    from ..inference.view import Preview
+    from ..model import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A run as the form describes it.
+
+    Parameters
+    ----------
+    source : Source
+    model : Path
+    out : Path
+    config : PredictConfig
+    near : tuple of float, or None
+        Indices, along the tiled axes, of where somebody looks.
+    """
+
+    source: Source
+    model: Path
+    out: Path
+    config: PredictConfig
+    near: tuple[float, ...] | None = None
+
+    def load(self) -> "tuple[Stack, Model]":
+        """Open the image and load the model.
+
+        Raises
+        ------
+        UnetError
+            Where one of them cannot be used.
+        """
+        from ..model import load_model
+
+        model = load_model(self.model)
+        return self.source.stack(model.config.in_channels), model
+
+    @property
+    def root(self) -> Path:
+        """Where the result's group is."""
+        return Path(self.source.path or "") if self.config.in_source else self.out
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A result that is being written."""
+
+    live: Live
+    stack: Stack
+    attributes: dict[str, Any]
+    group: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A result that is there.
+
+    Parameters
+    ----------
+    result : Stack
+    group : Path
+        Of the labels.
+    counts : dict of str to int
+        Voxels of each class.
+    attributes : dict
+        Colours and classes of the labels.
+    probabilities : tuple of (class, group, channel)
+        Where they were wanted.
+    """
+
+    result: Stack
+    group: Path
+    counts: dict[str, int]
+    attributes: dict[str, Any]
+    probabilities: tuple[tuple[str, Path, int], ...] = ()
+
+
+def segment(request: Request) -> Generator[Any, None, Finished]:
+    """Run a model into an OME-Zarr; yields `Opened` as soon as there is something to show."""
+    from ..batch import voxels
+    from ..inference.outputs import labels_path
+    from ..inference.predict import predict
+
+    stack, model = request.load()
+    warm_up()
+    group = request.root / labels_path(model, request.config.name)
+    work = predict(stack, model, request.out, request.config, near=request.near)
+    live = None
+    try:
+        while True:
+            event = next(work)
+            if live is None and event.stage == "predict":
+                live = Live(group / "0", stack.axes.replace("c", ""), event.done)
+                yield Opened(live, stack, model.task.attributes(), group)
+            if live is not None and isinstance(event, Block):
+                live.add(event.box)
+            yield event
+    except StopIteration as end:
+        result: Stack = end.value
+    finally:
+        work.close()
+    yield Progress(0, 0, "count")
+    names = model.task.names if request.config.probabilities else ()
+    more = tuple((name, request.root / "probabilities", channel) for channel, name in enumerate(names))
+    return Finished(result, group, voxels(result, model.task), model.task.attributes(), more)
+
+
+def check(request: Request) -> "Generator[None, None, Preflight]":
+    """Say what a run will take."""
+    from ..inference.preflight import preflight
+
+    stack, model = request.load()
+    yield
+    warm_up()
+    yield
+    return preflight(stack, model, request.out, request.config)
+
+
+def seams(request: Request) -> "Generator[Progress, None, Seam]":
+    """Predict a sample again on a shifted grid."""
+    from ..inference.seams import seam_check
+
+    stack, model = request.load()
+    yield Progress(0, 0, "seam check", "a sample is predicted twice, on two grids")
+    return seam_check(stack, model, request.config, near=request.near)
+
+
+class Look:
+    """The exact result where somebody looks, kept while image, model and settings stay the same.
+
+    Parameters
+    ----------
+    request : Request
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.attributes: dict[str, Any] = {}
+        self.stack: Stack | None = None
+        self._preview: Preview | None = None
+
+    def fits(self, request: Request) -> bool:
+        """Whether another request asks for the same result."""
+        same = dataclasses.replace(request, out=self.request.out, near=self.request.near)
+        return same == self.request
+
+    def at(self, box: Box) -> Generator[Any, None, None]:
+        """Yield (whole box, its part, labels there), what is kept first, then from the middle outward."""
+        if self._preview is None:
+            self._open()
+        if self._preview is None:
+            return
+        whole = self._preview.box_of(box)
+        for part, labels in self._preview.blocks(whole):
+            yield whole, part, labels
+
+    def _open(self) -> None:
+        from ..inference.engine import Engine
+        from ..inference.predict import fitted
+        from ..inference.view import Preview
+
+        config = self.request.config
+        stack, model = self.request.load()
+        warm_up()
+        self.stack, self.attributes = fitted(stack, model, config), model.task.attributes()
+        self._preview = Preview(Engine.of(self.stack, model, config.device, config.precision, config.fill))

@@ -1,0 +1,372 @@
+"""Segment: run a model on an open layer, and see the labels fill in."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import CheckBox, ComboBox, LineEdit
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog
+
+from ..errors import UnetError, UsageError
+from ..events import Progress
+from ..inference.config import PredictConfig
+from ..library import SHIPPED, Entry, models
+from . import runs, snippets
+from .form import Form
+from .jobs import Ended, Job
+from .layers import Source, levels_of, path_of, usual_axes, where_seen
+from .panel import Panel, button, field, folded, row, text
+from .pixels import AS_IS, choices, understood
+from .preferences import Preferences, models_changed
+from .results import PreviewLayer, ResultLayer
+from .runs import Look, Opened, Request
+
+if TYPE_CHECKING:
+    import napari
+
+SHARED = ("device", "precision", "memory")  # their defaults are the plugin's preferences
+SETTLE = 300  # milliseconds without a change before something is made of it
+
+
+class SegmentWidget(Panel):
+    """Run a model on an open layer.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    """
+
+    def __init__(self, napari_viewer: "napari.Viewer") -> None:
+        super().__init__(napari_viewer)
+        self._entries: dict[Path, Entry] = {}
+        self._chosen_models: list[Path] = []
+        self._look: Look | None = None
+        self._checking: Job | None = None
+        self._result: ResultLayer | None = None
+        self._preview = PreviewLayer(napari_viewer, lambda how: self.fail(how.error) if how.error else None)
+        self._settle, self._moved = _timer(self, self._check), _timer(self, self._follow)
+        self._build()
+        for control in (self.image, self.model):
+            control.changed.connect(self._fill)
+        for changed in (self.axes, self.size, self.channel, self.out, self.probabilities, self.settings):
+            changed.changed.connect(self._settle_soon)
+        for signal in (napari_viewer.camera.events, napari_viewer.dims.events.point, napari_viewer.dims.events.order):
+            self.listen(signal, self._look_soon)
+        self.live.changed.connect(lambda on: self.show_preview() if on else self._preview.stop())
+        self.listen(models_changed, self.reset_choices)
+        self.reset_choices()
+        self._fill()
+
+    def _settle_soon(self) -> None:
+        self._settle.start()
+
+    def _look_soon(self) -> None:
+        if self.live.value:
+            self._moved.start()
+
+    def gone(self) -> None:
+        """Leave what is running, and listen no more."""
+        super().gone()
+        self._preview.abandon()
+        if self._checking is not None:
+            self._checking.abandon()
+
+    def _build(self) -> None:
+        """Make the controls."""
+        preferences = Preferences.read()
+        self.image = ComboBox(choices=self._images)
+        self.model = ComboBox(choices=self._models)
+        self.about, self.note, self.preflight = text(""), text(""), text("")
+        self.axes = LineEdit(tooltip="What the layer's dimensions are: letters of tczyx, in its order")
+        self.channel = ComboBox(choices=[], visible=False)
+        self.size = ComboBox(choices=[AS_IS], tooltip="What is done where image and model differ")
+        self.out = LineEdit(tooltip="OME-Zarr that is made, or gone on with")
+        self.probabilities = CheckBox(text="write and show probabilities", value=False)
+        skip = {"resample", "probabilities", "overwrite"}
+        self.settings = Form(PredictConfig, skip, **{name: getattr(preferences, name) for name in SHARED})
+        self.preview = button("Preview", self.show_preview, "The result where you look, as Run will give it there")
+        self.live = CheckBox(text="live", value=False, tooltip="Follow pan, zoom and sliders")
+        self.seams = button("Seam check", self.check_seams, "Predict a sample on two grids, and compare")
+        self.run = button("Run", self.start, "Write the result of the whole image, from where you look outward")
+        self.cancel = button("Cancel", self.stop, "Stop; what is done is kept, and gone on with by Resume")
+        copies = row(button("Copy as Python", self.copy_python), button("Copy as command", self.copy_command))
+        self.extend(
+            [
+                field("image", self.image),
+                field("model", self.model, button("…", self._browse, "Choose the folder of a model")),
+                self.about,
+                field("axes", self.axes, self.channel),
+                field("pixel size", self.size),
+                self.note,
+                field("result", self.out, button("…", self._choose_out, "Choose where the result goes")),
+                self.probabilities,
+                *folded("Options", self.settings),
+                self.preflight,
+                row(self.preview, self.live, self.seams),
+                row(self.run, self.cancel),
+                self.progress,
+                self.status,
+                copies,
+            ]
+        )
+        self.add_below()
+
+    # What is chosen
+
+    @property
+    def entry(self) -> Entry | None:
+        """The chosen model's card."""
+        return self._entries.get(self.model.value)
+
+    def _images(self, _: Any) -> list[Any]:
+        from napari.layers import Image
+
+        return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+
+    def _models(self, _: Any) -> list[tuple[str, Path]]:
+        found = models(SHIPPED) | models(Preferences.read().models)
+        found |= {str(path): Entry.read(path) for path in self._chosen_models}
+        self._entries = {entry.path: entry for entry in found.values()}
+        return [(name, entry.path) for name, entry in found.items()]
+
+    def use_model(self, folder: Path) -> None:
+        """Choose a model by its folder, wherever it lies."""
+        try:
+            Entry.read(folder)
+        except (OSError, ValueError, KeyError, TypeError):
+            self.fail(f"{folder} is no model; a model is a folder with model.json")
+            return
+        if folder not in self._entries:
+            self._chosen_models.append(folder)
+        self.model.reset_choices()
+        self.model.value = folder
+
+    def _browse(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self.native, "Folder of a model", str(Preferences.read().models))
+        if folder:
+            self.use_model(Path(folder))
+
+    def _choose_out(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self.native, "Result", self.out.value, "OME-Zarr (*.ome.zarr)")
+        if path:
+            self.out.value = path
+
+    def _fill(self) -> None:
+        """Fill the form for another image or model."""
+        layer, entry = self.image.value, self.entry
+        self.about.value = entry.summary() if entry else "There is no model yet: train one, or choose its folder."
+        self._look = None
+        self.enable()
+        if layer is None or entry is None:
+            self.note.value = "" if layer else "Open an image first."
+            return
+        try:
+            self.axes.value = usual_axes(layer)
+        except UnetError as error:
+            self.axes.value, self.note.value = "", str(error)
+            return
+        self._fill_channels(layer, entry)
+        found = choices(layer, self.axes.value, entry)
+        self.size.choices = found
+        self.size.value = found[0]
+        name = re.sub(r"[^\w.-]+", "_", f"{layer.name}-{entry.name}").strip("._") or "result"
+        self.out.value = str(Preferences.read().results_beside(path_of(layer)) / f"{name}.ome.zarr")
+        self._settle.start()
+
+    def _fill_channels(self, layer: Any, entry: Entry) -> None:
+        axes = self.axes.value
+        count = 3 if layer.rgb else levels_of(layer)[0][axes.index("c")] if "c" in axes else 1
+        several = count > 1 and entry.channels == 1
+        names = ("red", "green", "blue") if layer.rgb else tuple(map(str, range(count)))
+        self.channel.choices = [(names[i], i) for i in range(count)] if several else []
+        self.channel.visible = several
+
+    def request(self, *, near: bool = False) -> Request:
+        """Return what the form asks for.
+
+        Parameters
+        ----------
+        near : bool
+            Whether it is to begin where somebody looks.
+
+        Raises
+        ------
+        UsageError, DataError
+            Where something of it cannot be.
+        """
+        layer, entry, size = self.image.value, self.entry, self.size.value
+        if layer is None or entry is None:
+            raise UsageError("choose an image and a model first")
+        source = Source(layer, self.axes.value.strip(), size.level, self.channel.value)
+        chosen = self.settings.chosen() | {"probabilities": self.probabilities.value, "resample": size.resample}
+        out = Path(self.out.value).expanduser()
+        found = Request(source, entry.path, out, PredictConfig(**chosen))
+        if not near:
+            return found
+        return dataclasses.replace(
+            found, near=where_seen(self.viewer, layer, source.axes, source.stack(entry.channels))
+        )
+
+    # Before the run
+
+    def _check(self) -> None:
+        """Say what the run will take; in a thread, as the model has to be loaded."""
+        layer, entry = self.image.value, self.entry
+        if layer is None or entry is None or self.busy:
+            return
+        try:
+            request = self.request()
+            self.note.value = understood(layer, self.axes.value, entry, self.size.value)
+        except (UnetError, ValueError) as error:
+            self.preflight.value = str(error)
+            return
+        if self._checking is not None:
+            self._checking.cancel()
+        self._checking = Job(lambda: runs.check(request), lambda _: None, self._checked)
+        self._checking.start()
+
+    def _checked(self, how: Ended) -> None:
+        found = how.result
+        if how.cancelled or self.busy:
+            return
+        if found is not None and found.state in ("finished", "other"):
+            self.out.value = str(_next(Path(self.out.value)))  # an earlier result stays as it is
+            return
+        self.preflight.value = how.error or str(found)
+        self.run.text = "Resume" if found is not None and found.state == "unfinished" else "Run"
+
+    def enable(self) -> None:
+        """Enable the buttons that can be used now."""
+        ready = self.image.value is not None and self.entry is not None
+        for control in (self.run, self.seams):
+            control.enabled = ready and not self.busy
+        self.preview.enabled = ready
+        self.cancel.enabled = self.busy
+
+    def check_seams(self) -> None:
+        """Predict a sample on two grids, and say how much differs."""
+        self._begin(runs.seams, self._advanced, self._compared)
+
+    def _compared(self, how: Ended) -> None:
+        self.ended(how)
+        if how.result is not None:
+            self.status.value = str(how.result)
+
+    def _begin(
+        self, work: Callable[[Request], Any], on_events: Callable[[list[Any]], None], on_end: Callable[[Ended], None]
+    ) -> Request | None:
+        """Start a piece of work on what the form asks for."""
+        try:
+            request = self.request(near=True)
+        except UnetError as error:
+            self.fail(str(error))
+            return None
+        self.begin(Job(lambda: work(request), on_events, on_end))
+        return request
+
+    def _advanced(self, events: list[Any]) -> None:
+        said = [event for event in events if isinstance(event, Progress)]
+        if said:
+            self.advance(said[-1])
+
+    # The run
+
+    def start(self) -> None:
+        """Run the model, or go on with a run that was stopped."""
+        self._preview.stop()
+        request = self._begin(runs.segment, self._heard, self._ran)
+        if request is not None:
+            name = f"{request.source.layer.name} {self.model.current_choice}"
+            self._result = ResultLayer(self.viewer, request.source, name)
+
+    def stop(self) -> None:
+        """Cancel; what is done is kept."""
+        if self.work is not None:
+            self.work.cancel()
+            self.status.value = "stopping …"
+
+    def _heard(self, events: list[Any]) -> None:
+        for event in events:
+            if isinstance(event, Opened) and self._result is not None:
+                self._result.open(event)
+        self._advanced(events)
+        if self._result is not None:
+            self._result.refresh()
+
+    def _ran(self, how: Ended) -> None:
+        """Show the finished result in the place of the layer that filled in."""
+        self.ended(how)
+        result = self._result
+        if result is None:
+            return
+        if how.cancelled:
+            self.status.value = "stopped; what is done is kept, Resume goes on"
+        if how.result is None:
+            result.refresh(always=True)
+            self._settle.start()
+        elif result.removed:
+            self.inform(f"done; its layer was removed meanwhile: the result is in {how.result.group}")
+        else:
+            result.finish(how.result)
+            image = (
+                "" if result.source.layer in self.viewer.layers else "; the layer of its image was removed meanwhile"
+            )
+            self.status.value = f"done{image}: {how.result.group}"
+
+    # Where somebody looks
+
+    def show_preview(self) -> None:
+        """Show the result where somebody looks."""
+        entry = self.entry
+        try:
+            request = self.request()
+            if self._look is None or not self._look.fits(request):
+                self._look = Look(request)
+            self._preview.show(self._look, entry.channels if entry else 1)
+        except UnetError as error:
+            self.fail(str(error))
+
+    def _follow(self) -> None:
+        if self.live.value and self.image.value is not None and not self.busy:
+            self.show_preview()
+
+    # To be pasted elsewhere
+
+    def copy_python(self) -> None:
+        """Copy the run as Python."""
+        self._copy(snippets.python)
+
+    def copy_command(self) -> None:
+        """Copy the run as a command for the shell."""
+        self._copy(snippets.command)
+
+    def _copy(self, written: Callable[[Request], str]) -> None:
+        try:
+            found = written(self.request())
+        except UnetError as error:
+            self.fail(str(error))
+            return
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(found)
+        self.status.value = f"copied:\n{found}"
+
+
+def _timer(panel: Panel, action: Callable[[], None]) -> QTimer:
+    """Return a timer that waits until nothing has changed for a moment."""
+    timer = QTimer(panel.native)
+    timer.setSingleShot(True)
+    timer.setInterval(SETTLE)
+    timer.timeout.connect(action)
+    return timer
+
+
+def _next(path: Path) -> Path:
+    """Return the name after this: ``a.ome.zarr``, ``a-2.ome.zarr``, ``a-3.ome.zarr``."""
+    stem = path.name.removesuffix(".ome.zarr")
+    base, _, number = stem.rpartition("-")
+    following = f"{base}-{int(number) + 1}" if base and number.isdigit() else f"{stem}-2"
+    return path.with_name(f"{following}.ome.zarr")

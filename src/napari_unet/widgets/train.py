@@ -1,0 +1,368 @@
+"""Train: learn from images and their labels in a process beside the window; watch, stop, correct, go on."""
+
+import re
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, LineEdit, SpinBox, Widget
+from qtpy.QtCore import QTimer
+
+from ..errors import UnetError, UsageError
+from ..events import Progress
+from ..library import SHIPPED, models
+from ..train_process import labels_in
+from ..training.config import TrainConfig
+from .curves import Curves
+from .form import Form
+from .jobs import Ended, Job, Process
+from .layers import Place, Source, look, seen, usual_axes
+from .lessons import Lesson, free_name, keep, unfinished
+from .panel import BACKGROUND, STAY, STOP, Panel, button, field, folded, folder, path_in, row, shrink, text
+from .preferences import Preferences, models_changed
+
+if TYPE_CHECKING:
+    import napari
+
+LAYERS, FOLDERS = "layers", "folders"
+NEW = "a new network"
+MINUTES = 10.0
+LIVE_EVERY = 3000  # milliseconds between two live predictions
+MAIN = ("task", "minutes", "sparse", "binary", "background", "resume", "steps")
+
+
+class TrainWidget(Panel):
+    """Learn from images and their labels.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    """
+
+    closing = "A training is running. Its state is kept, and it can be gone on with."
+    answers = (STOP, BACKGROUND, STAY)
+
+    def __init__(self, napari_viewer: "napari.Viewer") -> None:
+        super().__init__(napari_viewer)
+        self._lesson: Lesson | None = None
+        self._job: Path | None = None
+        self._model: Path | None = None
+        self._live_layer: Any = None
+        self._asked = 0
+        self._rows: list[Any] = []
+        self._build()
+        self._pulse = QTimer(self.native)
+        self._pulse.setInterval(LIVE_EVERY)
+        self._pulse.timeout.connect(self.ask_view)
+        self.listen(models_changed, self.reset_choices)
+        self.add_pair()
+        self.enable()
+
+    def _build(self) -> None:
+        """Make the controls."""
+        self.origin = ComboBox(choices=[LAYERS, FOLDERS])
+        self.pairs: Container[Widget] = Container(labels=False)
+        self.pairs.margins = (0, 0, 0, 0)
+        self.more = button("Add another pair", self.add_pair)
+        self.images, self.annotations = folder("Images"), folder("Their labels, of the same names")
+        self.folders: Container[Widget] = Container(
+            widgets=[field("images", self.images), field("labels", self.annotations)], labels=False, visible=False
+        )
+        self.folders.margins = (0, 0, 0, 0)
+        self.sparse = CheckBox(text="only what is painted counts, background too", value=False)
+        self.sparse.tooltip = "0 is unlabelled; background is painted with a label of its own"
+        self.background = SpinBox(value=1, min=1, max=255, tooltip="The label that was painted on background")
+        self.behind = field("background", self.background)
+        self.behind.visible = False
+        self.binary = CheckBox(text="labels are numbers of objects", value=False)
+        self.binary.tooltip = "Every label above 0 is learnt as one class"
+        self.title = LineEdit(value="my-model", tooltip="Of the model, in the folder of own models")
+        self.start_from = ComboBox(choices=self._starts)
+        self.minutes = FloatSpinBox(value=MINUTES, min=0.1, max=10_000, step=1)
+        shared = Preferences.read()
+        self.plan = Form(TrainConfig, MAIN, device=shared.device, precision=shared.precision)
+        self.facts = text("")
+        self.begin_button = button("Train", self.start)
+        self.pause = button("Pause", self.pause_training, "Stop for now; Resume goes on just where it was")
+        self.stop = button("Stop", self.stop_training, "End here, and keep the best so far as a model")
+        self.resume = button("Resume", self.resume_training, "Go on with a training that was paused or cut off")
+        self.onward = button("Continue", self.go_on, "Train on from the model at hand with the labels as they are now")
+        self.waiting = ComboBox(choices=self._unfinished, nullable=True)
+        self.live = CheckBox(text="show a live prediction where you look", value=True)
+        self.curves = Curves()
+        self.card = text("")
+        self.extend(
+            [
+                field("learn from", self.origin),
+                self.pairs,
+                self.more,
+                self.folders,
+                self.sparse,
+                self.behind,
+                self.binary,
+                field("start from", self.start_from),
+                field("name", self.title),
+                field("minutes", self.minutes),
+                *folded("Plan", self.plan),
+                button("Look at the data", self.look_at_data, "What will be learnt from, and the plan that follows"),
+                self.facts,
+                row(self.begin_button, self.pause, self.stop),
+                row(self.resume, self.onward),
+                field("unfinished", self.waiting),
+                self.live,
+                self.progress,
+                self.status,
+            ]
+        )
+        self.add_below(self.curves, self.card.native)
+        self.origin.changed.connect(self._turn)
+        self.sparse.changed.connect(lambda on: setattr(self.behind, "visible", on))
+
+    # What is learnt from
+
+    def _layers(self, kind: str) -> list[Any]:
+        from napari import layers
+
+        wanted = {"image": layers.Image, "labels": layers.Labels}[kind]
+        hidden = self._live_layer
+        return [layer for layer in self.viewer.layers if isinstance(layer, wanted) and layer is not hidden]
+
+    def _starts(self, _: Any) -> list[tuple[str, Path | str]]:
+        found = models(SHIPPED) | models(Preferences.read().models)
+        return [(NEW, NEW), *((name, entry.path) for name, entry in found.items())]
+
+    def _unfinished(self, _: Any) -> list[tuple[str, Path]]:
+        return list(unfinished(Preferences.read().models).items())
+
+    def _turn(self, origin: str) -> None:
+        self.pairs.visible = self.more.visible = origin == LAYERS
+        self.folders.visible = origin == FOLDERS
+
+    def add_pair(self) -> None:
+        """Add a pair of an image and its labels."""
+        image = ComboBox(choices=lambda _: self._layers("image"), tooltip="Image")
+        labels = ComboBox(choices=lambda _: self._layers("labels"), tooltip="Its labels", nullable=True)
+        pair = row(image, labels)
+        for control in (image, labels):
+            shrink(control)
+        pair.append(button("-", lambda: self._take_away(pair), "Take the pair away"))
+        self.pairs.append(pair)
+        self._rows.append(pair)
+
+    def _take_away(self, pair: Any) -> None:
+        if len(self._rows) > 1:
+            self._rows.remove(pair)
+            self.pairs.remove(pair)
+
+    def lesson(self, init: Path | None = None) -> Lesson:
+        """Return what the form asks for.
+
+        Raises
+        ------
+        UsageError, DataError
+            Where something of it cannot be.
+        """
+        from ..sources import pair_paths
+
+        if self.origin.value == FOLDERS:
+            images, labels = path_in(self.images), path_in(self.annotations)
+            if images is None or labels is None:
+                raise UsageError("choose the folder of the images, and that of their labels")
+            pairs: tuple[Any, ...] = tuple(pair_paths([images], [labels]))
+        else:
+            rows = [(pair[0].value, pair[1].value) for pair in self._rows]
+            pairs = tuple((image, labels) for image, labels in rows if image is not None and labels is not None)
+            if not pairs:
+                raise UsageError("choose an image and its labels; to make labels, add a labels layer and paint")
+        name = re.sub(r"[^\w.-]+", "_", self.title.value.strip()).strip("._")
+        if not name:
+            raise UsageError("give the model a name")
+        chosen = self.plan.chosen() | {"sparse": self.sparse.value, "binary": self.binary.value}
+        chosen |= {"background": self.background.value} if self.sparse.value else {}
+        start = init or (self.start_from.value if self.start_from.value != NEW else None)
+        preferences = Preferences.read()
+        return Lesson(
+            pairs=pairs,
+            out=free_name(preferences.models, name),
+            config=TrainConfig(minutes=self.minutes.value, **chosen),
+            init=start,
+            orphan=preferences.when_closed,
+        )
+
+    def look_at_data(self) -> None:
+        """Say what will be learnt from, and plan."""
+        try:
+            lesson = self.lesson()
+        except UnetError as error:
+            self.fail(str(error))
+            return
+        self.begin(Job(lambda: _outlook(lesson), self._heard, self._looked))
+
+    def _looked(self, how: Ended) -> None:
+        self.ended(how)
+        if how.result is not None:
+            plan = how.result.plan
+            self.facts.value = "\n".join(how.result.lines())
+            self.status.value = ""
+            self.plan.suggest(
+                ndim=plan.network.ndim,
+                depth=plan.network.depth,
+                base_features=plan.network.base_features,
+                patch=plan.patch,
+                batch=plan.batch,
+                learning_rate=plan.learning_rate,
+            )
+
+    # The training
+
+    def start(self) -> None:
+        """Train on the labels as they are now."""
+        self._prepare(None)
+
+    def go_on(self) -> None:
+        """Train on from the model at hand, with the labels as they are now."""
+        self._prepare(self._model)
+
+    def _prepare(self, init: Path | None) -> None:
+        try:
+            self._lesson = lesson = self.lesson(init)
+        except UnetError as error:
+            self.fail(str(error))
+            return
+        self.curves.clear()
+        self.card.value = ""
+        self.begin(Job(lambda: keep(lesson), self._heard, self._kept))
+
+    def _kept(self, how: Ended) -> None:
+        if how.result is None:
+            self.ended(how)
+            return
+        self._run(how.result)
+
+    def _run(self, job: Path, *more: str) -> None:
+        self._job = job
+        self.facts.value = ""
+        command = [sys.executable, "-m", "napari_unet.train_process", str(job), *more]
+        self.begin(Process(command, self._heard, self._trained))
+        if self.live.value:
+            self._pulse.start()
+
+    def resume_training(self) -> None:
+        """Go on with a training that was paused or cut off."""
+        job = self.waiting.value or self._job
+        if job is None:
+            return
+        if job != self._job:
+            self._lesson = None
+            self.curves.clear()
+        self._run(job, "--resume")
+
+    def pause_training(self) -> None:
+        """Stop for now."""
+        self._ask("pause", "pausing …")
+
+    def stop_training(self) -> None:
+        """End the training, and keep the best so far as a model."""
+        self._ask("stop", "stopping; the best so far becomes the model …")
+
+    def _ask(self, what: str, line: str) -> None:
+        if isinstance(self.work, Process):
+            self.work.ask(ask=what)
+            self.status.value = line
+        elif self.work is not None:
+            self.work.cancel()
+
+    def _heard(self, events: list[Any]) -> None:
+        for event in events:
+            if isinstance(event, dict):
+                self._take(event)
+        said = [e for e in events if isinstance(e, Progress) or (isinstance(e, dict) and e["event"] == "progress")]
+        if said:
+            last = said[-1]
+            fields = ("done", "total", "stage", "message")
+            self.advance(last if isinstance(last, Progress) else Progress(*(last[f] for f in fields)))
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if event["event"] == "progress" and event["stage"] == "plan":
+            self.facts.value = f"{self.facts.value}\n{event['message']}".strip()
+        elif event["event"] == "epoch":
+            losses = {"training": event["train_loss"], "validation": event["validation_loss"]}
+            self.curves.add(event["number"], losses, event["scores"])
+        elif event["event"] == "view":
+            self._draw(event)
+
+    def _trained(self, how: Ended) -> None:
+        self._pulse.stop()
+        self.ended(how)
+        if how.cancelled:
+            self.status.value = "paused; Resume goes on just where it was"
+        elif how.result is not None:
+            self._model = Path(how.result["model"])
+            self.card.value = how.result["card"]
+            self.status.value = f"done: {self._model}"
+        models_changed.emit()
+        self.enable()
+
+    def enable(self) -> None:
+        """Enable the buttons that can be used now."""
+        training = self.busy and isinstance(self.work, Process)
+        self.begin_button.enabled = not self.busy
+        self.pause.enabled, self.stop.enabled = self.busy, training
+        self.onward.enabled = not self.busy and self._model is not None
+        self.resume.enabled = not self.busy and bool(self._unfinished(None))
+        self.waiting.reset_choices()
+
+    def stop_for_closing(self, answer: str) -> None:
+        """Do what was answered, before the window closes."""
+        if answer == BACKGROUND and isinstance(self.work, Process):
+            self.work.ask(ask="leave")
+            self.work.leave()
+        else:
+            super().stop_for_closing(STOP)
+
+    # Where somebody looks
+
+    def ask_view(self) -> None:
+        """Ask the training for a prediction of what is seen now."""
+        if not (self.live.value and isinstance(self.work, Process) and self.work.running and self._lesson):
+            return
+        shown = [i for i, (image, _) in enumerate(self._lesson.pairs) if image in self.viewer.layers and image.visible]
+        if not shown:
+            return
+        image = self._lesson.pairs[shown[-1]][0]
+        axes = usual_axes(image)
+        box = seen(self.viewer, image, axes, Source(image, axes).stack())
+        self._asked += 1
+        self.work.ask(ask="view", id=self._asked, image=shown[-1], box=[[b.start, b.stop] for b in box])
+
+    def _draw(self, event: dict[str, Any]) -> None:
+        """Show a prediction that came."""
+        if self._lesson is None or event["id"] != self._asked:
+            return
+        image = self._lesson.pairs[event["image"]][0]
+        if image not in self.viewer.layers:
+            return
+        axes = usual_axes(image)
+        stack = Source(image, axes).stack()
+        place, box = Place.of(image, axes, stack), tuple(slice(*ends) for ends in event["box"])
+        data = np.asarray(place.arranged(labels_in(event), stack.axes.replace("c", "")))
+        translate = place.corner(box, stack.axes.replace("c", ""))
+        if self._live_layer in self.viewer.layers:
+            self._live_layer.data, self._live_layer.translate = data, translate
+            return
+        shown = place.shown() | {"translate": translate}
+        self._live_layer = self.viewer.add_labels(
+            data, name=f"{image.name} live", opacity=0.5, **shown, **look(event.get("attributes", {}))
+        )
+        self._live_layer.editable = False
+
+
+def _outlook(lesson: Lesson) -> Generator[Progress, None, Any]:
+    """Look at the data and plan, without training."""
+    from ..model import load_model
+    from ..training.setup import outlook
+
+    init = None if lesson.init is None else load_model(lesson.init)
+    return (yield from outlook(lesson.stacks(), lesson.config, init))

@@ -1,0 +1,337 @@
+"""The Segment widget in a real viewer: what it shows is what `predict` writes, whatever happens meanwhile."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+pytest.importorskip("qtpy.QtWidgets")
+
+import dask.array as da
+import zarr
+from napari.settings import get_plugin_settings
+from qtpy.QtWidgets import QApplication
+
+from napari_unet import PredictConfig, load_model, open_stack, predict, wait
+from napari_unet.inference.preflight import preflight
+from napari_unet.stack import Stack
+from napari_unet.widgets.panel import STAY, STOP
+from napari_unet.widgets.segment import SegmentWidget
+from test_predict import image_of, small, tree
+
+PRECISE = {"precision": "fp32", "device": "cpu"}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Own folders for results and models, with models of 2-D, 3-D and two channels."""
+    settings = get_plugin_settings("napari-unet-stacks")
+    before = dict(settings.folders)
+    settings.folders.results, settings.folders.models = str(tmp_path / "results"), str(tmp_path / "models")
+    for name, model in {
+        "flat": small(2),
+        "deep": small(3, depth=1),
+        "double": small(2, in_channels=2),
+    }.items():
+        model.save(tmp_path / "models" / f"{name}.model")
+    yield tmp_path
+    settings.folders.results, settings.folders.models = before["results"], before["models"]
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    return make_napari_viewer()
+
+
+def until(done, seconds=60):
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it never came to that"
+        QApplication.processEvents()
+        time.sleep(0.02)
+
+
+def opened(viewer, folders, model="flat", block="32 32"):
+    """Open the widget with a model chosen."""
+    widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Segment")
+    widget.use_model(folders / "models" / f"{model}.model")
+    widget.settings["precision"].value, widget.settings["device"].value = "fp32", "cpu"
+    widget.settings["block"].value = block
+    return widget
+
+
+def ran(widget):
+    """Run to the end and return the layer."""
+    widget.start()
+    until(lambda: not widget.busy)
+    assert widget.status.value.startswith("done"), widget.status.value
+    return widget._result.layer
+
+
+def expected(stack, folders, model="flat"):
+    return np.asarray(
+        wait(
+            predict(
+                stack,
+                load_model(folders / "models" / f"{model}.model"),
+                folders / "x.ome.zarr",
+                PredictConfig(**PRECISE),
+            )
+        ).data
+    )
+
+
+KINDS = {
+    "numpy": lambda data: ({"data": data}, data.shape),
+    "dask": lambda data: ({"data": da.from_array(data, chunks=(1, 40, 40))}, data.shape),
+    "zarr": lambda data: ({"data": zarr.array(data, chunks=(2, 32, 32))}, data.shape),
+    "multiscale": lambda data: ({"data": [data, data[:, ::2, ::2]], "multiscale": True}, data.shape),
+    "turned": lambda data: ({"data": data, "rotate": 20, "scale": (3, 0.5, 0.5), "units": "um"}, data.shape),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", ["flat", "deep"])
+def test_the_result_of_any_layer_is_that_of_predict(kind, model, viewer, folders):
+    data = image_of((6, 70, 90))
+    image = viewer.add_image(**KINDS[kind](data)[0], name="cells")
+    widget = opened(viewer, folders, model, "4 32 32" if model == "deep" else "32 32")
+    layer = ran(widget)
+    found = layer.data[0] if layer.multiscale else layer.data
+    np.testing.assert_array_equal(np.asarray(found), expected(open_stack(data, "zyx"), folders, model))
+    np.testing.assert_allclose(image.data_to_world((2, 10, 20)), layer.data_to_world((2, 10, 20)), atol=1e-6)
+    assert layer.units == image.units
+    assert not layer.editable
+    assert list(layer.features["class"]) == ["background", "foreground"]
+    assert layer.features["voxels"].sum() == data.size
+
+
+def test_colours_and_channels_are_chosen_from(viewer, folders):
+    rgb = image_of((40, 50, 3)).astype(np.uint8)
+    viewer.add_image(rgb, rgb=True, name="stain")
+    widget = opened(viewer, folders)
+    widget.channel.value = 1
+    layer = ran(widget)
+    np.testing.assert_array_equal(np.asarray(layer.data), expected(open_stack(rgb[..., 1], "yx"), folders))
+
+
+def test_an_axis_of_channels_stays_where_it_is(viewer, folders):
+    data = image_of((3, 2, 40, 48))
+    viewer.add_image(data, axis_labels=("t", "c", "y", "x"), name="movie")
+    widget = opened(viewer, folders, "double")
+    layer = ran(widget)
+    assert layer.data.shape == data.shape
+    whole = expected(Stack(data, "tcyx"), folders, "double")
+    for channel in range(2):
+        np.testing.assert_array_equal(np.asarray(layer.data)[:, channel], whole)
+
+
+def test_what_does_not_fit_is_said_and_nothing_is_written(viewer, folders):
+    viewer.add_image(image_of((40, 50)), name="plane")
+    widget = opened(viewer, folders, "deep")
+    until(lambda: widget.preflight.value)
+    assert "3-D and needs zyx" in widget.preflight.value
+    widget.start()
+    until(lambda: not widget.busy)
+    assert "3-D and needs zyx" in widget.status.value
+    assert not (folders / "results").exists()
+    assert widget.run.enabled
+
+
+def test_the_preview_is_the_final_result_there_and_computes_only_what_is_new(viewer, folders):
+    data = image_of((4, 900, 1000))
+    image = viewer.add_image(data, name="cells", scale=(2, 0.5, 0.5))
+    widget = opened(viewer, folders)
+    viewer.dims.set_point(0, 4)
+
+    def preview(left, right):
+        image.corner_pixels = np.array([[0, 300, left], [0, 500, right]])
+        widget.show_preview()
+        until(lambda: widget._preview.layer is not None and not widget._preview.running)
+
+    preview(100, 380)
+    layer = widget._preview.layer
+    z, y, x = (np.asarray(layer.translate) / layer.scale).astype(int)
+    assert z == 2
+    assert layer.data.shape[1] >= 200
+    whole = expected(open_stack(data, "zyx"), folders)
+    part = whole[z : z + 1, y : y + layer.data.shape[1], x : x + layer.data.shape[2]]
+    np.testing.assert_array_equal(np.asarray(layer.data), part)
+    engine = widget._look._preview._blocks.engine
+    counted, logits = [], type(engine).logits
+
+    def count(self, tile, got):
+        counted.append(tile)
+        return logits(self, tile, got)
+
+    type(engine).logits = count
+    try:
+        preview(100, 380)
+        assert not counted
+        preview(100, 700)
+        assert 0 < len(counted) <= 6
+    finally:
+        type(engine).logits = logits
+
+
+def test_a_cancelled_run_goes_on_to_the_same_bytes(viewer, folders):
+    data = image_of((60, 96, 96))
+    viewer.add_image(data, name="cells")
+    widget = opened(viewer, folders, "flat", "1 32 32")
+    out = widget.out.value
+    widget.start()
+    until(lambda: widget.progress.value > 50)
+    widget.stop()
+    until(lambda: not widget.busy)
+    assert "Resume" in widget.status.value
+    until(lambda: widget.run.text == "Resume")
+    assert "blocks are done" in widget.preflight.value
+    ran(widget)
+    config = PredictConfig(block=(1, 32, 32), **PRECISE)
+    model = load_model(folders / "models" / "flat.model")
+    stack = dataclasses.replace(open_stack(data, "zyx"), name="cells")
+    wait(predict(stack, model, folders / "y.ome.zarr", config))
+    assert tree(out) == tree(folders / "y.ome.zarr")
+
+
+def test_a_finished_result_is_never_written_over(viewer, folders):
+    viewer.add_image(image_of((50, 60)), name="cells")
+    widget = opened(viewer, folders)
+    first = widget.out.value
+    ran(widget)
+    widget._settle_soon()
+    until(lambda: widget.out.value != first)
+    assert widget.out.value.endswith("cells-flat-2.ome.zarr")
+    until(lambda: "block" in widget.preflight.value)
+
+
+def test_the_image_may_be_removed_while_it_is_segmented(viewer, folders):
+    data = image_of((20, 96, 96))
+    image = viewer.add_image(data, name="cells")
+    widget = opened(viewer, folders, "flat", "1 32 32")
+    widget.start()
+    until(lambda: widget._result and widget._result.layer is not None)
+    viewer.layers.remove(image)
+    until(lambda: not widget.busy)
+    assert "image was removed" in widget.status.value
+    np.testing.assert_array_equal(np.asarray(widget._result.layer.data), expected(open_stack(data, "zyx"), folders))
+
+
+def test_a_result_whose_layer_was_removed_stays_away_and_is_named(viewer, folders):
+    viewer.add_image(image_of((20, 96, 96)), name="cells")
+    widget = opened(viewer, folders, "flat", "1 32 32")
+    widget.start()
+    until(lambda: widget._result and widget._result.layer is not None)
+    viewer.layers.remove(widget._result.layer)
+    until(lambda: not widget.busy)
+    assert [layer.name for layer in viewer.layers] == ["cells"]
+    assert "its layer was removed" in widget.status.value
+
+
+def test_two_runs_into_one_place_are_kept_apart(viewer, folders):
+    viewer.add_image(image_of((40, 96, 96)), name="cells")
+    widgets = [opened(viewer, folders, "flat", "1 32 32") for _ in range(2)]
+    widgets[0].start()
+    until(lambda: widgets[0]._result and widgets[0]._result.layer is not None)
+    assert not widgets[0].run.enabled
+    widgets[1].out.value = widgets[0].out.value
+    widgets[1].start()
+    until(lambda: not widgets[1].busy)
+    assert "is being written by" in widgets[1].status.value or "finished" in widgets[1].status.value
+    until(lambda: not widgets[0].busy)
+    assert widgets[0].status.value.startswith("done")
+
+
+@pytest.mark.parametrize("answer", [STAY, STOP])
+def test_closing_the_window_asks_first(answer, viewer, folders, monkeypatch):
+    viewer.add_image(image_of((60, 96, 96)), name="cells")
+    widget = opened(viewer, folders, "flat", "1 32 32")
+    asked = []
+    monkeypatch.setattr(SegmentWidget, "ask_closing", lambda self: asked.append(True) or answer)
+    widget.start()
+    until(lambda: widget.progress.value > 20)
+    window = widget._guard.parent()
+    closed = window.close() if answer == STAY else None
+    if answer == STAY:
+        assert not closed
+        assert widget.busy
+        until(lambda: not widget.busy)
+    else:
+        widget._guard.eventFilter(window, _close_event())
+        assert not widget.busy
+        model = load_model(folders / "models" / "flat.model")
+        config = PredictConfig(block=(1, 32, 32), **PRECISE)
+        found = preflight(open_stack(viewer.layers[0], "zyx"), model, widget.out.value, config)
+        assert found.state == "unfinished"
+        assert 0 < found.done < found.blocks
+    assert asked
+
+
+def _close_event():
+    from qtpy.QtGui import QCloseEvent
+
+    return QCloseEvent()
+
+
+def test_a_run_reads_each_chunk_of_a_lazy_pyramid_once(viewer, folders):
+    data = image_of((6, 256, 256))
+    reads = {}
+
+    def load(block_info=None):
+        at = tuple(block_info[None]["chunk-location"])
+        reads[at] = reads.get(at, 0) + 1
+        return data[tuple(slice(a, b) for a, b in block_info[None]["array-location"])]
+
+    chunks = ((2, 2, 2), (64,) * 4, (64,) * 4)
+    fine = da.map_blocks(load, chunks=chunks, dtype=data.dtype, meta=np.empty((0, 0, 0), data.dtype))
+    viewer.add_image([fine, data[:, ::2, ::2]], multiscale=True, name="lazy")
+    widget = opened(viewer, folders, "deep", "2 64 64")
+    until(lambda: "block" in widget.preflight.value)
+    viewer.layers[0].visible = False
+    reads.clear()
+    layer = ran(widget)
+    assert set(reads.values()) == {1}
+    assert len(reads) == 3 * 4 * 4
+    found = layer.data[0] if layer.multiscale else layer.data
+    np.testing.assert_array_equal(np.asarray(found), expected(open_stack(data, "zyx"), folders, "deep"))
+
+
+def test_the_copied_run_is_the_same_run(viewer, folders):
+    path = folders / "raw.zarr"
+    zarr.save_array(path, image_of((40, 50)))
+    viewer.add_image(image_of((40, 50)), name="raw", metadata={"napari_unet": {"path": str(path)}})
+    widget = opened(viewer, folders)
+    widget.copy_python()
+    text = QApplication.clipboard().text()
+    namespace = {}
+    code = compile(text, "copied", "exec")
+    exec(code, namespace)
+    np.testing.assert_array_equal(
+        np.asarray(namespace["labels"].data), expected(open_stack(image_of((40, 50)), "yx"), folders)
+    )
+    widget.copy_command()
+    words = QApplication.clipboard().text()
+    assert words.startswith("napari-unet predict")
+    assert "--block 32 32" in words
+
+
+def test_probabilities_come_as_layers_of_their_own(viewer, folders):
+    viewer.add_image(image_of((3, 40, 50)), name="cells")
+    widget = opened(viewer, folders)
+    widget.probabilities.value = True
+    ran(widget)
+    names = [layer.name for layer in viewer.layers]
+    assert names == ["cells", "cells flat", "cells flat: background", "cells flat: foreground"]
+    sums = sum(np.asarray(viewer.layers[name].data).astype(int) for name in names[2:])
+    assert abs(sums - 255).max() <= 1
+
+
+def test_seams_are_measured(viewer, folders):
+    viewer.add_image(image_of((300, 300)), name="cells")
+    widget = opened(viewer, folders)
+    widget.check_seams()
+    until(lambda: not widget.busy)
+    assert widget.status.value.startswith("0 of")
