@@ -16,12 +16,14 @@ import napari
 import numpy as np
 import tifffile
 from napari.settings import get_plugin_settings
+from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_unet.demo import example
 
 NAME = "napari-unet-stacks"
 SIZE = (1380, 860)
+COLOURS = 200
 
 
 class Window:
@@ -66,7 +68,8 @@ class Window:
     def shot(self, name: str) -> None:
         """Keep a picture of the whole window."""
         self.wait(0.6)
-        self.viewer.screenshot(str(self.out / f"{name}.png"), canvas_only=False, flash=False)
+        picture = Image.fromarray(self.viewer.screenshot(canvas_only=False, flash=False)[..., :3])
+        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(self.out / f"{name}.png", optimize=True)
 
     def close(self) -> None:
         """Close the window."""

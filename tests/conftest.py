@@ -1,5 +1,7 @@
 """Fixtures that every test may use."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,10 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real images are not beside this checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def display() -> None:
+    """A display to open windows on."""
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        pytest.skip("needs a display, such as xvfb-run gives")

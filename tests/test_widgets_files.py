@@ -1,7 +1,6 @@
 """What is opened in the viewer is what lies on disk, lazily; what is saved there opens as the same layers."""
 
 import itertools
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -345,10 +344,8 @@ def test_the_large_sample_is_made_once(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def viewer(request):
+def viewer(display, request):
     pytest.importorskip("napari")
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
-        pytest.skip("needs a display, such as xvfb-run gives")
     return request.getfixturevalue("make_napari_viewer")(show=True)
 
 

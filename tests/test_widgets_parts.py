@@ -1,6 +1,7 @@
 """Parts of the widgets: forms made from settings, layers as stacks, places of results, work beside the window."""
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ from napari_unet.widgets.pixels import choices, understood
 
 
 @pytest.fixture(autouse=True)
-def _window(qapp):
+def _window(display, qapp):
     return qapp
 
 
@@ -311,3 +312,14 @@ def test_a_source_has_its_own_handle_of_lazy_data():
     stack = Source(layer, "zyx").stack()
     del layer
     np.testing.assert_array_equal(np.asarray(stack.data), np.arange(60).reshape(3, 4, 5))
+
+
+def test_opening_a_widget_loads_no_torch():
+    script = (
+        "import sys, napari, napari_unet.widgets.segment as s, napari_unet.widgets.train as t, "
+        "napari_unet.widgets.batch as b; viewer = napari.Viewer(show=False); "
+        "made = [s.SegmentWidget(viewer), t.TrainWidget(viewer), b.BatchWidget(viewer)]; "
+        "print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "False"

@@ -41,7 +41,7 @@ def folders(tmp_path):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
+def viewer(display, make_napari_viewer):
     return make_napari_viewer()
 
 
@@ -127,6 +127,16 @@ def test_an_axis_of_channels_stays_where_it_is(viewer, folders):
     whole = expected(Stack(data, "tcyx"), folders, "double")
     for channel in range(2):
         np.testing.assert_array_equal(np.asarray(layer.data)[:, channel], whole)
+
+
+def test_five_dimensions_are_segmented_at_every_time_point(viewer, folders):
+    data = image_of((2, 2, 4, 40, 48))
+    viewer.add_image(data, axis_labels=("t", "c", "z", "y", "x"), name="movie of stacks")
+    widget = opened(viewer, folders, "deep", "4 32 32")
+    widget.channel.value = 1
+    layer = ran(widget)
+    whole = expected(Stack(data[:, 1], "tzyx"), folders, "deep")
+    np.testing.assert_array_equal(np.broadcast_to(np.asarray(layer.data), data.shape)[:, 0], whole)
 
 
 def test_what_does_not_fit_is_said_and_nothing_is_written(viewer, folders):

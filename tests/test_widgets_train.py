@@ -34,7 +34,7 @@ def folders(tmp_path):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
+def viewer(display, make_napari_viewer):
     return make_napari_viewer()
 
 

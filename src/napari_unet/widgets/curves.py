@@ -8,7 +8,7 @@ import pyqtgraph
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
-HEIGHT = 130
+HEIGHT = 140
 
 
 class Curves(QWidget):
@@ -21,9 +21,10 @@ class Curves(QWidget):
         self._plots = {}
         for kind in ("loss", "score"):
             plot = pyqtgraph.PlotWidget(background=None)
-            plot.setMinimumHeight(HEIGHT)
+            plot.setFixedHeight(HEIGHT)
             plot.setLabel("left", kind)
-            plot.addLegend(offset=(-5, 5), labelTextSize="8pt")
+            plot.getAxis("left").enableAutoSIPrefix(False)
+            plot.addLegend(offset=(-5, 5 if kind == "loss" else -5), labelTextSize="8pt")
             plot.setMouseEnabled(False, False)
             layout.addWidget(plot)
             self._plots[kind] = plot

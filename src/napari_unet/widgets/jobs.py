@@ -21,7 +21,7 @@ from qtpy.QtCore import QTimer
 from ..errors import UnetError
 
 EVERY = 50  # milliseconds between two looks at what came
-NICE = 10
+NICE = 5
 JOIN = 10.0
 Events = Generator[Any, None, Any]
 

@@ -16,7 +16,7 @@ from .jobs import Clock, Ended, Work
 if TYPE_CHECKING:
     import napari
 
-NAME_WIDTH, LEAST_WIDTH = 74, 120
+NAME_WIDTH, LEAST_WIDTH = 84, 110
 STOP, STAY, BACKGROUND = "Stop, and keep what is done", "Go back", "Go on in the background"
 
 

@@ -71,7 +71,7 @@ class TrainWidget(Panel):
             widgets=[field("images", self.images), field("labels", self.annotations)], labels=False, visible=False
         )
         self.folders.margins = (0, 0, 0, 0)
-        self.sparse = CheckBox(text="only what is painted counts, background too", value=False)
+        self.sparse = CheckBox(text="only what is painted counts", value=False)
         self.sparse.tooltip = "0 is unlabelled; background is painted with a label of its own"
         self.background = SpinBox(value=1, min=1, max=255, tooltip="The label that was painted on background")
         self.behind = field("background", self.background)
@@ -107,7 +107,6 @@ class TrainWidget(Panel):
                 field("minutes", self.minutes),
                 *folded("Plan", self.plan),
                 button("Look at the data", self.look_at_data, "What will be learnt from, and the plan that follows"),
-                self.facts,
                 row(self.begin_button, self.pause, self.stop),
                 row(self.resume, self.onward),
                 field("unfinished", self.waiting),
@@ -116,7 +115,7 @@ class TrainWidget(Panel):
                 self.status,
             ]
         )
-        self.add_below(self.curves, self.card.native)
+        self.add_below(self.curves, self.facts.native, self.card.native)
         self.origin.changed.connect(self._turn)
         self.sparse.changed.connect(lambda on: setattr(self.behind, "visible", on))
 
@@ -244,6 +243,7 @@ class TrainWidget(Panel):
     def _run(self, job: Path, *more: str) -> None:
         self._job = job
         self.facts.value = ""
+        self.native.ensureWidgetVisible(self.curves)
         command = [sys.executable, "-m", "napari_unet.train_process", str(job), *more]
         self.begin(Process(command, self._heard, self._trained))
         if self.live.value:
