@@ -24,6 +24,7 @@ from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.lazy import predict_lazy
 from napari_unet.inference.predict import asked, fitted, predict
+from napari_unet.inference.stream import Stream
 from napari_unet.model import Model
 from napari_unet.network import UNetConfig
 from napari_unet.normalise import Normalisation
@@ -249,6 +250,25 @@ def store_with_damage(path, damaged):
     good = chunk.read_bytes()
     chunk.write_bytes(good[: len(good) // 2])
     return chunk, good
+
+
+@pytest.mark.parametrize("more", [{}, {"padding": "valid", "norm": "none"}, {"skips": False}, {"kernels": ((1, 3, 3),) * 3}])
+def test_empty_space_is_computed_once_and_what_is_in_it_exactly(more, tmp_path, monkeypatch):
+    model = small(3, **more)
+    image = np.full((420, 24, 20), 7, np.uint16)
+    image[3, 4, 5] = 900
+    image[150:153, 5:9, 4:12] = image_of((3, 4, 8))
+    image[330] = 8  # empty too, of another value
+    pushed, push = [], Stream.push
+    monkeypatch.setattr(Stream, "push", lambda self, *a, **k: pushed.append(1) or push(self, *a, **k))
+    config = PredictConfig(block=(32, 24, 20), probabilities=True, probability_type="float16", **FP32)
+    stack = Stack(data=image, axes="zyx")
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", config))
+    once = len(pushed)
+    monkeypatch.setattr("napari_unet.inference.flow._only_value", lambda data: None)
+    wait(predict(stack, model, tmp_path / "b.ome.zarr", config))
+    assert once < (len(pushed) - once) * 0.75
+    assert tree(tmp_path / "a.ome.zarr") == tree(tmp_path / "b.ome.zarr")
 
 
 def test_a_damaged_chunk_costs_its_blocks_only_and_can_be_repaired(tmp_path):

@@ -193,7 +193,12 @@ class ConvUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *S) -> (B, C', *S')."""
-        return functional.relu_(self.norm(self.conv(x)))
+        return self.convolved(x, self.conv.padding)
+
+    def convolved(self, x: Tensor, padding: Any) -> Tensor:
+        """Forward, with another padding."""
+        run: Any = functional.conv2d if x.ndim == 4 else functional.conv3d
+        return functional.relu_(self.norm(run(x, self.conv.weight, self.conv.bias, padding=padding)))
 
 
 class Up(nn.Module):

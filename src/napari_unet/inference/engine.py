@@ -15,6 +15,7 @@ from ..network import UNet, deployable, footprint
 from ..normalise import Statistics, finite, readable
 from ..stack import Stack
 from ..tiles import Box, Footprint, Tile
+from .fused import fused
 
 
 @dataclasses.dataclass(slots=True)
@@ -80,7 +81,7 @@ class Engine:
         order = order or tuple(range(self.model.config.ndim))
         if order not in self._nets:
             net: Any = deployable(transposed(self.model.network(), order)).to(self.device, self.precision)
-            self._nets[order] = net.to(memory_format=self.layout)
+            self._nets[order] = fused(net.to(memory_format=self.layout))
         return self._nets[order]
 
     def read(self, box: Box) -> np.ndarray:

@@ -125,21 +125,59 @@ class Planes:
 
     Parameters
     ----------
-    x : (B, C, planes, *others) tensor
-        Normalised, mirrored, as the network takes it.
+    x : (B, C, planes, *others) tensor, or None
+        Normalised, mirrored, as the network takes it; None where it would give what the slab before gave.
     image : (C, *read) array, or None
         As it is stored, where it is written too.
     lost : list of (box, error)
         What could not be read.
     """
 
-    x: Tensor
+    x: Tensor | None
     image: np.ndarray | None
     lost: list[tuple[Box, DataError]]
 
 
+class Emptiness:
+    """Knows when a slab would give just what the slab before it gave: one value for longer than the network sees.
+
+    Parameters
+    ----------
+    planes : int
+        Planes of a whole slab; the stream is the same after as many again.
+    sight : int
+        Planes of one value after which nothing in the stream depends on what came before.
+    """
+
+    def __init__(self, planes: int, sight: int) -> None:
+        self._planes, self._sight = planes, sight
+        self._value: list[float] | None = None
+        self._run = 0
+
+    def repeats(self, slab: Slab, data: np.ndarray | None) -> bool:
+        """Look at the next slab of (C, *read) intensities, None where some could not be read; say whether it repeats.
+
+        The result of the slab before can be used again if that one was pushed into a stream of this value alone.
+        """
+        value = None if data is None else _only_value(data)
+        if slab.first or value is None or value != self._value:
+            self._value, self._run = value, 0
+        found = self._run - self._planes >= self._sight and not slab.last and len(slab.index) == self._planes
+        self._run += len(slab.index) if value is not None else 0
+        return found
+
+
+def _only_value(data: np.ndarray) -> list[float] | None:
+    """Return the one value of each channel of (C, *S), None where there are several."""
+    first = data[(slice(None), *(slice(0, 1) for _ in data.shape[1:]))]
+    line = data[(slice(None), *(slice(0, 1) for _ in data.shape[2:]))]
+    if bool((line == first).all()) and bool((data == first).all()):
+        return [float(value) for value in first.ravel()]
+    return None
+
+
 class Streams:
-    """One stream a column: each plane is computed once.
+    """One stream a column: each plane is computed once, and empty space only as far as the network sees its edge.
 
     Parameters
     ----------
@@ -154,6 +192,8 @@ class Streams:
         self._order = (flow, *(i for i in range(engine.model.config.ndim) if i != flow))
         self._stream = Stream(engine.net(self._order))
         self._position = 0
+        self._empty = Emptiness(columns.planes, 2 * self._reach + columns.planes)
+        self._values: dict[str, np.ndarray] = {}
         self._parts: dict[int, dict[str, list[np.ndarray]]] = {}
         self._lost: dict[int, DataError] = {}
 
@@ -172,6 +212,8 @@ class Streams:
             data = engine.read(slab.read)
         except DataError:
             data, lost = engine.salvage(slab.read)
+        if self._empty.repeats(slab, None if lost else data):
+            return Planes(None, data if self._decoder.wants_image else None, lost)
         x = engine.tensor(slab.mirror(engine.statistics.apply(data)), self._order)
         return Planes(x, data if self._decoder.wants_image else None, lost)
 
@@ -185,19 +227,25 @@ class Streams:
             self._lose(slab, box[self._flow], error)
         if got.image is not None:
             self._keep_image(slab, got.image)
-        out = self._stream.push(got.x, slab.last)
-        if out is None:
-            return []
-        self._keep(slab, self._decoder.decode(self._core(slab, out)), self._position)
-        self._position += out.shape[2]
+        if got.x is not None:
+            out = self._stream.push(got.x, slab.last)
+            if out is None:
+                return []
+            self._values = self._decoder.decode(self._core(slab, out))
+        self._keep(slab, self._values, self._position)
+        self._position += next(iter(self._values.values())).shape[self._flow + 1]
         return self._complete(slab)
+
+    @property
+    def _reach(self) -> int:
+        """Planes to either side that a plane of the result depends on."""
+        foot = self._decoder.engine.footprint
+        return foot.halo[self._flow] + foot.margin[self._flow]
 
     def _lose(self, slab: Slab, planes: slice, error: DataError) -> None:
         """Mark the blocks that depend on planes that could not be read."""
-        foot = self._decoder.engine.footprint
-        reach = foot.halo[self._flow] + foot.margin[self._flow]
         for number, span in slab.column.blocks.items():
-            if span.start - reach < planes.stop and planes.start < span.stop + reach:
+            if span.start - self._reach < planes.stop and planes.start < span.stop + self._reach:
                 self._lost.setdefault(number, error)
 
     @torch.inference_mode()

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..network import ConvUnit, UNet, UNetConfig, Up, crop_centre, pool
 
@@ -63,10 +62,8 @@ class StreamConv:
     """
 
     def __init__(self, unit: ConvUnit, same: bool) -> None:
-        conv = unit.conv
-        self._weight, self._bias, self._norm = conv.weight, conv.bias, unit.norm
-        self._run = functional.conv2d if conv.weight.ndim == 4 else functional.conv3d
-        kernel = conv.weight.shape[FLOW:]
+        self._unit, self._channels = unit, unit.conv.weight.shape[1]
+        kernel = unit.conv.weight.shape[FLOW:]
         self._keep = kernel[0] - 1
         self._pad = kernel[0] // 2 if same else 0
         self._padding: Any = [0, *(k // 2 if same else 0 for k in kernel[1:])]
@@ -88,7 +85,7 @@ class StreamConv:
             return None
         if self._keep:
             self._kept = x.narrow(FLOW, x.shape[FLOW] - self._keep, self._keep).clone()
-        return functional.relu_(self._norm(self._run(x, self._weight, self._bias, padding=self._padding)))
+        return self._unit.convolved(x, self._padding)
 
     def _assemble(self, slab: Sequence[Sequence[Tensor]], last: bool) -> Tensor | None:
         """Put kept planes, new planes and the border's zeros into one tensor."""
@@ -103,7 +100,7 @@ class StreamConv:
             return slab[0][0]
         self._started = True
         shape = list(sample.shape)
-        shape[1], shape[FLOW] = self._weight.shape[1], before + kept + new + after
+        shape[1], shape[FLOW] = self._channels, before + kept + new + after
         layout: Any = torch.channels_last if sample.ndim == 4 else torch.channels_last_3d
         x = torch.empty(shape, dtype=sample.dtype, device=sample.device, memory_format=layout)
         if before:
