@@ -252,7 +252,9 @@ def store_with_damage(path, damaged):
     return chunk, good
 
 
-@pytest.mark.parametrize("more", [{}, {"padding": "valid", "norm": "none"}, {"skips": False}, {"kernels": ((1, 3, 3),) * 3}])
+@pytest.mark.parametrize(
+    "more", [{}, {"padding": "valid", "norm": "none"}, {"skips": False}, {"kernels": ((1, 3, 3),) * 3}]
+)
 def test_empty_space_is_computed_once_and_what_is_in_it_exactly(more, tmp_path, monkeypatch):
     model = small(3, **more)
     image = np.full((420, 24, 20), 7, np.uint16)

@@ -94,7 +94,7 @@ def predict(
     engine = Engine(stack, model, _measured(root, stack, model, config), config.device, config.precision, config.fill)
     job = Job.plan(engine, config)
     with job.create(root, config) as store:
-        yield Progress(len(store.done), len(job.grid), "predict", job.summary(missing))
+        yield Progress(store.count, len(job.grid), "predict", job.summary(missing))
         yield from job.run(store, start)
         yield from store.finish()
     return open_stack(root / job.decoder.outputs[0].path)
@@ -241,7 +241,7 @@ class Job:
             After all others are done, where blocks could not be read.
         """
         route, failed = self.route(), {}
-        done, total = len(store.done), len(self.grid)
+        done, total = store.count, len(self.grid)
         pipeline = Pipeline(
             route.pieces(store.pending(), near), route.read, route.compute, lambda _, found: _written(store, found)
         )

@@ -72,7 +72,7 @@ def preflight(stack: Stack, model: Model, out: Path, config: PredictConfig) -> P
     found = find(root, [labels_path(model, config.name)], config.in_source)
     state, done = "new", 0
     if found is not None:
-        journal = Journal(found[0])
+        journal = Journal(found[0], found[1].blocks)
         state = "finished" if journal.finished else "unfinished"
         state = "other" if changed(found[1].settings, stack, model, config) else state
         done = len(journal.blocks)

@@ -95,7 +95,7 @@ def check_room(root: Path, outputs: Sequence[Output], found: tuple[Path, Plan] |
     if found and overwrite:
         free += sum(f.stat().st_size for path in found[1].outputs for f in (root / path).rglob("*") if f.is_file())
     elif found:
-        needed *= 1 - len(Journal(found[0]).blocks) / found[1].blocks
+        needed *= 1 - len(Journal(found[0], found[1].blocks).blocks) / found[1].blocks
     if needed > free:
         raise ResourceError(
             f"the result needs about {needed / 2**20:,.0f} MiB, the disk of {place} has {free / 2**20:,.0f} MiB free; "

@@ -4,11 +4,14 @@ import dataclasses
 import hashlib
 import json
 import math
+import operator
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+import numpy as np
 
 from ..errors import OutputError
 
@@ -122,6 +125,93 @@ class Plan:
         return plan
 
 
+class Records(Mapping[Unit, tuple[Region, ...]]):
+    """What was written of each unit that is done; only the places in the file are held, so that millions are cheap.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it need not exist.
+    blocks : int
+        Numbers below this cost 8 bytes each, others more.
+    """
+
+    def __init__(self, path: Path, blocks: int) -> None:
+        self._path = path
+        self._places = np.zeros(blocks, np.int64)  # one more than the place, 0 where there is none
+        self._others: dict[Unit, int] = {}
+
+    def _numbered(self, unit: object) -> TypeGuard[int]:
+        return type(unit) is int and 0 <= unit < len(self._places)
+
+    def put(self, unit: Unit, place: int) -> None:
+        """Say where in the file a unit stands."""
+        if self._numbered(unit):
+            self._places[unit] = place + 1
+        else:
+            self._others[unit] = place
+
+    def drop(self, unit: Unit) -> None:
+        """Forget a unit, known or not."""
+        if self._numbered(unit):
+            self._places[unit] = 0
+        else:
+            self._others.pop(unit, None)
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """Numbers of the blocks, ascending."""
+        others = [unit for unit in self._others if isinstance(unit, int)]
+        return np.concatenate([np.flatnonzero(self._places), np.array(sorted(others), np.int64)])
+
+    @property
+    def named(self) -> list[str]:
+        """Units that are no blocks."""
+        return [unit for unit in self._others if isinstance(unit, str)]
+
+    def walk(self) -> Iterator[tuple[Unit, tuple[Region, ...]]]:
+        """Yield all units with what was written of them, in the order of the file, reading it once."""
+        if not len(self):
+            return
+        numbers = np.flatnonzero(self._places)
+        found: list[tuple[int, Unit]] = [*zip((self._places[numbers] - 1).tolist(), numbers.tolist(), strict=True)]
+        found += [(place, unit) for unit, place in self._others.items()]
+        with self._path.open("rb") as file:
+            for place, unit in sorted(found, key=operator.itemgetter(0)):
+                file.seek(place)
+                yield unit, _parsed(file.readline())[1]
+
+    def of_blocks(self) -> Iterator[tuple[int, Region]]:
+        """Yield the blocks with each region that was written of them."""
+        for unit, regions in self.walk():
+            if isinstance(unit, int):
+                yield from ((unit, region) for region in regions)
+
+    def __getitem__(self, unit: Unit) -> tuple[Region, ...]:
+        place = int(self._places[unit]) - 1 if self._numbered(unit) else self._others[unit]
+        if place < 0:
+            raise KeyError(unit)
+        with self._path.open("rb") as file:
+            file.seek(place)
+            return _parsed(file.readline())[1]
+
+    def __contains__(self, unit: object) -> bool:
+        return bool(self._places[unit]) if self._numbered(unit) else unit in self._others
+
+    def __iter__(self) -> Iterator[Unit]:
+        yield from np.flatnonzero(self._places).tolist()
+        yield from self._others
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._places)) + len(self._others)
+
+
+def _parsed(line: bytes) -> tuple[Unit, tuple[Region, ...]]:
+    entry = json.loads(line)
+    regions = [Region(a, tuple(start), tuple(stop), crc) for a, start, stop, crc in entry["regions"]]
+    return entry["unit"], tuple(regions)
+
+
 class Journal:
     """The append-only record of what is done.
 
@@ -131,29 +221,31 @@ class Journal:
     ----------
     folder : Path
         The ledger's folder, which exists.
+    blocks : int
+        Number of blocks, where it is known.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, blocks: int = 0) -> None:
         self.folder = folder
-        self.records: dict[Unit, tuple[Region, ...]] = {}
+        self.records = Records(folder / DONE, blocks)
         self._mutex = threading.Lock()
         self._torn = False
-        path = folder / DONE
+        path, place = folder / DONE, 0
         if path.exists():
-            data = path.read_bytes()
-            self._torn = bool(data) and not data.endswith(b"\n")
-            for line in data.splitlines():
-                self._replay(line)
+            with path.open("rb") as file:
+                for line in file:
+                    self._replay(line, place)
+                    place += len(line)
+                    self._torn = not line.endswith(b"\n")
 
-    def _replay(self, line: bytes) -> None:
+    def _replay(self, line: bytes, place: int) -> None:
         try:
             entry = json.loads(line)
             if "forget" in entry:
                 for unit in entry["forget"]:
-                    self.records.pop(unit, None)
+                    self.records.drop(unit)
                 return
-            regions = [Region(a, tuple(start), tuple(stop), crc) for a, start, stop, crc in entry["regions"]]
-            self.records[entry["unit"]] = tuple(regions)
+            self.records.put(_parsed(line)[0], place)
         except (ValueError, KeyError, TypeError):
             return
 
@@ -163,30 +255,32 @@ class Journal:
         return FINISHED in self.records
 
     @property
-    def blocks(self) -> set[int]:
-        """Numbers of the blocks that are done."""
-        return {unit for unit in self.records if isinstance(unit, int)}
+    def blocks(self) -> np.ndarray:
+        """Numbers of the blocks that are done, ascending."""
+        return self.records.blocks
 
     def append(self, unit: Unit, regions: Sequence[Region] = ()) -> None:
         """Record a unit as done."""
         parts = [[r.array, r.start, r.stop, r.crc32] for r in regions]
-        self._write({"unit": unit, "regions": parts})
-        self.records[unit] = tuple(regions)
+        self.records.put(unit, self._write({"unit": unit, "regions": parts}))
 
     def forget(self, units: Sequence[Unit]) -> None:
         """Record that units are not done after all."""
         if units:
             self._write({"forget": list(units)})
         for unit in units:
-            self.records.pop(unit, None)
+            self.records.drop(unit)
 
-    def _write(self, entry: Mapping[str, Any]) -> None:
+    def _write(self, entry: Mapping[str, Any]) -> int:
+        """Append a line; return where it begins."""
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
         with self._mutex, (self.folder / DONE).open("ab", buffering=0) as file:
             whole = b"\n" + line if self._torn else line
+            place = file.seek(0, os.SEEK_END) + len(whole) - len(line)
             self._torn = True
             if file.write(whole) == len(whole):
                 self._torn = False
+        return place
 
 
 def replace(path: Path, values: Mapping[str, Any], via: Path | None = None) -> None:

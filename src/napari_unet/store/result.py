@@ -45,7 +45,7 @@ class ResultStore:
         self._journal, self._lock = journal, lock
         self._levels = {o.path: levels_of(o) for o in outputs}
         self.arrays: dict[str, zarr.Array[Any]] = {}
-        self._derived: list[Unit] = [unit for unit in journal.records if isinstance(unit, str)]
+        self._derived: list[Unit] = list(journal.records.named)
         self._owners = {
             o.path: np.zeros([math.ceil(n / u) for n, u in zip(o.shape, o.unit, strict=True)], np.int32)
             for o in outputs
@@ -120,7 +120,7 @@ class ResultStore:
             plan.save(ledger)
         else:
             plan = found[1]
-        store = cls(root, outputs, plan, Journal(ledger), lock)
+        store = cls(root, outputs, plan, Journal(ledger, plan.blocks), lock)
         for file in layout.litter(root, list(plan.outputs)):
             file.unlink()
         layout.list_labels(root, plan.version, remove=plan.outputs, via=ledger)
@@ -131,20 +131,25 @@ class ResultStore:
         for output in outputs:
             folder = root / output.path / "0"
             store.arrays[output.path] = layout.make_array(folder, output, store._levels[output.path][0], plan.version)
-        for block in store.done:
-            for region in store._journal.records[block]:
-                store._claim(block, region.array.rpartition("0")[0].rstrip("/"), region.box)
+        for block, region in store._journal.records.of_blocks():
+            store._claim(block, region.array.rpartition("0")[0].rstrip("/"), region.box)
         return store
 
     @property
     def done(self) -> set[int]:
         """Numbers of the blocks that are written."""
-        return self._journal.blocks
+        return set(self._journal.blocks.tolist())
+
+    @property
+    def count(self) -> int:
+        """How many blocks are written."""
+        return len(self._journal.blocks)
 
     def pending(self) -> list[int]:
         """Return the numbers of the blocks that are not written, ascending."""
-        done = self.done
-        return [block for block in range(self.plan.blocks) if block not in done]
+        todo = np.ones(self.plan.blocks, bool)
+        todo[self._journal.blocks] = False
+        return np.flatnonzero(todo).tolist()
 
     def write(self, block: int, regions: Mapping[str, tuple[Box, np.ndarray]]) -> None:
         """Write one block, then record it as done.
@@ -246,13 +251,13 @@ class ResultStore:
 
     def _check_blocks(self) -> Iterator[Progress]:
         damaged: dict[Unit, str] = {}
-        for number, block in enumerate(sorted(self.done), 1):
+        regions = len(self.outputs) * self.plan.blocks
+        for number, (block, region) in enumerate(self._journal.records.of_blocks(), 1):
             self._lock.beat()
-            for region in self._journal.records[block]:
-                problem = problem_of(self.arrays[region.array.rpartition("0")[0].rstrip("/")], self.root, region)
-                if problem:
-                    damaged[block] = problem
-            yield Progress(number, self.plan.blocks, "verify")
+            problem = problem_of(self.arrays[region.array.rpartition("0")[0].rstrip("/")], self.root, region)
+            if problem:
+                damaged[block] = problem
+            yield Progress(number, regions, "verify")
         if damaged:
             self._journal.forget(list(damaged))
             raise IncompleteError(

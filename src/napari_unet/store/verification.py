@@ -42,7 +42,8 @@ def verify(root: Path) -> Generator[Progress, None, list[str]]:
         raise OutputError(f"{root} holds no result of this program that could be verified; name a result or its labels")
     problems: list[str] = []
     for ledger in found:
-        plan, journal = Plan.load(ledger), Journal(ledger)
+        plan = Plan.load(ledger)
+        journal = Journal(ledger, plan.blocks)
         base = ledger.parents[len(Path(next(iter(plan.outputs))).parts)]
         if not journal.finished:
             problems.append(f"{ledger.parent} is unfinished: {len(journal.blocks)} of {plan.blocks} blocks are done")
@@ -50,7 +51,7 @@ def verify(root: Path) -> Generator[Progress, None, list[str]]:
             problems += filter(None, (_group_problem(base, path) for path in plan.outputs))
         arrays: dict[str, zarr.Array[Any]] = {}
         total = len(journal.records)
-        for number, (unit, regions) in enumerate(journal.records.items(), 1):
+        for number, (unit, regions) in enumerate(journal.records.walk(), 1):
             for region in regions:
                 problem = _open(base, region.array, arrays) or problem_of(arrays[region.array], base, region)
                 if problem:
