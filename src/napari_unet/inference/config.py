@@ -30,10 +30,19 @@ class PredictConfig:
     resample: bool = setting(False, "Bring the image to the model's pixel size first, lazily")
     ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
     in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
+    scheduler: str | None = setting(None, "Address of a dask scheduler whose workers do the work: tls://host:port")
+    allow_tcp: bool = setting(False, "Take a scheduler at a tcp:// address, where nobody has to show who they are")
     overwrite: bool = setting(False, "Replace a result of an earlier run; nothing else is ever replaced")
 
     def __post_init__(self) -> None:
         check(self)
+        if self.scheduler is not None and not self.scheduler.startswith(("tls://", "tcp://")):
+            raise UsageError(f"scheduler is {self.scheduler!r}; give an address such as tls://host:8786")
+        if self.scheduler is not None and self.scheduler.startswith("tcp://") and not self.allow_tcp:
+            raise UsageError(
+                f"{self.scheduler}: whoever reaches a tcp:// scheduler can run code on its workers; set up tls://, or "
+                "allow it with --allow-tcp on a network you trust"
+            )
         if self.block is not None and min(self.block, default=0) < 1:
             raise UsageError(f"block is {self.block}; sizes must be at least 1")
 

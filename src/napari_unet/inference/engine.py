@@ -60,6 +60,11 @@ class Engine:
         self.axes = self.stack.axes.replace("c", "")
         self.footprint = footprint(self.model.config).planewise(self.batch_axes)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without its networks; where it arrives, the device is chosen anew."""
+        precision = "fp32" if self.precision == torch.float32 else "bf16"
+        return Engine, (self.stack, self.model, self.statistics, "auto", precision, self.fill)
+
     @classmethod
     def of(cls, stack: Stack, model: Model, device: str, precision: str, fill: float | None) -> "Engine":
         """Measure the stack's intensities and make the model ready for it."""

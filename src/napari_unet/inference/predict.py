@@ -147,7 +147,7 @@ def asked(stack: Stack, model: Model, config: PredictConfig) -> dict[str, Any]:
     """Return what a result follows from, as far as it is known before anything is read or chosen."""
     stack = fitted(stack, model, config)
     chosen = dataclasses.asdict(config)
-    for name in ("overwrite", "device", "memory", "missing"):
+    for name in ("overwrite", "device", "memory", "missing", "scheduler", "allow_tcp"):
         del chosen[name]
     image = {"shape": list(stack.shape), "axes": stack.axes, "dtype": str(stack.dtype), "modified": _modified(stack)}
     return {**chosen, "model": model.sha256, "image": image}

@@ -66,6 +66,9 @@ class ChunkCache:
         self._bytes = 0
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ChunkCache, (self.base, self._edges, self.limit)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Size along each axis."""

@@ -111,6 +111,39 @@ def _samples(data: LazyArray, known: str, page: tifffile.TiffPage) -> tuple[Lazy
     return data, notes
 
 
+class TiffArray:
+    """The pixels of a TIFF file as a lazy array that can be sent to another process, where the file is opened again.
+
+    Parameters
+    ----------
+    path : Path
+    level : int
+    data : zarr.Array
+        tifffile's view of it.
+    """
+
+    def __init__(self, path: Path, level: int, data: "zarr.Array[Any]") -> None:
+        self._path, self._level, self._data = path, level, data
+        self.shape, self.dtype, self.chunks = data.shape, data.dtype, data.chunks
+        self.ndim = data.ndim
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read a region."""
+        return np.asarray(self._data[key])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all of it."""
+        return np.asarray(self[...], dtype=dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self._path, self._level)
+
+
+def _reopened(path: Path, level: int) -> Any:
+    with _named_errors(path), tifffile.TiffFile(path) as tif:
+        return _lazy(path, tif.series[0], level)
+
+
 def _lazy(path: Path, series: tifffile.TiffPageSeries, level: int) -> Any:
     """Return the lazy array: pages as chunks where they are small, else their strips or tiles, or the mapped file."""
     chosen = series.levels[level]
@@ -123,7 +156,7 @@ def _lazy(path: Path, series: tifffile.TiffPageSeries, level: int) -> Any:
     data = zarr.open_array(store=store, mode="r", zarr_format=2)
     if math.prod(data.chunks) * data.dtype.itemsize > MAX_CHUNK:
         raise DataError(f"{path}: one strip or tile is larger than {MAX_CHUNK >> 30} GiB; save it as OME-Zarr")
-    return data
+    return TiffArray(path, level, data)
 
 
 @contextlib.contextmanager

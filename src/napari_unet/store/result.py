@@ -1,8 +1,7 @@
 """Results in OME-Zarr: written block by block, resumed after any interruption, published only when all is there."""
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,10 +15,11 @@ from ..lock import Lock
 from ..stack import Box
 from . import layout
 from .admission import admit, check_outputs, check_room, enter
+from .blocks import BlockWriter, replaced
 from .journal import FINISHED, Journal, Plan, Region, Unit
 from .ome import Output, group_attributes
 from .pyramid import above, levels_of, parts, reduce
-from .verification import crc32, problem_of, verify
+from .verification import problem_of, verify
 
 __all__ = ["Output", "ResultStore", "verify"]
 
@@ -172,36 +172,36 @@ class ResultStore:
             raise UsageError(
                 f"block {block} cannot be written; {self.plan.blocks} blocks can, until the result is finished"
             )
-        for path, (box, data) in regions.items():
-            self._check_region(path, box, data)
+        self.writer.check(regions)
         for path, (box, _) in regions.items():
             self._claim(block, path, box)
-        self._lock.beat()
         with layout.disk(self.root):
-            self._journal.forget([*self._derived, *([block] if block in self._journal.records else [])])
-            self._derived = []
-            written = [
-                self._put(f"{path}/0".lstrip("/"), self.arrays[path], box, data)
-                for path, (box, data) in regions.items()
-            ]
-            self._journal.append(block, written)
+            self.renew([block])
+            self._journal.append(block, self.writer.write(regions))
 
-    def _check_region(self, path: str, box: Box, data: np.ndarray) -> None:
-        output = self.outputs.get(path)
-        if output is None:
-            raise UsageError(f"there is no output {path!r}; the outputs are {', '.join(map(repr, self.outputs))}")
-        if len(box) != len(output.shape) or data.dtype != output.dtype:
-            raise UsageError(f"{output.name} is {output.shape} {output.dtype}, got a box {box} of {data.dtype}")
-        if data.shape != tuple(b.stop - b.start for b in box):
-            raise UsageError(f"{output.name}: data of shape {data.shape} does not fill the box {box}")
-        for axis, cut, n, unit in zip(output.axes, box, output.shape, output.unit, strict=True):
-            if not 0 <= cut.start < cut.stop <= n or cut.step not in (None, 1):
-                raise UsageError(f"{output.name}: {cut} is outside axis {axis}, which has {n} elements")
-            if cut.start % unit or (cut.stop % unit and cut.stop != n):
-                raise UsageError(
-                    f"{output.name}: {cut} cuts a file of {unit} elements along {axis}; "
-                    "blocks must be multiples of chunks and shards"
-                )
+    def renew(self, blocks: Iterable[int] = ()) -> None:
+        """Forget what follows from blocks that are about to be written, and those of them that were done."""
+        self._lock.beat()
+        self._journal.forget([*self._derived, *(block for block in blocks if block in self._journal.records)])
+        self._derived = []
+
+    def record(self, block: int, regions: Sequence[Region]) -> None:
+        """Record a block that another process wrote with this store's `writer`; `renew` was called before.
+
+        Raises
+        ------
+        UsageError
+            Where its regions are another block's.
+        """
+        self._lock.beat()
+        for region in regions:
+            self._claim(block, region.array.rpartition("0")[0].rstrip("/"), region.box)
+        self._journal.append(block, regions)
+
+    @property
+    def writer(self) -> BlockWriter:
+        """What writes blocks; it can be sent to another process."""
+        return BlockWriter(self.root, self.outputs, self.arrays)
 
     def _claim(self, block: int, path: str, box: Box) -> None:
         """Keep two blocks out of one file."""
@@ -215,15 +215,6 @@ class ResultStore:
                 f"{path or 'image'}: block {block} overlaps block {others[0] - 1} at {box}; blocks must be disjoint"
             )
         cells[...] = block + 1
-
-    def _put(self, name: str, array: zarr.Array[Any], box: Box, data: np.ndarray) -> Region:
-        """Replace the files under a box, so that nothing damaged is read on the way."""
-        unit = array.shards or array.chunks
-        keys = itertools.product(*(range(b.start // u, math.ceil(b.stop / u)) for b, u in zip(box, unit, strict=True)))
-        for key in keys:
-            (self.root / name / array.metadata.encode_chunk_key(key)).unlink(missing_ok=True)
-        array[box] = data
-        return Region(name, tuple(b.start for b in box), tuple(b.stop for b in box), crc32(data))
 
     def finish(self) -> Iterator[Progress]:
         """Check every block, make the pyramids, then publish; can be stopped and done again at any point.
@@ -283,7 +274,7 @@ class ResultStore:
                 if f"{name}#{number}" not in self._journal.records:
                     self._lock.beat()
                     data = np.asarray(finer[above(box, levels[i], levels[i - 1].shape)])
-                    region = self._put(name, array, box, reduce(data, levels[i].factors, output.kind))
+                    region = replaced(self.root / name, name, array, box, reduce(data, levels[i].factors, output.kind))
                     self._journal.append(f"{name}#{number}", [region])
                     self._derived.append(f"{name}#{number}")
                 count += 1

@@ -1,0 +1,92 @@
+"""Writing blocks into the arrays of a result, from any process."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ..errors import UsageError
+from ..stack import Box
+from . import layout
+from .journal import Region
+from .ome import Output
+from .verification import crc32
+
+Regions = Mapping[str, tuple[Box, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BlockWriter:
+    """Writes blocks; who records them is another's business.
+
+    Parameters
+    ----------
+    root : Path
+        The result.
+    outputs : mapping of path to Output
+    arrays : mapping of path to zarr.Array
+        Level 0 of each output.
+    """
+
+    root: Path
+    outputs: Mapping[str, Output]
+    arrays: "Mapping[str, zarr.Array[Any]]"
+
+    def check(self, regions: Regions) -> None:
+        """Refuse regions that do not fit their arrays and chunks.
+
+        Raises
+        ------
+        UsageError
+        """
+        for path, (box, data) in regions.items():
+            self._check(path, box, data)
+
+    def write(self, regions: Regions) -> list[Region]:
+        """Write the regions of a block; return what is to be recorded of it.
+
+        Raises
+        ------
+        UsageError
+            Where a region does not fit; nothing is written then.
+        ResourceError
+            Where the disk is full.
+        """
+        self.check(regions)
+        with layout.disk(self.root):
+            return [
+                replaced(self.root / path / "0", f"{path}/0".lstrip("/"), self.arrays[path], box, data)
+                for path, (box, data) in regions.items()
+            ]
+
+    def _check(self, path: str, box: Box, data: np.ndarray) -> None:
+        output = self.outputs.get(path)
+        if output is None:
+            raise UsageError(f"there is no output {path!r}; the outputs are {', '.join(map(repr, self.outputs))}")
+        if len(box) != len(output.shape) or data.dtype != output.dtype:
+            raise UsageError(f"{output.name} is {output.shape} {output.dtype}, got a box {box} of {data.dtype}")
+        if data.shape != tuple(b.stop - b.start for b in box):
+            raise UsageError(f"{output.name}: data of shape {data.shape} does not fill the box {box}")
+        for axis, cut, n, unit in zip(output.axes, box, output.shape, output.unit, strict=True):
+            if not 0 <= cut.start < cut.stop <= n or cut.step not in (None, 1):
+                raise UsageError(f"{output.name}: {cut} is outside axis {axis}, which has {n} elements")
+            if cut.start % unit or (cut.stop % unit and cut.stop != n):
+                raise UsageError(
+                    f"{output.name}: {cut} cuts a file of {unit} elements along {axis}; "
+                    "blocks must be multiples of chunks and shards"
+                )
+
+
+def replaced(folder: Path, name: str, array: "zarr.Array[Any]", box: Box, data: np.ndarray) -> Region:
+    """Replace the files under a box, so that nothing damaged is read on the way."""
+    unit = array.shards or array.chunks
+    keys = itertools.product(*(range(b.start // u, math.ceil(b.stop / u)) for b, u in zip(box, unit, strict=True)))
+    for key in keys:
+        (folder / array.metadata.encode_chunk_key(key)).unlink(missing_ok=True)
+    array[box] = data
+    return Region(name, tuple(b.start for b in box), tuple(b.stop for b in box), crc32(data))
