@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from napari_ome_zarr import napari_get_reader
 from ome_zarr_models import open_ome_zarr
 
-from napari_unet.errors import DataError, IncompleteError, ModelError, OutputError, UsageError
+from napari_unet.errors import DataError, IncompleteError, ModelError, OutputError, ResourceError, UsageError
 from napari_unet.events import Block, wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.lazy import predict_lazy
 from napari_unet.inference.predict import asked, fitted, predict
+from napari_unet.inference.rounding import rounding
 from napari_unet.inference.stream import Stream
 from napari_unet.model import Model
 from napari_unet.network import UNetConfig
@@ -277,7 +278,7 @@ def test_a_damaged_chunk_costs_its_blocks_only_and_can_be_repaired(tmp_path):
     model = small(depth=1)
     chunk, good = store_with_damage(tmp_path / "bad.zarr", 5)
     config = PredictConfig(block=(16, 32), **FP32)
-    with pytest.raises(IncompleteError, match=r"of 10 blocks could not be read .*bad.zarr.*the others are done"):
+    with pytest.raises(IncompleteError, match=r"of 10 blocks could not be done .*bad.zarr.*the others are done"):
         wait(predict(open_stack(tmp_path / "bad.zarr"), model, tmp_path / "out.ome.zarr", config))
     done = sum(1 for _ in done_lines(tmp_path / "out.ome.zarr"))
     assert done == 7  # the chunk's block and both of its neighbours depend on it
@@ -471,3 +472,65 @@ def test_a_pixel_size_without_a_unit_is_not_compared(units, says, tmp_path):
     with pytest.raises(DataError, match=f"{says}.*without --resample"):
         wait(predict(stack, in_nanometres(), tmp_path / "a.ome.zarr", PredictConfig(resample=True, **FP32)))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fails", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no room")])
+def test_where_memory_runs_out_slabs_are_halved_and_the_result_is_the_same(fails, tmp_path, monkeypatch):
+    model, stack = small(), Stack(data=image_of((300, 40)), axes="yx")
+    config = PredictConfig(block=(32, 40), **FP32)
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", config))
+    push, pushed = Stream.push, []
+
+    def limited(self, slab, last=False):
+        pushed.append(slab.shape[2])
+        if slab.shape[2] > 16:
+            raise fails
+        return push(self, slab, last)
+
+    monkeypatch.setattr(Stream, "push", limited)
+    events = list(predict(stack, model, tmp_path / "b.ome.zarr", config))
+    said = [event.message for event in events if "ran out" in event.message]
+    assert said == [
+        "the memory ran out; going on with slabs of 32 planes",
+        "the memory ran out; going on with slabs of 16 planes",
+    ]
+    assert pushed[:3] == [64, 32, 16]
+    one, other = (open_stack(tmp_path / f"{name}.ome.zarr" / "labels" / "semantic") for name in "ab")
+    np.testing.assert_array_equal(one.data[...], other.data[...])
+
+
+def test_where_not_even_the_least_fits_what_is_done_is_kept(tmp_path, monkeypatch):
+    model, stack = small(norm="instance"), Stack(data=image_of((96, 40)), axes="yx")
+    config, logits, calls = PredictConfig(block=(32, 40), **FP32), Engine.logits, []
+
+    def limited(self, *args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise MemoryError("no room")
+        return logits(self, *args)
+
+    monkeypatch.setattr(Engine, "logits", limited)
+    with pytest.raises(ResourceError, match=r"ran out at a block of 32 x 40 .*what is done is kept"):
+        list(predict(stack, model, tmp_path / "a.ome.zarr", config))
+    assert sum(1 for _ in done_lines(tmp_path / "a.ome.zarr")) == 2
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", config))
+
+
+def test_an_error_that_is_not_of_memory_is_not_tried_again(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(Stream, "push", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        list(predict(Stack(data=image_of((40, 40)), axes="yx"), small(), tmp_path / "a.ome.zarr"))
+
+
+def test_what_bfloat16_changes_is_said_of_a_sample():
+    model, stack = small(), Stack(data=image_of((1400, 1300)), axes="yx")
+    engine = Engine.of(stack, model, "cpu", "bf16", None)
+    found = rounding(engine)
+    assert found.voxels == 128 * 128
+    assert 0 <= found.changed < 0.2 * found.voxels
+    assert str(found).startswith("bf16 changes")
+    assert rounding(engine.at("fp32")) is None
+    assert rounding(Engine.of(Stack(data=image_of((200, 200)), axes="yx"), model, "cpu", "bf16", None)) is None

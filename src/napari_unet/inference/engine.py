@@ -62,14 +62,26 @@ class Engine:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Without its networks; where it arrives, the device is chosen anew."""
-        precision = "fp32" if self.precision == torch.float32 else "bf16"
-        return Engine, (self.stack, self.model, self.statistics, "auto", precision, self.fill)
+        return Engine, (self.stack, self.model, self.statistics, "auto", self.precision_name, self.fill)
 
     @classmethod
     def of(cls, stack: Stack, model: Model, device: str, precision: str, fill: float | None) -> "Engine":
         """Measure the stack's intensities and make the model ready for it."""
         check_fit(stack, model)
         return cls(stack, model, model.normalisation.measure(stack, fill=fill), device, precision, fill)
+
+    def on(self, device: str) -> "Engine":
+        """Return the same engine on another device."""
+        return Engine(self.stack, self.model, self.statistics, device, self.precision_name, self.fill)
+
+    def at(self, precision: str) -> "Engine":
+        """Return the same engine in another precision."""
+        return Engine(self.stack, self.model, self.statistics, str(self.device), precision, self.fill)
+
+    @property
+    def precision_name(self) -> str:
+        """The precision as the user writes it."""
+        return {torch.float32: "fp32", torch.bfloat16: "bf16"}[self.precision]
 
     @property
     def batch_axes(self) -> int:

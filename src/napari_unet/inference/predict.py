@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..errors import DataError, IncompleteError, OutputError, UsageError
+from ..errors import DataError, OutputError, ResourceError, UsageError
 from ..events import Block, Progress
 from ..model import Model
 from ..normalise import Statistics
@@ -22,12 +22,16 @@ from ..store import ResultStore, find
 from ..store.ome import METRES
 from ..tiles import TileGrid
 from .blocking import Layout, choose_layout, device_memory
+from .cluster import refuse, run_on
 from .columns import ColumnGrid
 from .config import PredictConfig
 from .engine import Engine, check_fit
 from .flow import Decoder, Finished, Route, Streams, Tiles
 from .outputs import coarseness, labels_output, labels_path, overview_output, probabilities_output
 from .pipeline import Pipeline
+from .rounding import rounding
+
+LADDER = 3
 
 
 def predict(
@@ -94,8 +98,13 @@ def predict(
     engine = Engine(stack, model, _measured(root, stack, model, config), config.device, config.precision, config.fill)
     job = Job.plan(engine, config)
     with job.create(root, config) as store:
+        if config.precision == "auto" and not store.count:
+            yield from _rounded(engine)
         yield Progress(store.count, len(job.grid), "predict", job.summary(missing))
-        yield from job.run(store, start)
+        if config.scheduler is None:
+            yield from job.run(store, start)
+        else:
+            yield from run_on(config.scheduler, job, store, start)
         yield from store.finish()
     return open_stack(root / job.decoder.outputs[0].path)
 
@@ -210,7 +219,7 @@ class Job:
         engine = self.decoder.engine
         found = asked(engine.stack, engine.model, config)
         found["image"]["intensities"] = dataclasses.asdict(engine.statistics)
-        precise = {"block": list(self.grid.core), "precision": _name(engine.precision), "planes": self.layout.planes}
+        precise = {"block": list(self.grid.core), "precision": engine.precision_name, "planes": self.layout.planes}
         return found | precise
 
     def summary(self, missing: int) -> str:
@@ -223,44 +232,92 @@ class Job:
             gaps += "; intensities were measured without the parts that cannot be read"
         seams = "" if engine.model.config.tile_exact else "; its norm takes statistics from the tile: expect seams"
         count = f"{len(self.grid)} block{'s' * (len(self.grid) != 1)}"
-        return f"{count} of {core}, {way}, {_name(engine.precision)} on {engine.device}{gaps}{seams}"
+        return f"{count} of {core}, {way}, {engine.precision_name} on {engine.device}{gaps}{seams}"
+
+    def columns(self) -> ColumnGrid:
+        """Return the columns through which planes flow."""
+        if self.layout.flow is None:
+            raise UsageError("a network that cannot be streamed has no columns; take its tiles")
+        return ColumnGrid(self.grid, self.layout.flow, self.layout.planes, self.decoder.engine.batch_axes)
 
     def route(self) -> Route:
         """Return the way through the blocks: streams, or tiles where the network cannot be streamed."""
-        if self.layout.flow is None:
-            return Tiles(self.decoder, self.grid)
-        batch = self.decoder.engine.batch_axes
-        return Streams(self.decoder, ColumnGrid(self.grid, self.layout.flow, self.layout.planes, batch))
+        return Tiles(self.decoder, self.grid) if self.layout.flow is None else Streams(self.decoder, self.columns())
 
     def run(self, store: ResultStore, near: tuple[float, ...] | None = None) -> Iterator[Progress]:
         """Compute the blocks that are not done yet, from `near` outward; yield an event a block, or a slab.
+
+        Where memory runs out, slabs are halved, then the processor is taken: the blocks stay the same.
 
         Raises
         ------
         IncompleteError
             After all others are done, where blocks could not be read.
+        ResourceError
+            Where even the least does not fit the memory.
         """
-        route, failed = self.route(), {}
-        done, total = store.count, len(self.grid)
+        job, failed = self, dict[int, str]()
+        for _ in range(LADDER):
+            try:
+                yield from job._once(store, near, failed)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                job, how = job._smaller(error)
+            yield Progress(store.count, len(self.grid), "predict", f"the memory ran out; going on {how}")
+        else:
+            yield from job._once(store, near, failed)
+        refuse(failed, len(self.grid))
+
+    def _smaller(self, error: BaseException) -> "tuple[Job, str]":
+        """Return the same job with half the slab, or on the processor, and in words what it is."""
+        engine = self.decoder.engine
+        if self.layout.flow is not None:
+            stride = engine.footprint.stride[self.layout.flow]
+            planes = self.layout.planes // 2 // stride * stride
+            if planes:
+                halved = dataclasses.replace(self.layout, planes=planes)
+                return dataclasses.replace(self, layout=halved), f"with slabs of {planes} planes"
+        if engine.device.type == "cpu":
+            raise ResourceError(
+                f"the memory of this machine ran out at a block of {' x '.join(map(str, self.grid.core))} ({error}); "
+                "what is done is kept: close other programs and run the same command again, or choose a smaller "
+                "--memory and another place for the result"
+            ) from error
+        decoder = dataclasses.replace(self.decoder, engine=engine.on("cpu"))
+        return dataclasses.replace(self, decoder=decoder), "on the processor"
+
+    def _once(self, store: ResultStore, near: tuple[float, ...] | None, failed: dict[int, str]) -> Iterator[Progress]:
+        """Compute what is pending until all is done or the memory runs out."""
+        route, total = self.route(), len(self.grid)
+        pending = [number for number in store.pending() if number not in failed]
         pipeline = Pipeline(
-            route.pieces(store.pending(), near), route.read, route.compute, lambda _, found: _written(store, found)
+            route.pieces(pending, near), route.read, route.compute, lambda _, found: _written(store, found)
         )
         with contextlib.closing(pipeline.__iter__()) as run:
             for finished in run:
                 for number, regions in finished:
                     if isinstance(regions, DataError):
-                        failed[number] = regions
+                        failed[number] = str(regions)
                     else:
-                        done += 1
-                        yield Block(done, total, "predict", box=self.grid[number].write)
+                        yield Block(store.count, total, "predict", box=self.grid[number].write)
                 if not finished:  # a slab that completes no block: a moment to stop at
-                    yield Progress(done, total, "predict")
-        if failed:
-            number, why = next(iter(failed.items()))
-            raise IncompleteError(
-                f"{len(failed)} of {total} blocks could not be read (block {number}: {why}); "
-                "the others are done: repair the source and run the same command again"
-            )
+                    yield Progress(store.count, total, "predict")
+
+
+def _rounded(engine: Engine) -> Iterator[Progress]:
+    """Say what the arithmetic changes; a sample that cannot be read is named when its block's turn comes."""
+    with contextlib.suppress(DataError):
+        found = rounding(engine)
+        if found is not None:
+            yield Progress(0, 0, "measure", str(found))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Say whether memory ran out: torch has an error of its own for accelerators only."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error) or "out of memory" in str(error)
 
 
 def _written(store: ResultStore, finished: Finished) -> Finished:
@@ -269,10 +326,6 @@ def _written(store: ResultStore, finished: Finished) -> Finished:
         if not isinstance(regions, DataError):
             store.write(number, regions)
     return finished
-
-
-def _name(precision: torch.dtype) -> str:
-    return {torch.float32: "fp32", torch.bfloat16: "bf16"}[precision]
 
 
 def _check_apart(stack: Stack, root: Path) -> None:

@@ -1,0 +1,283 @@
+"""A run on a dask cluster: each task computes a column, or a part of one, and writes its own blocks."""
+
+import contextlib
+import math
+import pickle
+import threading
+from collections import deque
+from collections.abc import Collection, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import DataError, IncompleteError, UsageError
+from ..events import Block, Progress
+from ..store import ResultStore
+from ..store.blocks import BlockWriter
+from ..store.journal import Region
+from .pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from .predict import Job
+
+AHEAD = 2  # tasks a worker that are submitted before they can begin
+EACH = 4  # parts of the work a worker, at least, so that none waits long for the last
+TILES = 32
+HEARTBEAT = 1.0
+TIMEOUT = 20
+MOST_SENT = 64 << 20
+PACKAGES = ("napari-unet-stacks", "torch", "zarr", "numpy")
+Written = list[tuple[int, list[Region] | str]]
+_turn = threading.Lock()
+
+
+def run_on(scheduler: str, job: "Job", store: ResultStore, near: tuple[float, ...] | None = None) -> Iterator[Progress]:
+    """Compute the blocks that are not done on the workers of a dask scheduler; the record is kept here.
+
+    The blocks are those of a run on this machine, and so are their bytes where the workers' processors are alike.
+
+    Parameters
+    ----------
+    scheduler : str
+        Its address; certificates for ``tls://`` are taken from dask's configuration.
+    job : Job
+    store : ResultStore
+        In a folder that the workers reach under the same path, as is the image.
+    near : tuple of float, optional
+        Where somebody looks.
+
+    Yields
+    ------
+    Progress
+        A `Block` for each block, and at least one event a second.
+
+    Raises
+    ------
+    UsageError
+        Where the scheduler cannot be reached, a worker has other versions, or does not reach the result's folder;
+        where the image lies in this machine's memory alone.
+    IncompleteError
+        After all else is done: blocks that could not be read, or killed their workers; the scheduler was lost.
+    """
+    client = _client(scheduler)
+    try:
+        with contextlib.closing(_Run(client, scheduler, job, store).events(near)) as events:
+            yield from events
+    finally:
+        client.close(timeout=5)
+
+
+def _client(scheduler: str) -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise UsageError("a scheduler needs the package distributed; install napari-unet-stacks[cluster]") from error
+    try:
+        connect: Any = distributed.Client
+        return connect(scheduler, timeout=TIMEOUT, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UsageError(f"the scheduler {scheduler} cannot be reached: {error}") from error
+
+
+class _Run:
+    """One run on one cluster: a bounded window of tasks."""
+
+    def __init__(self, client: Any, address: str, job: "Job", store: ResultStore) -> None:
+        self._client, self._address, self._job, self._store = client, address, job, store
+        self._workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        self._flying: dict[Any, tuple[int, ...]] = {}
+        self._again: deque[tuple[int, ...]] = deque()
+        self.failed: dict[int, str] = {}
+        import distributed
+
+        self._cancelled, self._killed = distributed.client.FutureCancelledError, distributed.KilledWorker
+
+    def events(self, near: tuple[float, ...] | None) -> Generator[Progress, None, None]:
+        """Submit, collect, record."""
+        import distributed
+
+        store, total = self._store, len(self._job.grid)
+        wait: Any = distributed.wait
+        over = (TimeoutError, distributed.client.FuturesCancelledError)  # what was cancelled is seen when collected
+        self._check()
+        # A task, not scattered data, which would be lost with the last worker that holds it.
+        shared = self._client.submit(bytes, pickle.dumps((self._job, store.writer)), pure=False)
+        store.renew()
+        parts = parts_of(self._job, store.pending(), self._workers, near)
+        try:
+            while self._fill(parts, shared):
+                with contextlib.suppress(*over), self._client.as_current():
+                    wait(list(self._flying), timeout=HEARTBEAT, return_when="FIRST_COMPLETED")
+                yield Progress(store.count, total, "predict", f"on {self._workers} workers")
+                for future in [f for f in self._flying if f.done()]:
+                    for number in self._collect(future):
+                        yield Block(store.count, total, "predict", box=self._job.grid[number].write)
+        finally:
+            with contextlib.suppress(Exception):  # the cluster may be gone: there is nothing left to cancel then
+                self._client.cancel(list(self._flying), force=True)
+        refuse(self.failed, total)
+
+    def _fill(self, parts: Iterator[tuple[int, ...]], shared: Any) -> bool:
+        """Submit as many tasks as the window holds; say whether any are on their way."""
+        while len(self._flying) < self._workers * (1 + AHEAD):
+            numbers = self._again.popleft() if self._again else next(parts, None)
+            if numbers is None:
+                break
+            self._flying[self._client.submit(task, shared, numbers, pure=False, retries=1)] = numbers
+        return bool(self._flying)
+
+    def _collect(self, future: Any) -> Iterator[int]:
+        """Record what a task has written; what killed its workers is split, to find the block that does."""
+        numbers = self._flying.pop(future)
+        try:
+            written = future.result(timeout=TIMEOUT)
+        except (self._cancelled, TimeoutError) as error:
+            if self._client.status != "running":
+                raise IncompleteError(
+                    f"the scheduler {self._address} was lost; {self._store.count} of {len(self._job.grid)} blocks are "
+                    "done and kept: run the same command again"
+                ) from error
+            self._again.append(numbers)  # its worker died with what it had to say
+            return
+        except self._killed:
+            if len(numbers) > 1:
+                half = len(numbers) // 2
+                self._again += [numbers[:half], numbers[half:]]
+            else:
+                self.failed[numbers[0]] = "every worker that computed it died; its memory may be too small"
+            return
+        for number, found in written:
+            if isinstance(found, str):
+                self.failed[number] = found
+            else:
+                self._store.record(number, found)
+                yield number
+
+    def _versions(self) -> dict[str, dict[str, str]]:
+        return dict(self._client.run(versions))
+
+    def _check(self) -> None:
+        """Refuse workers that would give something else, or could not give anything."""
+        stack = self._job.decoder.engine.stack
+        size = len(pickle.dumps(stack)) if stack.source else MOST_SENT + 1
+        if size > MOST_SENT:
+            raise UsageError(
+                f"{stack.name} lies in this machine's memory, where workers cannot read it; save it as OME-Zarr first"
+            )
+        ours = versions()
+        for where, theirs in self._versions().items():
+            other = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
+            if other:
+                raise UsageError(f"worker {where} has {', '.join(other)}; install the same versions everywhere")
+        for where, there in self._client.run(_reaches, str(self._store.root.resolve())).items():
+            if not there:
+                raise UsageError(f"worker {where} does not reach {self._store.root.resolve()}; put it on a shared disk")
+
+
+def task(pickled: bytes, numbers: tuple[int, ...]) -> Written:
+    """Compute and write some blocks, on a worker; one task at a time in a process.
+
+    Returns
+    -------
+    list of (block, what was written, or why nothing could be)
+    """
+    with _turn:
+        job, writer = _unpacked(pickled)
+        route = job.route()
+        pipeline = Pipeline(
+            route.pieces(numbers),
+            route.read,
+            route.compute,
+            lambda _, many: [(n, str(r) if isinstance(r, DataError) else writer.write(r)) for n, r in many],
+        )
+        return [one for finished in pipeline for one in finished]
+
+
+_jobs: dict[int, "tuple[Job, BlockWriter]"] = {}
+
+
+def _unpacked(pickled: bytes) -> "tuple[Job, BlockWriter]":
+    """Return the job and what writes its blocks, unpacked once in a process, so that there is one model in it."""
+    key = hash(pickled)
+    if key not in _jobs:
+        _jobs.clear()
+        _jobs[key] = pickle.loads(pickled)  # noqa: S301 - from the client of this cluster, as all tasks are
+        torch.set_num_threads(_threads())
+    return _jobs[key]
+
+
+def _threads() -> int:
+    import distributed
+
+    return max(1, int(distributed.get_worker().state.nthreads))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    import importlib.metadata
+
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _reaches(folder: str) -> bool:
+    return Path(folder).is_dir()
+
+
+def parts_of(
+    job: "Job", pending: Collection[int], workers: int, near: tuple[float, ...] | None = None
+) -> Iterator[tuple[int, ...]]:
+    """Yield the tasks: some tiles each, or a part of a column each, as long as all workers are at work.
+
+    A stream that begins inside a column first computes what lies before it, as far as the network looks; the parts
+    are as long as makes the whole the fastest.
+    """
+    route, grid, flow = job.route(), job.grid, job.layout.flow
+    if flow is None:
+        numbers = list(route.pieces(pending, near))
+        step = min(TILES, max(1, len(numbers) // (workers * EACH)))
+        yield from (tuple(numbers[i : i + step]) for i in range(0, len(numbers), step))
+        return
+    foot = grid.footprint
+    step = part_length(
+        grid.counts[flow],
+        math.prod(grid.counts) // grid.counts[flow],
+        workers,
+        2 * (foot.halo[flow] + foot.margin[flow]) / grid.core[flow],
+    )
+    for column in job.columns().columns(pending, near):
+        numbers = list(column.blocks)
+        yield from (tuple(numbers[i : i + step]) for i in range(0, len(numbers), step))
+
+
+def part_length(blocks: int, columns: int, workers: int, extra: float) -> int:
+    """Return how many blocks of a column to compute in one task so that all are done the soonest.
+
+    Parameters
+    ----------
+    blocks, columns, workers : int
+        Blocks a column; columns; workers.
+    extra : float
+        What a task computes beside its own, in blocks.
+    """
+
+    def rounds(length: int) -> float:
+        tasks = columns * math.ceil(blocks / length)
+        return math.ceil(tasks / workers) * (length + extra)
+
+    return min(range(1, blocks + 1), key=lambda length: (rounds(length), -length))
+
+
+def refuse(failed: dict[int, str], total: int) -> None:
+    """Raise an error that names what could not be done, if anything.
+
+    Raises
+    ------
+    IncompleteError
+    """
+    if failed:
+        number, why = next(iter(failed.items()))
+        raise IncompleteError(
+            f"{len(failed)} of {total} blocks could not be done (block {number}: {why}); "
+            "the others are done: repair the source and run the same command again"
+        )

@@ -1,0 +1,176 @@
+"""On a cluster: the same bytes as here, whatever happens to the workers."""
+
+import itertools
+import os
+import time
+from pathlib import Path
+
+import pytest
+import zarr
+
+from napari_unet.errors import IncompleteError, UsageError
+from napari_unet.events import wait
+from napari_unet.inference import cluster
+from napari_unet.inference.cluster import part_length
+from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.predict import predict
+from napari_unet.sources import open_stack
+from napari_unet.stack import Stack
+from test_predict import FP32, image_of, small, tree
+
+distributed = pytest.importorskip("distributed")
+pytestmark = pytest.mark.timeout(120)
+POISON = 40
+
+
+def started(workers=2):
+    return distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, dashboard_address=None, protocol="tcp://", host="127.0.0.1"
+    )
+
+
+@pytest.fixture(scope="module")
+def workers():
+    with started() as found:
+        yield found
+
+
+def on(workers, **more):
+    return PredictConfig(scheduler=workers.scheduler_address, allow_tcp=True, **FP32, **more)
+
+
+def stored(folder, shape, axes="zyx"):
+    path = folder / "image.zarr"
+    array = zarr.create_array(path, shape=shape, dtype="u2", chunks=(16,) * len(shape), dimension_names=list(axes))
+    array[...] = image_of(shape)
+    return open_stack(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "block"),
+    [
+        (small(3), (120, 40, 40), (16, 40, 40)),
+        (small(3), (40, 40, 40), (16, 16, 16)),
+        (small(2), (3, 64, 80), (16, 32)),
+        (small(2, norm="instance"), (2, 64, 64), (32, 32)),
+    ],
+    ids=["one column", "many columns", "planes", "tiles"],
+)
+def test_the_bytes_are_those_of_a_run_here(model, shape, block, tmp_path, workers):
+    stack = stored(tmp_path, shape)
+    here, there = tmp_path / "here.ome.zarr", tmp_path / "there.ome.zarr"
+    wait(predict(stack, model, here, PredictConfig(block=block, **FP32)))
+    events = list(predict(stack, model, there, on(workers, block=block)))
+    assert any("2 workers" in event.message for event in events)
+    assert tree(here) == tree(there)
+
+
+def test_stopped_and_gone_on_with_anywhere_it_ends_with_the_same_bytes(tmp_path, workers):
+    stack, model, block = stored(tmp_path, (64, 64, 64)), small(3), (16, 32, 32)
+    whole, parts = tmp_path / "a.ome.zarr", tmp_path / "b.ome.zarr"
+    wait(predict(stack, model, whole, PredictConfig(block=block, **FP32)))
+    for config in (on(workers, block=block), PredictConfig(block=block, **FP32)):
+        run = predict(stack, model, parts, config)
+        for event in run:
+            if event.stage == "predict" and event.done >= 3:
+                break
+        run.close()
+    wait(predict(stack, model, parts, on(workers, block=block)))
+    assert tree(whole) == tree(parts)
+
+
+def test_workers_that_are_killed_are_made_up_for(tmp_path):
+    stack, model, block = stored(tmp_path, (96, 64, 64)), small(3), (16, 32, 32)
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", PredictConfig(block=block, **FP32)))
+    with started() as own:
+        for number, _ in enumerate(predict(stack, model, tmp_path / "b.ome.zarr", on(own, block=block))):
+            if number in (3, 6):
+                os.kill(next(iter(own.workers.values())).pid, 9)
+    assert tree(tmp_path / "a.ome.zarr") == tree(tmp_path / "b.ome.zarr")
+
+
+class Poisoned:
+    """An array one plane of which kills whoever reads it."""
+
+    def __init__(self, path):
+        self.path = path
+        self.base = zarr.open_array(path, mode="r")
+        self.shape, self.dtype, self.chunks, self.ndim = self.base.shape, self.base.dtype, (1, 32, 32), 3
+
+    def __getitem__(self, key):
+        planes = key[0]
+        if planes.start <= POISON < planes.stop and self.path.with_suffix(".armed").exists():
+            os._exit(137)
+        return self.base[key]
+
+    def __reduce__(self):
+        return Poisoned, (self.path,)
+
+
+def test_a_block_that_kills_its_workers_is_named_and_the_others_are_done(tmp_path):
+    path = Path(stored(tmp_path, (96, 32, 32)).source)
+    stack, model = Stack(data=Poisoned(path), axes="zyx", source=str(path)), small(2)
+    config = {"block": (1, 32, 32)}
+    with started() as own:
+        run = predict(stack, model, tmp_path / "a.ome.zarr", on(own, **config))
+        with pytest.raises(IncompleteError, match=f"1 of 96 blocks could not be done .block {POISON}: every worker"):
+            for event in run:
+                if event.stage == "predict":
+                    path.with_suffix(".armed").touch()
+    path.with_suffix(".armed").unlink()
+    result = wait(predict(stack, model, tmp_path / "a.ome.zarr", PredictConfig(**config, **FP32)))
+    assert result.shape == stack.shape
+
+
+def test_a_scheduler_that_is_lost_ends_the_run_and_nothing_that_is_done_is(tmp_path):
+    stack, model, block = stored(tmp_path, (96, 64, 64)), small(3), (16, 32, 32)
+    own = started()
+    run = predict(stack, model, tmp_path / "a.ome.zarr", on(own, block=block))
+    for event in run:
+        if event.stage == "predict" and event.done >= 2:
+            break
+    began = time.monotonic()
+    own.close()
+    with pytest.raises(IncompleteError, match=r"scheduler .* was lost; [0-9]+ of 24 blocks are done"):
+        list(run)
+    assert time.monotonic() - began < 60
+    first = next(
+        event
+        for event in predict(stack, model, tmp_path / "a.ome.zarr", PredictConfig(block=block, **FP32))
+        if event.stage == "predict"
+    )
+    assert first.done >= 2
+
+
+def test_what_workers_could_not_do_is_refused(tmp_path, workers, monkeypatch):
+    stack, model, out = stored(tmp_path, (32, 32, 32)), small(3), tmp_path / "a.ome.zarr"
+    with pytest.raises(UsageError, match="lies in this machine's memory"):
+        wait(predict(Stack(data=image_of((32, 32, 32)), axes="zyx"), model, tmp_path / "b.ome.zarr", on(workers)))
+    ours = dict.fromkeys(cluster.versions(), "0.0.1")
+    monkeypatch.setattr(cluster, "versions", lambda: ours)
+    monkeypatch.setattr(cluster._Run, "_versions", lambda self: {"tcp://w": dict.fromkeys(ours, "9")})
+    with pytest.raises(UsageError, match="napari-unet-stacks 9 instead of"):
+        wait(predict(stack, model, out, on(workers)))
+
+
+def test_addresses_are_checked():
+    with pytest.raises(UsageError, match="whoever reaches"):
+        PredictConfig(scheduler="tcp://10.0.0.1:8786")
+    with pytest.raises(UsageError, match="tls://host"):
+        PredictConfig(scheduler="10.0.0.1:8786")
+
+
+def test_a_scheduler_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "TIMEOUT", 2)
+    config = PredictConfig(scheduler="tcp://127.0.0.1:9", allow_tcp=True, **FP32)
+    with pytest.raises(UsageError, match="cannot be reached"):
+        wait(predict(stored(tmp_path, (32, 32, 32)), small(3), tmp_path / "a.ome.zarr", config))
+
+
+@pytest.mark.parametrize(("blocks", "columns", "workers"), itertools.product((1, 7, 100), (1, 5), (1, 2, 8)))
+def test_parts_keep_all_workers_at_work_where_that_is_faster(blocks, columns, workers):
+    def rounds(length):
+        return -(-columns * -(-blocks // length) // workers) * (length + 1.5)
+
+    length = part_length(blocks, columns, workers, 1.5)
+    assert rounds(length) == min(map(rounds, range(1, blocks + 1)))
