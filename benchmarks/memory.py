@@ -1,4 +1,4 @@
-"""Peak memory of a prediction as the volume grows: ``python benchmarks/memory.py [--gib 2 8] [--folder DIR]``.
+"""Peak memory of a prediction as the volume grows: ``python benchmarks/memory.py [--gib 2 8] [--sparse] [--folder DIR]``.
 
 Each size runs in a process of its own on a zarr of noise in chunks of 64x256x256 float32, with a small 3-D network, and
 reports the peak resident memory of that process, the wall time and the voxels a second.
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 
-def make_volume(path: Path, gib: float) -> None:
-    """Write a zarr of that size, a slab of chunks at a time; the chunks repeat."""
+def make_volume(path: Path, gib: float, sparse: bool) -> None:
+    """Write a zarr of that size, a slab of chunks at a time; the chunks repeat. Sparse: one slab in 64, else nothing."""
     import zarr
 
     planes = max(64, round(gib * 2**30 / 4 / 1024**2 / 64) * 64)
@@ -26,7 +26,7 @@ def make_volume(path: Path, gib: float) -> None:
     )
     rng = np.random.default_rng(0)
     slab = np.round(rng.normal(100, 20, (64, 1024, 1024))).astype(np.float32)
-    for z in range(0, planes, 64):
+    for z in range(0, planes, 64 * 64 if sparse else 64):
         array[z : z + 64] = slab
 
 
@@ -58,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gib", type=float, nargs="+", default=[2.0, 8.0])
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--sparse", action="store_true", help="volumes that are mostly empty")
     parser.add_argument("--run", type=Path, nargs=2, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
@@ -67,7 +68,7 @@ def main() -> None:
     for gib in args.gib:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             volume = Path(folder) / "volume.zarr"
-            make_volume(volume, gib)
+            make_volume(volume, gib, args.sparse)
             command = [sys.executable, __file__, "--run", str(volume), str(Path(folder) / "out.ome.zarr")]
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             print(

@@ -44,6 +44,7 @@ def test_a_ledger_cut_anywhere_gives_back_its_whole_lines_and_goes_on(
         whole = entries[: len(lines)]
     again = Journal(folder, blocks)
     assert again.records == {unit: tuple(regions) for unit, regions in whole}
+    assert again.records.count == len(again.blocks)
     again.append(99, [])
     assert Journal(folder).records == {**{unit: tuple(regions) for unit, regions in whole}, 99: ()}
 

@@ -140,12 +140,14 @@ class Records(Mapping[Unit, tuple[Region, ...]]):
         self._path = path
         self._places = np.zeros(blocks, np.int64)  # one more than the place, 0 where there is none
         self._others: dict[Unit, int] = {}
+        self.count = 0  # of blocks; kept beside them, as one thread may ask while another records
 
     def _numbered(self, unit: object) -> TypeGuard[int]:
         return type(unit) is int and 0 <= unit < len(self._places)
 
     def put(self, unit: Unit, place: int) -> None:
         """Say where in the file a unit stands."""
+        self.count += isinstance(unit, int) and unit not in self
         if self._numbered(unit):
             self._places[unit] = place + 1
         else:
@@ -153,6 +155,7 @@ class Records(Mapping[Unit, tuple[Region, ...]]):
 
     def drop(self, unit: Unit) -> None:
         """Forget a unit, known or not."""
+        self.count -= isinstance(unit, int) and unit in self
         if self._numbered(unit):
             self._places[unit] = 0
         else:

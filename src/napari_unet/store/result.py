@@ -143,7 +143,7 @@ class ResultStore:
     @property
     def count(self) -> int:
         """How many blocks are written."""
-        return len(self._journal.blocks)
+        return self._journal.records.count
 
     def pending(self) -> list[int]:
         """Return the numbers of the blocks that are not written, ascending."""
