@@ -1,4 +1,4 @@
-"""Peak memory of a prediction as the volume grows: ``python benchmarks/memory.py [--gib 2 8] [--sparse] [--folder DIR]``.
+"""Peak memory of a prediction as the volume grows: ``python benchmarks/memory.py [--gib 2 8] [--sparse]``.
 
 Each size runs in a process of its own on a zarr of noise in chunks of 64x256x256 float32, with a small 3-D network, and
 reports the peak resident memory of that process, the wall time and the voxels a second.
@@ -17,7 +17,7 @@ import numpy as np
 
 
 def make_volume(path: Path, gib: float, sparse: bool) -> None:
-    """Write a zarr of that size, a slab of chunks at a time; the chunks repeat. Sparse: one slab in 64, else nothing."""
+    """Write a zarr of that size by slabs of chunks, which repeat; if sparse one slab in 64, and nothing else."""
     import zarr
 
     planes = max(64, round(gib * 2**30 / 4 / 1024**2 / 64) * 64)
