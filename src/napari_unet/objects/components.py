@@ -1,0 +1,173 @@
+"""Within one block: connected components, and what merging needs to know of them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import cc3d
+import numpy as np
+
+from ..stack import Box
+from .config import INSIDE, Grid, ObjectConfig
+
+
+def components(mask: np.ndarray, spatial: int, full: bool = False) -> tuple[np.ndarray, int]:
+    """Find and number the connected components of a mask, each time point by itself.
+
+    Parameters
+    ----------
+    mask : (T, ...) or (...) bool array
+    spatial : int
+        How many of the last axes are spatial, 2 or 3.
+    full : bool
+        Whether diagonals connect; otherwise faces only.
+
+    Returns
+    -------
+    uint32 array, shape of `mask`, 1 ... n in the components; and n
+    """
+    connectivity = cast("Any", {2: (4, 8), 3: (6, 26)}[spatial][full])
+    out, count = np.zeros(mask.shape, np.uint32), 0
+    for at in np.ndindex(mask.shape[:-spatial]):
+        # cc3d 4.1 reserves too few labels for tiny masks of odd size with diagonals; two empty planes make room
+        room = np.pad(mask[at], [(0, 2 * full)] * spatial)
+        part, new = cc3d.connected_components(
+            room, connectivity=connectivity, binary_image=True, return_N=True, out_dtype=np.uint32
+        )
+        part = part[tuple(slice(n) for n in mask.shape[-spatial:])]
+        out[at] = np.where(part > 0, part + np.uint32(count), 0) if count else part
+        count += new
+    return out, count
+
+
+def runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return label, first flat index and length of each run of one label above 0 along the last axis."""
+    starts = np.ones(labels.shape, bool)
+    np.not_equal(labels[..., 1:], labels[..., :-1], out=starts[..., 1:])
+    at = np.flatnonzero(starts)
+    lengths = np.diff(at, append=labels.size)
+    value = labels.ravel()[at]
+    keep = value > 0
+    return value[keep], at[keep], lengths[keep]
+
+
+def unique_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the distinct pairs of two arrays of local labels, as (pairs, 2) int64, without those of two zeros."""
+    keys = (a.ravel().astype(np.uint64) << np.uint64(32)) | b.ravel()
+    keys = keys[np.flatnonzero(np.diff(keys, prepend=np.uint64(0)))]
+    keys = np.unique(keys[keys > 0])
+    return np.stack([keys >> np.uint64(32), keys & np.uint64(2**32 - 1)], axis=1).astype(np.int64)
+
+
+def scan_block(
+    classes: np.ndarray, box: Box, grid: Grid, config: ObjectConfig
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Find the components of a block.
+
+    Parameters
+    ----------
+    classes : integer array, the block at `box` of `grid`
+    box : tuple of slice
+    grid : Grid
+    config : ObjectConfig
+
+    Returns
+    -------
+    labels : uint32 array
+        1 ... inside: parts of objects; then parts of possible holes; 0: the rest, which fills no hole.
+    tables : dict of arrays
+        ``inside`` (number of parts of objects), ``size`` and ``first`` (flat index in the volume) of each
+        part, ``contacts`` (pairs of an object and a possible hole that share a face), ``low0`` ... ``high2``
+        (the outermost planes of `labels` along each spatial axis).
+    """
+    inside = classes == INSIDE
+    labels, count = components(inside, len(grid.spatial))
+    total = count
+    contacts = np.zeros((0, 2), np.int64)
+    if config.fill_holes:
+        holes, total = _possible_holes(~inside, box, grid, config.fill_holes)
+        labels = np.where(holes > 0, holes + np.uint32(count), labels)
+        total += count
+        contacts = _contacts(labels, grid)
+    size, first = _measure(labels, total)
+    corner = np.array([part.start for part in box])
+    where = np.array(np.unravel_index(first, labels.shape)) + corner[:, None]
+    tables = {
+        "inside": np.array(count),
+        "size": size,
+        "first": np.ravel_multi_index(tuple(where), grid.shape),
+        "contacts": contacts,
+    }
+    for number, axis in enumerate(grid.spatial):
+        tables[f"low{number}"] = labels.take([0], axis)
+        tables[f"high{number}"] = labels.take([-1], axis)
+    return labels, tables
+
+
+def _measure(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the size and the first flat index of the labels 1 ... count."""
+    value, at, length = runs(labels)
+    first = np.empty(count + 1, np.int64)
+    first[value[::-1]] = at[::-1]
+    return np.bincount(value, length, count + 1).astype(np.int64)[1:], first[1:]
+
+
+def _possible_holes(mask: np.ndarray, box: Box, grid: Grid, most: int) -> tuple[np.ndarray, int]:
+    """Find the components of `mask` that are small enough and do not touch the border of the volume."""
+    labels, count = components(mask, len(grid.spatial), full=True)
+    possible = np.bincount(labels.ravel(), minlength=count + 1) <= most
+    possible[0] = False
+    for plane in border_planes(labels, box, grid):
+        possible[plane.ravel()] = False
+    numbers = np.where(possible, np.cumsum(possible), 0).astype(np.uint32)
+    return numbers[labels], int(possible.sum())
+
+
+def border_planes(labels: np.ndarray, box: Box, grid: Grid) -> Iterator[np.ndarray]:
+    """Yield the planes of a block that lie on the border of the volume; an axis of size 1 has no border."""
+    for axis in grid.spatial:
+        if grid.shape[axis] > 1:
+            if box[axis].start == 0:
+                yield labels.take(0, axis)
+            if box[axis].stop == grid.shape[axis]:
+                yield labels.take(-1, axis)
+
+
+def _contacts(labels: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the pairs (object, possible hole) that share a face: only such parts can differ there."""
+    found = [np.zeros((0, 2), np.int64)]
+    for axis in grid.spatial:
+        moved = np.moveaxis(labels, axis, 0)
+        here, there = moved[:-1], moved[1:]
+        meet = (here != there) & (here > 0) & (there > 0)
+        here, there = here[meet], there[meet]
+        found.append(unique_pairs(np.minimum(here, there), np.maximum(here, there)))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def measure_objects(ids: np.ndarray, box: Box, grid: Grid) -> Mapping[str, np.ndarray]:
+    """Return columns of the objects of a block: id, voxels, low and high ends, sums of coordinates, border.
+
+    Parameters
+    ----------
+    ids : unsigned array, the block at `box` of `grid`
+
+    Returns
+    -------
+    dict of arrays, a row an object: ``id``, ``count`` (n,), ``low``, ``high``, ``sum`` (n, axes) in voxels
+    of the volume, `high` exclusive, ``border`` (n,) bool
+    """
+    value, at, length = runs(ids)
+    objects, row = np.unique(value, return_inverse=True)
+    start = [axis + part.start for axis, part in zip(np.unravel_index(at, ids.shape), box, strict=True)]
+    low = np.full((len(objects), len(box)), np.iinfo(np.int64).max)
+    high, total = np.zeros_like(low), np.zeros_like(low)
+    for axis, first in enumerate(start):
+        more = length - 1 if axis == len(box) - 1 else np.zeros_like(length)
+        np.minimum.at(low[:, axis], row, first)
+        np.maximum.at(high[:, axis], row, first + more + 1)
+        np.add.at(total[:, axis], row, length * first + length * more // 2)
+    border = np.zeros(len(objects), bool)
+    for plane in border_planes(ids, box, grid):
+        border |= np.isin(objects, plane)
+    count = np.bincount(row, length, len(objects)).astype(np.int64)
+    return {"id": objects, "count": count, "low": low, "high": high, "sum": total, "border": border}

@@ -1,0 +1,126 @@
+"""What counts as an object, and how a volume is cut into blocks."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+
+from ..errors import UsageError
+from ..stack import SPATIAL, Box
+
+BACKGROUND, INSIDE, BORDER = 0, 1, 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ObjectConfig:
+    """How objects are made from classes.
+
+    Parameters
+    ----------
+    min_size : int
+        Objects of fewer voxels, their filled holes included and before growth, are dropped.
+    fill_holes : int
+        Largest hole that is filled, in voxels; 0 fills none.
+    grow : int
+        Steps that objects grow into the class "border", and into nothing else.
+
+    Raises
+    ------
+    UsageError
+        Where one of them is negative.
+    """
+
+    min_size: int = 0
+    fill_holes: int = 0
+    grow: int = 2
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 0:
+                raise UsageError(f"{field.name} is {getattr(self, field.name)}; it must be 0 or more")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Grid:
+    """A volume cut into blocks of one size, smaller at the far ends, numbered in C order.
+
+    Parameters
+    ----------
+    axes : str
+        ``yx``, ``zyx``, ``tyx`` or ``tzyx``.
+    shape, block : tuple of int
+        Size of the volume and of a block, along each axis.
+
+    Raises
+    ------
+    UsageError
+        Where axes, shape and block do not fit each other.
+    """
+
+    axes: str
+    shape: tuple[int, ...]
+    block: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.axes.removeprefix("t") not in ("yx", "zyx"):
+            raise UsageError(f"axes are {self.axes!r}; objects are made from yx, zyx, tyx or tzyx")
+        if not len(self.axes) == len(self.shape) == len(self.block):
+            raise UsageError(f"shape {self.shape} and block {self.block} need one size for each of {self.axes!r}")
+        if min(self.shape + self.block) < 1:
+            raise UsageError(f"shape {self.shape} and block {self.block} must be 1 or more along each axis")
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """Positions of the spatial axes."""
+        return tuple(i for i, a in enumerate(self.axes) if a in SPATIAL)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Blocks along each axis."""
+        return tuple(-(-n // b) for n, b in zip(self.shape, self.block, strict=True))
+
+    def __len__(self) -> int:
+        """Return the number of blocks."""
+        return math.prod(self.counts)
+
+    def place(self, number: int) -> tuple[int, ...]:
+        """Return the place of block `number` along each axis, in blocks."""
+        place: list[int] = []
+        for count in reversed(self.counts):
+            number, at = divmod(number, count)
+            place.insert(0, at)
+        return tuple(place)
+
+    def number(self, place: tuple[int, ...]) -> int | None:
+        """Return the number of the block at `place`, None where there is none."""
+        number = 0
+        for at, count in zip(place, self.counts, strict=True):
+            if not 0 <= at < count:
+                return None
+            number = number * count + at
+        return number
+
+    def box(self, number: int) -> Box:
+        """Return where block `number` lies."""
+        corner = zip(self.place(number), self.block, self.shape, strict=True)
+        return tuple(slice(at * size, min((at + 1) * size, end)) for at, size, end in corner)
+
+    def around(self, box: Box, margin: int) -> Box:
+        """Return `box` with `margin` more on both sides of each spatial axis, within the volume."""
+        more = [margin if i in self.spatial else 0 for i in range(len(self.shape))]
+        return tuple(
+            slice(max(0, part.start - m), min(end, part.stop + m))
+            for part, m, end in zip(box, more, self.shape, strict=True)
+        )
+
+    def over(self, box: Box) -> Iterator[tuple[int, Box]]:
+        """Yield each block that `box` meets, and the part of `box` within it in coordinates of the volume."""
+        spans = [range(part.start // b, -(-part.stop // b)) for part, b in zip(box, self.block, strict=True)]
+        for place in itertools.product(*spans):
+            number = self.number(place)
+            if number is not None:
+                mine = self.box(number)
+                yield (
+                    number,
+                    tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(mine, box, strict=True)),
+                )

@@ -1,0 +1,248 @@
+"""From classes to objects, block by block: find the parts, name them, write them."""
+
+import dataclasses
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+from ..events import Progress
+from ..stack import Box
+from .components import measure_objects, scan_block
+from .config import BORDER, Grid, ObjectConfig
+from .merge import name_parts
+from .scratch import Scratch
+
+STAGE = "objects"
+Read = Callable[[Box], np.ndarray]
+Write = Callable[[int, Box, np.ndarray], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Objects:
+    """Measures of the objects of a volume; row `i` is the object with the id ``i + 1``.
+
+    Parameters
+    ----------
+    axes : str
+        The axes of the columns with one number an axis; positions are in voxels.
+    count : (N,) int64 array
+        Voxels.
+    low, high : (N, axes) int64 arrays
+        Bounding box, `high` exclusive.
+    centroid : (N, axes) float64 array
+    border : (N,) bool array
+        Whether it touches the spatial border of the volume.
+    """
+
+    axes: str
+    count: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    centroid: np.ndarray
+    border: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of objects."""
+        return len(self.count)
+
+
+def grow(ids: np.ndarray, border: np.ndarray, rounds: int, spatial: int) -> np.ndarray:
+    """Let objects grow over `border`, all at once each round; the smallest id wins a contest.
+
+    Parameters
+    ----------
+    ids : unsigned array, 0 is no object
+    border : bool array, shape of `ids`
+        Where objects may grow.
+    rounds : int
+        Steps, each to the neighbours that share a face.
+    spatial : int
+        How many of the last axes are spatial; nothing grows along the others.
+    """
+    first = ids.ndim - spatial
+    padded = np.pad(ids, [(int(axis >= first),) * 2 for axis in range(ids.ndim)])
+    free = np.pad(border, [(int(axis >= first),) * 2 for axis in range(ids.ndim)])
+    steps = [stride // padded.itemsize for stride in padded.strides[first:]]
+    flat, one = padded.ravel(), ids.dtype.type(1)
+    todo = np.flatnonzero(free & (padded == 0))
+    for _ in range(rounds):
+        best = np.full(len(todo), np.iinfo(ids.dtype).max, ids.dtype)
+        for step in steps:
+            np.minimum(best, flat[todo - step] - one, out=best)
+            np.minimum(best, flat[todo + step] - one, out=best)
+        best += one
+        flat[todo] = best
+        todo = todo[best == 0]
+    return padded[tuple(slice(1, -1) if axis >= first else slice(None) for axis in range(ids.ndim))]
+
+
+def find(read: Read, grid: Grid, scratch: Path, config: ObjectConfig) -> Generator[Progress, None, int]:
+    """Find all objects and name them, before any label is written.
+
+    Parameters
+    ----------
+    read : callable
+        Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one.
+    grid : Grid
+    scratch : Path
+        Folder for what is known so far; with it, an interrupted call goes on where it was.
+    config : ObjectConfig
+
+    Yields
+    ------
+    Progress
+        Two thirds of the whole work, which `paint` completes.
+
+    Returns
+    -------
+    int
+        Number of objects; `label_dtype` says what array holds their ids.
+
+    Raises
+    ------
+    DataError
+        Where `read` returns something that is not classes of the region.
+    OutputError, ResourceError
+        Where `scratch` is of another work, or the disk refuses.
+    """
+    kept, blocks = Scratch(scratch, grid, config), len(grid)
+    for number in range(blocks):
+        if not kept.has(f"scan-{number}"):
+            box = grid.box(number)
+            labels, tables = scan_block(_classes(read, box), box, grid, config)
+            kept.write(box, labels)
+            kept.save(f"scan-{number}", tables)
+        yield Progress(number + 1, 3 * blocks, STAGE)
+    if not kept.has("ids"):
+        for done in name_parts(kept, grid, config):
+            yield Progress(blocks + done, 3 * blocks, STAGE)
+    return int(kept.load("ids", "count")[0])
+
+
+def _classes(read: Read, box: Box) -> np.ndarray:
+    classes = read(box)
+    shape = tuple(part.stop - part.start for part in box)
+    if classes.shape != shape or classes.dtype.kind not in "bui":
+        raise DataError(f"classes at {box} are {classes.dtype} {classes.shape}; they must be integers of shape {shape}")
+    return classes
+
+
+def paint(
+    read: Read, grid: Grid, write: Write, scratch: Path, config: ObjectConfig
+) -> Generator[Progress, None, Objects]:
+    """Write the labels that `find` named, block by block.
+
+    Parameters
+    ----------
+    read, grid, scratch, config
+        As `find` had them.
+    write : callable
+        Takes the number of a block, its box and its labels; the same again where a call was interrupted.
+
+    Yields
+    ------
+    Progress
+        The last third of the whole work.
+
+    Returns
+    -------
+    Objects
+        Their measures. The scratch folder stays.
+    """
+    kept, blocks = Scratch(scratch, grid, config), len(grid)
+    offset, ids = kept.load("ids", "offset", "id")
+    for number in range(blocks):
+        if not kept.has(f"paint-{number}"):
+            box = grid.box(number)
+            labels = _labels(read, kept, grid, box, config.grow, (offset, ids))
+            write(number, box, labels)
+            kept.save(f"paint-{number}", measure_objects(labels, box, grid))
+        yield Progress(2 * blocks + number + 1, 3 * blocks, STAGE)
+    return _gather(kept, grid)
+
+
+def decode(
+    read: Read, grid: Grid, write: Write, scratch: Path, config: ObjectConfig
+) -> Generator[Progress, None, Objects]:
+    """Make objects from classes: `find`, then `paint`, then delete the scratch folder.
+
+    The labels do not depend on how the volume is cut into blocks:
+
+    1. Objects are the parts of class 1 that are connected by faces, within one time point.
+    2. A hole is a part of all the rest, connected by faces, edges and corners, that does not touch the border of
+       the volume, has at most ``fill_holes`` voxels and shares faces with one object only: it joins that object.
+    3. Objects of fewer than ``min_size`` voxels are dropped.
+    4. Ids are 1 ... N in the order of the objects' first voxels in the volume, in C order.
+    5. In each of ``grow`` rounds, every free voxel of class 2 that shares a face with objects joins the one of
+       the smallest id.
+
+    Memory is that of a block, of what is known of each part, and of the faces between blocks.
+
+    Parameters
+    ----------
+    read : callable
+        Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one.
+    grid : Grid
+    write : callable
+        Takes the number of a block, its box and its labels (`label_dtype` of the number of objects).
+    scratch : Path
+        Folder for what is known so far; with it, an interrupted call goes on where it was. Its parent exists.
+    config : ObjectConfig
+
+    Yields
+    ------
+    Progress
+
+    Returns
+    -------
+    Objects
+        Measures of the labels as written.
+
+    Raises
+    ------
+    DataError
+        Where `read` returns something that is not classes of the region.
+    OutputError, ResourceError
+        Where `scratch` is of another work, or the disk refuses.
+    """
+    yield from find(read, grid, scratch, config)
+    found = yield from paint(read, grid, write, scratch, config)
+    Scratch(scratch, grid, config).remove()
+    return found
+
+
+def _labels(
+    read: Read, kept: Scratch, grid: Grid, box: Box, rounds: int, named: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Return the final labels of a box."""
+    offset, ids = named
+    wide = grid.around(box, rounds)
+    parts = kept.read(wide)
+    labels = np.zeros(parts.shape, ids.dtype)
+    for number, part in grid.over(wide):
+        at = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(part, wide, strict=True))
+        own = ids[offset[number] : offset[number + 1] + 1].copy()
+        own[0] = 0
+        labels[at] = own[parts[at]]
+    if rounds and labels.any():
+        labels = grow(labels, _classes(read, wide) == BORDER, rounds, len(grid.spatial))
+    return labels[tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))]
+
+
+def _gather(kept: Scratch, grid: Grid) -> Objects:
+    """Add up the measures of all blocks."""
+    total = int(kept.load("ids", "count")[0])
+    count, border = np.zeros(total, np.int64), np.zeros(total, bool)
+    low = np.full((total, len(grid.axes)), np.iinfo(np.int64).max)
+    high, sums = np.zeros_like(low), np.zeros_like(low)
+    for number in range(len(grid)):
+        columns = kept.load(f"paint-{number}", "id", "count", "low", "high", "sum", "border")
+        row = columns[0].astype(np.int64) - 1
+        count[row] += columns[1]
+        low[row] = np.minimum(low[row], columns[2])
+        high[row] = np.maximum(high[row], columns[3])
+        sums[row] += columns[4]
+        border[row] |= columns[5]
+    return Objects(grid.axes, count, low, high, sums / np.maximum(count, 1)[:, None], border)

@@ -1,0 +1,152 @@
+"""Across blocks: which parts are one object, and the final id of every part."""
+
+import itertools
+from collections.abc import Generator, Iterator
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ..errors import ResourceError
+from .components import unique_pairs
+from .config import Grid, ObjectConfig
+from .scratch import Scratch
+
+MOST_PARTS = 2**31 - 2
+
+
+def label_dtype(count: int) -> np.dtype[np.unsignedinteger]:
+    """Return the smallest of uint32 and uint64 that holds the ids 1 ... `count`."""
+    return np.dtype(np.uint32 if count < 2**32 else np.uint64)
+
+
+def name_parts(scratch: Scratch, grid: Grid, config: ObjectConfig) -> Generator[int, None, None]:
+    """Give every part its final id, and keep the result as the tables ``ids``.
+
+    Parts of all blocks are numbered through: part `n` (from 1) of block `b` is ``offset[b] + n``; 0 is all
+    that fills no hole. ``ids`` holds ``offset`` (blocks + 1), ``id`` (by part; 0 is none) and ``count``.
+
+    Parameters
+    ----------
+    scratch : Scratch
+        With the tables of every block.
+    grid : Grid
+    config : ObjectConfig
+
+    Yields
+    ------
+    int
+        Blocks finished.
+
+    Raises
+    ------
+    ResourceError
+        Where there are more than 2^31 - 2 parts.
+    """
+    offset = np.zeros(len(grid) + 1, np.int64)
+    columns: list[list[np.ndarray]] = [[np.zeros(1, np.int64)], [np.zeros(1, np.int64)], [np.zeros(1, bool)]]
+    contacts = [np.zeros((0, 2), np.int64)]
+    edges = [np.zeros((0, 2), np.int64)]
+    for block in range(len(grid)):
+        inside, size, first, touching = scratch.load(f"scan-{block}", "inside", "size", "first", "contacts")
+        offset[block + 1] = offset[block] + len(size)
+        for column, new in zip(columns, (size, first, np.arange(len(size)) < inside), strict=True):
+            column.append(new)
+        contacts.append(touching + offset[block])
+    if offset[-1] > MOST_PARTS:
+        raise ResourceError(f"{offset[-1]} parts of objects, at most {MOST_PARTS} can be merged; cut the volume")
+    size, first, is_inside = map(np.concatenate, columns)
+    for block in range(len(grid)):
+        for pairs, faces in _meetings(scratch, grid, block, offset, bool(config.fill_holes)):
+            left, right = is_inside[pairs].T
+            alike = left == right
+            if faces:
+                mixed = ~alike & (pairs > 0).all(axis=1)
+                contacts.append(np.where(left[:, None], pairs, pairs[:, ::-1])[mixed])
+            edges.append(pairs[alike if faces else ~left & ~right])
+        yield block + 1
+    ids, count = _final_ids(
+        size, first, is_inside, _roots(np.concatenate(edges), len(size)), np.concatenate(contacts), config
+    )
+    scratch.save("ids", {"offset": offset, "id": ids, "count": np.array(count)})
+
+
+def _meetings(
+    scratch: Scratch, grid: Grid, block: int, offset: np.ndarray, diagonal: bool
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yield pairs of parts that meet where `block` ends and a later one begins, and whether they share a face."""
+    axes = range(len(grid.spatial))
+    place = grid.place(block)
+    for way in itertools.product((-1, 0, 1), repeat=len(grid.spatial)):
+        steps = sum(map(abs, way))
+        if way <= (0,) * len(way) or (steps > 1 and not diagonal):
+            continue
+        to = list(place)
+        for axis in axes:
+            to[grid.spatial[axis]] += way[axis]
+        other = grid.number(tuple(to))
+        if other is None:
+            continue
+        here = _side(scratch, grid, block, way)
+        there = _side(scratch, grid, other, tuple(-step for step in way))
+        shifts = [(-1, 0, 1) if diagonal and way[axis] == 0 else (0,) for axis in axes]
+        for shift in itertools.product(*shifts):
+            a, b = (here, there)
+            for axis, step in zip(grid.spatial, shift, strict=True):
+                a, b = _shifted(a, b, axis, step)
+            pairs = unique_pairs(a, b)
+            own = np.where(pairs > 0, pairs + offset[[block, other]], 0)
+            yield own, steps == 1 and not any(shift)
+
+
+def _side(scratch: Scratch, grid: Grid, block: int, way: tuple[int, ...]) -> np.ndarray:
+    """Return the face, edge or corner of a block that looks along `way`."""
+    first = next(axis for axis, step in enumerate(way) if step)
+    (plane,) = scratch.load(f"scan-{block}", f"{'high' if way[first] > 0 else 'low'}{first}")
+    for axis, step in zip(grid.spatial, way, strict=True):
+        if step:
+            plane = plane.take([-1 if step > 0 else 0], axis)
+    return plane
+
+
+def _shifted(a: np.ndarray, b: np.ndarray, axis: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut both so that equal places are `step` apart along `axis`."""
+    if step < 0:
+        b, a = _shifted(b, a, axis, -step)
+    elif step > 0:
+        size = a.shape[axis]
+        a, b = a.take(range(size - 1), axis), b.take(range(1, size), axis)
+    return a, b
+
+
+def _roots(edges: np.ndarray, parts: int) -> np.ndarray:
+    """Return the number of the connected component of each part."""
+    graph = coo_array((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(parts, parts))
+    return connected_components(graph, directed=False)[1]
+
+
+def _final_ids(
+    size: np.ndarray,
+    first: np.ndarray,
+    is_inside: np.ndarray,
+    root: np.ndarray,
+    contacts: np.ndarray,
+    config: ObjectConfig,
+) -> tuple[np.ndarray, int]:
+    """Return the id of each part, and the number of objects."""
+    count = int(root.max()) + 1
+    whole = np.bincount(root, size, count).astype(np.int64)
+    start = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(start, root, first)
+    is_object = np.zeros(count, bool)
+    is_object[root[is_inside]] = True
+    touching = np.unique(root[contacts], axis=0)
+    touching = touching[(touching[:, 1] != root[0]) & (whole[touching[:, 1]] <= config.fill_holes)]
+    owners = np.bincount(touching[:, 1], minlength=count)
+    filled = touching[owners[touching[:, 1]] == 1]
+    np.add.at(whole, filled[:, 0], whole[filled[:, 1]])
+    kept = np.flatnonzero(is_object & (whole >= config.min_size))
+    ids = np.zeros(count, label_dtype(len(kept)))
+    ids[kept[np.argsort(start[kept])]] = np.arange(1, len(kept) + 1)
+    ids[filled[:, 1]] = ids[filled[:, 0]]
+    return ids[root], len(kept)

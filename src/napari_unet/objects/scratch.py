@@ -1,0 +1,117 @@
+"""The folder that holds what is known so far: components of each block, and the marks of finished blocks."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+from ..errors import OutputError, ResourceError, UnetError
+from ..stack import Box
+from .config import Grid, ObjectConfig
+
+CHUNK = {2: 256, 3: 64}
+JOB = "job.json"
+
+
+@contextlib.contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnetError:
+        raise
+    except OSError as error:
+        raise ResourceError(f"cannot use {folder}: {error.strerror or error}; free space or name another") from error
+
+
+class Scratch:
+    """Local labels of a volume and small tables by name, on disk; each is there whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is not there; its parent is.
+    grid : Grid
+    config : ObjectConfig
+
+    Raises
+    ------
+    OutputError
+        Where the folder holds something else: another job, or files of the user.
+    ResourceError
+        Where the disk refuses.
+    """
+
+    def __init__(self, folder: Path, grid: Grid, config: ObjectConfig) -> None:
+        self.folder = folder
+        job = json.loads(json.dumps({"grid": dataclasses.asdict(grid), "config": dataclasses.asdict(config)}))
+        with _disk(folder):
+            shutil.rmtree(self._trash, ignore_errors=True)
+            folder.mkdir(exist_ok=True)
+            if (folder / JOB).exists():
+                found = json.loads((folder / JOB).read_text(encoding="utf-8"))
+                if found != job:
+                    raise OutputError(f"{folder} belongs to {found}, not to {job}; name another folder or delete it")
+            elif any(not path.name.endswith(".tmp") for path in folder.iterdir()):
+                raise OutputError(f"{folder} holds files that are not of this work; name an empty or a new folder")
+            else:
+                self._put(JOB, json.dumps(job).encode())
+            self._labels = self._open(grid)
+
+    def _open(self, grid: Grid) -> "zarr.Array[Any]":
+        sizes = [CHUNK[len(grid.spatial)] if i in grid.spatial else 1 for i in range(len(grid.shape))]
+        blocks = [min(b, n) for b, n in zip(grid.block, grid.shape, strict=True)]
+        chunks = tuple(-(-b // -(-b // most)) for b, most in zip(blocks, sizes, strict=True))
+        store = LocalStore(self.folder / "labels.zarr")
+        if (self.folder / "labels.zarr" / "zarr.json").exists():
+            return zarr.open_array(store, mode="r+")
+        return zarr.create_array(store, shape=grid.shape, chunks=chunks, dtype="uint32", fill_value=0)
+
+    @property
+    def _trash(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.trash")
+
+    def _put(self, name: str, data: bytes) -> None:
+        temporary = self.folder / f"{name}.tmp"
+        temporary.write_bytes(data)
+        temporary.replace(self.folder / name)
+
+    def read(self, box: Box) -> np.ndarray:
+        """Return local labels of a region."""
+        with _disk(self.folder):
+            return np.asarray(self._labels[box])
+
+    def write(self, box: Box, labels: np.ndarray) -> None:
+        """Keep local labels of a region."""
+        with _disk(self.folder):
+            self._labels[box] = labels
+
+    def has(self, name: str) -> bool:
+        """Return whether the tables `name` are there."""
+        return (self.folder / f"{name}.npz").exists()
+
+    def save(self, name: str, tables: Mapping[str, np.ndarray]) -> None:
+        """Keep arrays under one name, all of them or none."""
+        temporary = self.folder / f"{name}.npz.tmp"
+        with _disk(self.folder):
+            with temporary.open("wb") as file:
+                np.savez(file, **tables)  # type: ignore[arg-type]
+            temporary.replace(self.folder / f"{name}.npz")
+
+    def load(self, name: str, *keys: str) -> list[np.ndarray]:
+        """Return the arrays `keys` of the tables `name`."""
+        with _disk(self.folder), np.load(self.folder / f"{name}.npz", allow_pickle=False) as tables:
+            return [tables[key] for key in keys]
+
+    def remove(self) -> None:
+        """Delete the folder: gone at once for whoever looks for it, and then from the disk."""
+        with _disk(self.folder):
+            os.replace(self.folder, self._trash)  # noqa: PTH105
+            shutil.rmtree(self._trash)

@@ -1,0 +1,217 @@
+"""Objects out of core are those of the whole image, ids included, however the volume is cut."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from napari_unet.errors import DataError, OutputError, UsageError
+from napari_unet.events import wait
+from napari_unet.objects import Grid, ObjectConfig, decode, find, label_dtype, paint
+
+
+def faces(spatial):
+    return ndimage.generate_binary_structure(spatial, 1)
+
+
+def fill_small_holes(labels, most):
+    """Give each enclosed component of the rest (diagonals connect it) that touches one object to that object."""
+    spatial = labels.ndim
+    holes, count = ndimage.label(labels == 0, ndimage.generate_binary_structure(spatial, spatial))
+    out = labels.copy()
+    for number in range(1, count + 1):
+        hole = holes == number
+        edge = any(
+            n > 1 and (hole.take(0, axis).any() or hole.take(-1, axis).any()) for axis, n in enumerate(hole.shape)
+        )
+        around = np.unique(labels[ndimage.binary_dilation(hole, faces(spatial)) & ~hole])
+        if not edge and hole.sum() <= most and len(around) == 1:
+            out[hole] = around[0]
+    return out
+
+
+def grown(labels, border, rounds):
+    """Let objects grow over `border`, all at once each round; the smallest id wins a contest."""
+    far = 2**40
+    for _ in range(rounds):
+        near = ndimage.minimum_filter(
+            np.where(labels > 0, labels, far), footprint=faces(labels.ndim), mode="constant", cval=far
+        )
+        labels = np.where((labels == 0) & border & (near < far), near, labels)
+    return labels
+
+
+def whole(classes, axes, config):
+    """Return the labels by definition, from the whole image in memory."""
+    if "t" in axes:
+        out, last = [], 0
+        for plane in classes:
+            labels = whole(plane, axes.replace("t", ""), config)
+            out.append(np.where(labels > 0, labels + last, 0))
+            last += int(labels.max(initial=0))
+        return np.stack(out)
+    labels, _ = ndimage.label(classes == 1, faces(classes.ndim))
+    labels = labels.astype(np.int64)
+    if config.fill_holes:
+        labels = fill_small_holes(labels, config.fill_holes)
+    numbers, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+    keep = (numbers > 0) & (sizes >= config.min_size)
+    final = np.zeros(numbers.max() + 1, np.int64)
+    final[numbers[keep][np.argsort(first[keep])]] = 1 + np.arange(keep.sum())
+    return grown(final[labels], classes == 2, config.grow)
+
+
+class Volume:
+    """Classes to read, labels written, and the work between them."""
+
+    def __init__(self, classes, axes, block, config=None):
+        self.classes, self.config = classes, config or ObjectConfig()
+        self.grid = Grid(axes, classes.shape, block)
+        self.labels = np.full(classes.shape, 2**40, np.uint64)
+        self.dtypes, self.most = set(), 0
+
+    def read(self, box):
+        part = self.classes[box]
+        self.most = max(self.most, part.size)
+        return part
+
+    def write(self, number, box, labels):
+        assert self.grid.box(number) == box
+        self.dtypes.add(labels.dtype)
+        self.labels[box] = labels
+
+    def decode(self, folder):
+        return decode(self.read, self.grid, self.write, folder, self.config)
+
+    def decoded(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.objects = wait(self.decode(Path(folder) / "scratch"))
+            assert not list(Path(folder).iterdir())
+        return self.labels
+
+    def expected(self):
+        return whole(self.classes, self.grid.axes, self.config)
+
+
+@st.composite
+def volumes(draw):
+    axes = draw(st.sampled_from(["yx", "zyx", "tyx", "tzyx"]))
+    most = {2: 14, 3: 8, 4: 6}[len(axes)]
+    shape = [draw(st.integers(1, 3 if a == "t" else most)) for a in axes]
+    block = [draw(st.integers(max(1, n // 4), n + 1)) for n in shape]
+    weights = draw(st.sampled_from([(0.3, 0.5, 0.2), (0.1, 0.8, 0.1), (0.6, 0.3, 0.1), (0.0, 0.6, 0.4)]))
+    classes = np.random.default_rng(draw(st.integers(0, 2**32))).choice(3, shape, p=weights).astype(np.uint8)
+    config = ObjectConfig(draw(st.integers(0, 6)), draw(st.sampled_from([0, 1, 3, 20])), draw(st.integers(0, 4)))
+    return Volume(classes, axes, tuple(block), config)
+
+
+@settings(max_examples=150, deadline=None)
+@given(volumes())
+def test_any_cut_gives_the_labels_of_the_whole_image_ids_included(volume):
+    np.testing.assert_array_equal(volume.decoded(), volume.expected())
+
+
+SNAKE = np.array(["1011101110", "1010101010", "1010101010", "1110111011", "0001000000", "0111110111"])
+
+
+@pytest.mark.parametrize("block", [(1, 1), (2, 3), (3, 2), (6, 1), (1, 10), (6, 10)])
+def test_arms_that_meet_only_later_are_one_object_and_diagonal_touches_are_two(block):
+    classes = np.array([[int(c) for c in row] for row in SNAKE], np.uint8)
+    labels = Volume(classes, "yx", block, ObjectConfig(grow=0)).decoded()
+    assert labels.max() == 3
+    assert (labels[:4][classes[:4] == 1] == 1).all()
+    assert labels[4, 3] == labels[5, 1] == 2
+    assert labels[5, 9] == 3
+
+
+def blobs(shape, seed=3):
+    noise = np.random.default_rng(seed).normal(size=shape)
+    smooth = ndimage.gaussian_filter(noise, 1.5)
+    return np.digitize(smooth, np.quantile(smooth, [0.6, 0.7])).astype(np.uint8)
+
+
+@pytest.mark.parametrize("axes", ["yx", "zyx"])
+@pytest.mark.parametrize("cells", [5, 7, 16])
+def test_blobs_on_every_grid_are_those_of_the_whole_image(axes, cells):
+    shape = {2: (60, 53), 3: (20, 23, 26)}[len(axes)]
+    classes = np.array([0, 2, 1], np.uint8)[blobs(shape)]
+    volume = Volume(classes, axes, (cells,) * len(axes), ObjectConfig(4, 9, 3))
+    np.testing.assert_array_equal(volume.decoded(), volume.expected())
+    assert volume.most <= (cells + 6) ** len(axes), "more than a block and its halo was read at once"
+    assert volume.dtypes == {np.dtype(np.uint32)}
+    labels = volume.labels.astype(np.int64)
+    for row, box in enumerate(ndimage.find_objects(labels)):
+        at = np.argwhere(labels == row + 1)
+        assert volume.objects.count[row] == len(at)
+        np.testing.assert_allclose(volume.objects.centroid[row], at.mean(axis=0))
+        assert [(s.start, s.stop) for s in box] == list(
+            zip(volume.objects.low[row], volume.objects.high[row], strict=True)
+        )
+        assert volume.objects.border[row] == bool((at == 0).any() or (at == np.array(shape) - 1).any())
+
+
+def test_killed_after_any_step_it_goes_on_and_ends_with_the_same(tmp_path):
+    classes = np.array([0, 2, 1], np.uint8)[blobs((24, 20))]
+    volume = Volume(classes, "yx", (10, 7), ObjectConfig(2, 9, 2))
+    steps = len(list(volume.decode(tmp_path / "whole")))
+    expected = volume.labels.copy()
+    for stop in range(steps):
+        volume.labels[:] = 2**40
+        work = volume.decode(tmp_path / "cut")
+        for _ in range(stop + 1):
+            next(work)
+        work.close()
+        wait(volume.decode(tmp_path / "cut"))
+        np.testing.assert_array_equal(volume.labels, expected)
+        assert not list(tmp_path.iterdir())
+
+
+def test_ids_past_32_bits_are_wide():
+    assert label_dtype(2**32 - 1) == np.uint32
+    assert label_dtype(2**32) == np.uint64
+
+
+def test_a_scratch_folder_of_other_work_or_of_the_user_is_left_alone(tmp_path):
+    volume = Volume(np.ones((4, 4), np.uint8), "yx", (2, 2))
+    next(volume.decode(tmp_path / "scratch"))
+    other = Volume(np.ones((4, 4), np.uint8), "yx", (4, 4))
+    with pytest.raises(OutputError, match="belongs to"):
+        next(other.decode(tmp_path / "scratch"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(OutputError, match="not of this work"):
+        next(other.decode(tmp_path / "mine"))
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+
+
+def test_what_is_no_classes_is_named(tmp_path):
+    grid = Grid("yx", (4, 4), (2, 2))
+    with pytest.raises(DataError, match="float64"):
+        next(find(lambda box: np.ones((2, 2)), grid, tmp_path / "a", ObjectConfig()))
+    with pytest.raises(DataError, match=r"\(3, 3\)"):
+        next(find(lambda box: np.ones((3, 3), np.uint8), grid, tmp_path / "b", ObjectConfig()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Grid("cyx", (1, 4, 4), (1, 2, 2)),
+        lambda: Grid("yx", (4, 4, 4), (2, 2)),
+        lambda: Grid("yx", (4, 4), (0, 2)),
+        lambda: ObjectConfig(min_size=-1),
+    ],
+)
+def test_wrong_grids_and_options_are_refused(wrong):
+    with pytest.raises(UsageError, match=r"must be|need one|are made from"):
+        wrong()
+
+
+def test_found_once_objects_can_be_painted_elsewhere(tmp_path):
+    volume = Volume(np.ones((4, 4), np.uint8), "yx", (2, 2))
+    assert wait(find(volume.read, volume.grid, tmp_path / "scratch", volume.config)) == 1
+    assert len(wait(paint(volume.read, volume.grid, volume.write, tmp_path / "scratch", volume.config))) == 1
+    assert (volume.labels == 1).all()
