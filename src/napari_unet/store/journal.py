@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import operator
@@ -19,6 +20,7 @@ FOLDER = ".napari_unet"
 PLAN, DONE = "plan.json", "done.jsonl"
 FINISHED = "finished"
 Unit = int | str
+LINE = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -232,6 +234,7 @@ class Journal:
         self.folder = folder
         self.records = Records(folder / DONE, blocks)
         self._mutex = threading.Lock()
+        self._file: io.FileIO | None = None
         self._torn = False
         path, place = folder / DONE, 0
         if path.exists():
@@ -276,14 +279,23 @@ class Journal:
 
     def _write(self, entry: Mapping[str, Any]) -> int:
         """Append a line; return where it begins."""
-        line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
-        with self._mutex, (self.folder / DONE).open("ab", buffering=0) as file:
+        line = LINE.encode(entry).encode() + b"\n"
+        with self._mutex:
+            if self._file is None or not os.fstat(self._file.fileno()).st_nlink:  # somebody removed the folder
+                self.close()
+                self._file = (self.folder / DONE).open("ab", buffering=0)
             whole = b"\n" + line if self._torn else line
-            place = file.seek(0, os.SEEK_END) + len(whole) - len(line)
+            place = self._file.seek(0, os.SEEK_END) + len(whole) - len(line)
             self._torn = True
-            if file.write(whole) == len(whole):
+            if self._file.write(whole) == len(whole):
                 self._torn = False
         return place
+
+    def close(self) -> None:
+        """Close the file; whatever is recorded later opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def replace(path: Path, values: Mapping[str, Any], via: Path | None = None) -> None:

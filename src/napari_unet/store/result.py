@@ -342,6 +342,7 @@ class ResultStore:
 
     def close(self) -> None:
         """Give back the lock."""
+        self._journal.close()
         self._lock.release()
 
     def __enter__(self) -> "ResultStore":
