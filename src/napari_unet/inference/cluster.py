@@ -88,6 +88,8 @@ class _Run:
         self._workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
         self._flying: dict[Any, tuple[int, ...]] = {}
         self._again: deque[tuple[int, ...]] = deque()
+        self._suspects: deque[int] = deque()
+        self._alone: int | None = None
         self.failed: dict[int, str] = {}
         import distributed
 
@@ -102,7 +104,7 @@ class _Run:
         over = (TimeoutError, distributed.client.FuturesCancelledError)  # what was cancelled is seen when collected
         self._check()
         # A task, not scattered data, which would be lost with the last worker that holds it.
-        shared = self._client.submit(bytes, pickle.dumps((self._job, store.writer)), pure=False)
+        shared = self._client.submit(together, self._job, store.writer, pure=False)
         store.renew()
         parts = parts_of(self._job, store.pending(), self._workers, near)
         try:
@@ -119,13 +121,19 @@ class _Run:
         refuse(self.failed, total)
 
     def _fill(self, parts: Iterator[tuple[int, ...]], shared: Any) -> bool:
-        """Submit as many tasks as the window holds; say whether any are on their way."""
+        """Submit as many tasks as the window holds, then each suspect by itself; say whether any are on their way."""
         while len(self._flying) < self._workers * (1 + AHEAD):
             numbers = self._again.popleft() if self._again else next(parts, None)
             if numbers is None:
                 break
-            self._flying[self._client.submit(task, shared, numbers, pure=False, retries=1)] = numbers
+            self._submit(shared, numbers)
+        if self._suspects and not self._flying:
+            self._alone = self._suspects.popleft()
+            self._submit(shared, (self._alone,))
         return bool(self._flying)
+
+    def _submit(self, shared: Any, numbers: tuple[int, ...]) -> None:
+        self._flying[self._client.submit(task, shared, numbers, pure=False, retries=1)] = numbers
 
     def _collect(self, future: Any) -> Iterator[int]:
         """Record what a task has written; what killed its workers is split, to find the block that does."""
@@ -144,6 +152,8 @@ class _Run:
             if len(numbers) > 1:
                 half = len(numbers) // 2
                 self._again += [numbers[:half], numbers[half:]]
+            elif numbers[0] != self._alone:  # it may have died with another
+                self._suspects.append(numbers[0])
             else:
                 self.failed[numbers[0]] = "every worker that computed it died; its memory may be too small"
             return
@@ -175,15 +185,21 @@ class _Run:
                 raise UsageError(f"worker {where} does not reach {self._store.root.resolve()}; put it on a shared disk")
 
 
-def task(pickled: bytes, numbers: tuple[int, ...]) -> Written:
+def together(job: "Job", writer: BlockWriter) -> "tuple[Job, BlockWriter]":
+    """Return what all tasks need; dask keeps it once a worker, so that there is one model in it."""
+    return job, writer
+
+
+def task(shared: "tuple[Job, BlockWriter]", numbers: tuple[int, ...]) -> Written:
     """Compute and write some blocks, on a worker; one task at a time in a process.
 
     Returns
     -------
     list of (block, what was written, or why nothing could be)
     """
+    job, writer = shared
     with _turn:
-        job, writer = _unpacked(pickled)
+        torch.set_num_threads(_threads())
         route = job.route()
         pipeline = Pipeline(
             route.pieces(numbers),
@@ -192,19 +208,6 @@ def task(pickled: bytes, numbers: tuple[int, ...]) -> Written:
             lambda _, many: [(n, str(r) if isinstance(r, DataError) else writer.write(r)) for n, r in many],
         )
         return [one for finished in pipeline for one in finished]
-
-
-_jobs: dict[int, "tuple[Job, BlockWriter]"] = {}
-
-
-def _unpacked(pickled: bytes) -> "tuple[Job, BlockWriter]":
-    """Return the job and what writes its blocks, unpacked once in a process, so that there is one model in it."""
-    key = hash(pickled)
-    if key not in _jobs:
-        _jobs.clear()
-        _jobs[key] = pickle.loads(pickled)  # noqa: S301 - from the client of this cluster, as all tasks are
-        torch.set_num_threads(_threads())
-    return _jobs[key]
 
 
 def _threads() -> int:

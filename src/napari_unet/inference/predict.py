@@ -84,11 +84,7 @@ def predict(
     """
     config = config or PredictConfig()
     check_fit(stack, model)
-    missing = missing_chunks(stack)
-    if missing and config.missing == "error":
-        raise DataError(
-            f"{stack.name} lacks {missing} chunks; copy them again, or take their fill value with --missing fill"
-        )
+    missing = _missing(stack, config)
     given, stack = stack, fitted(cached(stack), model, config)
     start = None if near is None else index_in(given, stack, near)
     yield Progress(0, 0, "measure", f"intensities of {stack.name}")
@@ -107,6 +103,16 @@ def predict(
             yield from run_on(config.scheduler, job, store, start)
         yield from store.finish()
     return open_stack(root / job.decoder.outputs[0].path)
+
+
+def _missing(stack: Stack, config: PredictConfig) -> int:
+    """Count the chunks that are not stored; refuse them where that is asked for."""
+    missing = missing_chunks(stack)
+    if missing and config.missing == "error":
+        raise DataError(
+            f"{stack.name} lacks {missing} chunks; copy them again, or take their fill value with --missing fill"
+        )
+    return missing
 
 
 def fitted(stack: Stack, model: Model, config: PredictConfig) -> Stack:
