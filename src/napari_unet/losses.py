@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,6 +120,10 @@ class Scores(abc.ABC):
     @abc.abstractmethod
     def result(self) -> dict[str, float]:
         """Return the scores, all finite, `Task.score` among them."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return fields of the task that are best set as this pass has shown; none by default."""
+        return {}
 
 
 class Confusion(Scores):

@@ -99,14 +99,14 @@ class _Run:
         """Submit, collect, record."""
         import distributed
 
-        store, total = self._store, len(self._job.grid)
+        store, total = self._store, self._job.total
         wait: Any = distributed.wait
         over = (TimeoutError, distributed.client.FuturesCancelledError)  # what was cancelled is seen when collected
         self._check()
         # A task, not scattered data, which would be lost with the last worker that holds it.
         shared = self._client.submit(together, self._job, store.writer, pure=False)
         store.renew()
-        parts = parts_of(self._job, store.pending(), self._workers, near)
+        parts = parts_of(self._job, self._job.pending(store), self._workers, near)
         try:
             while self._fill(parts, shared):
                 with contextlib.suppress(*over), self._client.as_current():
@@ -118,7 +118,7 @@ class _Run:
         finally:
             with contextlib.suppress(Exception):  # the cluster may be gone: there is nothing left to cancel then
                 self._client.cancel(list(self._flying), force=True)
-        refuse(self.failed, total)
+        refuse(self.failed, len(self._job.grid))
 
     def _fill(self, parts: Iterator[tuple[int, ...]], shared: Any) -> bool:
         """Submit as many tasks as the window holds, then each suspect by itself; say whether any are on their way."""
@@ -143,7 +143,7 @@ class _Run:
         except (self._cancelled, TimeoutError) as error:
             if self._client.status != "running":
                 raise IncompleteError(
-                    f"the scheduler {self._address} was lost; {self._store.count} of {len(self._job.grid)} blocks are "
+                    f"the scheduler {self._address} was lost; {self._store.count} of {self._job.total} blocks are "
                     "done and kept: run the same command again"
                 ) from error
             self._again.append(numbers)  # its worker died with what it had to say

@@ -1,11 +1,16 @@
 """What a user may choose for a prediction."""
 
 import dataclasses
+from typing import TYPE_CHECKING, Any, cast
 
 from ..device import DEVICES, PRECISIONS
 from ..errors import UsageError
 from ..settings import check, setting
 
+if TYPE_CHECKING:
+    from ..task import Task
+
+OBJECT_OPTIONS = ("split", "min_size", "fill_holes")
 PROBABILITY_TYPES = ("uint8", "float16")
 
 
@@ -30,6 +35,9 @@ class PredictConfig:
     resample: bool = setting(False, "Bring the image to the model's pixel size first, lazily")
     ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
     in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
+    split: float | None = setting(None, "Objects: above 0 splits more, below 0 less; the model's if not given")
+    min_size: int | None = setting(None, "Objects of fewer voxels are dropped; the model's if not given", ge=0)
+    fill_holes: int | None = setting(None, "Largest hole in an object that is filled, in voxels", ge=0)
     scheduler: str | None = setting(None, "Address of a dask scheduler whose workers do the work: tls://host:port")
     allow_tcp: bool = setting(False, "Take a scheduler at a tcp:// address, where nobody has to show who they are")
     overwrite: bool = setting(False, "Replace a result of an earlier run; nothing else is ever replaced")
@@ -45,6 +53,19 @@ class PredictConfig:
             )
         if self.block is not None and min(self.block, default=0) < 1:
             raise UsageError(f"block is {self.block}; sizes must be at least 1")
+
+    def applied(self, task: "Task") -> "Task":
+        """Return the task with what was chosen here.
+
+        Raises
+        ------
+        UsageError
+            Where something is chosen that the task has not.
+        """
+        chosen = {name: value for name in OBJECT_OPTIONS if (value := getattr(self, name)) is not None}
+        if chosen and task.objects is None:
+            raise UsageError(f"{', '.join(chosen)}: the model gives {task.name} labels; these are of objects")
+        return dataclasses.replace(cast("Any", task), **chosen) if chosen else task
 
     @property
     def fill(self) -> float | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..stack import Box
 from ..store import Output
+from ..task import Task
 from ..tiles import TileGrid, remoteness
 from .columns import ColumnGrid, Slab
 from .engine import Engine
@@ -46,11 +47,13 @@ class Decoder:
         Labels first; then probabilities and the overview, where they are wanted.
     coarser : tuple of int
         Elements of the image that one of the overview's stands for, an axis.
+    task : Task
     """
 
     engine: Engine
     outputs: tuple[Output, ...]
     coarser: tuple[int, ...]
+    task: Task
 
     @property
     def wants_image(self) -> bool:
@@ -59,10 +62,9 @@ class Decoder:
 
     def decode(self, logits: Tensor) -> dict[str, np.ndarray]:
         """(K, *tiled axes) logits -> path: (channels, *tiled axes) values."""
-        task = self.engine.model.task
-        values = {self.outputs[0].path: task.decode(logits)[None]}
+        values = {self.outputs[0].path: self.task.decode(logits)[None]}
         values |= {
-            output.path: rescaled(task.probabilities(logits), output.dtype)
+            output.path: rescaled(self.task.probabilities(logits), output.dtype)
             for output in self.outputs[1:]
             if output.path == "probabilities"
         }

@@ -1,18 +1,23 @@
 """The arrays of a result: where each lies in the store, its axes, scale and chunks."""
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..model import Model
+from ..objects import ObjectConfig, label_dtype
 from ..stack import SPATIAL, Box, Stack
 from ..store import Output
+from ..task.semantic import COLOURS
 from ..tiles import TileGrid
 from .engine import Engine
 
 OVERVIEW_BYTES = 2**30
 CHUNK_2D, CHUNK_3D = 1024, 128
+CLASSES = "_classes"
 
 
 def labels_path(model: Model, name: str | None) -> str:
@@ -23,16 +28,43 @@ def labels_path(model: Model, name: str | None) -> str:
 def labels_output(engine: Engine, grid: TileGrid, name: str | None) -> Output:
     """Lay out ``labels/NAME``: the image's axes without c, at its scale."""
     task = engine.model.task
+    dtype, attributes = np.dtype(task.dtype), task.attributes()
+    if task.objects is not None:
+        attributes = attributes | class_attributes(task.names)
     return Output(
-        path=labels_path(engine.model, name),
+        path=labels_path(engine.model, name) + CLASSES * (task.objects is not None),
         kind="labels",
         axes=engine.axes,
         shape=grid.shape,
-        dtype=np.dtype(task.dtype),
+        dtype=dtype,
         chunks=chunks_of(grid.core, grid.shape, engine.axes),
-        attributes=task.attributes(),
+        attributes=attributes,
         **_geometry(engine.stack, engine.axes),
     )
+
+
+def objects_output(engine: Engine, grid: TileGrid, name: str | None, objects: ObjectConfig) -> Output:
+    """Lay out ``labels/NAME`` for objects, beside the classes that they are made of.
+
+    Ids have 32 bits where there cannot be more objects, and 64 bits otherwise.
+    """
+    most = math.prod(grid.shape) // max(objects.min_size, 1)
+    classes = labels_output(engine, grid, name)
+    return dataclasses.replace(
+        classes,
+        path=labels_path(engine.model, name),
+        dtype=label_dtype(most),
+        attributes=engine.model.task.attributes(),
+    )
+
+
+def class_attributes(names: Sequence[str]) -> dict[str, Any]:
+    """Return what OME-Zarr metadata says of classes 0, 1, ... with these names."""
+    rgba = [[0, 0, 0, 0], *([*COLOURS[i % len(COLOURS)], 255] for i in range(len(names) - 1))]
+    return {
+        "colors": [{"label-value": v, "rgba": colour} for v, colour in enumerate(rgba) if v],
+        "properties": [{"label-value": v, "class": name} for v, name in enumerate(names) if v],
+    }
 
 
 def probabilities_output(engine: Engine, grid: TileGrid, dtype: str) -> Output:

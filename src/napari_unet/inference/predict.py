@@ -19,7 +19,7 @@ from ..sources.cached import cached
 from ..sources.resample import resampled
 from ..stack import Stack
 from ..store import ResultStore, find
-from ..store.ome import METRES
+from ..store.ome import METRES, Output
 from ..tiles import TileGrid
 from .blocking import Layout, choose_layout, device_memory
 from .cluster import refuse, run_on
@@ -27,7 +27,8 @@ from .columns import ColumnGrid
 from .config import PredictConfig
 from .engine import Engine, check_fit
 from .flow import Decoder, Finished, Route, Streams, Tiles
-from .outputs import coarseness, labels_output, labels_path, overview_output, probabilities_output
+from .instances import make_objects
+from .outputs import coarseness, labels_output, labels_path, objects_output, overview_output, probabilities_output
 from .pipeline import Pipeline
 from .rounding import rounding
 
@@ -96,13 +97,15 @@ def predict(
     with job.create(root, config) as store:
         if config.precision == "auto" and not store.count:
             yield from _rounded(engine)
-        yield Progress(store.count, len(job.grid), "predict", job.summary(missing))
+        yield Progress(store.count, job.total, "predict", job.summary(missing))
         if config.scheduler is None:
             yield from job.run(store, start)
         else:
             yield from run_on(config.scheduler, job, store, start)
+        if job.objects is not None:
+            yield from make_objects(job, store)
         yield from store.finish()
-    return open_stack(root / job.decoder.outputs[0].path)
+    return open_stack(root / job.outputs[0].path)
 
 
 def _missing(stack: Stack, config: PredictConfig) -> int:
@@ -177,11 +180,28 @@ class Job:
     grid : TileGrid
     layout : Layout
     decoder : Decoder
+    objects : Output, optional
+        Labels of objects that are made of the decoder's classes: blocks of their own, after those of the network.
     """
 
     grid: TileGrid
     layout: Layout
     decoder: Decoder
+    objects: Output | None = None
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """All arrays, the result first."""
+        return self.decoder.outputs if self.objects is None else (self.objects, *self.decoder.outputs)
+
+    @property
+    def total(self) -> int:
+        """Blocks of all kinds."""
+        return len(self.grid) * (1 if self.objects is None else 2)
+
+    def pending(self, store: ResultStore) -> list[int]:
+        """Return the blocks that the network has not done yet."""
+        return [number for number in store.pending() if number < len(self.grid)]
 
     @classmethod
     def plan(cls, engine: Engine, config: PredictConfig) -> "Job":
@@ -199,15 +219,17 @@ class Job:
             outputs.append(probabilities_output(engine, grid, config.probability_type))
         if overview:
             outputs.append(overview_output(engine, grid, coarser))
-        return cls(grid, layout, Decoder(engine, tuple(outputs), coarser))
+        task = config.applied(engine.model.task)
+        objects = None if task.objects is None else objects_output(engine, grid, config.name, task.objects)
+        return cls(grid, layout, Decoder(engine, tuple(outputs), coarser, task), objects)
 
     def create(self, root: Path, config: PredictConfig) -> ResultStore:
         """Make the store, or take up an unfinished run with the same settings."""
         engine = self.decoder.engine
         return ResultStore.create(
             root,
-            self.decoder.outputs,
-            blocks=len(self.grid),
+            self.outputs,
+            blocks=self.total,
             settings=self.settings(config),
             provenance={
                 "source": engine.stack.source,
@@ -271,7 +293,7 @@ class Job:
                 if not _out_of_memory(error):
                     raise
                 job, how = job._smaller(error)
-            yield Progress(store.count, len(self.grid), "predict", f"the memory ran out; going on {how}")
+            yield Progress(store.count, self.total, "predict", f"the memory ran out; going on {how}")
         else:
             yield from job._once(store, near, failed)
         refuse(failed, len(self.grid))
@@ -296,8 +318,8 @@ class Job:
 
     def _once(self, store: ResultStore, near: tuple[float, ...] | None, failed: dict[int, str]) -> Iterator[Progress]:
         """Compute what is pending until all is done or the memory runs out."""
-        route, total = self.route(), len(self.grid)
-        pending = [number for number in store.pending() if number not in failed]
+        route, total = self.route(), self.total
+        pending = [number for number in self.pending(store) if number not in failed]
         pipeline = Pipeline(
             route.pieces(pending, near), route.read, route.compute, lambda _, found: _written(store, found)
         )

@@ -77,11 +77,11 @@ def preflight(stack: Stack, model: Model, out: Path, config: PredictConfig) -> P
         state = "other" if changed(found[1].settings, stack, model, config) else state
         done = len(journal.blocks)
     return Preflight(
-        blocks=len(job.grid),
+        blocks=job.total,
         done=done,
         way=job.summary(0),
         memory=block_bytes(engine, job.layout),
-        disk=room_of(job.decoder.outputs),
+        disk=room_of(job.outputs),
         free=float(shutil.disk_usage(existing(root)).free),
         state=state,
     )

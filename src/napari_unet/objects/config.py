@@ -50,6 +50,8 @@ class Grid:
         ``yx``, ``zyx``, ``tyx`` or ``tzyx``.
     shape, block : tuple of int
         Size of the volume and of a block, along each axis.
+    ndim : int, optional
+        Objects lie within the last so many axes; all of z, y and x if not given.
 
     Raises
     ------
@@ -60,9 +62,10 @@ class Grid:
     axes: str
     shape: tuple[int, ...]
     block: tuple[int, ...]
+    ndim: int | None = None
 
     def __post_init__(self) -> None:
-        if self.axes.removeprefix("t") not in ("yx", "zyx"):
+        if self.axes.removeprefix("t") not in ("yx", "zyx") or self.ndim not in (None, 2, 3):
             raise UsageError(f"axes are {self.axes!r}; objects are made from yx, zyx, tyx or tzyx")
         if not len(self.axes) == len(self.shape) == len(self.block):
             raise UsageError(f"shape {self.shape} and block {self.block} need one size for each of {self.axes!r}")
@@ -71,8 +74,9 @@ class Grid:
 
     @property
     def spatial(self) -> tuple[int, ...]:
-        """Positions of the spatial axes."""
-        return tuple(i for i, a in enumerate(self.axes) if a in SPATIAL)
+        """Positions of the axes within which objects lie."""
+        axes = tuple(i for i, a in enumerate(self.axes) if a in SPATIAL)
+        return axes if self.ndim is None else axes[-self.ndim :]
 
     @property
     def counts(self) -> tuple[int, ...]:

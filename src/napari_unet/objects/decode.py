@@ -11,7 +11,7 @@ from ..events import Progress
 from ..stack import Box
 from .components import measure_objects, scan_block
 from .config import BORDER, Grid, ObjectConfig
-from .merge import name_parts
+from .merge import final_ids, name_parts
 from .scratch import Scratch
 
 STAGE = "objects"
@@ -76,6 +76,28 @@ def grow(ids: np.ndarray, border: np.ndarray, rounds: int, spatial: int) -> np.n
         flat[todo] = best
         todo = todo[best == 0]
     return padded[tuple(slice(1, -1) if axis >= first else slice(None) for axis in range(ids.ndim))]
+
+
+def objects_of(classes: np.ndarray, config: ObjectConfig) -> np.ndarray:
+    """Make objects from the classes of a whole image in memory: the labels that `decode` gives.
+
+    Parameters
+    ----------
+    classes : (*S) integer array, 2-D or 3-D
+    config : ObjectConfig
+
+    Returns
+    -------
+    (*S) unsigned array
+    """
+    grid = Grid("zyx"[-classes.ndim :], classes.shape, classes.shape)
+    labels, tables = scan_block(classes, grid.box(0), grid, config)
+    size, first = (np.concatenate([[0], tables[name]]) for name in ("size", "first"))
+    inside = np.arange(len(size)) <= int(tables["inside"])
+    inside[0] = False
+    ids, _ = final_ids(size, first, inside, np.arange(len(size)), tables["contacts"], config)
+    ids[0] = 0
+    return grow(ids[labels], classes == BORDER, config.grow, classes.ndim)
 
 
 def find(read: Read, grid: Grid, scratch: Path, config: ObjectConfig) -> Generator[Progress, None, int]:

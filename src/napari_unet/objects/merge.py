@@ -65,7 +65,7 @@ def name_parts(scratch: Scratch, grid: Grid, config: ObjectConfig) -> Generator[
                 contacts.append(np.where(left[:, None], pairs, pairs[:, ::-1])[mixed])
             edges.append(pairs[alike if faces else ~left & ~right])
         yield block + 1
-    ids, count = _final_ids(
+    ids, count = final_ids(
         size, first, is_inside, _roots(np.concatenate(edges), len(size)), np.concatenate(contacts), config
     )
     scratch.save("ids", {"offset": offset, "id": ids, "count": np.array(count)})
@@ -125,7 +125,7 @@ def _roots(edges: np.ndarray, parts: int) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def _final_ids(
+def final_ids(
     size: np.ndarray,
     first: np.ndarray,
     is_inside: np.ndarray,
@@ -133,7 +133,27 @@ def _final_ids(
     contacts: np.ndarray,
     config: ObjectConfig,
 ) -> tuple[np.ndarray, int]:
-    """Return the id of each part, and the number of objects."""
+    """Name the parts.
+
+    Parameters
+    ----------
+    size, first : (N,) int64 arrays
+        Voxels and first flat index of each part; part 0 is all that fills no hole.
+    is_inside : (N,) bool array
+        Whether a part is of an object; the others are possible holes.
+    root : (N,) integer array
+        What each part belongs to, numbered from 0.
+    contacts : (pairs, 2) int64 array
+        A part of an object and a possible hole that share a face.
+    config : ObjectConfig
+
+    Returns
+    -------
+    (N,) unsigned array
+        The id of each part; 0 is none.
+    int
+        Number of objects.
+    """
     count = int(root.max()) + 1
     whole = np.bincount(root, size, count).astype(np.int64)
     start = np.full(count, np.iinfo(np.int64).max)

@@ -20,6 +20,7 @@ from .pyramid import Level
 
 ZSTD_LEVEL = 3
 NEWEST = 3
+TABLE = "objects.csv"
 GROUP_FILES = ("zarr.json", ".zattrs", ".zgroup")
 PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -129,7 +130,8 @@ def own_file(plan: Plan) -> re.Pattern[str]:
     primary = next(iter(plan.outputs))
     prefixes = [re.escape(f"{path}/") if path else "" for path in plan.outputs]
     allowed = [rf"{prefix}({group}|{array})" for prefix in prefixes]
-    allowed.append(re.escape(f"{primary}/{FOLDER}/" if primary else f"{FOLDER}/") + r"[a-z.]+")
+    allowed.append(re.escape(f"{primary}/{FOLDER}/" if primary else f"{FOLDER}/") + r"(objects(\.trash)?/.*|[a-z.]+)")
+    allowed += [rf"{prefix}{re.escape(TABLE)}(\.partial)?" for prefix in prefixes]
     if not plan.inside:
         allowed.append(rf"(labels/)?{group}")
     return re.compile("|".join(allowed))
@@ -164,8 +166,13 @@ def clear(root: Path, ledger: Path, plan: Plan) -> None:
         file.unlink(missing_ok=True)
     for array in level_folders(root, plan.outputs):
         shutil.rmtree(array)
-    for name in {item.name for item in ledger.iterdir()} - {PLAN, LOCK}:
-        (ledger / name).unlink()
+    for path in plan.outputs:
+        (root / path / TABLE).unlink(missing_ok=True)
+    for item in [item for item in ledger.iterdir() if item.name not in (PLAN, LOCK)]:
+        if item.is_dir():
+            shutil.rmtree(item)
+        else:
+            item.unlink()
     (ledger / PLAN).unlink()
 
 

@@ -136,6 +136,11 @@ class ResultStore:
         return store
 
     @property
+    def ledger(self) -> Path:
+        """Folder of the record of what is done; what is kept in it goes when the result does."""
+        return self._journal.folder
+
+    @property
     def done(self) -> set[int]:
         """Numbers of the blocks that are written."""
         return set(self._journal.blocks.tolist())

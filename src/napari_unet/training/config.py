@@ -7,6 +7,7 @@ from ..device import DEVICES, PRECISIONS
 from ..errors import UsageError
 from ..settings import check, setting
 
+TASKS = ("semantic", "instances")
 PRESETS = ("default", "ronneberger2015")
 MINUTES = 15.0
 RUN_FIELDS = ("minutes", "steps", "learning_rate", "patience", "precision", "device", "memory", "resume")
@@ -16,7 +17,9 @@ RUN_FIELDS = ("minutes", "steps", "learning_rate", "patience", "precision", "dev
 class TrainConfig:
     """What a user may choose for a training; the plan is made from the data and from this."""
 
-    task: str = setting("semantic", "What is learnt", choices=("semantic",))
+    task: str = setting(
+        "semantic", "What is learnt: a class a voxel, or single objects from labels that number them", choices=TASKS
+    )
     minutes: float | None = setting(
         None, f"Wall time of the whole run; {MINUTES:g} if steps are not given either", ge=0.02
     )
@@ -52,6 +55,15 @@ class TrainConfig:
             raise UsageError(f"patch is {self.patch} for a {self.ndim}-D network; give {self.ndim} sizes")
         if self.background is not None and not self.sparse:
             raise UsageError(f"background is label {self.background}, but 0 is background unless labels are sparse")
+
+        if self.task == "instances":
+            for name in ("binary", "class_names"):
+                if getattr(self, name):
+                    raise UsageError(f"{name} is of classes, not of objects; leave it out, or choose the task semantic")
+            if self.sparse and self.background is None:
+                raise UsageError(
+                    "sparse object labels need some background painted with a value of its own; name it with background"
+                )
 
     @property
     def budget(self) -> float | None:

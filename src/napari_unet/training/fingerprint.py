@@ -9,20 +9,17 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from ..errors import DataError
 from ..normalise import Normalisation, Statistics, finite
 from ..stack import Box, Stack
+from .annotation import Objects, diameters, image_box, read_labels
 
 Pair = tuple[Stack, Stack]
 PLACES = 2048
 MAX_VALUES = 64
 BLOCK_ELEMENTS = 2**22
 HASHED_BLOCKS = 64
-CROPS = 6
-CROP_ELEMENTS = 2**20
-SMALLEST_OBJECT = 9
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +67,8 @@ class Fingerprint:
         Whether 0 means unlabelled.
     binary : bool
         Whether every value above 0 was taken as one class, 1.
+    objects : Objects or None
+        How ids were taken as objects; None where label values are classes.
     diameters : tuple of float
         Quartiles of the equivalent diameters of labelled objects, in voxels of the finest axis; empty if none was seen.
     """
@@ -78,6 +77,7 @@ class Fingerprint:
     sparse: bool
     binary: bool
     diameters: tuple[float, ...]
+    objects: Objects | None = None
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -125,7 +125,11 @@ class Fingerprint:
 
 
 def fingerprint(
-    pairs: Sequence[Pair], sparse: bool = False, binary: bool = False, training: "Fingerprint | None" = None
+    pairs: Sequence[Pair],
+    sparse: bool = False,
+    binary: bool = False,
+    training: "Fingerprint | None" = None,
+    objects: Objects | None = None,
 ) -> Generator[tuple[int, int], None, Fingerprint]:
     """Check labelled stacks and measure them; memory of a few blocks, whatever the size.
 
@@ -140,6 +144,8 @@ def fingerprint(
     training : Fingerprint, optional
         Of what is learnt from, where `pairs` are what is validated on: they need no class of their own then, but none
         that is not learnt.
+    objects : Objects, optional
+        Where label values are ids of objects.
 
     Yields
     ------
@@ -159,13 +165,14 @@ def fingerprint(
     total = sum(len(list(blocks(labels))) for _, labels in pairs)
     done, stacks = 0, []
     for number, (image, labels) in enumerate(pairs):
-        scan = _Scan(image, labels, sparse, binary, number)
+        scan = _Scan(image, labels, sparse, binary, number, objects)
         for box in blocks(labels):
             scan.add(box)
             done += 1
             yield done, total
         stacks.append(scan.facts(statistics[number]))
-    found = Fingerprint(tuple(stacks), sparse, binary, _diameters(pairs, stacks, binary))
+    sizes = diameters([labels for _, labels in pairs], [f.places for f in stacks], binary, objects)
+    found = Fingerprint(tuple(stacks), sparse, binary, sizes, objects)
     _check_classes(found, training)
     return found
 
@@ -181,28 +188,6 @@ def blocks(stack: Stack) -> Iterator[Box]:
     ranges = [range(0, n, s) for n, s in zip(stack.shape, size, strict=True)]
     for starts in itertools.product(*ranges):
         yield tuple(slice(a, min(a + s, n)) for a, s, n in zip(starts, size, stack.shape, strict=True))
-
-
-def image_box(image: Stack, box: Sequence[slice]) -> Box:
-    """Return the box of the image, all channels, that belongs to a box of its labels."""
-    parts = dict(zip(image.axes.replace("c", ""), box, strict=True))
-    return tuple(parts.get(a, slice(0, image.size("c"))) for a in image.axes)
-
-
-def read_labels(labels: Stack, box: Box, binary: bool = False) -> np.ndarray:
-    """Read labels as integers, every value above 0 as 1 where `binary`.
-
-    Raises
-    ------
-    DataError
-        Where one is negative.
-    """
-    data = labels.read(box)
-    if data.dtype.kind == "i" and data.size and data.min() < 0:
-        raise DataError(f"{labels.name} has negative labels ({int(data.min())}); labels are 0 and above")
-    if binary or data.dtype.kind == "b":
-        return (data > 0).astype(np.uint8)
-    return data
 
 
 def check_pairs(pairs: Sequence[Pair]) -> None:
@@ -257,8 +242,10 @@ def _statistics(image: Stack) -> Statistics:
 class _Scan:
     """Counts, places and hash of one stack, gathered block by block."""
 
-    def __init__(self, image: Stack, labels: Stack, sparse: bool, binary: bool, number: int) -> None:
-        self.image, self.labels, self.sparse, self.binary = image, labels, sparse, binary
+    def __init__(
+        self, image: Stack, labels: Stack, sparse: bool, binary: bool, number: int, objects: Objects | None
+    ) -> None:
+        self.image, self.labels, self.sparse, self.binary, self.objects = image, labels, sparse, binary, objects
         self._counts: dict[int, int] = {}
         self._keys: dict[int, np.ndarray] = {}
         self._places: dict[int, np.ndarray] = {}
@@ -274,11 +261,14 @@ class _Scan:
         if next(self._hashed):
             region = image_box(self.image, box)
             self._hash.update(finite(self.image.read(region), self.image, region).tobytes())
+        if self.objects is not None:
+            data = self.objects.classes(data)
         values, counts = _unique(data)
         if len(self._counts.keys() | set(values)) > MAX_VALUES:
             raise DataError(
                 f"{self.labels.name} has more than {MAX_VALUES} label values, too many for classes; "
-                "if they are object numbers, take every label above 0 as one class with --binary"
+                "if they are numbers of objects, learn those with --task instances, or take every label above 0 as one "
+                "class with --binary"
             )
         for value, count in zip(values, counts, strict=True):
             self._counts[value] = self._counts.get(value, 0) + count
@@ -342,35 +332,3 @@ def _check_classes(found: Fingerprint, training: Fingerprint | None) -> None:
         raise DataError(f"the labels of {names} are only background (0, {count} voxels); label some objects")
     hint = "paint a second class, background too" if found.sparse else "label the background as 0"
     raise DataError(f"the labels of {names} hold one class only ({value}: {count} voxels); {hint}")
-
-
-def _diameters(pairs: Sequence[Pair], stacks: Sequence[StackFacts], binary: bool) -> tuple[float, ...]:
-    """Return quartiles of the equivalent diameters of objects seen in a few crops, in voxels of the finest axis."""
-    sizes: list[float] = []
-    for index in np.unique(np.linspace(0, len(pairs) - 1, CROPS).astype(int)):
-        labels, facts = pairs[index][1], stacks[index]
-        places = [p for value, p in facts.places.items() if value]
-        if not places:
-            continue
-        data = read_labels(labels, _crop(labels, places[0][0]), binary)
-        data = data.reshape(data.shape[-len(labels.spatial) :])
-        spacing = np.array(labels.along(labels.spatial)) / min(labels.along(labels.spatial))
-        for value in facts.places:
-            if value:
-                sizes += _component_diameters(data == value, float(np.prod(spacing)))
-    return tuple(float(q) for q in np.percentile(sizes, [25, 50, 75])) if sizes else ()
-
-
-def _crop(labels: Stack, place: np.ndarray) -> Box:
-    edge = round(CROP_ELEMENTS ** (1 / len(labels.spatial)))
-    size = [min(n, edge) if a in labels.spatial else 1 for a, n in zip(labels.axes, labels.shape, strict=True)]
-    starts = [min(max(int(p) - s // 2, 0), n - s) for p, s, n in zip(place, size, labels.shape, strict=True)]
-    return tuple(slice(a, a + s) for a, s in zip(starts, size, strict=True))
-
-
-def _component_diameters(mask: np.ndarray, voxel: float) -> list[float]:
-    components, _ = ndimage.label(mask)
-    counts = np.bincount(components.ravel())[1:]
-    volumes = counts[counts >= SMALLEST_OBJECT] * voxel
-    unit = math.pi / (4 if mask.ndim == 2 else 6)
-    return [float(d) for d in (volumes / unit) ** (1 / mask.ndim)]

@@ -277,8 +277,8 @@ class _Fit:
         device = self.learner.device if self.learner.device.type == "cuda" else torch.device("cpu")
         batch = _Batch(torch.from_numpy(images).to(device), targets.to(device))
         batch = _Batch(*augment(*batch, generator, self.augmentation, self.plan.spacing))
-        inner = tuple(slice(m, m + n) for m, n in zip(self.plan.margin, self.plan.patch, strict=True))
-        return _Batch(batch.images, batch.targets[(slice(None), *inner)])
+        inner: Any = tuple(slice(m, m + n) for m, n in zip(self.plan.margin, self.plan.patch, strict=True))
+        return _Batch(batch.images, batch.targets[(..., *inner)])
 
     def _step(self) -> Progress:
         state = self.state
@@ -318,13 +318,13 @@ class _Fit:
             try:
                 done, total = next(work)
             except StopIteration as end:
-                loss, scores = end.value
+                loss, seen = end.value
                 break
             yield Progress(done, total, "validate")
         state.validation_seconds = time.monotonic() - began
         state.epoch += 1
-        event = self._record(loss, scores)
-        message: str = self._save_best() if event.best else ""
+        event = self._record(loss, seen.result())
+        message: str = self._save_best(seen.settings()) if event.best else ""
         if not self._bad and math.isfinite(loss) and time.monotonic() - self._saved_at >= self._saving / SAVING_SHARE:
             message = self._save() or message
         yield dataclasses.replace(event, message=message)
@@ -352,9 +352,9 @@ class _Fit:
 
     # What is kept
 
-    def _save_best(self) -> str:
+    def _save_best(self, settings: dict[str, Any]) -> str:
         try:
-            self.best.save(self.state.step, self.learner.kept(), self._about_best())
+            self.best.save(self.state.step, self.learner.kept(), self._about_best() | {"task": settings})
         except ResourceError as error:
             return f"{error}; training goes on, the best of before is kept"
         return ""

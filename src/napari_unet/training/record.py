@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -145,12 +145,14 @@ class Run:
                 "resume with the same data, or choose another --out"
             )
 
-    def model(self, weights: Mapping[str, Tensor], record: dict[str, Any]) -> Model:
-        """Return the model with some weights of the network."""
+    def model(
+        self, weights: Mapping[str, Tensor], record: dict[str, Any], settings: Mapping[str, Any] | None = None
+    ) -> Model:
+        """Return the model with some weights of the network, and fields of its task as validation has set them."""
         return Model(
             config=self.plan.network,
             weights={k: v.cpu().numpy() for k, v in weights.items()},
-            task=self.task,
+            task=dataclasses.replace(cast("Any", self.task), **(settings or {})),
             normalisation=self.plan.normalisation,
             axes=self.plan.axes,
             scale=self.plan.spacing,
@@ -193,7 +195,7 @@ class Run:
                 "versions": versions(),
             }
         )
-        model = self.model(best.tensors, record)
+        model = self.model(best.tensors, record, best.state.get("task", {}))
         mine = self.folder / FINISHING
         again = mine.exists()
         write_atomic(mine, b"")

@@ -12,7 +12,8 @@ from ..errors import DataError, OutputError, ResourceError
 from ..events import Progress
 from ..losses import BACKGROUND
 from ..model import Model
-from ..task import Semantic, Task
+from ..task import Instances, Semantic, Task
+from .annotation import Objects
 from .config import TrainConfig
 from .fingerprint import Fingerprint, Pair, fingerprint
 from .plan import Plan, make_plan
@@ -104,7 +105,8 @@ class Outlook:
         facts, count = self.facts, len(self.facts.stacks)
         totals = {v: sum(f.counts.get(v, 0) for f in facts.stacks) for v in facts.values}
         found = [f"{count} labelled image{'s' * (count != 1)}{', 0 is unlabelled' * facts.sparse}"]
-        for value, name in zip(facts.values, self.task.names, strict=True):
+        names = self.task.names if facts.objects is None else (BACKGROUND, "objects")
+        for value, name in zip(facts.values, names, strict=True):
             found.append(f"{value} {name}: {totals[value]:,} voxels, {100 * facts.frequencies[value]:.3g} %")
         if facts.diameters:
             low, middle, high = facts.diameters
@@ -167,7 +169,8 @@ def _measure(
     """Fingerprint with events; None for no pairs after the first."""
     if training is not None and not pairs:
         return None
-    work = fingerprint(pairs, config.sparse, config.binary, training)
+    objects = Objects(config.background if config.sparse else None) if config.task == "instances" else None
+    work = fingerprint(pairs, config.sparse, config.binary, training, objects)
     while True:
         try:
             done, total = next(work)
@@ -188,7 +191,10 @@ def _decide(facts: Fingerprint, config: TrainConfig, init: Model | None) -> tupl
     """Decide what is learnt, and how."""
     task = make_task(facts, config)
     start = (None, None) if init is None else (init.config, init.normalisation)
-    return task, make_plan(facts, config, task.out_channels, *start)
+    plan = make_plan(facts, config, task.out_channels, *start)
+    if isinstance(task, Instances):
+        task = dataclasses.replace(task, spacing=tuple(s / min(plan.spacing) for s in plan.spacing))
+    return task, plan
 
 
 def make_task(facts: Fingerprint, config: TrainConfig) -> Task:
@@ -199,6 +205,8 @@ def make_task(facts: Fingerprint, config: TrainConfig) -> Task:
     DataError
         Where names do not fit the classes, or nothing was painted on background.
     """
+    if config.task == "instances":
+        return Instances(config.sparse, config.background)
     task = Semantic.of(facts.values, config.class_names, config.sparse)
     if config.background is None:
         return task
@@ -216,5 +224,6 @@ def _story(facts: Fingerprint, plan: Plan) -> list[str]:
     """Return lines on data and plan for the user."""
     shares = ", ".join(f"{v}: {100 * share:.3g} %" for v, share in facts.frequencies.items())
     kind = "painted classes (0 is unlabelled)" if facts.sparse else "classes in order of label value"
+    kind = kind if facts.objects is None else "background and objects"
     count = len(facts.stacks)
     return [f"{count} labelled image{'s' * (count != 1)}; {kind}: {shares}", *plan.summary()]

@@ -9,7 +9,8 @@ import numpy as np
 from ..errors import DataError
 from ..normalise import Statistics, finite
 from ..stack import Stack
-from .fingerprint import Fingerprint, Pair, image_box, read_labels
+from .annotation import image_box, read_labels
+from .fingerprint import Fingerprint, Pair
 
 HELD_OUT = 0.2
 FEWEST_PLANES = 5

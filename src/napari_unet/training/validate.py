@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..losses import Scores
 from ..network import footprint
 from ..task import Task
 from ..tiles import Footprint, Tile, TileGrid
@@ -45,7 +46,7 @@ class Validation:
         """What the network sees in one validation."""
         return sum(math.prod(tile.shape) for _, _, tile in self.tiles)
 
-    def run(self, learner: Learner) -> Generator[tuple[int, int], None, tuple[float, dict[str, float]]]:
+    def run(self, learner: Learner) -> Generator[tuple[int, int], None, tuple[float, Scores]]:
         """Validate the running average.
 
         Yields
@@ -54,7 +55,7 @@ class Validation:
 
         Returns
         -------
-        (loss, scores by name)
+        (loss, what was seen)
         """
         scores, losses, weights = self.task.scores(), [], []
         for done, (index, at, tile) in enumerate(self.tiles):
@@ -66,7 +67,7 @@ class Validation:
                 scores.add(logits, target)
             yield done + 1, len(self.tiles)
         loss = float(np.average(losses, weights=weights)) if sum(weights) else math.nan
-        return loss, scores.result()
+        return loss, scores
 
     @torch.inference_mode()
     def _logits(self, learner: Learner, sample: Sample, at: tuple[int, ...], tile: Tile) -> tuple[Any, Any]:

@@ -1,16 +1,16 @@
-"""What a network is for: `encode` turns labels into targets, `decode` its output into a result, side by side."""
+"""One class a voxel."""
 
-import abc
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import DataError, ModelError
-from .losses import BACKGROUND, IGNORE, Confusion, Scores, cross_entropy, dice, focal, likeliest
+from ..errors import DataError
+from ..losses import BACKGROUND, IGNORE, Confusion, cross_entropy, dice, focal, likeliest
+from .base import Task, as_labels, read_fields
 
 OBJECTIVES = ("ce+dice", "ce", "dice", "focal")
 MAX_CLASSES = 4096
@@ -18,73 +18,6 @@ LISTED = 5
 LOOKUP = 2**16
 # Okabe and Ito: distinct with every kind of colour vision.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
-
-
-class Task(abc.ABC):
-    """What a network learns, and what its output becomes; one class a task.
-
-    Attributes
-    ----------
-    name : str
-        What model files call it.
-    result : "labels" or "image"
-        What `decode` gives.
-    score : str
-        The score, higher is better, by which the best epoch is chosen.
-    """
-
-    __slots__ = ()
-    name: ClassVar[str]
-    result: ClassVar[Literal["labels", "image"]]
-    score: ClassVar[str]
-
-    @property
-    @abc.abstractmethod
-    def out_channels(self) -> int:
-        """Channels the network gives."""
-
-    @property
-    @abc.abstractmethod
-    def names(self) -> tuple[str, ...]:
-        """Name of each channel of `probabilities`."""
-
-    @property
-    @abc.abstractmethod
-    def dtype(self) -> np.dtype[Any]:
-        """Element type of what `decode` gives."""
-
-    @abc.abstractmethod
-    def encode(self, labels: np.ndarray) -> np.ndarray:
-        """Turn an annotation, (*S), into the target of `loss`."""
-
-    @abc.abstractmethod
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the scalar to be made small, float32 and never NaN, of (B, K, *S) network output."""
-
-    @abc.abstractmethod
-    def decode(self, logits: Tensor) -> np.ndarray:
-        """Turn network output, (K, *S), into the result, (*S)."""
-
-    @abc.abstractmethod
-    def probabilities(self, logits: Tensor) -> np.ndarray:
-        """Turn network output, (K, *S), into float32 probabilities of the same shape."""
-
-    @abc.abstractmethod
-    def scores(self) -> Scores:
-        """Return a new sum of scores for a validation pass."""
-
-    @abc.abstractmethod
-    def attributes(self) -> dict[str, Any]:
-        """Return what OME-Zarr metadata says of the result."""
-
-    @abc.abstractmethod
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for a JSON file, `name` among them."""
-
-    @classmethod
-    @abc.abstractmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Build from what `to_json` gave."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -254,48 +187,7 @@ class Semantic(Task):
         ModelError
             Naming what does not fit.
         """
-        given: dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key != "name"
-        }
-        try:
-            return cls(**given)
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"the task {cls.name!r} cannot be read: {error}") from error
-
-
-TASKS: dict[str, Callable[[Mapping[str, Any]], Task]] = {"semantic": Semantic.from_json}
-
-
-def read_task(values: Mapping[str, Any]) -> Task:
-    """Build the task that a JSON file describes.
-
-    Raises
-    ------
-    ModelError
-        Where it is not one of ours.
-    """
-    name = values.get("name") if isinstance(values, Mapping) else values
-    if not isinstance(name, str) or name not in TASKS:
-        raise ModelError(f"the task is {name!r}; known are {', '.join(TASKS)}: made by a newer version?")
-    return TASKS[name](values)
-
-
-def as_labels(labels: np.ndarray) -> np.ndarray:
-    """Return labels as integers of 0 and above.
-
-    Raises
-    ------
-    DataError
-        Where they are not.
-    """
-    labels = np.asarray(labels)
-    if labels.dtype.kind == "b":
-        return labels.view(np.uint8)
-    if labels.dtype.kind not in "iu":
-        raise DataError(f"labels have the type {labels.dtype}; convert them to integers")
-    if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
-        raise DataError(f"labels have negative values ({int(labels.min())}); labels are 0 and above")
-    return labels
+        return read_fields(cls, values)
 
 
 def _whole(value: Any) -> int:

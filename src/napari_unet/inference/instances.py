@@ -1,0 +1,98 @@
+"""Objects from the classes that the network has written, block by block, in the same result."""
+
+import csv
+import dataclasses
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..events import Block, Progress
+from ..objects import Grid, Objects, Scratch, find, paint
+from ..stack import Box
+from ..store import ResultStore
+from ..store.layout import TABLE
+
+if TYPE_CHECKING:
+    from .predict import Job
+
+
+def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
+    """Make the objects of a run whose classes are all written; goes on where an earlier call was stopped.
+
+    Beside the labels a table is left, ``objects.csv``: id, voxels, centroid and bounding box in the labels' units,
+    and whether the object touches the border of the image.
+
+    Parameters
+    ----------
+    job : Job
+        With objects.
+    store : ResultStore
+
+    Yields
+    ------
+    Progress
+        A `Block` for each block that is written.
+
+    Raises
+    ------
+    ResourceError
+        Where the disk refuses.
+    """
+    output, options = job.objects, job.decoder.task.objects
+    if output is None or options is None or not store.pending():
+        return
+    first = len(job.grid)
+    grid = Grid(output.axes, output.shape, job.grid.core, job.decoder.engine.model.config.ndim)
+    classes = store.arrays[job.decoder.outputs[0].path]
+
+    def read(box: Box) -> np.ndarray:
+        return np.asarray(classes[box])
+
+    def write(number: int, box: Box, labels: np.ndarray) -> None:
+        store.write(first + number, {output.path: (box, labels.astype(output.dtype, copy=False))})
+
+    scratch = store.ledger / "objects"
+    yield from _told(find(read, grid, scratch, options), store, job.total)
+    painting = paint(read, grid, write, scratch, options)
+    for number in range(len(grid)):
+        next(painting)
+        yield Block(store.count, job.total, "objects", box=grid.box(number))
+    try:
+        next(painting)
+    except StopIteration as end:
+        write_table(store.root / output.path / TABLE, end.value, output.scale, output.translation)
+    Scratch(scratch, grid, options).remove()
+
+
+def _told(work: Generator[Progress, None, int], store: ResultStore, total: int) -> Iterator[Progress]:
+    """Say that work on blocks that are done already goes on."""
+    for event in work:
+        store.renew()
+        yield dataclasses.replace(event, done=store.count, total=total, message="parts of objects")
+
+
+def write_table(path: Path, objects: Objects, scale: tuple[float, ...], translation: tuple[float, ...]) -> None:
+    """Write what is known of each object, a row each.
+
+    Parameters
+    ----------
+    path : Path
+    objects : Objects
+    scale, translation : tuple of float
+        Of the labels, an axis: positions are of voxel centres, bounding boxes of first and last voxels.
+    """
+    size, start = np.array(scale), np.array(translation)
+    centre = objects.centroid * size + start
+    low, high = objects.low * size + start, (objects.high - 1) * size + start
+    names = [f"{kind}_{a}" for kind in ("centroid", "first", "last") for a in objects.axes]
+    temporary = path.with_name(f"{path.name}.partial")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "voxels", *names, "touches_border"])
+        columns = np.concatenate([centre, low, high], axis=1)
+        for i, row in enumerate(columns):
+            values = (f"{value:.6g}" for value in row)
+            writer.writerow([i + 1, int(objects.count[i]), *values, int(objects.border[i])])
+    temporary.replace(path)

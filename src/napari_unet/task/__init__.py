@@ -1,0 +1,27 @@
+"""What a network is for; one class a task."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import ModelError
+from .base import Task, as_labels
+from .instances import Instances
+from .semantic import OBJECTIVES, Semantic
+
+__all__ = ["OBJECTIVES", "TASKS", "Instances", "Semantic", "Task", "as_labels", "read_task"]
+
+TASKS: dict[str, Callable[[Mapping[str, Any]], Task]] = {kind.name: kind.from_json for kind in (Semantic, Instances)}
+
+
+def read_task(values: Mapping[str, Any]) -> Task:
+    """Build the task that a JSON file describes.
+
+    Raises
+    ------
+    ModelError
+        Where it is not one of ours.
+    """
+    name = values.get("name") if isinstance(values, Mapping) else values
+    if not isinstance(name, str) or name not in TASKS:
+        raise ModelError(f"the task is {name!r}; known are {', '.join(TASKS)}: made by a newer version?")
+    return TASKS[name](values)

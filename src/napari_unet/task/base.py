@@ -1,0 +1,119 @@
+"""What a network is for: `encode` turns labels into targets, `decode` its output into a result, side by side."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import DataError, ModelError
+from ..losses import Scores
+from ..objects import ObjectConfig
+
+Any_Task = TypeVar("Any_Task", bound="Task")
+
+
+class Task(abc.ABC):
+    """What a network learns, and what its output becomes; one class a task.
+
+    Attributes
+    ----------
+    name : str
+        What model files call it.
+    result : "labels" or "image"
+        What `decode` gives.
+    score : str
+        The score, higher is better, by which the best epoch is chosen.
+    """
+
+    __slots__ = ()
+    name: ClassVar[str]
+    result: ClassVar[Literal["labels", "image"]]
+    score: ClassVar[str]
+
+    @property
+    @abc.abstractmethod
+    def out_channels(self) -> int:
+        """Channels the network gives."""
+
+    @property
+    @abc.abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Name of each channel of `probabilities`."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """Element type of what `decode` gives."""
+
+    @property
+    def objects(self) -> ObjectConfig | None:
+        """How objects are made of the classes that `decode` gives; None where its result is final."""
+        return None
+
+    @abc.abstractmethod
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Turn an annotation, (*S), into the target of `loss`: (*S) or (channels, *S)."""
+
+    @abc.abstractmethod
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the scalar to be made small, float32 and never NaN, of (B, K, *S) network output."""
+
+    @abc.abstractmethod
+    def decode(self, logits: Tensor) -> np.ndarray:
+        """Turn network output, (K, *S), into the result, (*S)."""
+
+    @abc.abstractmethod
+    def probabilities(self, logits: Tensor) -> np.ndarray:
+        """Turn network output, (K, *S), into float32 probabilities of the same shape."""
+
+    @abc.abstractmethod
+    def scores(self) -> Scores:
+        """Return a new sum of scores for a validation pass."""
+
+    @abc.abstractmethod
+    def attributes(self) -> dict[str, Any]:
+        """Return what OME-Zarr metadata says of the result."""
+
+    @abc.abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a JSON file, `name` among them."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Build from what `to_json` gave."""
+
+
+def as_labels(labels: np.ndarray) -> np.ndarray:
+    """Return labels as integers of 0 and above.
+
+    Raises
+    ------
+    DataError
+        Where they are not.
+    """
+    labels = np.asarray(labels)
+    if labels.dtype.kind == "b":
+        return labels.view(np.uint8)
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"labels have the type {labels.dtype}; convert them to integers")
+    if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
+        raise DataError(f"labels have negative values ({int(labels.min())}); labels are 0 and above")
+    return labels
+
+
+def read_fields(kind: type[Any_Task], values: Mapping[str, Any]) -> Any_Task:
+    """Build a task from its fields as a JSON file holds them.
+
+    Raises
+    ------
+    ModelError
+        Naming what does not fit.
+    """
+    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key != "name"}
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the task {kind.name!r} cannot be read: {error}") from error

@@ -1,0 +1,281 @@
+"""Single objects: inside, border where two meet, background; what touches is kept apart."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional
+
+from ..contingency import Contingency
+from ..errors import DataError
+from ..losses import BACKGROUND, IGNORE, Scores, dice, likeliest
+from ..metrics import THRESHOLDS, Overlaps
+from ..objects import ObjectConfig, objects_of
+from .base import Task, as_labels, read_fields
+
+CLASSES = (BACKGROUND, "inside", "border")
+BORDER = 2
+REACH = {2: 2, 3: 1}
+SIGHT = 2.5
+LEVELS = 16  # steps of weight that a target tells apart
+SPLITS = (-1.0, 0.0, 1.0, 2.0)
+SMALLEST = (0.0, 0.1, 0.2, 0.35, 0.5)
+TINY = 1e-12
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Instances(Task):
+    """One id an object; the network tells inside, border to another object, and background apart.
+
+    Parameters
+    ----------
+    sparse : bool
+        Whether 0 is unlabelled.
+    background : int, optional
+        Of sparse labels, the value that was painted on background.
+    spacing : tuple of float
+        Pixel size an axis of the network, the finest 1; all equal where not given.
+    w0, sigma : float
+        Height and width, in pixels of the finest axis, of the weight between objects that are close.
+    split : float
+        Added to the border's logits: above 0 more is split.
+    min_size, fill_holes, grow : int
+        As in `ObjectConfig`, in voxels.
+
+    Raises
+    ------
+    DataError
+        Where sparse labels have no value for background, or a number is out of range.
+
+    References
+    ----------
+    Ronneberger et al. 2015, section 3, for the weight: w(x) = 1 + w0 exp(-(d1 + d2)^2 / 2 sigma^2), d1 and d2 the
+    distances to the two nearest objects.
+    """
+
+    sparse: bool = False
+    background: int | None = None
+    spacing: tuple[float, ...] = ()
+    w0: float = 10.0
+    sigma: float = 5.0
+    split: float = 0.0
+    min_size: int = 0
+    fill_holes: int = 0
+    grow: int = 2
+    name: ClassVar[str] = "instances"
+    result: ClassVar[Literal["labels", "image"]] = "labels"
+    score: ClassVar[str] = "ap"
+
+    def __post_init__(self) -> None:
+        if self.sparse and (self.background is None or self.background < 1):
+            raise DataError(
+                f"the background of sparse object labels is {self.background}; paint some background with a value of "
+                "its own and name it with --background, as 0 is unlabelled"
+            )
+        if not (self.w0 >= 0 and self.sigma > 0 and np.isfinite([self.w0, self.sigma, self.split]).all()):
+            raise DataError(f"w0 {self.w0}, sigma {self.sigma} and split {self.split}: w0 >= 0, sigma > 0, all finite")
+        if any(s <= 0 for s in self.spacing):
+            raise DataError(f"spacing is {self.spacing}; each must be above 0")
+        _ = self.objects
+
+    @property
+    def objects(self) -> ObjectConfig:
+        """How objects are made from the classes."""
+        return ObjectConfig(self.min_size, self.fill_holes, self.grow)
+
+    @property
+    def out_channels(self) -> int:
+        """Return 3: background, inside, border."""
+        return len(CLASSES)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return CLASSES
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type of the classes that `decode` gives."""
+        return np.dtype(np.uint8)
+
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Turn object ids into what `loss` and `scores` take.
+
+        Parameters
+        ----------
+        labels : (*S) integer array
+            Ids of objects; 0 is background, or unlabelled where the labels are sparse.
+
+        Returns
+        -------
+        (3, *S) int64 array
+            Class (``IGNORE`` where not annotated), weight in sixteenths, id from 1 in the patch.
+        """
+        labels = as_labels(labels)
+        values, ids = np.unique(labels, return_inverse=True)
+        none = (values == 0) | (self.sparse & (values == self.background))
+        table = np.where(none, 0, np.cumsum(~none))
+        ids = table[ids.reshape(labels.shape)]
+        classes = np.where(touching(ids), BORDER, np.sign(ids))
+        if self.sparse:
+            classes[labels == 0] = IGNORE
+        weight = LEVELS * (1 + self.w0 * closeness(ids, self.spacing or (1.0,) * ids.ndim, self.sigma))
+        return np.stack([classes, np.rint(weight).astype(np.int64), ids])
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the weighted cross-entropy and the Dice loss of (B, 3, *S) logits against (B, 3, *S) targets."""
+        logits, classes = logits.float(), target[:, 0]
+        weight = target[:, 1] * (classes != IGNORE) / LEVELS
+        entropy = functional.cross_entropy(logits, classes, ignore_index=IGNORE, reduction="none")
+        return (entropy * weight).sum() / weight.sum().clamp_min(TINY) + dice(logits, classes)
+
+    def decode(self, logits: Tensor) -> np.ndarray:
+        """Turn (3, *S) logits into classes, (*S) uint8; ``napari_unet.objects`` makes objects of them.
+
+        Raises
+        ------
+        ModelError
+            Where a logit is NaN or infinite.
+        """
+        bias = torch.tensor([0.0, 0.0, self.split], device=logits.device)
+        biased = logits.float() + bias.reshape(-1, *(1,) * (logits.ndim - 1))
+        return likeliest(biased).to(torch.uint8).cpu().numpy()
+
+    def probabilities(self, logits: Tensor) -> np.ndarray:
+        """Turn (3, *S) logits into float32 probabilities of the same shape."""
+        return np.asarray(logits.float().softmax(0).cpu().numpy())
+
+    def scores(self) -> "Matches":
+        """Return a new sum of scores: average precision of objects."""
+        return Matches(self)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return nothing: objects have no names."""
+        return {}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a JSON file."""
+        return {"name": self.name, **dataclasses.asdict(self), "spacing": list(self.spacing)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Build from what `to_json` gave.
+
+        Raises
+        ------
+        ModelError
+            Naming what does not fit.
+        """
+        return read_fields(cls, values)
+
+
+def touching(ids: np.ndarray) -> np.ndarray:
+    """Return where an object has another one within 2 pixels (1 voxel in 3-D), diagonals counted.
+
+    Parameters
+    ----------
+    ids : (*S) integer array, 0 is no object
+
+    Returns
+    -------
+    (*S) bool array
+    """
+    size = 2 * REACH[ids.ndim] + 1
+    highest = ndimage.maximum_filter(ids, size)
+    lowest = ndimage.minimum_filter(np.where(ids > 0, ids, np.iinfo(ids.dtype).max), size)
+    return np.asarray((ids > 0) & (highest != lowest))
+
+
+def closeness(ids: np.ndarray, spacing: tuple[float, ...], sigma: float) -> np.ndarray:
+    """Return exp(-(d1 + d2)^2 / 2 sigma^2), d1 and d2 the distances to the two nearest objects; 0 far from two.
+
+    Parameters
+    ----------
+    ids : (*S) integer array of 1 ... n; 0 is no object
+    spacing : tuple of float
+        Size of a voxel an axis.
+    sigma : float
+        In the unit of `spacing`.
+
+    Returns
+    -------
+    (*S) float32 array
+    """
+    nearest = np.full(ids.shape, np.inf, np.float32)
+    second = nearest.copy()
+    margin = [int(np.ceil(SIGHT * sigma / s)) for s in spacing]
+    for number, box in enumerate(ndimage.find_objects(ids), 1):
+        if box is None:
+            continue
+        wide = tuple(slice(max(b.start - m, 0), b.stop + m) for b, m in zip(box, margin, strict=True))
+        distance = np.asarray(ndimage.distance_transform_edt(ids[wide] != number, spacing), np.float32)
+        first = nearest[wide]
+        second[wide] = np.minimum(second[wide], np.maximum(first, distance))
+        nearest[wide] = np.minimum(first, distance)
+    return np.exp(-((nearest + second) ** 2) / (2 * sigma**2))
+
+
+class Matches(Scores):
+    """Keeps what a validation pass sees, to score objects and to choose how they are best made.
+
+    Parameters
+    ----------
+    task : Instances
+    """
+
+    def __init__(self, task: Instances) -> None:
+        self._task = task
+        self._seen: list[tuple[Tensor, np.ndarray, np.ndarray]] = []
+
+    def add(self, logits: Tensor, target: Tensor) -> None:
+        """Take in (B, 3, *S) logits and (B, 3, *S) targets."""
+        for one, wanted in zip(logits.detach().half().cpu(), target.cpu().numpy(), strict=True):
+            self._seen.append((one, wanted[0] != IGNORE, wanted[2]))
+
+    def result(self) -> dict[str, float]:
+        """Return ``ap_50``, ``ap`` (the mean over IoU 0.5 to 0.95) and ``dice`` of all objects against background."""
+        tables = [self._tables(self._task, i) for i in range(len(self._seen))]
+        both = sum(int(t.count[(t.truth > 0) & (t.result > 0)].sum()) for t in tables)
+        either = sum(int(t.count[t.truth > 0].sum() + t.count[t.result > 0].sum()) for t in tables)
+        found = _precisions(tables)
+        return {"ap": float(np.mean(found)), "ap_50": found[0], "dice": 2 * both / either if either else 0.0}
+
+    def settings(self) -> dict[str, Any]:
+        """Return how objects are best made, each choice after the others: fields of `Instances`."""
+        each = [np.bincount(ids[ids > 0].ravel())[1:] for _, _, ids in self._seen]
+        sizes = np.concatenate([np.zeros(0, np.int64), *(counts[counts > 0] for counts in each)])
+        if not len(sizes):
+            return {}
+        small = float(np.percentile(sizes, 5))
+        task = dataclasses.replace(self._task, fill_holes=int(np.median(sizes) / 4))
+        options: dict[str, list[Any]] = {
+            "split": list(SPLITS),
+            "min_size": [round(share * small) for share in SMALLEST],
+            "grow": [0, 1, 2, 3],
+        }
+        for field, values in options.items():
+            tried = [dataclasses.replace(task, **{field: value}) for value in values]
+            scores = [np.mean(_precisions([self._tables(t, i) for i in range(len(self._seen))])) for t in tried]
+            task = tried[int(np.argmax(scores))]
+        return {field: getattr(task, field) for field in (*options, "fill_holes")}
+
+    def _tables(self, task: Instances, index: int) -> Contingency:
+        """Count which true object shares how much with which found one, where anything is known."""
+        logits, known, ids = self._seen[index]
+        found = objects_of(task.decode(logits), task.objects)
+        return Contingency.of(ids[known], found[known])
+
+
+def _precisions(tables: list[Contingency]) -> list[float]:
+    """Return the average precision at each of `THRESHOLDS`, of all objects of all tables."""
+    overlaps = [Overlaps.of(table) for table in tables]
+    every = sum(o.n_truth + o.n_result for o in overlaps)
+    precisions = []
+    for threshold in THRESHOLDS:
+        right = sum(len(o.matched(threshold)) for o in overlaps)
+        precisions.append(right / (every - right) if every else 1.0)
+    return precisions

@@ -1,0 +1,108 @@
+"""Annotations as they are read: labels, the image that belongs to them, and how large objects are."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from ..errors import DataError
+from ..stack import Box, Stack
+
+CROPS = 6
+CROP_ELEMENTS = 2**20
+SMALLEST_OBJECT = 9
+
+
+def image_box(image: Stack, box: Sequence[slice]) -> Box:
+    """Return the box of the image, all channels, that belongs to a box of its labels."""
+    parts = dict(zip(image.axes.replace("c", ""), box, strict=True))
+    return tuple(parts.get(a, slice(0, image.size("c"))) for a in image.axes)
+
+
+def read_labels(labels: Stack, box: Box, binary: bool = False) -> np.ndarray:
+    """Read labels as integers, every value above 0 as 1 where `binary`.
+
+    Raises
+    ------
+    DataError
+        Where one is negative.
+    """
+    data = labels.read(box)
+    if data.dtype.kind == "i" and data.size and data.min() < 0:
+        raise DataError(f"{labels.name} has negative labels ({int(data.min())}); labels are 0 and above")
+    if binary or data.dtype.kind == "b":
+        return (data > 0).astype(np.uint8)
+    return data
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Objects:
+    """Labels that are ids of objects: to be counted as two classes, background and objects.
+
+    Parameters
+    ----------
+    background : int, optional
+        The value that was painted on background, where 0 is unlabelled.
+    """
+
+    background: int | None = None
+
+    def classes(self, ids: np.ndarray) -> np.ndarray:
+        """Return 0 background and 1 objects; where there is a value for background 0 unlabelled, 1 and 2."""
+        if self.background is None:
+            return (ids > 0).astype(np.uint8)
+        return np.where(ids == self.background, 1, 2 * (ids > 0)).astype(np.uint8)
+
+
+def diameters(
+    annotations: Sequence[Stack], places: Sequence[Mapping[int, np.ndarray]], binary: bool, objects: Objects | None
+) -> tuple[float, ...]:
+    """Return quartiles of the equivalent diameters of objects seen in a few crops, in voxels of the finest axis.
+
+    Parameters
+    ----------
+    annotations : sequence of Stack
+    places : sequence of mapping of int to (N, axes of the labels) array
+        For each of them some voxels of each class.
+    binary : bool
+    objects : Objects, optional
+        Where label values are ids; else the components of each value are taken for objects.
+
+    Returns
+    -------
+    tuple of three floats; empty where none was seen
+    """
+    sizes: list[float] = []
+    for index in np.unique(np.linspace(0, len(annotations) - 1, CROPS).astype(int)):
+        labels, known = annotations[index], places[index]
+        seen = [at for value, at in known.items() if value and len(at)]
+        if not seen:
+            continue
+        data = read_labels(labels, _crop(labels, seen[-1][0]), binary)
+        data = data.reshape(data.shape[-len(labels.spatial) :])
+        spacing = np.array(labels.along(labels.spatial)) / min(labels.along(labels.spatial))
+        if objects is not None:
+            ids, counts = np.unique(data, return_counts=True)
+            sizes += _equivalent(counts[(ids > 0) & (ids != objects.background)], data.ndim, float(np.prod(spacing)))
+            continue
+        for value in known:
+            if value:
+                counts = np.bincount(ndimage.label(data == value)[0].ravel())[1:]
+                sizes += _equivalent(counts, data.ndim, float(np.prod(spacing)))
+    return tuple(float(q) for q in np.percentile(sizes, [25, 50, 75])) if sizes else ()
+
+
+def _crop(labels: Stack, place: np.ndarray) -> Box:
+    edge = round(CROP_ELEMENTS ** (1 / len(labels.spatial)))
+    size = [min(n, edge) if a in labels.spatial else 1 for a, n in zip(labels.axes, labels.shape, strict=True)]
+    starts = [min(max(int(p) - s // 2, 0), n - s) for p, s, n in zip(place, size, labels.shape, strict=True)]
+    return tuple(slice(a, a + s) for a, s in zip(starts, size, strict=True))
+
+
+def _equivalent(counts: np.ndarray, ndim: int, voxel: float) -> list[float]:
+    """Return the diameters of disks or balls as large as objects of so many voxels; specks are left out."""
+    volumes = counts[counts >= SMALLEST_OBJECT] * voxel
+    unit = math.pi / (4 if ndim == 2 else 6)
+    return [float(d) for d in (volumes / unit) ** (1 / ndim)]
