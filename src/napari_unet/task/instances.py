@@ -186,7 +186,7 @@ def touching(ids: np.ndarray) -> np.ndarray:
     """
     size = 2 * REACH[ids.ndim] + 1
     highest = ndimage.maximum_filter(ids, size)
-    lowest = ndimage.minimum_filter(np.where(ids > 0, ids, np.iinfo(ids.dtype).max), size)
+    lowest = ndimage.minimum_filter(np.where(ids > 0, ids, ids.max(initial=0) + 1), size)
     return np.asarray((ids > 0) & (highest != lowest))
 
 
