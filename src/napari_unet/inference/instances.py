@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
-    """Make the objects of a run whose classes are all written; goes on where an earlier call was stopped.
+    """Make the objects of a run whose classes are all written, if it has any; goes on where it was stopped.
 
     Beside the labels a table is left, ``objects.csv``: id, voxels, centroid and bounding box in the labels' units,
     and whether the object touches the border of the image.
@@ -27,7 +27,6 @@ def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
     Parameters
     ----------
     job : Job
-        With objects.
     store : ResultStore
 
     Yields

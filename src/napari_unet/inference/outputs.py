@@ -167,7 +167,7 @@ def mean_of(data: np.ndarray, factors: tuple[int, ...]) -> np.ndarray:
     for axis, factor in enumerate(factors):
         if factor > 1:
             starts = np.arange(0, data.shape[axis], factor)
-            sums = np.add.reduceat(data.astype(np.float64), starts, axis)
+            sums = np.add.reduceat(data, starts, axis, dtype=np.float64)
             counts = np.diff(np.append(starts, data.shape[axis]))
             data = sums / counts.reshape([-1 if i == axis else 1 for i in range(data.ndim)])
     return data

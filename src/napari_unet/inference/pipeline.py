@@ -52,7 +52,7 @@ class Pipeline(Generic[Job, Read, Done, Written]):
         try:
             while (got := self._take(self._to_compute)) is not END:
                 job, data = got
-                self._put(self._to_write, (job, self._compute(job, data)))
+                self._put(self._to_write, (job, self._computed(job, data)))
                 yield from self._finished()
             self._put(self._to_write, END)
             self._threads[1].join()
@@ -63,6 +63,14 @@ class Pipeline(Generic[Job, Read, Done, Written]):
                 thread.join()
         if self._error is not None:
             raise self._error
+
+    def _computed(self, job: Job, data: Read) -> Done:
+        try:
+            return self._compute(job, data)
+        except Exception:
+            self._put(self._to_write, END)  # what was computed before is still written
+            self._threads[1].join()
+            raise
 
     def _finished(self) -> Iterator[Written]:
         while not self._written.empty():

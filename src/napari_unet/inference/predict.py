@@ -102,8 +102,7 @@ def predict(
             yield from job.run(store, start)
         else:
             yield from run_on(config.scheduler, job, store, start)
-        if job.objects is not None:
-            yield from make_objects(job, store)
+        yield from make_objects(job, store)
         yield from store.finish()
     return open_stack(root / job.outputs[0].path)
 
