@@ -19,6 +19,7 @@ from napari_unet.inference.preflight import preflight
 from napari_unet.stack import Stack
 from napari_unet.widgets.panel import STAY, STOP
 from napari_unet.widgets.segment import SegmentWidget
+from test_instances import cells, finder
 from test_predict import image_of, small, tree
 
 PRECISE = {"precision": "fp32", "device": "cpu"}
@@ -107,6 +108,21 @@ def test_the_result_of_any_layer_is_that_of_predict(kind, model, viewer, folders
     assert not layer.editable
     assert list(layer.features["class"]) == ["background", "foreground"]
     assert layer.features["voxels"].sum() == data.size
+
+
+def test_objects_are_shown_with_what_is_known_of_each(viewer, folders):
+    finder(min_size=2).save(folders / "models" / "objects.model")
+    stack = cells((90, 80))
+    viewer.add_image(stack.data, name="cells")
+    widget = opened(viewer, folders, "objects", "32 32")
+    layer = ran(widget)
+    labels = np.asarray(layer.data)
+    np.testing.assert_array_equal(labels, expected(stack, folders, "objects"))
+    sizes = np.bincount(labels.ravel())
+    assert list(layer.features["index"]) == list(range(len(sizes)))
+    assert list(layer.features["voxels"])[1:] == list(sizes)[1:]
+    assert layer.features["touches_border"].isin([0, 1]).all()
+    assert [layer.name for layer in viewer.layers] == ["cells", layer.name]
 
 
 def test_colours_and_channels_are_chosen_from(viewer, folders):

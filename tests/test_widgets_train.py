@@ -196,6 +196,15 @@ def test_closing_while_training_stops_it_or_lets_it_go_on(answer, viewer, folder
     process.wait(30)
 
 
+def test_what_the_labels_are_decides_the_task(viewer, folders):
+    widget, *_ = on_layers(viewer, squares()[1])
+    kinds = {"semantic": False}, {"instances": False}, {"semantic": True}
+    for choice, kind in zip(widget.kind.choices, kinds, strict=True):
+        widget.kind.value = choice
+        config = widget.lesson().config
+        assert {config.task: config.binary} == kind
+
+
 def test_a_folder_of_pairs_is_learnt_from(viewer, folders):
     image, mask, _ = squares()
     for kind, data in (("images", image), ("labels", mask)):

@@ -270,9 +270,11 @@ class _Runner:
 
 
 def voxels(result: Stack, task: Task) -> dict[str, int]:
-    """Count the voxels of each class of a result, block by block."""
+    """Count the voxels of each class of a result, or its objects, block by block."""
     if task.result != "labels":
         return {}
+    if task.objects is not None:
+        return {"objects": max(int(result.read(box).max()) for box in blocks(result.shape, result.chunks))}
     names = {0: BACKGROUND} if not getattr(task, "sparse", False) else {}
     names |= {int(p["label-value"]): str(p["class"]) for p in task.attributes().get("properties", ())}
     counts: collections.Counter[int] = collections.Counter()

@@ -2,9 +2,10 @@
 
 import csv
 import dataclasses
+import itertools
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from ..store.layout import TABLE
 
 if TYPE_CHECKING:
     from .predict import Job
+
+MOST_ROWS = 100_000
 
 
 def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
@@ -95,3 +98,30 @@ def write_table(path: Path, objects: Objects, scale: tuple[float, ...], translat
             values = (f"{value:.6g}" for value in row)
             writer.writerow([i + 1, int(objects.count[i]), *values, int(objects.border[i])])
     temporary.replace(path)
+
+
+def read_table(path: Path, most: int = MOST_ROWS) -> dict[str, Any]:
+    """Read a table of objects.
+
+    Parameters
+    ----------
+    path : Path
+    most : int
+        Rows; a longer table is not read.
+
+    Returns
+    -------
+    dict of column name to (N + 1,) array
+        Row i is label i, row 0 the background; ``index`` instead of ``id``. Empty where there are too many rows.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        names = next(csv.reader(file))
+        rows = list(itertools.islice(csv.reader(file), most + 1))
+    if len(rows) > most:
+        return {}
+    values = np.array([[0] * len(names), *rows], np.float64)
+    whole = {"id", "voxels", "touches_border"}
+    return {
+        "index" if name == "id" else name: column.astype(int) if name in whole else column
+        for name, column in zip(names, values.T, strict=True)
+    }

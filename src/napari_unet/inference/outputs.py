@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from ..model import Model
 from ..objects import ObjectConfig, label_dtype
 from ..stack import SPATIAL, Box, Stack
 from ..store import Output
-from ..task.semantic import COLOURS
 from ..tiles import TileGrid
 from .engine import Engine
 
@@ -25,20 +23,22 @@ def labels_path(model: Model, name: str | None) -> str:
     return f"labels/{name or model.record.get('name') or model.task.name}"
 
 
+def classes_path(model: Model, name: str | None) -> str:
+    """Return where the labels lie that the network gives: those of the result, or the classes that objects are of."""
+    return labels_path(model, name) + CLASSES * (model.task.objects is not None)
+
+
 def labels_output(engine: Engine, grid: TileGrid, name: str | None) -> Output:
-    """Lay out ``labels/NAME``: the image's axes without c, at its scale."""
+    """Lay out ``labels/NAME``, or ``labels/NAME_classes`` of objects: the image's axes without c, at its scale."""
     task = engine.model.task
-    dtype, attributes = np.dtype(task.dtype), task.attributes()
-    if task.objects is not None:
-        attributes = attributes | class_attributes(task.names)
     return Output(
-        path=labels_path(engine.model, name) + CLASSES * (task.objects is not None),
+        path=classes_path(engine.model, name),
         kind="labels",
         axes=engine.axes,
         shape=grid.shape,
-        dtype=dtype,
+        dtype=np.dtype(task.dtype),
         chunks=chunks_of(grid.core, grid.shape, engine.axes),
-        attributes=attributes,
+        attributes=task.attributes(),
         **_geometry(engine.stack, engine.axes),
     )
 
@@ -56,15 +56,6 @@ def objects_output(engine: Engine, grid: TileGrid, name: str | None, objects: Ob
         dtype=label_dtype(most),
         attributes=engine.model.task.attributes(),
     )
-
-
-def class_attributes(names: Sequence[str]) -> dict[str, Any]:
-    """Return what OME-Zarr metadata says of classes 0, 1, ... with these names."""
-    rgba = [[0, 0, 0, 0], *([*COLOURS[i % len(COLOURS)], 255] for i in range(len(names) - 1))]
-    return {
-        "colors": [{"label-value": v, "rgba": colour} for v, colour in enumerate(rgba) if v],
-        "properties": [{"label-value": v, "class": name} for v, name in enumerate(names) if v],
-    }
 
 
 def probabilities_output(engine: Engine, grid: TileGrid, dtype: str) -> Output:
@@ -163,14 +154,20 @@ def rescaled(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def mean_of(data: np.ndarray, factors: tuple[int, ...]) -> np.ndarray:
-    """Mean of boxes of `factors`; at the far border of what is there."""
-    for axis, factor in enumerate(factors):
-        if factor > 1:
-            starts = np.arange(0, data.shape[axis], factor)
-            sums = np.add.reduceat(data, starts, axis, dtype=np.float64)
-            counts = np.diff(np.append(starts, data.shape[axis]))
-            data = sums / counts.reshape([-1 if i == axis else 1 for i in range(data.ndim)])
-    return data
+    """Mean of boxes of `factors` in (C, *S); at the far border of what is there. One layer of boxes after the other."""
+    if max(factors) == 1:
+        return data
+    starts = [np.arange(0, n, f) for n, f in zip(data.shape, factors, strict=True)]
+    means = np.empty([len(at) for at in starts])
+    for i, start in enumerate(starts[1]):
+        layer = data[:, start : start + factors[1]].sum(axis=1, dtype=np.float64)
+        for axis in range(2, data.ndim):
+            layer = np.add.reduceat(layer, starts[axis], axis - 1) if factors[axis] > 1 else layer
+        means[:, i] = layer
+    for axis, (at, n) in enumerate(zip(starts, data.shape, strict=True)):
+        counts = np.diff(np.append(at, n))
+        means /= counts.reshape([-1 if i == axis else 1 for i in range(data.ndim)])
+    return means
 
 
 def _with_channels(axes: str) -> tuple[str, int]:

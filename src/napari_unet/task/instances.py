@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..losses import BACKGROUND, IGNORE, Scores, dice, likeliest
 from ..metrics import THRESHOLDS, Overlaps
 from ..objects import ObjectConfig, objects_of
-from .base import Task, as_labels, read_fields
+from .base import COLOURS, Task, as_labels, read_fields
 
 CLASSES = (BACKGROUND, "inside", "border")
 BORDER = 2
@@ -154,8 +154,12 @@ class Instances(Task):
         return Matches(self)
 
     def attributes(self) -> dict[str, Any]:
-        """Return nothing: objects have no names."""
-        return {}
+        """Return colours and names of the classes as OME-Zarr's ``image-label`` has them."""
+        shown = [(value, name) for value, name in enumerate(CLASSES) if value]
+        return {
+            "colors": [{"label-value": v, "rgba": [*COLOURS[v - 1], 255]} for v, _ in shown],
+            "properties": [{"label-value": v, "class": name} for v, name in shown],
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""

@@ -10,14 +10,12 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..losses import BACKGROUND, IGNORE, Confusion, cross_entropy, dice, focal, likeliest
-from .base import Task, as_labels, read_fields
+from .base import COLOURS, Task, as_labels, read_fields
 
 OBJECTIVES = ("ce+dice", "ce", "dice", "focal")
 MAX_CLASSES = 4096
 LISTED = 5
 LOOKUP = 2**16
-# Okabe and Ito: distinct with every kind of colour vision.
-COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

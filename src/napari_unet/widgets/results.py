@@ -67,10 +67,12 @@ class ResultLayer:
                 setattr(self.layer, name, value)
             self.viewer.layers.move(self.viewer.layers.index(self.layer), self.viewer.layers.index(old))
             self.viewer.layers.remove(old)
+        if found.features:
+            self.layer.features = found.features
         step = float(np.prod(found.result.along(found.result.spatial)))
         unit = found.result.along("x", "units")[0] or "pixel"
         sizes = table(named(found.attributes), found.counts, step, f"{unit}^{len(found.result.spatial)}")
-        if sizes:
+        if sizes and found.attributes:
             self.layer.features = sizes
         self.layer.metadata["napari_unet"] = {"path": str(found.group)}
         for name, group, channel in found.probabilities:

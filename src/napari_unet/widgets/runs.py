@@ -77,11 +77,13 @@ class Finished:
     group : Path
         Of the labels.
     counts : dict of str to int
-        Voxels of each class.
+        Voxels of each class; or the number of objects.
     attributes : dict
         Colours and classes of the labels.
     probabilities : tuple of (class, group, channel)
         Where they were wanted.
+    features : dict of column name to array
+        Of objects; empty where the labels are classes.
     """
 
     result: Stack
@@ -89,26 +91,30 @@ class Finished:
     counts: dict[str, int]
     attributes: dict[str, Any]
     probabilities: tuple[tuple[str, Path, int], ...] = ()
+    features: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def segment(request: Request) -> Generator[Any, None, Finished]:
     """Run a model into an OME-Zarr; yields `Opened` as soon as there is something to show."""
     from ..batch import voxels
-    from ..inference.outputs import labels_path
+    from ..inference.instances import read_table
+    from ..inference.outputs import classes_path, labels_path
     from ..inference.predict import predict
+    from ..store.layout import TABLE
 
     stack, model = request.load()
     warm_up()
     group = request.root / labels_path(model, request.config.name)
+    classes = classes_path(model, request.config.name)  # the same, but for objects, which are made of them at the end
     work = predict(stack, model, request.out, request.config, near=request.near)
     live = None
     try:
         while True:
             event = next(work)
             if live is None and event.stage == "predict":
-                live = Live(group / "0", stack.axes.replace("c", ""), event.done)
+                live = Live(request.root / classes / "0", stack.axes.replace("c", ""), event.done)
                 yield Opened(live, stack, model.task.attributes(), group)
-            if live is not None and isinstance(event, Block):
+            if live is not None and isinstance(event, Block) and event.stage == "predict":
                 live.add(event.box)
             yield event
     except StopIteration as end:
@@ -118,7 +124,10 @@ def segment(request: Request) -> Generator[Any, None, Finished]:
     yield Progress(0, 0, "count")
     names = model.task.names if request.config.probabilities else ()
     more = tuple((name, request.root / "probabilities", channel) for channel, name in enumerate(names))
-    return Finished(result, group, voxels(result, model.task), model.task.attributes(), more)
+    counts = voxels(result, model.task)
+    if model.task.objects is not None:
+        return Finished(result, group, counts, {}, more, read_table(group / TABLE))
+    return Finished(result, group, counts, model.task.attributes(), more)
 
 
 def check(request: Request) -> "Generator[None, None, Preflight]":
@@ -177,6 +186,7 @@ class Look:
 
         config = self.request.config
         stack, model = self.request.load()
+        model = dataclasses.replace(model, task=config.applied(model.task))
         warm_up()
         self.stack, self.attributes = fitted(stack, model, config), model.task.attributes()
         self._preview = Preview(Engine.of(self.stack, model, config.device, config.precision, config.fill))

@@ -30,6 +30,11 @@ LAYERS, FOLDERS = "layers", "folders"
 NEW = "a new network"
 MINUTES = 10.0
 LIVE_EVERY = 3000  # milliseconds between two live predictions
+KINDS: dict[str, dict[str, Any]] = {
+    "classes": {},
+    "objects, to be kept apart": {"task": "instances"},
+    "objects, learnt as one class": {"binary": True},
+}
 MAIN = ("task", "minutes", "sparse", "binary", "background", "resume", "steps")
 
 
@@ -76,8 +81,7 @@ class TrainWidget(Panel):
         self.background = SpinBox(value=1, min=1, max=255, tooltip="The label that was painted on background")
         self.behind = field("background", self.background)
         self.behind.visible = False
-        self.binary = CheckBox(text="labels are numbers of objects", value=False)
-        self.binary.tooltip = "Every label above 0 is learnt as one class"
+        self.kind = ComboBox(choices=list(KINDS), tooltip="What the numbers in the labels are")
         self.title = LineEdit(value="my-model", tooltip="Of the model, in the folder of own models")
         self.start_from = ComboBox(choices=self._starts)
         self.minutes = FloatSpinBox(value=MINUTES, min=0.1, max=10_000, step=1)
@@ -101,7 +105,7 @@ class TrainWidget(Panel):
                 self.folders,
                 self.sparse,
                 self.behind,
-                self.binary,
+                field("labels are", self.kind),
                 field("start from", self.start_from),
                 field("name", self.title),
                 field("minutes", self.minutes),
@@ -178,7 +182,7 @@ class TrainWidget(Panel):
         name = re.sub(r"[^\w.-]+", "_", self.title.value.strip()).strip("._")
         if not name:
             raise UsageError("give the model a name")
-        chosen = self.plan.chosen() | {"sparse": self.sparse.value, "binary": self.binary.value}
+        chosen = self.plan.chosen() | {"sparse": self.sparse.value} | KINDS[self.kind.value]
         chosen |= {"background": self.background.value} if self.sparse.value else {}
         start = init or (self.start_from.value if self.start_from.value != NEW else None)
         preferences = Preferences.read()

@@ -1,0 +1,96 @@
+"""How much of the machine a whole run uses: ``python benchmarks/wall.py [--shape 256 512 512] [--precision bf16]``.
+
+In one process, interleaved: the network alone, on the run's own slabs from memory; the run from a zarr of 16-bit
+integers to OME-Zarr labels, reading, writing, checking and pyramids included; and the fastest of some convolutions.
+The last line: wall time over the network's, and useful arithmetic as a part of what those convolutions reach.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from peers import FLOPS, network
+
+from napari_unet import Model, PredictConfig, open_stack, predict, wait
+from napari_unet.inference.engine import Engine
+from napari_unet.inference.predict import Job
+from napari_unet.normalise import Normalisation
+from napari_unet.stack import Stack
+from napari_unet.task import Semantic
+
+CONVOLUTIONS = {
+    2: [(32, 512, 512), (64, 256, 256), (128, 128, 128), (256, 64, 64)],
+    3: [(16, 32, 128, 128), (32, 32, 64, 64), (64, 16, 64, 64), (128, 16, 32, 32)],
+}
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def rate(ndim: int, dtype: torch.dtype) -> float:
+    """FLOP/s of the fastest convolution, its weights packed as for inference."""
+    best = 0.0
+    for channels, *shape in CONVOLUTIONS[ndim]:
+        kind = torch.nn.Conv2d if ndim == 2 else torch.nn.Conv3d
+        conv = kind(channels, channels, 3, padding=1).eval().to(dtype)
+        layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
+        x = torch.randn(1, channels, *shape, dtype=dtype).contiguous(memory_format=layout)
+        conv = conv.to(memory_format=layout)
+        with torch.inference_mode():
+            conv(x)
+            took = min(seconds(lambda: conv(x)) for _ in range(5))  # noqa: B023
+        best = max(best, 2 * channels**2 * 3**ndim * np.prod(shape) / took)
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=int, nargs="+", default=[256, 512, 512])
+    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    net = network(len(args.shape))
+    state = {k: v.numpy() for k, v in net.state_dict().items()}
+    axes = "zyx"[-len(args.shape) :]
+    model = Model(net.config, state, Semantic.of(range(2)), Normalisation(), axes=axes)
+    data = np.random.default_rng(0).integers(0, 4000, args.shape).astype(np.uint16)
+    config = PredictConfig(precision=args.precision, device="cpu")
+    dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
+    alone, wall, rates = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image.zarr"
+        chunks = tuple(min(n, 128 if len(args.shape) == 3 else 1024) for n in args.shape)
+        zarr.create_array(path, data=data, chunks=chunks, dimension_names=list(axes))
+        for number in range(args.rounds):
+            rates.append(rate(len(args.shape), dtype))
+            engine = Engine.of(Stack(data=data, axes=axes), model, "cpu", args.precision, None)
+            job = Job.plan(engine, config)
+            route = job.route()
+            pieces = [(piece, route.read(piece)) for piece in route.pieces(range(len(job.grid)))]
+            alone.append(seconds(lambda: [route.compute(*piece) for piece in pieces]))  # noqa: B023
+            pieces.clear()
+            out = Path(folder) / f"{number}.ome.zarr"
+            wall.append(seconds(lambda: wait(predict(open_stack(path), model, out, config))))  # noqa: B023
+    useful = FLOPS[len(args.shape)] * data.size
+    print(
+        f"{' x '.join(map(str, args.shape))}, {args.precision}, {torch.get_num_threads()} threads, {args.rounds} rounds"
+    )
+    print(f"network alone {statistics.median(alone):.2f} s, from zarr to labels {statistics.median(wall):.2f} s")
+    print(
+        f"fastest convolution {max(rates) / 1e9:.0f} GFLOP/s; useful in the run {useful / min(wall) / 1e9:.0f} GFLOP/s"
+    )
+    ratio = statistics.median(w / a for w, a in zip(wall, alone, strict=True))
+    print(f"wall / network {ratio:.3f}; share of the machine's rate {useful / min(wall) / max(rates):.2f}")
+
+
+if __name__ == "__main__":
+    main()
