@@ -121,12 +121,23 @@ def test_new_numbers_for_objects_change_nothing(pair, one, other):
     assert v_info(new.without_border()) == pytest.approx(v_info(old.without_border()))
 
 
+def test_what_was_split_and_merged_is_counted():
+    truth = np.repeat([1, 2, 3, 0], [6, 4, 4, 2])
+    result = np.repeat([1, 2, 7, 0, 9], [3, 3, 8, 1, 1])
+    overlaps = metrics.Overlaps.of(Contingency.of(truth, result))
+    assert overlaps.split().tolist() == [0]
+    assert overlaps.merged().tolist() == [2]
+    scores = metrics.instance_scores(Contingency.of(truth, result))
+    assert (scores["n_split"], scores["n_merged"]) == (1, 1)
+
+
 @given(ids)
 def test_what_is_compared_with_itself_is_perfect(labels):
     table = Contingency.of(labels, labels)
     scores = metrics.instance_scores(table)
     counts = scores.pop("n_truth"), scores.pop("n_result")
     assert counts == (len(np.unique(labels[labels > 0])),) * 2
+    assert scores.pop("n_split") == scores.pop("n_merged") == 0
     assert set(scores.values()) == {1.0}
     assert metrics.adapted_rand_error(table) == 0.0
     confusion = metrics.confusion_matrix(labels, labels, range(6))

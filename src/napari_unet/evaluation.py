@@ -24,7 +24,7 @@ MANY = 20
 BLOCK_ELEMENTS = (64 << 20) // 16
 BORDER_ELEMENTS = 1 << 26
 SCALE_TOLERANCE = 0.01
-COUNTS = ("n_result", "n_truth")
+COUNTS = ("n_result", "n_truth", "n_split", "n_merged")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

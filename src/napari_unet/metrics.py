@@ -69,8 +69,9 @@ class Overlaps:
     ----------
     truth, result : (P,) intp arrays
         Objects, numbered from 0.
-    iou, covered : (P,) float64 arrays
-        Intersection over union; part of the truth object that the result object covers.
+    iou, covered, within : (P,) float64 arrays
+        Intersection over union; part of the truth object that the result object covers; part of the result object that
+        lies within the truth object.
     n_truth, n_result : int
         Objects on either side, those without a partner included.
     """
@@ -79,6 +80,7 @@ class Overlaps:
     result: np.ndarray
     iou: np.ndarray
     covered: np.ndarray
+    within: np.ndarray
     n_truth: int
     n_result: int
 
@@ -90,7 +92,16 @@ class Overlaps:
         both = (rows > 0) & (columns > 0)
         rows, columns, shared = rows[both], columns[both], table.count[both]
         union = row_sums[rows] + column_sums[columns] - shared
-        return cls(rows - 1, columns - 1, shared / union, shared / row_sums[rows], n_truth, n_result)
+        parts = (shared / whole for whole in (union, row_sums[rows], column_sums[columns]))
+        return cls(rows - 1, columns - 1, *parts, n_truth, n_result)
+
+    def split(self) -> np.ndarray:
+        """Return the truth objects that hold more than half of each of two result objects or more, ascending."""
+        return _repeated(self.truth[self.within > 0.5])
+
+    def merged(self) -> np.ndarray:
+        """Return the result objects that cover more than half of each of two truth objects or more, ascending."""
+        return _repeated(self.result[self.covered > 0.5])
 
     def matched(self, threshold: float = 0.5) -> np.ndarray:
         """Match objects one to one, as many as can be, where their IoU is at least `threshold`.
@@ -111,6 +122,11 @@ class Overlaps:
         partner = maximum_bipartite_matching(pairs, perm_type="column")
         rows = np.flatnonzero(partner >= 0)
         return np.asarray(pairs[rows, partner[rows]], np.float64).ravel() if len(rows) else np.zeros(0)
+
+
+def _repeated(numbers: np.ndarray) -> np.ndarray:
+    values, counts = np.unique(numbers, return_counts=True)
+    return np.asarray(values[counts > 1])
 
 
 def average_precision(overlaps: Overlaps, threshold: float = 0.5) -> float:
@@ -145,7 +161,8 @@ def instance_scores(table: Contingency) -> dict[str, float]:
     -------
     dict
         ``ap_50``, ``ap_50_95`` (mean over IoU 0.5, 0.55, ... 0.95), ``f1_50``, ``precision_50``, ``recall_50``, ``pq``
-        (Kirillov et al. 2019), ``seg``, ``n_result``, ``n_truth``.
+        (Kirillov et al. 2019), ``seg``, ``n_result``, ``n_truth``, and how many truth objects are split (``n_split``)
+        and result objects are merged from several (``n_merged``).
     """
     overlaps = Overlaps.of(table)
     matched = overlaps.matched(0.5)
@@ -161,6 +178,8 @@ def instance_scores(table: Contingency) -> dict[str, float]:
         "seg": seg(overlaps),
         "n_result": float(n_result),
         "n_truth": float(n_truth),
+        "n_split": float(len(overlaps.split())),
+        "n_merged": float(len(overlaps.merged())),
     }
 
 
