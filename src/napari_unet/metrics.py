@@ -92,8 +92,8 @@ class Overlaps:
         both = (rows > 0) & (columns > 0)
         rows, columns, shared = rows[both], columns[both], table.count[both]
         union = row_sums[rows] + column_sums[columns] - shared
-        parts = (shared / whole for whole in (union, row_sums[rows], column_sums[columns]))
-        return cls(rows - 1, columns - 1, *parts, n_truth, n_result)
+        covered, within = shared / row_sums[rows], shared / column_sums[columns]
+        return cls(rows - 1, columns - 1, shared / union, covered, within, n_truth, n_result)
 
     def split(self) -> np.ndarray:
         """Return the truth objects that hold more than half of each of two result objects or more, ascending."""
