@@ -199,6 +199,7 @@ def test_the_table_says_of_each_object_what_its_labels_show(tmp_path):
         assert float(row["centroid_y"]) == pytest.approx(at[:, 0].mean() * 0.5, rel=1e-4)
         assert float(row["first_x"]) == pytest.approx(at[:, 1].min() * 0.25)
         assert float(row["last_y"]) == pytest.approx(at[:, 0].max() * 0.5)
+        assert float(row["mean_0"]) == pytest.approx(stack.data[tuple(at.T)].mean(), rel=1e-5)
         edge = (at == 0).any() or (at == np.array(labels.shape) - 1).any()
         assert bool(int(row["touches_border"])) == edge
 

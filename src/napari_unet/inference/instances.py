@@ -24,8 +24,8 @@ MOST_ROWS = 100_000
 def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
     """Make the objects of a run whose classes are all written, if it has any; goes on where it was stopped.
 
-    Beside the labels a table is left, ``objects.csv``: id, voxels, centroid and bounding box in the labels' units,
-    and whether the object touches the border of the image.
+    Beside the labels a table is left, ``objects.csv``: id, voxels, centroid and bounding box in the labels' units, mean
+    intensity a channel, and whether the object touches the border of the image.
 
     Parameters
     ----------
@@ -57,14 +57,15 @@ def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
 
     scratch = store.ledger / "objects"
     yield from _told(find(read, grid, scratch, options), store, job.total)
-    painting = paint(read, grid, write, scratch, options)
+    painting = paint(read, grid, write, scratch, options, job.decoder.engine.read)
     for number in range(len(grid)):
         next(painting)
         yield Block(store.count, job.total, "objects", box=grid.box(number))
     try:
         next(painting)
     except StopIteration as end:
-        write_table(store.root / output.path / TABLE, end.value, output.scale, output.translation)
+        channels = job.decoder.engine.stack.channel_names
+        write_table(store.root / output.path / TABLE, end.value, output.scale, output.translation, channels)
     Scratch(scratch, grid, options).remove()
 
 
@@ -75,7 +76,13 @@ def _told(work: Generator[Progress, None, int], store: ResultStore, total: int) 
         yield dataclasses.replace(event, done=store.count, total=total, message="parts of objects")
 
 
-def write_table(path: Path, objects: Objects, scale: tuple[float, ...], translation: tuple[float, ...]) -> None:
+def write_table(
+    path: Path,
+    objects: Objects,
+    scale: tuple[float, ...],
+    translation: tuple[float, ...],
+    channels: tuple[str, ...] = (),
+) -> None:
     """Write what is known of each object, a row each.
 
     Parameters
@@ -84,16 +91,21 @@ def write_table(path: Path, objects: Objects, scale: tuple[float, ...], translat
     objects : Objects
     scale, translation : tuple of float
         Of the labels, an axis: positions are of voxel centres, bounding boxes of first and last voxels.
+    channels : tuple of str
+        Names of the channels, 0, 1, ... if not given.
     """
     size, start = np.array(scale), np.array(translation)
     centre = objects.centroid * size + start
     low, high = objects.low * size + start, (objects.high - 1) * size + start
     names = [f"{kind}_{a}" for kind in ("centroid", "first", "last") for a in objects.axes]
+    given = objects.intensity.shape[1]
+    names += [f"mean_{channel}" for channel in (channels if len(channels) == given else range(given))]
     temporary = path.with_name(f"{path.name}.partial")
     with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "voxels", *names, "touches_border"])
-        columns = np.concatenate([centre, low, high], axis=1)
+        light = objects.intensity if given else np.zeros((len(objects), 0))
+        columns = np.concatenate([centre, low, high, light], axis=1)
         for i, row in enumerate(columns):
             values = (f"{value:.6g}" for value in row)
             writer.writerow([i + 1, int(objects.count[i]), *values, int(objects.border[i])])

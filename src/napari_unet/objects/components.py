@@ -144,12 +144,14 @@ def _contacts(labels: np.ndarray, grid: Grid) -> np.ndarray:
     return np.unique(np.concatenate(found), axis=0)
 
 
-def measure_objects(ids: np.ndarray, box: Box, grid: Grid) -> Mapping[str, np.ndarray]:
-    """Return columns of the objects of a block: id, voxels, low and high ends, sums of coordinates, border.
+def measure_objects(ids: np.ndarray, box: Box, grid: Grid, image: np.ndarray | None = None) -> Mapping[str, np.ndarray]:
+    """Return columns of the objects of a block: id, voxels, ends, sums of coordinates and intensities, border.
 
     Parameters
     ----------
     ids : unsigned array, the block at `box` of `grid`
+    image : (C, *S) array, optional
+        Its intensities.
 
     Returns
     -------
@@ -170,4 +172,16 @@ def measure_objects(ids: np.ndarray, box: Box, grid: Grid) -> Mapping[str, np.nd
     for plane in border_planes(ids, box, grid):
         border |= np.isin(objects, plane)
     count = np.bincount(row, length, len(objects)).astype(np.int64)
-    return {"id": objects, "count": count, "low": low, "high": high, "sum": total, "border": border}
+    light = np.zeros((len(objects), 0)) if image is None else _sums(objects, ids, image)
+    return {"id": objects, "count": count, "low": low, "high": high, "sum": total, "border": border, "light": light}
+
+
+def _sums(objects: np.ndarray, ids: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Return the sums of (C, *S) intensities over each object, (n, C); a plane at a time, to hold little."""
+    sums = np.zeros((len(objects), len(image)))
+    for number, plane in enumerate(ids):
+        inside = plane > 0
+        rows = np.searchsorted(objects, plane[inside])
+        for channel in range(len(image)):
+            sums[:, channel] += np.bincount(rows, image[channel, number][inside], len(objects))
+    return sums

@@ -34,6 +34,8 @@ class Objects:
     centroid : (N, axes) float64 array
     border : (N,) bool array
         Whether it touches the spatial border of the volume.
+    intensity : (N, C) float64 array
+        Mean of each channel; C is 0 where no image was given.
     """
 
     axes: str
@@ -42,6 +44,7 @@ class Objects:
     high: np.ndarray
     centroid: np.ndarray
     border: np.ndarray
+    intensity: np.ndarray
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -152,7 +155,7 @@ def _classes(read: Read, box: Box) -> np.ndarray:
 
 
 def paint(
-    read: Read, grid: Grid, write: Write, scratch: Path, config: ObjectConfig
+    read: Read, grid: Grid, write: Write, scratch: Path, config: ObjectConfig, image: Read | None = None
 ) -> Generator[Progress, None, Objects]:
     """Write the labels that `find` named, block by block.
 
@@ -162,6 +165,8 @@ def paint(
         As `find` had them.
     write : callable
         Takes the number of a block, its box and its labels; the same again where a call was interrupted.
+    image : callable, optional
+        Returns the intensities of a region, (C, *S), to be measured.
 
     Yields
     ------
@@ -180,7 +185,8 @@ def paint(
             box = grid.box(number)
             labels = _labels(read, kept, grid, box, config.grow, (offset, ids))
             write(number, box, labels)
-            kept.save(f"paint-{number}", measure_objects(labels, box, grid))
+            light = None if image is None else image(box)
+            kept.save(f"paint-{number}", measure_objects(labels, box, grid, light))
         yield Progress(2 * blocks + number + 1, 3 * blocks, STAGE)
     return _gather(kept, grid)
 
@@ -258,13 +264,16 @@ def _gather(kept: Scratch, grid: Grid) -> Objects:
     total = int(kept.load("ids", "count")[0])
     count, border = np.zeros(total, np.int64), np.zeros(total, bool)
     low = np.full((total, len(grid.axes)), np.iinfo(np.int64).max)
-    high, sums = np.zeros_like(low), np.zeros_like(low)
+    high, sums, light = np.zeros_like(low), np.zeros_like(low), np.zeros((0, 0))
     for number in range(len(grid)):
-        columns = kept.load(f"paint-{number}", "id", "count", "low", "high", "sum", "border")
+        columns = kept.load(f"paint-{number}", "id", "count", "low", "high", "sum", "border", "light")
         row = columns[0].astype(np.int64) - 1
         count[row] += columns[1]
         low[row] = np.minimum(low[row], columns[2])
         high[row] = np.maximum(high[row], columns[3])
         sums[row] += columns[4]
         border[row] |= columns[5]
-    return Objects(grid.axes, count, low, high, sums / np.maximum(count, 1)[:, None], border)
+        light = light if len(light) else np.zeros((total, columns[6].shape[1]))
+        light[row] += columns[6]
+    size = np.maximum(count, 1)[:, None]
+    return Objects(grid.axes, count, low, high, sums / size, border, light / size if len(light) else light)
