@@ -59,7 +59,7 @@ RECIPES = {
     "nuclei-2d": Recipe(
         dsb2018,
         lambda number: number % 8 == 0,
-        TrainConfig(task="instances", steps=3000, base_features=16, depth=4, resume=True),
+        TrainConfig(task="instances", steps=6000, base_features=16, depth=4, resume=True),
         "instances",
         {
             "about": "single nuclei in 2-D fluorescence",

@@ -23,7 +23,7 @@ REACH = {2: 2, 3: 1}
 SIGHT = 2.5
 LEVELS = 16  # steps of weight that a target tells apart
 SPLITS = (-1.0, 0.0, 1.0, 2.0)
-SMALLEST = (0.0, 0.1, 0.2, 0.35, 0.5)
+SMALLEST = (0.0, 0.25, 0.5, 0.75)
 TINY = 1e-12
 
 
@@ -254,7 +254,7 @@ class Matches(Scores):
         sizes = np.concatenate([np.zeros(0, np.int64), *(counts[counts > 0] for counts in each)])
         if not len(sizes):
             return {}
-        small = float(np.percentile(sizes, 5))
+        small = float(np.percentile(sizes, 1))
         task = dataclasses.replace(self._task, fill_holes=int(np.median(sizes) / 4))
         options: dict[str, list[Any]] = {
             "split": list(SPLITS),
