@@ -16,6 +16,7 @@ from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.predict import predict
 from napari_unet.sources import open_stack
 from napari_unet.stack import Stack
+from test_instances import finder
 from test_predict import FP32, image_of, small, tree
 
 distributed = pytest.importorskip("distributed")
@@ -53,8 +54,9 @@ def stored(folder, shape, axes="zyx"):
         (small(3), (40, 40, 40), (16, 16, 16)),
         (small(2), (3, 64, 80), (16, 32)),
         (small(2, norm="instance"), (2, 64, 64), (32, 32)),
+        (finder(2, min_size=2), (3, 64, 80), (16, 32)),
     ],
-    ids=["one column", "many columns", "planes", "tiles"],
+    ids=["one column", "many columns", "planes", "tiles", "objects"],
 )
 def test_the_bytes_are_those_of_a_run_here(model, shape, block, tmp_path, workers):
     stack = stored(tmp_path, shape)
