@@ -104,24 +104,29 @@ class Overlaps:
         return _repeated(self.result[self.covered > 0.5])
 
     def matched(self, threshold: float = 0.5) -> np.ndarray:
-        """Match objects one to one, as many as can be, where their IoU is at least `threshold`.
+        """Match objects one to one, as many as can be, where their IoU is at least `threshold`: the IoU of each match.
 
         Returns
         -------
-        (TP,) float64 array: IoU of each match
+        (TP,) float64 array
 
         Notes
         -----
         From 0.5 on the IoUs do not depend on which of several largest matchings is taken: an object has several
         partners only where each has an IoU of exactly 0.5.
         """
+        return self.matches(threshold)[2]
+
+    def matches(self, threshold: float = 0.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Match as `matched` does: (TP,) arrays of the truth object, the result object and their IoU."""
         keep = self.iou >= threshold
         pairs = csr_array(
             (self.iou[keep], (self.truth[keep], self.result[keep])), shape=(self.n_truth + 1, self.n_result + 1)
         )
         partner = maximum_bipartite_matching(pairs, perm_type="column")
         rows = np.flatnonzero(partner >= 0)
-        return np.asarray(pairs[rows, partner[rows]], np.float64).ravel() if len(rows) else np.zeros(0)
+        ious = np.asarray(pairs[rows, partner[rows]], np.float64).ravel() if len(rows) else np.zeros(0)
+        return rows, partner[rows], ious
 
 
 def _repeated(numbers: np.ndarray) -> np.ndarray:

@@ -195,6 +195,7 @@ def evaluate(
     kind: Annotated[str | None, typer.Option(help="semantic, instances or intensity; decided from the data.")] = None,
     axes: Axes = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file too.")] = None,
+    layers: Annotated[Path | None, typer.Option(help="OME-Zarr for hits, misses and false objects.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Score a result against the truth.
@@ -210,6 +211,14 @@ def evaluate(
     console.print(found.table(), markup=False, highlight=False)
     if out is not None:
         out.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+    if layers is not None:
+        from ..comparison import compare
+
+        for time, objects in enumerate(_shown(compare(result, truth, layers, axes))):
+            for name in ("misses", "false", "split", "merged"):
+                ids = getattr(objects, name)
+                shown = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
+                console.print(f"{f'time {time}: ' if time else ''}{name}: {shown or 'none'}", highlight=False)
 
 
 @command

@@ -80,7 +80,7 @@ def save_stack(  # noqa: PLR0913
     root = Path(root).expanduser()
     stack = _storable(stack, kind)
     output, block = _output(stack, kind, name, attributes or {})
-    boxes = list(_boxes(stack.shape, block))
+    boxes = list(boxes_of(stack.shape, block))
     with ResultStore.create(
         root,
         [output],
@@ -175,7 +175,8 @@ def _grown(block: Sequence[int], chunks: Sequence[int], stack: Stack) -> tuple[i
     return tuple(size)
 
 
-def _boxes(shape: Sequence[int], block: Sequence[int]) -> Iterator[Box]:
+def boxes_of(shape: Sequence[int], block: Sequence[int]) -> Iterator[Box]:
+    """Yield the boxes that a block cuts a shape into, in C order, smaller at the far ends."""
     return itertools.product(
         *([slice(a, min(a + b, n)) for a in range(0, n, b)] for n, b in zip(shape, block, strict=True))
     )
