@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from napari.settings import get_plugin_settings
 from qtpy.QtWidgets import QApplication
 
 from napari_unet import PredictConfig, load_model, open_stack, predict, wait
+from napari_unet.inference.annotate import annotate_next
 from napari_unet.inference.preflight import preflight
 from napari_unet.stack import Stack
 from napari_unet.widgets.panel import STAY, STOP
@@ -353,6 +355,19 @@ def test_probabilities_come_as_layers_of_their_own(viewer, folders):
     assert names == ["cells", "cells flat", "cells flat: background", "cells flat: foreground"]
     sums = sum(np.asarray(viewer.layers[name].data).astype(int) for name in names[2:])
     assert abs(sums - 255).max() <= 1
+
+
+def test_where_to_annotate_next_is_shown_as_points(viewer, folders):
+    image = viewer.add_image(image_of((3, 140, 150)), name="cells", scale=(2, 0.5, 0.5), units="um")
+    widget = opened(viewer, folders)
+    widget.settings["uncertainty"].value = True
+    layer = ran(widget)
+    names = [layer.name for layer in viewer.layers]
+    assert names[2:] == ["cells flat: uncertainty", "cells flat: annotate next"]
+    points = viewer.layers[-1]
+    places = annotate_next(Path(layer.metadata["napari_unet"]["path"]).parents[1])
+    np.testing.assert_allclose(points.data, [centre for centre, _ in places])
+    np.testing.assert_allclose(points.data_to_world(points.data[0]), image.data_to_world(points.data[0]))
 
 
 def test_seams_are_measured(viewer, folders):

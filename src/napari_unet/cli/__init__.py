@@ -222,6 +222,22 @@ def evaluate(
 
 
 @command
+def annotate(
+    result: Annotated[Path, typer.Argument(help="A result of predict --uncertainty.", show_default=False)],
+    count: Annotated[int, typer.Option(help="Number of patches.", min=1)] = 10,
+    patch: Annotated[int | None, typer.Option(help="Edge of a patch in pixels; 128, in 3-D 32, if not given.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Say where to annotate next: the patches in which the network is the least certain."""
+    from ..inference.annotate import annotate_next
+
+    table = Table("centre, in pixels", "uncertainty")
+    for centre, mean in annotate_next(result, count, patch):
+        table.add_row(" ".join(f"{c:.0f}" for c in centre), f"{mean:.3f}")
+    Console().print(table)
+
+
+@command
 def info(
     path: Annotated[Path, typer.Argument(help="An image, labels, a result, or a model.", show_default=False)],
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,

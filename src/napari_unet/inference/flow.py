@@ -16,7 +16,7 @@ from ..task import Task
 from ..tiles import TileGrid, remoteness
 from .columns import ColumnGrid, Slab
 from .engine import Engine
-from .outputs import mean_of, place, rescaled
+from .outputs import entropy, mean_of, place, rescaled
 from .stream import Stream
 
 Regions: TypeAlias = dict[str, tuple[Box, np.ndarray]]
@@ -44,7 +44,7 @@ class Decoder:
     ----------
     engine : Engine
     outputs : tuple of Output
-        Labels first; then probabilities and the overview, where they are wanted.
+        Labels first; then probabilities, uncertainty and the overview, where they are wanted.
     coarser : tuple of int
         Elements of the image that one of the overview's stands for, an axis.
     task : Task
@@ -63,11 +63,11 @@ class Decoder:
     def decode(self, logits: Tensor) -> dict[str, np.ndarray]:
         """(K, *tiled axes) logits -> path: (channels, *tiled axes) values."""
         values = {self.outputs[0].path: self.task.decode(logits)[None]}
-        values |= {
-            output.path: rescaled(self.task.probabilities(logits), output.dtype)
-            for output in self.outputs[1:]
-            if output.path == "probabilities"
-        }
+        wanted = {output.path: output.dtype for output in self.outputs[1:] if output.path}
+        if wanted:
+            found = self.task.probabilities(logits)
+            each = {"probabilities": found, "uncertainty": entropy(found)[None]}
+            values |= {path: rescaled(each[path], dtype) for path, dtype in wanted.items()}
         return values
 
     def regions(self, box: Box, values: dict[str, np.ndarray]) -> Regions:

@@ -80,6 +80,26 @@ def probabilities_output(engine: Engine, grid: TileGrid, dtype: str) -> Output:
     )
 
 
+def uncertainty_output(engine: Engine, grid: TileGrid) -> Output:
+    """Lay out the uncertainty: 0 where one class is certain, 255 where all are as likely."""
+    return Output(
+        path="uncertainty",
+        kind="image",
+        axes=engine.axes,
+        shape=grid.shape,
+        dtype=np.dtype(np.uint8),
+        chunks=chunks_of(grid.core, grid.shape, engine.axes),
+        attributes={"window": (0, 255)},
+        **_geometry(engine.stack, engine.axes),
+    )
+
+
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """Return the entropy of (K, *S) probabilities as a part of the largest there is: (*S), 0 to 1 (Shannon 1948)."""
+    surprise = -np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return np.asarray((probabilities * surprise).sum(0) / np.log(len(probabilities)))
+
+
 def overview_output(engine: Engine, grid: TileGrid, coarser: tuple[int, ...]) -> Output:
     """Lay out the image that stands beside its labels, each element the mean of `coarser` of the source's."""
     stack = engine.stack

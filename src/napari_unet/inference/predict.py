@@ -28,7 +28,15 @@ from .config import PredictConfig
 from .engine import Engine, check_fit
 from .flow import Decoder, Finished, Route, Streams, Tiles
 from .instances import make_objects
-from .outputs import coarseness, labels_output, labels_path, objects_output, overview_output, probabilities_output
+from .outputs import (
+    coarseness,
+    labels_output,
+    labels_path,
+    objects_output,
+    overview_output,
+    probabilities_output,
+    uncertainty_output,
+)
 from .pipeline import Pipeline
 from .rounding import rounding
 
@@ -216,6 +224,8 @@ class Job:
         outputs = [labels_output(engine, grid, config.name)]
         if config.probabilities:
             outputs.append(probabilities_output(engine, grid, config.probability_type))
+        if config.uncertainty:
+            outputs.append(uncertainty_output(engine, grid))
         if overview:
             outputs.append(overview_output(engine, grid, coarser))
         task = config.applied(engine.model.task)

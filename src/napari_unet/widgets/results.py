@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 REFRESH = 0.5  # seconds between two looks at a result that is being written
 OPACITY = 0.7
+MARK = 12  # pixels, of a place to annotate
 
 
 class ResultLayer:
@@ -75,8 +76,7 @@ class ResultLayer:
         if sizes and found.attributes:
             self.layer.features = sizes
         self.layer.metadata["napari_unet"] = {"path": str(found.group)}
-        for name, group, channel in found.probabilities:
-            self._add_probability(name, open_levels(group), channel, axes)
+        self._add_more(found, axes)
 
     def _add(self, levels: list[Any], axes: str, attributes: dict[str, Any]) -> Any:
         """Add a labels layer that cannot be painted on: that would write into the result."""
@@ -92,10 +92,33 @@ class ResultLayer:
         layer.editable = False
         return layer
 
-    def _add_probability(self, name: str, levels: list[Any], channel: int, axes: str) -> None:
+    def _add_more(self, found: Finished, axes: str) -> None:
+        """Add layers of what else was wanted."""
+        for name, group, channel in found.probabilities:
+            self._add_probability(name, open_levels(group), channel, axes)
+        if found.places:
+            self._add_places(found.places, axes)
+
+    def _add_places(self, places: tuple[tuple[float, ...], ...], axes: str) -> None:
+        """Add points to jump to, the most telling first."""
+        dimensions = self._place.order if self._place else axes
+        points = [[centre[axes.index(a)] if a in axes else 0.0 for a in dimensions] for centre in places]
+        self.viewer.add_points(
+            np.array(points),
+            name=f"{self.layer.name}: annotate next",
+            features={"rank": np.arange(1, len(points) + 1)},
+            text={"string": "{rank}", "color": "yellow"},
+            face_color="transparent",
+            border_color="yellow",
+            size=MARK,
+            **(self._place.shown() if self._place else {}),
+        )
+
+    def _add_probability(self, name: str, levels: list[Any], channel: int | None, axes: str) -> None:
         at = 1 if axes.startswith("t") else 0
         cut: list[slice | int] = [slice(None)] * levels[0].ndim
-        cut[at] = channel
+        if channel is not None:
+            cut[at] = channel
         arranged = [self._place.arranged(View.of(level).cut(cut), axes) for level in levels] if self._place else []
         self.viewer.add_image(
             arranged if len(arranged) > 1 else arranged[0],

@@ -80,8 +80,10 @@ class Finished:
         Voxels of each class; or the number of objects.
     attributes : dict
         Colours and classes of the labels.
-    probabilities : tuple of (class, group, channel)
-        Where they were wanted.
+    probabilities : tuple of (name, group, channel or None)
+        Of classes, and the uncertainty, where they were wanted.
+    places : tuple of indices in the result
+        Where to annotate next.
     features : dict of column name to array
         Of objects; empty where the labels are classes.
     """
@@ -90,13 +92,15 @@ class Finished:
     group: Path
     counts: dict[str, int]
     attributes: dict[str, Any]
-    probabilities: tuple[tuple[str, Path, int], ...] = ()
+    probabilities: tuple[tuple[str, Path, int | None], ...] = ()
     features: dict[str, Any] = dataclasses.field(default_factory=dict)
+    places: tuple[tuple[float, ...], ...] = ()
 
 
 def segment(request: Request) -> Generator[Any, None, Finished]:
     """Run a model into an OME-Zarr; yields `Opened` as soon as there is something to show."""
     from ..batch import voxels
+    from ..inference.annotate import annotate_next
     from ..inference.instances import read_table
     from ..inference.outputs import classes_path, labels_path
     from ..inference.predict import predict
@@ -123,11 +127,17 @@ def segment(request: Request) -> Generator[Any, None, Finished]:
         work.close()
     yield Progress(0, 0, "count")
     names = model.task.names if request.config.probabilities else ()
-    more = tuple((name, request.root / "probabilities", channel) for channel, name in enumerate(names))
+    more: list[tuple[str, Path, int | None]] = [
+        (name, request.root / "probabilities", channel) for channel, name in enumerate(names)
+    ]
     counts = voxels(result, model.task)
+    places: tuple[tuple[float, ...], ...] = ()
+    if request.config.uncertainty:
+        more.append(("uncertainty", request.root / "uncertainty", None))
+        places = tuple(centre for centre, _ in annotate_next(request.root))
     if model.task.objects is not None:
-        return Finished(result, group, counts, {}, more, read_table(group / TABLE))
-    return Finished(result, group, counts, model.task.attributes(), more)
+        return Finished(result, group, counts, {}, tuple(more), read_table(group / TABLE), places)
+    return Finished(result, group, counts, model.task.attributes(), tuple(more), places=places)
 
 
 def check(request: Request) -> "Generator[None, None, Preflight]":

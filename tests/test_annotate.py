@@ -1,0 +1,62 @@
+"""Uncertainty, and where to annotate next."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_unet.errors import DataError
+from napari_unet.events import wait
+from napari_unet.inference.annotate import annotate_next
+from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.outputs import entropy
+from napari_unet.inference.predict import predict
+from napari_unet.sources import open_stack
+from napari_unet.stack import Stack
+from test_predict import FP32, image_of, small, tree, whole_logits
+
+
+def test_entropy_is_0_where_one_is_certain_and_1_where_all_are_as_likely():
+    probabilities = np.array([[1.0, 1 / 3, 0.5], [0.0, 1 / 3, 0.5], [0.0, 1 / 3, 0.0]], np.float32)
+    np.testing.assert_allclose(entropy(probabilities), [0, 1, np.log(2) / np.log(3)], atol=1e-6)
+
+
+def uncertain(stack, model, out, **config):
+    wait(predict(stack, model, out, PredictConfig(uncertainty=True, **FP32, **config)))
+    return open_stack(out / "uncertainty")
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_uncertainty_is_that_of_the_whole_image_for_all_blocks(ndim, tmp_path):
+    model, image = small(ndim, out_channels=3), image_of((40, 44, 52)[-ndim:])
+    stack = Stack(data=image, axes=model.axes)
+    found = uncertain(stack, model, tmp_path / "a.ome.zarr", block=(16,) * ndim)
+    other = uncertain(stack, model, tmp_path / "b.ome.zarr", block=(24,) * ndim)
+    whole = entropy(torch.from_numpy(whole_logits(model, image[None])).softmax(0).numpy())
+    assert np.abs(found.data[...] / 255 - whole).max() <= 0.5 / 255 + 1e-4
+    assert np.abs(found.data[...].astype(int) - other.data[...]).max() <= 1
+    assert found.axes == model.axes
+    assert tree(tmp_path / "a.ome.zarr")
+
+
+@pytest.mark.parametrize(("shape", "patch"), [((70, 50), 16), ((3, 40, 48), 16), ((20, 24, 28), 8)])
+def test_the_least_certain_patches_come_first(shape, patch, tmp_path):
+    axes = "zyx"[-len(shape) :]
+    model = small(2 if shape[0] == 3 or len(shape) == 2 else 3)
+    stack = Stack(data=image_of(shape), axes=axes)
+    values = uncertain(stack, model, tmp_path / "a.ome.zarr").data[...].astype(float) / 255
+    found = annotate_next(tmp_path / "a.ome.zarr", 4, patch)
+    edges = [min(patch, n) for n in shape]
+    corners = list(np.ndindex(*(-(-n // e) for n, e in zip(shape, edges, strict=True))))
+    boxes = [tuple(slice(i * e, i * e + e) for i, e in zip(c, edges, strict=True)) for c in corners]
+    means = sorted((values[box].mean() for box in boxes), reverse=True)
+    np.testing.assert_allclose([mean for _, mean in found], means[:4], rtol=1e-6)
+    for centre, mean in found:
+        box = tuple(slice(int(c // e) * e, int(c // e) * e + e) for c, e in zip(centre, edges, strict=True))
+        assert values[box].mean() == pytest.approx(mean)
+
+
+def test_a_result_without_uncertainty_is_named(tmp_path):
+    stack = Stack(data=image_of((30, 30)), axes="yx")
+    wait(predict(stack, small(2), tmp_path / "a.ome.zarr", PredictConfig(**FP32)))
+    with pytest.raises(DataError, match="--uncertainty"):
+        annotate_next(tmp_path / "a.ome.zarr")
