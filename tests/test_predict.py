@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import signal
 import subprocess
@@ -104,6 +105,24 @@ def test_logits_are_those_of_the_whole_to_1e_4(ndim, tmp_path):
     got = np.asarray(open_stack(tmp_path / "a.ome.zarr" / "probabilities").data[...], np.float32)
     want = torch.from_numpy(whole_logits(model, image)).softmax(0).numpy()
     assert np.abs(got - want).max() <= 1e-3  # float16 has steps of 5e-4 below 1
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_mirrored_logits_are_the_mean_over_the_mirror_images_of_the_whole(ndim, padding, tmp_path):
+    model, shape = small(ndim, depth=4 - ndim, padding=padding), (40, 44, 52)[-ndim:]
+    stack = Stack(data=image_of(shape), axes=model.axes)
+    config = {"mirror": True, "probabilities": True, "probability_type": "float16", **FP32}
+    found = []
+    for number, block in enumerate([(16,) * ndim, (24,) * ndim]):
+        wait(predict(stack, model, tmp_path / f"{number}.ome.zarr", PredictConfig(block=block, **config)))
+        found.append(np.asarray(open_stack(tmp_path / f"{number}.ome.zarr" / "probabilities").data[...], np.float32))
+    ways = [c for n in range(ndim + 1) for c in itertools.combinations(range(1, ndim + 1), n)]
+    each = [np.flip(whole_logits(model, np.flip(stack.data[None], w).copy()), w) for w in ways]
+    whole = torch.from_numpy(np.mean(each, axis=0)).softmax(0).numpy()
+    assert np.abs(found[0] - whole).max() <= 1e-3
+    assert np.abs(found[0] - found[1]).max() <= 1e-3
+    assert np.abs(torch.from_numpy(each[0].copy()).softmax(0).numpy() - whole).max() > 1e-2
 
 
 @pytest.mark.parametrize("axes", ["yx", "zyx", "tyx", "tzyx", "cyx", "tczyx"])

@@ -27,6 +27,7 @@ class PredictConfig:
     probabilities: bool = setting(False, "Write the probability of each class too")
     probability_type: str = setting("uint8", "Probabilities as 0 to 255, or as 0 to 1", choices=PROBABILITY_TYPES)
     uncertainty: bool = setting(False, "Write how undecided the network is too, and where to annotate next")
+    mirror: bool = setting(False, "Average over mirror images: 4 times the work in 2-D, 8 times in 3-D, tile by tile")
     name: str | None = setting(None, "Name of the result inside the store; the model's name if not given")
     overview: bool = setting(True, "Put the image beside its labels: all of it up to 1 GiB, coarser if larger")
     missing: str = setting(

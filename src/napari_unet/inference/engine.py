@@ -1,8 +1,9 @@
 """The function of one block, that every way of running a model shares: read, normalise, network, crop."""
 
 import dataclasses
+import itertools
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ class Engine:
         "auto", "fp32" or "bf16".
     fill : float, optional
         Value in place of NaN and infinity; without it they are refused.
+    mirror : bool
+        Whether logits are the mean over the image and its mirror images, 4 in 2-D and 8 in 3-D.
 
     Raises
     ------
@@ -48,6 +51,7 @@ class Engine:
     device: Any = "auto"
     precision: Any = "auto"
     fill: float | None = None
+    mirror: bool = False
     axes: str = dataclasses.field(init=False)
     footprint: Footprint = dataclasses.field(init=False)
     _nets: dict[tuple[int, ...], UNet] = dataclasses.field(init=False, default_factory=dict)
@@ -62,21 +66,23 @@ class Engine:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Without its networks; where it arrives, the device is chosen anew."""
-        return Engine, (self.stack, self.model, self.statistics, "auto", self.precision_name, self.fill)
+        return Engine, (self.stack, self.model, self.statistics, "auto", self.precision_name, self.fill, self.mirror)
 
     @classmethod
-    def of(cls, stack: Stack, model: Model, device: str, precision: str, fill: float | None) -> "Engine":
+    def of(
+        cls, stack: Stack, model: Model, device: str, precision: str, fill: float | None, mirror: bool = False
+    ) -> "Engine":
         """Measure the stack's intensities and make the model ready for it."""
         check_fit(stack, model)
-        return cls(stack, model, model.normalisation.measure(stack, fill=fill), device, precision, fill)
+        return cls(stack, model, model.normalisation.measure(stack, fill=fill), device, precision, fill, mirror)
 
     def on(self, device: str) -> "Engine":
         """Return the same engine on another device."""
-        return Engine(self.stack, self.model, self.statistics, device, self.precision_name, self.fill)
+        return Engine(self.stack, self.model, self.statistics, device, self.precision_name, self.fill, self.mirror)
 
     def at(self, precision: str) -> "Engine":
         """Return the same engine in another precision."""
-        return Engine(self.stack, self.model, self.statistics, str(self.device), precision, self.fill)
+        return Engine(self.stack, self.model, self.statistics, str(self.device), precision, self.fill, self.mirror)
 
     @property
     def precision_name(self) -> str:
@@ -158,11 +164,20 @@ class Engine:
         if key is not None and self._constant is not None and self._constant[0] == key:
             out = self._constant[1]
         else:
-            out = self.net()(self.tensor(prepared)).transpose(0, 1)
+            out = self._seen(self.tensor(prepared)).transpose(0, 1)
             out = out.reshape(len(out), *prepared.shape[1 : 1 + self.batch_axes], *out.shape[2:])
             if key is not None:
                 self._constant = key, out
         return out[(slice(None), *tile.crop)].float()
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """Run the network, on the mirror images too where that is wanted."""
+        net, axes = self.net(), range(2, x.ndim)
+        if not self.mirror:
+            return net(x)
+        ways = [flips for count in range(len(axes) + 1) for flips in itertools.combinations(axes, count)]
+        total = sum(net(x.flip(flips).contiguous(memory_format=self.layout)).float().flip(flips) for flips in ways)
+        return cast("Tensor", total) / len(ways)
 
 
 def transposed(net: UNet, order: tuple[int, ...]) -> UNet:

@@ -43,7 +43,7 @@ def predict_lazy(stack: Stack, model: Model, config: PredictConfig | None = None
     """
     config = config or PredictConfig()
     stack = fitted(stack, model, config)
-    engine = Engine.of(stack, model, config.device, config.precision, config.fill)
+    engine = Engine.of(stack, model, config.device, config.precision, config.fill, config.mirror)
     shape = tuple(stack.size(a) for a in engine.axes)
     core = block_of(config.block, shape) or choose_tile(engine, device_memory(engine.device, config.memory))
     blocks = LazyBlocks(engine, TileGrid(shape, core, engine.footprint))

@@ -100,7 +100,9 @@ def predict(
     root = Path(stack.source or "") if config.in_source else Path(out)
     if not config.in_source:
         _check_apart(stack, root)
-    engine = Engine(stack, model, _measured(root, stack, model, config), config.device, config.precision, config.fill)
+    engine = Engine(
+        stack, model, _measured(root, stack, model, config), config.device, config.precision, config.fill, config.mirror
+    )
     job = Job.plan(engine, config)
     with job.create(root, config) as store:
         if config.precision == "auto" and not store.count:
@@ -373,6 +375,11 @@ def _check_apart(stack: Stack, root: Path) -> None:
             f"{root} is where the image {stack.name} lies; choose another place, "
             "or write labels into it with --in-source"
         )
+
+
+def _engine(root: Path, stack: Stack, model: Model, config: PredictConfig) -> Engine:
+    measured = _measured(root, stack, model, config)
+    return Engine(stack, model, measured, config.device, config.precision, config.fill, config.mirror)
 
 
 def _measured(root: Path, stack: Stack, model: Model, config: PredictConfig) -> Statistics:

@@ -66,7 +66,14 @@ def preflight(stack: Stack, model: Model, out: Path, config: PredictConfig) -> P
     """
     stack = fitted(stack, model, config)
     channels = stack.size("c")
-    engine = Engine(stack, model, Statistics((0.0,) * channels, (1.0,) * channels), config.device, config.precision)
+    engine = Engine(
+        stack,
+        model,
+        Statistics((0.0,) * channels, (1.0,) * channels),
+        config.device,
+        config.precision,
+        mirror=config.mirror,
+    )
     job = Job.plan(engine, config)
     root = Path(stack.source or "") if config.in_source else Path(out)
     found = find(root, [labels_path(model, config.name)], config.in_source)

@@ -199,4 +199,6 @@ class Look:
         model = dataclasses.replace(model, task=config.applied(model.task))
         warm_up()
         self.stack, self.attributes = fitted(stack, model, config), model.task.attributes()
-        self._preview = Preview(Engine.of(self.stack, model, config.device, config.precision, config.fill))
+        self._preview = Preview(
+            Engine.of(self.stack, model, config.device, config.precision, config.fill, config.mirror)
+        )
