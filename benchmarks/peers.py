@@ -22,7 +22,7 @@ from torch import Tensor
 
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
-from napari_unet.inference.predict import Job
+from napari_unet.inference.job import Job
 from napari_unet.model import Model
 from napari_unet.network import UNet, UNetConfig
 from napari_unet.normalise import Normalisation

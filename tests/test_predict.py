@@ -23,8 +23,9 @@ from napari_unet.errors import DataError, IncompleteError, ModelError, OutputErr
 from napari_unet.events import Block, wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
+from napari_unet.inference.job import asked, fitted
 from napari_unet.inference.lazy import predict_lazy
-from napari_unet.inference.predict import asked, fitted, predict
+from napari_unet.inference.predict import predict
 from napari_unet.inference.rounding import rounding
 from napari_unet.inference.stream import Stream
 from napari_unet.model import Model

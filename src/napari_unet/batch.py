@@ -17,8 +17,9 @@ from .errors import DataError, OutputError, UnetError, UsageError
 from .evaluation import blocks
 from .events import Progress
 from .inference import PredictConfig
+from .inference.job import fitted
 from .inference.outputs import labels_path
-from .inference.predict import fitted, predict
+from .inference.predict import predict
 from .inference.preflight import changed
 from .lock import Lock
 from .losses import BACKGROUND

@@ -19,7 +19,7 @@ from ..store.journal import Region
 from .pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from .predict import Job
+    from .job import Job
 
 AHEAD = 2  # tasks a worker that are submitted before they can begin
 EACH = 4  # parts of the work a worker, at least, so that none waits long for the last

@@ -16,7 +16,7 @@ from ..store import ResultStore
 from ..store.layout import TABLE
 
 if TYPE_CHECKING:
-    from .predict import Job
+    from .job import Job
 
 MOST_ROWS = 100_000
 

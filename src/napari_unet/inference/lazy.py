@@ -13,7 +13,7 @@ from ..tiles import TileGrid
 from .blocking import block_of, choose_tile, device_memory
 from .config import PredictConfig
 from .engine import Engine
-from .predict import fitted
+from .job import fitted
 
 CACHE_BYTES = 2**28
 

@@ -17,8 +17,8 @@ from ..store.layout import existing
 from .blocking import block_bytes
 from .config import PredictConfig
 from .engine import Engine
+from .job import Job, asked, fitted
 from .outputs import labels_path
-from .predict import Job, asked, fitted
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 

@@ -14,7 +14,7 @@ from ..tiles import Box, Tile, TileGrid
 from .blocking import choose_tile, device_memory
 from .config import PredictConfig
 from .engine import Engine
-from .predict import fitted, index_in
+from .job import fitted, index_in
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

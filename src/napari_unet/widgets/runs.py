@@ -191,7 +191,7 @@ class Look:
 
     def _open(self) -> None:
         from ..inference.engine import Engine
-        from ..inference.predict import fitted
+        from ..inference.job import fitted
         from ..inference.view import Preview
 
         config = self.request.config
