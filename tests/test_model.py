@@ -467,3 +467,10 @@ def test_the_card_is_text_that_a_file_cannot_spoil():
 def test_is_model_says_so(saved, tmp_path):
     assert is_model(saved)
     assert not is_model(tmp_path)
+
+
+def test_statistics_past_the_range_of_float16_are_stored_whole(tmp_path):
+    model = make(UNetConfig(ndim=2, out_channels=3, depth=1, base_features=2, norm="batch"))
+    name = next(key for key in model.weights if key.endswith("running_var"))
+    large = dataclasses.replace(model, weights=model.weights | {name: np.full_like(model.weights[name], 1e6)})
+    assert np.array_equal(large.save(tmp_path / "m", half=True).weights[name], large.weights[name])

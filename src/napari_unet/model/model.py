@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 import torch
 
 from ..errors import ModelError, OutputError, ResourceError
@@ -137,7 +138,7 @@ class Model:
         folder : path
             New, empty, or a model's (with `overwrite`); other files beside a model's own are left alone.
         half : bool
-            Store weights as float16: half the size, rounded.
+            Store kernels as float16: half the size, rounded.
 
         Returns
         -------
@@ -155,8 +156,7 @@ class Model:
         old = _check_target(folder, overwrite)
         model = self
         if half:
-            rounded = {k: v.astype(np.float16) if v.dtype.kind == "f" else v for k, v in self.weights.items()}
-            model = dataclasses.replace(self, weights=rounded)
+            model = dataclasses.replace(self, weights=safetensors.numpy.load(write_weights(self.weights, half)))
         data = write_weights(model.weights, half)
         name = next(name for name in WEIGHTS if name != old)
         file = {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}

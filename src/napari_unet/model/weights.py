@@ -91,10 +91,16 @@ def check_finite(weights: Mapping[str, np.ndarray], name: str) -> None:
 
 
 def write_weights(weights: Mapping[str, np.ndarray], half: bool) -> bytes:
-    """Return the bytes of a safetensors file, floating weights as float16 where `half`."""
-    kind = np.float16 if half else np.float32
-    arrays = {key: np.ascontiguousarray(v, kind if v.dtype.kind == "f" else None) for key, v in weights.items()}
-    return safetensors.numpy.save({key: arrays[key].reshape(weights[key].shape) for key in sorted(arrays)})
+    """Return the bytes of a safetensors file: float32, kernels as float16 where `half`.
+
+    What is a number a feature (biases, the statistics of a norm) is small, and may be past the range of float16.
+    """
+    arrays = {}
+    for key in sorted(weights):
+        v = weights[key]
+        kind = None if v.dtype.kind != "f" else np.float16 if half and v.ndim > 1 else np.float32
+        arrays[key] = np.ascontiguousarray(v, kind).reshape(v.shape)
+    return safetensors.numpy.save(arrays)
 
 
 def read_weights(path: Path, config: UNetConfig, sha256: str | None = None) -> dict[str, np.ndarray]:
