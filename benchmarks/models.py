@@ -55,6 +55,14 @@ def bbbc050(folder: Path) -> Iterator[Named]:
         yield path.stem, image, labels
 
 
+def isbi2012(folder: Path) -> Iterator[Named]:
+    for path in sorted((folder / "image").glob("*.png"), key=lambda p: int(p.stem)):
+        size: dict[str, Any] = {"scale": (0.004, 0.004), "units": ("micrometer",) * 2}
+        stacks = open_stack(path, "yx"), open_labels(folder / "label" / path.name, "yx")
+        image, labels = (dataclasses.replace(stack, **size) for stack in stacks)
+        yield path.stem, image, labels
+
+
 RECIPES = {
     "nuclei-2d": Recipe(
         dsb2018,
@@ -76,6 +84,17 @@ RECIPES = {
             "data": "BBBC050 (Tokuoka et al. 2020), embryo 01; time points 51, 251 and 451 held out",
         },
     ),
+    "membranes-em": Recipe(
+        isbi2012,
+        lambda number: number >= 18,
+        TrainConfig(class_names=("membrane", "cell"), border=10.0, steps=4000, base_features=16, depth=4, resume=True),
+        "semantic",
+        {
+            "about": "membranes between neurites in 2-D electron microscopy, serial sections",
+            "data": "ISBI 2012 EM challenge (Arganda-Carreras et al. 2015; Cardona et al. 2010), training sections "
+            "0 to 17; 18 to 21 held out",
+        },
+    ),
 }
 
 
@@ -92,7 +111,9 @@ def judged(model: Model, pairs: list[Named], out: Path, kind: str) -> dict[str, 
         scores.append(evaluate(*sides, kind, axes=labels.axes).scores)
     mean = {name: float(np.mean([each[name] for each in scores])) for name in scores[0]}
     if kind == "semantic":
-        return {name: round(mean[name], 4) for name in ("dice", "iou")}
+        return {
+            name: round(mean[name], 4) for name in ("dice", "iou", "pixel_error", "v_rand", "v_info") if name in mean
+        }
     right = sum(each["precision_50"] * each["n_result"] for each in scores)
     every = sum(each["n_result"] + each["n_truth"] for each in scores)
     means = {f"{name}, mean of images": round(mean[name], 4) for name in ("ap_50", "ap_50_95", "seg", "pq")}

@@ -19,7 +19,8 @@ from napari_unet.objects import ObjectConfig, objects_of
 from napari_unet.stack import Stack
 from napari_unet.store import verify
 from napari_unet.task import Instances, read_task
-from napari_unet.task.instances import closeness, touching
+from napari_unet.task.border import closeness
+from napari_unet.task.instances import touching
 from napari_unet.training import TrainConfig, train
 from test_predict import FP32, model_of, tree
 

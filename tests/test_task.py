@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from napari_unet.errors import DataError, ModelError
 from napari_unet.losses import IGNORE, Confusion, cross_entropy, dice, focal, likeliest
 from napari_unet.task import OBJECTIVES, Semantic, read_task
+from napari_unet.task.border import LEVELS
 
 label_values = st.lists(st.one_of(st.integers(0, 300), st.integers(0, 2**64 - 1)), min_size=2, max_size=6, unique=True)
 
@@ -212,3 +213,26 @@ def test_attributes_name_and_colour_each_label():
     assert [(p["label-value"], p["class"]) for p in found["properties"]] == [(3, "pore"), (300, "grain")]
     assert [len(c["rgba"]) for c in found["colors"]] == [4, 4]
     assert json.loads(json.dumps(found)) == found
+
+
+def test_what_lies_between_close_parts_of_the_foreground_weighs_more():
+    labels = np.zeros((12, 40), np.uint8)
+    labels[2:10, 4:10] = labels[2:10, 13:19] = 1
+    task = Semantic((0, 1), w0=10.0, sigma=2.0)
+    classes, weight = task.encode(labels)
+    assert np.array_equal(classes, Semantic((0, 1)).encode(labels))
+    far, between = weight[6, 38] / LEVELS, weight[6, 11] / LEVELS
+    assert far == 1 and between == pytest.approx(1 + 10 * np.exp(-((2 + 2) ** 2) / 8), abs=0.1)
+    logits = torch.zeros(1, 2, 12, 40)
+    target = torch.from_numpy(np.stack([classes, weight]))[None]
+    wrong_between, wrong_far = logits.clone(), logits.clone()
+    wrong_between[0, 1, 6, 11] = wrong_far[0, 1, 6, 38] = 5.0
+    assert task.loss(wrong_between, target) > task.loss(wrong_far, target)
+    scores = task.scores()
+    scores.add(logits, target)
+    assert np.isfinite(list(scores.result().values())).all()
+
+
+def test_a_weight_between_parts_needs_a_loss_that_takes_it():
+    with pytest.raises(DataError, match=r"w0 is 10.0, but dice takes no weights"):
+        Semantic((0, 1), objective="dice", w0=10.0)

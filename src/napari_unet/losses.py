@@ -17,7 +17,7 @@ TINY = 1e-12
 BACKGROUND = "background"
 
 
-def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None, voxel: Tensor | None = None) -> Tensor:
     """Weighted mean of -log p of the true class.
 
     Parameters
@@ -27,15 +27,18 @@ def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None)
         Class index, ``IGNORE`` where not annotated.
     weights : (K,) tensor, optional
         Weight a class.
+    voxel : (B, *S) tensor, optional
+        Weight a voxel, times that of its class.
 
     Returns
     -------
     scalar float32 tensor; 0, with a gradient of 0, where nothing is annotated.
     """
     logits = logits.float()
-    weights = _on(weights, logits)
-    total = functional.cross_entropy(logits, target, weights, ignore_index=IGNORE, reduction="sum")
-    return total / _voxel_weights(target, weights).sum().clamp_min(TINY)
+    factor = _voxel_weights(target, _on(weights, logits))
+    factor = factor if voxel is None else factor * voxel
+    entropy = functional.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
+    return (entropy * factor).sum() / factor.sum().clamp_min(TINY)
 
 
 def focal(logits: Tensor, target: Tensor, weights: Tensor | None = None, gamma: float = 2.0) -> Tensor:
@@ -140,8 +143,9 @@ class Confusion(Scores):
         self.counts = np.zeros((len(names), len(names)), dtype=np.int64)
 
     def add(self, logits: Tensor, target: Tensor) -> None:
-        """Take in (B, K, *S) logits and (B, *S) class indices; what is not annotated does not count."""
+        """Take in (B, K, *S) logits and class indices, (B, *S) or the first of (B, C, *S), ``IGNORE`` left out."""
         classes = len(self.names)
+        target = target[:, 0] if target.ndim == logits.ndim else target
         guess = likeliest(logits.detach().transpose(0, 1))
         valid = target != IGNORE
         pairs = target[valid] * classes + guess[valid]

@@ -8,23 +8,20 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional
 
 from ..contingency import Contingency
 from ..errors import DataError
-from ..losses import BACKGROUND, IGNORE, Scores, dice, likeliest
+from ..losses import BACKGROUND, IGNORE, Scores, cross_entropy, dice, likeliest
 from ..metrics import THRESHOLDS, Overlaps
 from ..objects import ObjectConfig, objects_of
 from .base import COLOURS, Task, as_labels, read_fields
+from .border import LEVELS, border_weights, check_border
 
 CLASSES = (BACKGROUND, "inside", "border")
 BORDER = 2
 REACH = {2: 2, 3: 1}
-SIGHT = 2.5
-LEVELS = 16  # steps of weight that a target tells apart
 SPLITS = (-1.0, 0.0, 1.0, 2.0)
 SMALLEST = (0.0, 0.25, 0.5, 0.75)
-TINY = 1e-12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,10 +73,9 @@ class Instances(Task):
                 f"the background of sparse object labels is {self.background}; paint some background with a value of "
                 "its own and name it with --background, as 0 is unlabelled"
             )
-        if not (self.w0 >= 0 and self.sigma > 0 and np.isfinite([self.w0, self.sigma, self.split]).all()):
-            raise DataError(f"w0 {self.w0}, sigma {self.sigma} and split {self.split}: w0 >= 0, sigma > 0, all finite")
-        if any(s <= 0 for s in self.spacing):
-            raise DataError(f"spacing is {self.spacing}; each must be above 0")
+        check_border(self.w0, self.sigma, self.spacing)
+        if not np.isfinite(self.split):
+            raise DataError(f"split is {self.split}; it must be finite")
         _ = self.objects
 
     @property
@@ -123,15 +119,12 @@ class Instances(Task):
         classes = np.where(touching(ids), BORDER, np.sign(ids))
         if self.sparse:
             classes[labels == 0] = IGNORE
-        weight = LEVELS * (1 + self.w0 * closeness(ids, self.spacing or (1.0,) * ids.ndim, self.sigma))
-        return np.stack([classes, np.rint(weight).astype(np.int64), ids])
+        return np.stack([classes, border_weights(ids, self.spacing, self.w0, self.sigma), ids])
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the weighted cross-entropy and the Dice loss of (B, 3, *S) logits against (B, 3, *S) targets."""
         logits, classes = logits.float(), target[:, 0]
-        weight = target[:, 1] * (classes != IGNORE) / LEVELS
-        entropy = functional.cross_entropy(logits, classes, ignore_index=IGNORE, reduction="none")
-        return (entropy * weight).sum() / weight.sum().clamp_min(TINY) + dice(logits, classes)
+        return cross_entropy(logits, classes, voxel=target[:, 1] / LEVELS) + dice(logits, classes)
 
     def decode(self, logits: Tensor) -> np.ndarray:
         """Turn (3, *S) logits into classes, (*S) uint8; ``napari_unet.objects`` makes objects of them.
@@ -192,35 +185,6 @@ def touching(ids: np.ndarray) -> np.ndarray:
     highest = ndimage.maximum_filter(ids, size)
     lowest = ndimage.minimum_filter(np.where(ids > 0, ids, ids.max(initial=0) + 1), size)
     return np.asarray((ids > 0) & (highest != lowest))
-
-
-def closeness(ids: np.ndarray, spacing: tuple[float, ...], sigma: float) -> np.ndarray:
-    """Return exp(-(d1 + d2)^2 / 2 sigma^2), d1 and d2 the distances to the two nearest objects; 0 far from two.
-
-    Parameters
-    ----------
-    ids : (*S) integer array of 1 ... n; 0 is no object
-    spacing : tuple of float
-        Size of a voxel an axis.
-    sigma : float
-        In the unit of `spacing`.
-
-    Returns
-    -------
-    (*S) float32 array
-    """
-    nearest = np.full(ids.shape, np.inf, np.float32)
-    second = nearest.copy()
-    margin = [int(np.ceil(SIGHT * sigma / s)) for s in spacing]
-    for number, box in enumerate(ndimage.find_objects(ids), 1):
-        if box is None:
-            continue
-        wide = tuple(slice(max(b.start - m, 0), b.stop + m) for b, m in zip(box, margin, strict=True))
-        distance = np.asarray(ndimage.distance_transform_edt(ids[wide] != number, spacing), np.float32)
-        first = nearest[wide]
-        second[wide] = np.minimum(second[wide], np.maximum(first, distance))
-        nearest[wide] = np.minimum(first, distance)
-    return np.exp(-((nearest + second) ** 2) / (2 * sigma**2))
 
 
 class Matches(Scores):

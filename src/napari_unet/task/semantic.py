@@ -6,11 +6,13 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from ..errors import DataError
 from ..losses import BACKGROUND, IGNORE, Confusion, cross_entropy, dice, focal, likeliest
 from .base import COLOURS, Task, as_labels, read_fields
+from .border import LEVELS, border_weights, check_border
 
 OBJECTIVES = ("ce+dice", "ce", "dice", "focal")
 MAX_CLASSES = 4096
@@ -33,11 +35,20 @@ class Semantic(Task):
     class_weights : tuple of float, optional
         Weight of each class in the cross-entropy and focal terms.
     objective : "ce+dice", "ce", "dice" or "focal"
+    w0, sigma : float
+        Height and width, in pixels of the finest axis, of the weight between parts of the foreground that are close,
+        in the cross-entropy.
+    spacing : tuple of float
+        Pixel size an axis of the network, the finest 1; all equal where not given.
 
     Raises
     ------
     DataError
         Where there are less than two classes, or values, names and weights do not fit.
+
+    References
+    ----------
+    Ronneberger et al. 2015, section 3, for the weight.
     """
 
     values: tuple[int, ...] = (0, 1)
@@ -45,6 +56,9 @@ class Semantic(Task):
     sparse: bool = False
     class_weights: tuple[float, ...] | None = None
     objective: str = "ce+dice"
+    w0: float = 0.0
+    sigma: float = 5.0
+    spacing: tuple[float, ...] = ()
     name: ClassVar[str] = "semantic"
     result: ClassVar[Literal["labels", "image"]] = "labels"
     score: ClassVar[str] = "dice"
@@ -57,6 +71,9 @@ class Semantic(Task):
         _check_names(self.class_names, values)
         if self.objective not in OBJECTIVES:
             raise DataError(f"objective is {self.objective!r}; choose one of {', '.join(OBJECTIVES)}")
+        check_border(self.w0, self.sigma, self.spacing)
+        if self.w0 and self.objective in ("dice", "focal"):
+            raise DataError(f"w0 is {self.w0}, but {self.objective} takes no weights; choose ce+dice or ce, or w0 0")
         if self.class_weights is not None:
             weights = tuple(map(float, self.class_weights))
             if len(weights) != len(values) or not all(0 <= w < np.inf for w in weights) or not any(weights):
@@ -105,14 +122,22 @@ class Semantic(Task):
 
         Returns
         -------
-        int64 array of that shape, ``IGNORE`` where not annotated.
+        int64 array of that shape, ``IGNORE`` where not annotated; with a weight between objects (2, *shape): indices,
+        and the weight in sixteenths.
 
         Raises
         ------
         DataError
             Where labels are not integers, are negative, or are of no class.
         """
-        labels = as_labels(labels)
+        target = self._indices(as_labels(labels))
+        if not self.w0:
+            return target
+        background = self.class_names.index(BACKGROUND) if BACKGROUND in self.class_names else 0
+        parts = ndimage.label((target != IGNORE) & (target != background))[0]
+        return np.stack([target, border_weights(parts, self.spacing, self.w0, self.sigma)])
+
+    def _indices(self, labels: np.ndarray) -> np.ndarray:
         known = np.array(self.values, dtype=np.uint64)
         if self.values[-1] < LOOKUP and (not labels.size or int(labels.max()) < LOOKUP):
             table = np.full(LOOKUP, IGNORE - 1, dtype=np.int64)
@@ -133,13 +158,15 @@ class Semantic(Task):
         return target
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the objective of (B, K, *S) logits against (B, *S) class indices; 0 where nothing is annotated."""
+        """Return the objective of (B, K, *S) logits against what `encode` gave; 0 where nothing is annotated."""
         weights = None if self.class_weights is None else torch.tensor(self.class_weights)
+        voxel = target[:, 1] / LEVELS if self.w0 else None
+        target = target[:, 0] if self.w0 else target
         if self.objective == "dice":
             return dice(logits, target)
         if self.objective == "focal":
             return focal(logits, target, weights)
-        entropy = cross_entropy(logits, target, weights)
+        entropy = cross_entropy(logits, target, weights, voxel)
         return entropy + dice(logits, target) if self.objective == "ce+dice" else entropy
 
     def decode(self, logits: Tensor) -> np.ndarray:

@@ -9,6 +9,7 @@ from ..settings import check, setting
 
 TASKS = ("semantic", "instances")
 PRESETS = ("default", "ronneberger2015")
+BORDER = 10.0
 MINUTES = 15.0
 RUN_FIELDS = ("minutes", "steps", "learning_rate", "patience", "precision", "device", "memory", "resume")
 
@@ -40,6 +41,12 @@ class TrainConfig:
     learning_rate: float | None = setting(None, "Highest learning rate; the preset's if not given", ge=0)
     augment: float = setting(1.0, "Strength of augmentation; 0 is none", ge=0, le=3)
     balance: float = setting(0.5, "Share of the patches that are centred on a class drawn evenly", ge=0, le=1)
+    border: float | None = setting(
+        None,
+        "Weight of what lies between close objects; 10 for objects and for the preset of 2015, else 0",
+        ge=0,
+        le=100,
+    )
     patience: int | None = setting(None, "Stop after so many epochs without a better validation", ge=1)
     precision: str = setting("auto", "Arithmetic of the network: bf16 where the hardware has it", choices=PRECISIONS)
     device: str = setting("auto", "Where the network is trained", choices=DEVICES)
@@ -71,6 +78,13 @@ class TrainConfig:
         if self.minutes is None and self.steps is None:
             return MINUTES
         return self.minutes
+
+    @property
+    def border_weight(self) -> float:
+        """Weight of what lies between close objects: w0 of the 2015 paper."""
+        if self.border is not None:
+            return self.border
+        return BORDER if self.task == "instances" or self.preset == "ronneberger2015" else 0.0
 
     def identity(self) -> dict[str, Any]:
         """Return what must stay the same when a run is resumed, as plain values."""

@@ -192,12 +192,10 @@ def _decide(facts: Fingerprint, config: TrainConfig, init: Model | None) -> tupl
     task = make_task(facts, config)
     start = (None, None) if init is None else (init.config, init.normalisation)
     plan = make_plan(facts, config, task.out_channels, *start)
-    if isinstance(task, Instances):
-        task = dataclasses.replace(task, spacing=tuple(s / min(plan.spacing) for s in plan.spacing))
-    return task, plan
+    return dataclasses.replace(task, spacing=tuple(s / min(plan.spacing) for s in plan.spacing)), plan
 
 
-def make_task(facts: Fingerprint, config: TrainConfig) -> Task:
+def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:
     """Return what is to be learnt from labels with these values.
 
     Raises
@@ -206,8 +204,8 @@ def make_task(facts: Fingerprint, config: TrainConfig) -> Task:
         Where names do not fit the classes, or nothing was painted on background.
     """
     if config.task == "instances":
-        return Instances(config.sparse, config.background)
-    task = Semantic.of(facts.values, config.class_names, config.sparse)
+        return Instances(config.sparse, config.background, w0=config.border_weight)
+    task = dataclasses.replace(Semantic.of(facts.values, config.class_names, config.sparse), w0=config.border_weight)
     if config.background is None:
         return task
     if config.background not in task.values:
