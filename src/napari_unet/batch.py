@@ -17,8 +17,9 @@ from .errors import DataError, OutputError, UnetError, UsageError
 from .evaluation import blocks
 from .events import Progress
 from .inference import PredictConfig
+from .inference.cascade import Models, cascade, passed
 from .inference.job import fitted
-from .inference.outputs import labels_path
+from .inference.outputs import result_path
 from .inference.predict import predict
 from .inference.preflight import changed
 from .lock import Lock
@@ -63,7 +64,7 @@ class Row:
     result : str
         Its result, in the folder of the results; the image itself where labels are written into that.
     model : str
-        First characters of the model's SHA-256.
+        First characters of the model's SHA-256; of each model of a cascade.
     counts : mapping of str to int
         Voxels of each class, by its name.
     """
@@ -111,7 +112,7 @@ class _Job:
 
 def run_batch(
     folder: Path,
-    model: Model,
+    model: Models,
     out: Path,
     config: PredictConfig | None = None,
     pattern: str | None = None,
@@ -125,7 +126,7 @@ def run_batch(
     ----------
     folder : Path
         Its images, TIFF, PNG, JPEG or OME-Zarr.
-    model : Model
+    model : Model or sequence of Model
     out : Path
         Folder for the results, ``NAME.ome.zarr``, and the summary.
     config : PredictConfig, optional
@@ -155,9 +156,10 @@ def run_batch(
     ResourceError
         Where `out` cannot be written.
     """
-    config = config or PredictConfig()
+    config, models = config or PredictConfig(), cascade(model)
     choose_device(config.device)
-    check_path(labels_path(model, config.name), "labels")
+    config.applied(models[-1].task)
+    check_path(result_path(models[-1], config.name), models[-1].task.result)
     jobs = _jobs(Path(folder).expanduser(), Path(out), config, pattern)
     _check_summary(Path(out) / SUMMARY)
     with disk(Path(out)):
@@ -165,7 +167,7 @@ def run_batch(
     lock = Lock.acquire(Path(out) / FOLDER)
     try:
         summary, rows = _Summary(Path(out)), []
-        runner = _Runner(model, Path(out), config, opening)
+        runner = _Runner(models, Path(out), config, opening)
         waiting = tuple(Row(job.name, "waiting", 0.0) for job in jobs)
         yield Files(0, len(jobs), "batch", rows=waiting)
         for number, job in enumerate(jobs, 1):
@@ -214,7 +216,7 @@ def _jobs(folder: Path, out: Path, config: PredictConfig, pattern: str | None) -
 def _try(job: _Job, runner: "_Runner", summary: "_Summary") -> Generator[Progress, None, Row]:
     """Run one file; what is wrong with it is its row."""
     started = time.monotonic()
-    row = Row(job.name, "failed", 0.0, model=runner.model.sha256[:16])
+    row = Row(job.name, "failed", 0.0, model=" ".join(model.sha256[:16] for model in runner.models))
     try:
         row = yield from runner.run(job, row, summary)
     except (UnetError, OSError) as error:
@@ -224,10 +226,15 @@ def _try(job: _Job, runner: "_Runner", summary: "_Summary") -> Generator[Progres
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Runner:
-    model: Model
+    models: tuple[Model, ...]
     out: Path
     config: PredictConfig
     opening: Opening
+
+    @property
+    def model(self) -> Model:
+        """The one that gives the result."""
+        return self.models[-1]
 
     def run(self, job: _Job, row: Row, summary: "_Summary") -> Generator[Progress, None, Row]:
         """Run the model, unless it is done; count what came out."""
@@ -240,10 +247,10 @@ class _Runner:
             earlier = summary.rows.get(job.name)
             if earlier is not None and earlier.model == row.model and earlier.counts:
                 return dataclasses.replace(row, state="skipped", counts=earlier.counts)
-            labels = open_stack(root / labels_path(self.model, self.config.name))
+            labels = open_stack(root / result_path(self.model, self.config.name))
             return dataclasses.replace(row, state="skipped", counts=voxels(labels, self.model.task))
         summary.drop(job.name)
-        labels = yield from predict(stack, self.model, target, self.config)
+        labels = yield from predict(stack, self.models, target, self.config)
         return dataclasses.replace(row, state="done", counts=voxels(labels, self.model.task))
 
     def _is_done(self, stack: Stack, root: Path) -> bool:
@@ -254,14 +261,15 @@ class _Runner:
         OutputError
             Naming the first setting that was another.
         """
-        found = find(root, [labels_path(self.model, self.config.name)], self.config.in_source)
+        found = find(root, [result_path(self.model, self.config.name)], self.config.in_source)
         if found is None or not Journal(found[0]).finished:
             return False
         measured = None
         if self.opening.get("channel") is not None:
-            read = fitted(stack, self.model, self.config)
+            read = fitted(passed(stack, self.models[:-1], self.config), self.model, self.config)
             measured = self.model.normalisation.measure(read, fill=self.config.fill)
-        difference = changed(found[1].settings, stack, self.model, self.config, measured)
+        taken = passed(stack, self.models[:-1], self.config, measure=False)
+        difference = changed(found[1].settings, taken, self.models, self.config, measured)
         if difference and not self.config.overwrite:
             raise OutputError(
                 f"{root} is the result of another run ({difference}); "

@@ -15,7 +15,7 @@ from .errors import OutputError
 from .evaluation import evaluate
 from .events import Epoch, Progress
 from .inference import PredictConfig
-from .inference.outputs import labels_path
+from .inference.outputs import result_path
 from .inference.predict import predict
 from .model import Model, is_model, load_model
 from .sources import open_stack
@@ -158,7 +158,7 @@ def _write_mosaic(root: Path, image: np.ndarray, truth: np.ndarray) -> Generator
 
 def _predicted(image: Path, model: Model, root: Path) -> Generator[Progress, None, Stack]:
     """Run the model, unless its result is there; that of another model is replaced."""
-    name = labels_path(model, None)
+    name = result_path(model, None)
     earlier = find(root, [name], False)
     finished = earlier is not None and Journal(earlier[0]).finished
     if earlier and finished and earlier[1].settings.get("model") == model.sha256:

@@ -9,7 +9,7 @@ import numpy as np
 from .errors import DataError, ModelError
 from .stack import Box, Stack
 
-KINDS = ("percentile", "zscore", "none")
+KINDS = ("percentile", "zscore", "fixed", "none")
 WHOLE = 2**24
 BOXES = 32
 BOX_ELEMENTS = 2**18
@@ -22,21 +22,29 @@ class Normalisation:
 
     Parameters
     ----------
-    kind : "percentile", "zscore" or "none"
-        Percentile maps `low` to 0 and `high` to 1; z-score takes mean and standard deviation.
+    kind : "percentile", "zscore", "fixed" or "none"
+        Percentile maps `low` to 0 and `high` to 1; z-score takes mean and standard deviation; fixed takes `offset` and
+        `scale` whatever the image, so that intensities keep their meaning from image to image.
     low, high : float
         Percentiles.
+    offset, scale : tuple of float, one a channel
     """
 
     kind: str = "percentile"
     low: float = 1.0
     high: float = 99.8
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ModelError(f"normalisation is {self.kind!r}; choose one of {', '.join(KINDS)}")
         if not 0 <= self.low < self.high <= 100:
             raise ModelError(f"percentiles are {self.low} and {self.high}; they must rise between 0 and 100")
+        if (self.kind == "fixed") != bool(self.offset) or len(self.offset) != len(self.scale):
+            raise ModelError(
+                f"offset {self.offset} and scale {self.scale} are of fixed intensities: one each a channel"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
@@ -45,7 +53,8 @@ class Normalisation:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Build from what `to_json` gave."""
-        return cls(str(values["kind"]), float(values["low"]), float(values["high"]))
+        fixed = (tuple(map(float, values.get(name, ()))) for name in ("offset", "scale"))
+        return cls(str(values["kind"]), float(values["low"]), float(values["high"]), *fixed)
 
     def measure(self, stack: Stack, seed: int = 0, fill: float | None = None) -> "Statistics":
         """Measure a stack once: on all of it where it is small, else on seeded boxes that depend on its shape only.
@@ -62,6 +71,8 @@ class Normalisation:
         DataError
             Where the sample holds NaN or infinity, with their number and the first index.
         """
+        if self.kind == "fixed":
+            return Statistics(self.offset, self.scale)
         samples: list[list[np.ndarray]] = [[] for _ in range(stack.size("c"))]
         errors: list[DataError] = []
         for box in _sample_boxes(stack, seed):

@@ -33,6 +33,11 @@ def remoteness(box: Box, near: Sequence[float], batch: int = 0) -> tuple[float, 
     return (*gaps[:batch], math.hypot(*gaps[batch:]), math.hypot(*centres))
 
 
+def scaled(box: Sequence[slice], factors: Sequence[int]) -> Box:
+    """Return a box on a grid that is finer by `factors`."""
+    return tuple(slice(b.start * f, b.stop * f) for b, f in zip(box, factors, strict=True))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Footprint:
     """How far a network looks, and on which grid, along each axis it is tiled on.

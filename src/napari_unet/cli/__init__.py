@@ -22,6 +22,7 @@ from .progress import show
 
 if TYPE_CHECKING:
     from ..events import Epoch, Progress
+    from ..training.fingerprint import Pair
 
 T = TypeVar("T")
 CANCELLED, INCOMPLETE, FAILED = 130, 7, 3
@@ -43,10 +44,22 @@ Images = Annotated[
     list[Path], typer.Option("--images", help="Images: files, zarr groups, or a folder.", show_default=False)
 ]
 Labels = Annotated[
-    list[Path], typer.Option("--labels", help="Their labels, paired by name with the images.", show_default=False)
+    list[Path] | None,
+    typer.Option("--labels", help="Their labels, paired by name with the images.", show_default=False),
+]
+Targets = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--targets", help="Images: what they should become; the images themselves if not given.", show_default=False
+    ),
 ]
 ModelPath = Annotated[
-    Path, typer.Option("--model", help="Folder of a model, or the name of one that ships.", show_default=False)
+    list[Path],
+    typer.Option(
+        "--model",
+        help="Folder of a model, or the name of one that ships; several run one into the other.",
+        show_default=False,
+    ),
 ]
 Axes = Annotated[str | None, typer.Option(help="Axes of the stack, letters of tczyx, where its file does not say.")]
 Level = Annotated[int | None, typer.Option(help="Level of a pyramid, 0 is the finest.", min=0)]
@@ -85,29 +98,44 @@ def _channel(text: str | None) -> int | str | None:
 @with_settings(TrainConfig)
 def train(
     images: Images,
-    labels: Labels,
     out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
+    labels: Labels = None,
+    targets: Targets = None,
     axes: Axes = None,
     channel: Channel = None,
     init: Annotated[Path | None, typer.Option(help="Model to go on from.", show_default=False)] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     config: Any = None,
 ) -> None:
-    """Learn from images and their labels; the result is a model folder.
+    """Learn from images and their labels, or from images and what they should become; the result is a model folder.
 
     [dim]napari-unet train --images raw/ --labels painted/ --out nuclei.model --minutes 15[/dim]
 
     Label 0 is background; with --sparse it is what nobody has painted yet. Stopped with Ctrl-C, the same command with
     --resume goes on, and [bold]finish[/bold] makes a model of the best so far.
+
+    [dim]napari-unet train --task restore --images noisy/ --targets clean/ --out denoise.model[/dim]
+
+    With --blind the noisy images are enough. --task super_resolve --factor 2 2 learns from coarse and fine images, or
+    from fine ones alone; --blur and --noise make the input worse before it is learnt from.
     """
     from ..model import load_model
-    from ..sources import open_labels, open_stack, pair_paths
+    from ..sources import list_images, open_labels, open_stack, pair_paths
     from ..training.fit import train as run
 
-    pairs = [
-        (open_stack(image, axes, channel=_channel(channel)), open_labels(label, axes and axes.replace("c", "")))
-        for image, label in pair_paths(images, labels)
-    ]
+    given = targets if config.learns_images else labels
+    if (labels if config.learns_images else targets) or not (given or config.learns_images):
+        what, other = ("--targets", "--labels") if config.learns_images else ("--labels", "--targets")
+        raise typer.BadParameter(f"the task {config.task} is learnt from {what}, not from {other}")
+
+    def opened(image: Path, other: Path) -> "Pair":
+        stack = open_stack(image, axes, channel=_channel(channel))
+        if not config.learns_images:
+            return stack, open_labels(other, axes and axes.replace("c", ""))
+        return stack, stack if other == image else open_stack(other, axes, channel=_channel(channel))
+
+    paths = pair_paths(images, given) if given else [(path, path) for each in images for path in list_images(each)]
+    pairs = [opened(*each) for each in paths]
     model = _shown(run(pairs, out, config, init=None if init is None else load_model(init)))
     Console().print(model.card(), markup=False, highlight=False)
 
@@ -136,7 +164,7 @@ def predict(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     config: Any = None,
 ) -> None:
-    """Run a model on a stack of any size; the result is OME-Zarr labels.
+    """Run a model on a stack of any size; the result is OME-Zarr: labels, or an image.
 
     [dim]napari-unet predict stack.ome.zarr --model nuclei.model --out nuclei.ome.zarr[/dim]
 
@@ -151,8 +179,8 @@ def predict(
     source = open_stack(stack, axes, level=level, channel=_channel(channel), time=time)
     for note in source.notes:
         Console().print(note, markup=False, highlight=False)
-    result = _shown(run(source, load_model(model), out or stack, config))
-    Console().print(f"labels are in {result.source}", markup=False, highlight=False, soft_wrap=True)
+    result = _shown(run(source, [load_model(each) for each in model], out or stack, config))
+    Console().print(f"the result is in {result.source}", markup=False, highlight=False, soft_wrap=True)
 
 
 @command
@@ -178,7 +206,16 @@ def batch(
     from ..model import load_model
 
     rows = _shown(
-        run_batch(folder, load_model(model), out, config, pattern, axes=axes, level=level, channel=_channel(channel))
+        run_batch(
+            folder,
+            [load_model(each) for each in model],
+            out,
+            config,
+            pattern,
+            axes=axes,
+            level=level,
+            channel=_channel(channel),
+        )
     )
     table = Table("file", "state", "seconds", "message")
     for row in rows:

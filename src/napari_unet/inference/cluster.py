@@ -114,7 +114,7 @@ class _Run:
                 yield Progress(store.count, total, "predict", f"on {self._workers} workers")
                 for future in [f for f in self._flying if f.done()]:
                     for number in self._collect(future):
-                        yield Block(store.count, total, "predict", box=self._job.grid[number].write)
+                        yield Block(store.count, total, "predict", box=self._job.box(number))
         finally:
             with contextlib.suppress(Exception):  # the cluster may be gone: there is nothing left to cancel then
                 self._client.cancel(list(self._flying), force=True)

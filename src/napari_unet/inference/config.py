@@ -64,10 +64,22 @@ class PredictConfig:
         UsageError
             Where something is chosen that the task has not.
         """
+        if task.result == "image":
+            self._check_image(task)
         chosen = {name: value for name in OBJECT_OPTIONS if (value := getattr(self, name)) is not None}
         if chosen and task.objects is None:
             raise UsageError(f"{', '.join(chosen)}: the model gives {task.name} labels; these are of objects")
         return dataclasses.replace(cast("Any", task), **chosen) if chosen else task
+
+    def _check_image(self, task: "Task") -> None:
+        """Refuse what only labels have."""
+        for name in ("probabilities", "in_source", "name"):
+            if getattr(self, name):
+                raise UsageError(f"{name} is of labels; the model gives an image ({task.name}): leave it out")
+        if self.uncertainty and not getattr(task, "spread", False):
+            raise UsageError(
+                "the model did not learn its uncertainty; train one with --spread, or leave uncertainty out"
+            )
 
     @property
     def fill(self) -> float | None:

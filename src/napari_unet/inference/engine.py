@@ -15,7 +15,7 @@ from ..model import Model
 from ..network import UNet, deployable, footprint
 from ..normalise import Statistics, finite, readable
 from ..stack import Stack
-from ..tiles import Box, Footprint, Tile
+from ..tiles import Box, Footprint, Tile, scaled
 from .fused import fused
 
 
@@ -95,6 +95,11 @@ class Engine:
         return len(self.axes) - len(self.model.axes)
 
     @property
+    def factors(self) -> tuple[int, ...]:
+        """Elements of the result for one of the image, an axis of ``axes``."""
+        return (1,) * self.batch_axes + self.model.config.factors
+
+    @property
     def layout(self) -> Any:
         """Memory layout of the network's tensors: channels last."""
         return torch.channels_last if self.model.config.ndim == 2 else torch.channels_last_3d
@@ -143,7 +148,8 @@ class Engine:
         x = x.reshape(len(data), math.prod(data.shape[1:first]), *data.shape[first:]).transpose(0, 1)
         if order is not None:
             x = x.permute(0, 1, *(2 + i for i in order))
-        return x.to(self.device, self.precision).contiguous(memory_format=self.layout)
+        precision = torch.float32 if self.model.config.residual else self.precision
+        return x.to(self.device, precision).contiguous(memory_format=self.layout)
 
     @torch.inference_mode()
     def logits(self, tile: Tile, data: np.ndarray) -> Tensor:
@@ -156,7 +162,7 @@ class Engine:
 
         Returns
         -------
-        (K, *write) float32 tensor, the logits of the tile's core
+        (K, *write) float32 tensor, the logits of the tile's core; finer by the network's factor
         """
         prepared = tile.mirror(self.statistics.apply(data))
         values = prepared.reshape(len(prepared), -1)
@@ -168,7 +174,7 @@ class Engine:
             out = out.reshape(len(out), *prepared.shape[1 : 1 + self.batch_axes], *out.shape[2:])
             if key is not None:
                 self._constant = key, out
-        return out[(slice(None), *tile.crop)].float()
+        return out[(slice(None), *scaled(tile.crop, self.factors))].float()
 
     def _seen(self, x: Tensor) -> Tensor:
         """Run the network, on the mirror images too where that is wanted."""
@@ -195,6 +201,7 @@ def transposed(net: UNet, order: tuple[int, ...]) -> UNet:
         config,
         kernels=tuple(tuple(level[i] for i in order) for level in config.kernel_list),
         strides=tuple(tuple(level[i] for i in order) for level in config.stride_list),
+        factor=tuple(config.factors[i] for i in order),
     )
     result = UNet(turned).eval()
     places = (0, 1, *(2 + i for i in order))

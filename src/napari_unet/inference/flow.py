@@ -12,8 +12,8 @@ from torch import Tensor
 from ..errors import DataError
 from ..stack import Box
 from ..store import Output
-from ..task import Task
-from ..tiles import TileGrid, remoteness
+from ..task import Restore, Task
+from ..tiles import TileGrid, remoteness, scaled
 from .columns import ColumnGrid, Slab
 from .engine import Engine
 from .outputs import entropy, mean_of, place, rescaled
@@ -44,7 +44,7 @@ class Decoder:
     ----------
     engine : Engine
     outputs : tuple of Output
-        Labels first; then probabilities, uncertainty and the overview, where they are wanted.
+        Labels, or the image that is the result, first; then probabilities, uncertainty and the overview, where wanted.
     coarser : tuple of int
         Elements of the image that one of the overview's stands for, an axis.
     task : Task
@@ -58,10 +58,13 @@ class Decoder:
     @property
     def wants_image(self) -> bool:
         """Whether the image is written too."""
-        return self.outputs[-1].path == ""
+        return self.task.result == "labels" and self.outputs[-1].path == ""
 
     def decode(self, logits: Tensor) -> dict[str, np.ndarray]:
         """(K, *tiled axes) logits -> path: (channels, *tiled axes) values."""
+        if isinstance(self.task, Restore):
+            values = {"": self.task.decode(logits)}
+            return values | ({"uncertainty": self.task.spreads(logits)} if len(self.outputs) > 1 else {})
         values = {self.outputs[0].path: self.task.decode(logits)[None]}
         wanted = {output.path: output.dtype for output in self.outputs[1:] if output.path}
         if wanted:
@@ -75,8 +78,8 @@ class Decoder:
         regions: Regions = {}
         for output in self.outputs:
             data = values[output.path]
-            if output.path:
-                regions[output.path] = place(output, box, data)
+            if output.path or not self.wants_image:
+                regions[output.path] = place(output, scaled(box, self.engine.factors), data)
                 continue
             coarse = tuple(slice(b.start // f, math.ceil(b.stop / f)) for b, f in zip(box, self.coarser, strict=True))
             regions[""] = place(output, coarse, mean_of(data, (1, *self.coarser)))
@@ -224,7 +227,7 @@ class Streams:
         engine = self._decoder.engine
         if slab.first:
             self._stream, self._parts, self._lost = Stream(engine.net(self._order)), {}, {}
-            self._position = slab.start + engine.footprint.margin[self._flow]
+            self._position = (slab.start + engine.footprint.margin[self._flow]) * self._factor
         for box, error in got.lost:
             self._lose(slab, box[self._flow], error)
         if got.image is not None:
@@ -237,6 +240,11 @@ class Streams:
         self._keep(slab, self._values, self._position)
         self._position += next(iter(self._values.values())).shape[self._flow + 1]
         return self._complete(slab)
+
+    @property
+    def _factor(self) -> int:
+        """Planes of the result for one of the image."""
+        return self._decoder.engine.factors[self._flow]
 
     @property
     def _reach(self) -> int:
@@ -254,7 +262,8 @@ class Streams:
     def _core(self, slab: Slab, out: Tensor) -> Tensor:
         """(B, K, planes, *others) -> (K, *tiled axes): the column's core, in the order of the axes."""
         first, column = self._decoder.engine.batch_axes, slab.column
-        others = [column.crop[first + i] for i in self._order[1:]]
+        crop = scaled(column.crop, self._decoder.engine.factors)
+        others = [crop[first + i] for i in self._order[1:]]
         out = out[(slice(None), slice(None), slice(None), *others)].float().transpose(0, 1)
         back = [2 + self._order.index(i) for i in range(len(self._order))]
         out = out.permute(0, 1, *back)
@@ -270,10 +279,11 @@ class Streams:
             self._keep(slab, {"": data[(slice(None), *box)]}, low)
 
     def _keep(self, slab: Slab, values: dict[str, np.ndarray], start: int) -> None:
-        """Hand planes that begin at `start` to the blocks they belong to."""
+        """Hand planes of the result that begin at `start` to the blocks they belong to."""
         for path, data in values.items():
             axis = self._flow + 1
-            for number, span in slab.column.blocks.items():
+            for number, planes in slab.column.blocks.items():
+                span = slice(planes.start * self._factor, planes.stop * self._factor)
                 low, high = max(span.start, start), min(span.stop, start + data.shape[axis])
                 if low < high:
                     part = data[(slice(None),) * axis + (slice(low - start, high - start),)]
@@ -284,7 +294,7 @@ class Streams:
         wanted = len(self._decoder.outputs)
         for number in list(self._parts):
             parts, span = self._parts[number], slab.column.blocks[number]
-            if self._position < span.stop or len(parts) < wanted:
+            if self._position < span.stop * self._factor or len(parts) < wanted:
                 continue
             del self._parts[number]
             if number in self._lost:

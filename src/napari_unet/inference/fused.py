@@ -48,7 +48,8 @@ def fused(net: UNet) -> UNet:
     device = next(net.parameters()).device
     there = hasattr(torch.ops.mkldnn, "_convolution_pointwise") and cast("Any", torch.backends.mkldnn).is_available()
     if device.type == "cpu" and there and torch.cpu.get_capabilities().get("avx2"):
-        for block in (*net.encoder, net.bottleneck, *net.decoder):
+        finer = [] if net.finer is None else [net.finer]
+        for block in (*net.encoder, net.bottleneck, *net.decoder, *finer):
             units = cast("nn.Sequential", block)
             for i, unit in enumerate(units):
                 if isinstance(unit, ConvUnit) and isinstance(unit.norm, nn.Identity):

@@ -17,7 +17,7 @@ from ..sources.resample import resampled
 from ..stack import Stack
 from ..store import ResultStore
 from ..store.ome import METRES, Output
-from ..tiles import TileGrid
+from ..tiles import Box, TileGrid, scaled
 from .blocking import Layout, choose_layout, device_memory
 from .cluster import refuse
 from .columns import ColumnGrid
@@ -26,10 +26,12 @@ from .engine import Engine, check_fit
 from .flow import Decoder, Finished, Route, Streams, Tiles
 from .outputs import (
     coarseness,
+    image_output,
     labels_output,
     objects_output,
     overview_output,
     probabilities_output,
+    spread_output,
     uncertainty_output,
 )
 from .pipeline import Pipeline
@@ -80,14 +82,25 @@ def index_in(given: Stack, stack: Stack, near: Sequence[float]) -> tuple[float, 
     return tuple(found)
 
 
-def asked(stack: Stack, model: Model, config: PredictConfig) -> dict[str, Any]:
-    """Return what a result follows from, as far as it is known before anything is read or chosen."""
+def asked(stack: Stack, model: Model, config: PredictConfig, before: Sequence[Model] = ()) -> dict[str, Any]:
+    """Return what a result follows from, as far as it is known before anything is read or chosen.
+
+    Parameters
+    ----------
+    stack : Stack
+        What `model` takes: with models before it what they give.
+    model : Model
+    config : PredictConfig
+    before : sequence of Model
+        Of a cascade, the models before the last.
+    """
     stack = fitted(stack, model, config)
     chosen = dataclasses.asdict(config)
     for name in ("overwrite", "device", "memory", "missing", "scheduler", "allow_tcp"):
         del chosen[name]
     image = {"shape": list(stack.shape), "axes": stack.axes, "dtype": str(stack.dtype), "modified": _modified(stack)}
-    return {**chosen, "model": model.sha256, "image": image}
+    cascade = {"cascade": [m.sha256 for m in before]} if before else {}
+    return {**chosen, **cascade, "model": model.sha256, "image": image}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,12 +114,15 @@ class Job:
     decoder : Decoder
     objects : Output, optional
         Labels of objects that are made of the decoder's classes: blocks of their own, after those of the network.
+    before : tuple of Model
+        Of a cascade, the models that the stack has passed through.
     """
 
     grid: TileGrid
     layout: Layout
     decoder: Decoder
     objects: Output | None = None
+    before: tuple[Model, ...] = ()
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -123,16 +139,20 @@ class Job:
         return [number for number in store.pending() if number < len(self.grid)]
 
     @classmethod
-    def plan(cls, engine: Engine, config: PredictConfig) -> "Job":
+    def plan(cls, engine: Engine, config: PredictConfig, before: tuple[Model, ...] = ()) -> "Job":
         """Choose blocks and lay out the arrays of the result."""
         stack = engine.stack
         shape = tuple(stack.size(a) for a in engine.axes)
-        overview = config.overview and not config.in_source
+        task = config.applied(engine.model.task)
+        overview = config.overview and not config.in_source and task.result == "labels"
         coarser = coarseness(stack, engine.axes) if overview else (1,) * len(shape)
         layout = choose_layout(engine, device_memory(engine.device, config.memory), config.block)
         step = [math.lcm(s, f) for s, f in zip(engine.footprint.stride, coarser, strict=True)]
         core = tuple(math.ceil(c / s) * s for c, s in zip(layout.core, step, strict=True))
         grid = TileGrid(shape, core, engine.footprint)
+        if task.result == "image":
+            outputs = [image_output(engine, grid)] + [spread_output(engine, grid)] * config.uncertainty
+            return cls(grid, layout, Decoder(engine, tuple(outputs), coarser, task), None, before)
         outputs = [labels_output(engine, grid, config.name)]
         if config.probabilities:
             outputs.append(probabilities_output(engine, grid, config.probability_type))
@@ -140,13 +160,13 @@ class Job:
             outputs.append(uncertainty_output(engine, grid))
         if overview:
             outputs.append(overview_output(engine, grid, coarser))
-        task = config.applied(engine.model.task)
         objects = None if task.objects is None else objects_output(engine, grid, config.name, task.objects)
-        return cls(grid, layout, Decoder(engine, tuple(outputs), coarser, task), objects)
+        return cls(grid, layout, Decoder(engine, tuple(outputs), coarser, task), objects, before)
 
     def create(self, root: Path, config: PredictConfig) -> ResultStore:
         """Make the store, or take up an unfinished run with the same settings."""
         engine = self.decoder.engine
+        models = [{"sha256": m.sha256, "name": m.record.get("name")} for m in (*self.before, engine.model)]
         return ResultStore.create(
             root,
             self.outputs,
@@ -154,7 +174,8 @@ class Job:
             settings=self.settings(config),
             provenance={
                 "source": engine.stack.source,
-                "model": {"sha256": engine.model.sha256, "name": engine.model.record.get("name")},
+                "model": models[-1],
+                **({"cascade": models[:-1]} if self.before else {}),
                 "versions": {name: importlib.metadata.version(name) for name in ("torch", "zarr", "numpy")},
                 "tile_exact": engine.model.config.tile_exact,
             },
@@ -166,7 +187,7 @@ class Job:
     def settings(self, config: PredictConfig) -> dict[str, Any]:
         """Return what must be the same for a run to be resumed."""
         engine = self.decoder.engine
-        found = asked(engine.stack, engine.model, config)
+        found = asked(engine.stack, engine.model, config, self.before)
         found["image"]["intensities"] = dataclasses.asdict(engine.statistics)
         precise = {"block": list(self.grid.core), "precision": engine.precision_name, "planes": self.layout.planes}
         return found | precise
@@ -182,6 +203,10 @@ class Job:
         seams = "" if engine.model.config.tile_exact else "; its norm takes statistics from the tile: expect seams"
         count = f"{len(self.grid)} block{'s' * (len(self.grid) != 1)}"
         return f"{count} of {core}, {way}, {engine.precision_name} on {engine.device}{gaps}{seams}"
+
+    def box(self, number: int) -> Box:
+        """Return the box of the result that is the network's block `number`."""
+        return scaled(self.grid[number].write, self.decoder.engine.factors)
 
     def columns(self) -> ColumnGrid:
         """Return the columns through which planes flow."""
@@ -250,7 +275,7 @@ class Job:
                     if isinstance(regions, DataError):
                         failed[number] = str(regions)
                     else:
-                        yield Block(store.count, total, "predict", box=self.grid[number].write)
+                        yield Block(store.count, total, "predict", box=self.box(number))
                 if not finished:  # a slab that completes no block: a moment to stop at
                     yield Progress(store.count, total, "predict")
 

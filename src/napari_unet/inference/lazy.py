@@ -14,6 +14,7 @@ from .blocking import block_of, choose_tile, device_memory
 from .config import PredictConfig
 from .engine import Engine
 from .job import fitted
+from .outputs import result_geometry
 
 CACHE_BYTES = 2**28
 
@@ -44,16 +45,24 @@ def predict_lazy(stack: Stack, model: Model, config: PredictConfig | None = None
     config = config or PredictConfig()
     stack = fitted(stack, model, config)
     engine = Engine.of(stack, model, config.device, config.precision, config.fill, config.mirror)
+    return lazily(engine, config, config.block)
+
+
+def lazily(engine: Engine, config: PredictConfig, block: tuple[int, ...] | None) -> Stack:
+    """Return the result of an engine as a lazy stack, in blocks of the size given, or chosen from the memory limit."""
+    stack, task = engine.stack, engine.model.task
     shape = tuple(stack.size(a) for a in engine.axes)
-    core = block_of(config.block, shape) or choose_tile(engine, device_memory(engine.device, config.memory))
-    blocks = LazyBlocks(engine, TileGrid(shape, core, engine.footprint))
+    core = block_of(block, shape) or choose_tile(engine, device_memory(engine.device, config.memory))
+    limit = max(CACHE_BYTES, int(config.memory * 2**30 / 2))
+    blocks = LazyBlocks(engine, TileGrid(shape, core, engine.footprint), limit)
+    axes, geometry = result_geometry(engine, blocks.channels)
+    del geometry["shape"]
     return Stack(
         data=blocks.as_dask(),
-        axes=engine.axes,
-        scale=stack.along(engine.axes),
-        units=stack.along(engine.axes, "units"),
-        translation=stack.along(engine.axes, "translation"),
-        name=f"{stack.name} {model.task.name}",
+        axes=axes,
+        **geometry,
+        channel_names=task.names if blocks.channels > 1 else (),
+        name=f"{stack.name} {task.name}",
         source=stack.source,
     )
 
@@ -75,8 +84,18 @@ class LazyBlocks:
         self._bytes = 0
         self._network, self._guard = threading.Lock(), threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without what is kept."""
+        return LazyBlocks, (self.engine, self.grid, self.limit)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the result; 1 for labels."""
+        task = self.engine.model.task
+        return len(task.names) if task.result == "image" else 1
+
     def block(self, at: tuple[int, ...]) -> np.ndarray:
-        """Return the result of the tile at position `at` of the grid."""
+        """Return the result of the tile at position `at` of the grid, in the axes of the result."""
         found = self.cached(at)
         if found is None:
             with self._network:  # one at a time: it uses all threads
@@ -84,9 +103,15 @@ class LazyBlocks:
                 if found is None:
                     tile = self.grid.tile(at)
                     logits = self.engine.logits(tile, self.engine.read(tile.read))
-                    found = self.engine.model.task.decode(logits)
+                    found = self._arranged(self.engine.model.task.decode(logits))
                     self._keep(at, found)
         return found
+
+    def _arranged(self, values: np.ndarray) -> np.ndarray:
+        """Bring what the task gives to the axes of the result."""
+        if self.engine.model.task.result == "labels":
+            return values
+        return np.moveaxis(values, 0, int(self.engine.axes.startswith("t"))) if self.channels > 1 else values[0]
 
     def cached(self, at: tuple[int, ...]) -> np.ndarray | None:
         """Return the result of the tile at position `at` if it is kept; waits for no network."""
@@ -104,13 +129,16 @@ class LazyBlocks:
 
     def as_dask(self) -> da.Array:
         """Return a dask array with one chunk a block."""
-        chunks = tuple(
-            tuple(min(c, n - start) for start in range(0, n, c))
-            for c, n in zip(self.grid.core, self.grid.shape, strict=True)
-        )
+        sizes = zip(self.grid.core, self.grid.shape, self.engine.factors, strict=True)
+        each = [tuple(min(c, n - start) * f for start in range(0, n, c)) for c, n, f in sizes]
+        at = int(self.engine.axes.startswith("t"))
+        if self.channels > 1:
+            each.insert(at, (self.channels,))
+        chunks = tuple(each)
 
         def compute(block_info: dict[None, dict[str, tuple[int, ...]]]) -> np.ndarray:
-            return self.block(tuple(block_info[None]["chunk-location"]))
+            place = tuple(block_info[None]["chunk-location"])
+            return self.block(place[:at] + place[at + 1 :] if self.channels > 1 else place)
 
         dtype = np.dtype(self.engine.model.task.dtype)
         map_blocks: Any = da.map_blocks

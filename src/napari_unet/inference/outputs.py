@@ -18,14 +18,16 @@ CHUNK_2D, CHUNK_3D = 1024, 128
 CLASSES = "_classes"
 
 
-def labels_path(model: Model, name: str | None) -> str:
-    """Return where in the store the labels lie: the name given, else the model's, else the task's."""
+def result_path(model: Model, name: str | None) -> str:
+    """Return where in the store the result lies: an image at its root, labels by the name given, or the model's."""
+    if model.task.result == "image":
+        return ""
     return f"labels/{name or model.record.get('name') or model.task.name}"
 
 
 def classes_path(model: Model, name: str | None) -> str:
     """Return where the labels lie that the network gives: those of the result, or the classes that objects are of."""
-    return labels_path(model, name) + CLASSES * (model.task.objects is not None)
+    return result_path(model, name) + CLASSES * (model.task.objects is not None)
 
 
 def labels_output(engine: Engine, grid: TileGrid, name: str | None) -> Output:
@@ -52,10 +54,59 @@ def objects_output(engine: Engine, grid: TileGrid, name: str | None, objects: Ob
     classes = labels_output(engine, grid, name)
     return dataclasses.replace(
         classes,
-        path=labels_path(engine.model, name),
+        path=result_path(engine.model, name),
         dtype=label_dtype(most),
         attributes=engine.model.task.attributes(),
     )
+
+
+def image_output(engine: Engine, grid: TileGrid) -> Output:
+    """Lay out an image as the result: on its own grid, channels as the task has them."""
+    task = engine.model.task
+    return _finer_output(engine, grid, "", task.names, np.dtype(task.dtype))
+
+
+def spread_output(engine: Engine, grid: TileGrid) -> Output:
+    """Lay out the standard deviation of each intensity, in the result's units."""
+    return _finer_output(engine, grid, "uncertainty", engine.model.task.names, np.dtype(np.float32))
+
+
+def _finer_output(engine: Engine, grid: TileGrid, path: str, names: tuple[str, ...], dtype: np.dtype[Any]) -> Output:
+    axes, fields = result_geometry(engine, len(names))
+    geometry: dict[str, Any] = dict(fields)
+    chunks = [c * f for c, f in zip(chunks_of(grid.core, grid.shape, engine.axes), engine.factors, strict=True)]
+    if "c" in axes:
+        chunks.insert(axes.index("c"), 1)
+    return Output(
+        path=path,
+        kind="image",
+        axes=axes,
+        dtype=dtype,
+        chunks=tuple(chunks),
+        channel_names=names if len(names) > 1 else (),
+        **geometry,
+    )
+
+
+def result_geometry(engine: Engine, channels: int = 1) -> tuple[str, dict[str, tuple[Any, ...]]]:
+    """Return the axes of a result, and its shape, scale, units and translation along them.
+
+    Elements that are finer by a factor f begin (1 - 1/f) / 2 of the image's element before its centre.
+    """
+    stack, axes, factors = engine.stack, engine.axes, engine.factors
+    scale = stack.along(axes)
+    starts = zip(stack.along(axes, "translation"), scale, factors, strict=True)
+    fields: dict[str, list[Any]] = {
+        "shape": [n * f for n, f in zip(stack.along(axes, "shape"), factors, strict=True)],
+        "scale": [s / f for s, f in zip(scale, factors, strict=True)],
+        "units": list(stack.along(axes, "units")),
+        "translation": [t - (1 - 1 / f) / 2 * s for t, s, f in starts],
+    }
+    if channels > 1:
+        axes, at = _with_channels(axes)
+        for (name, values), value in zip(fields.items(), (channels, 1.0, None, 0.0), strict=True):
+            fields[name] = [*values[:at], value, *values[at:]]
+    return axes, {name: tuple(values) for name, values in fields.items()}
 
 
 def probabilities_output(engine: Engine, grid: TileGrid, dtype: str) -> Output:

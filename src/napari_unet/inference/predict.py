@@ -11,19 +11,20 @@ from ..normalise import Statistics
 from ..sources import missing_chunks, open_stack
 from ..sources.cached import cached
 from ..stack import Stack
-from ..store import find
+from ..store import ResultStore, find
+from .cascade import Models, cascade, passed
 from .cluster import run_on
 from .config import PredictConfig
 from .engine import Engine, check_fit
 from .instances import make_objects
 from .job import Job, fitted, index_in
-from .outputs import labels_path
+from .outputs import result_path
 from .rounding import rounding
 
 
 def predict(
     stack: Stack,
-    model: Model,
+    model: Models,
     out: Path,
     config: PredictConfig | None = None,
     *,
@@ -38,7 +39,8 @@ def predict(
     ----------
     stack : Stack
         Any of t, c, z, y, x; c must be the model's channels. A 2-D model takes each plane for itself.
-    model : Model
+    model : Model or sequence of Model
+        Several run one into the other, block by block; all but the last give images.
     out : Path
         OME-Zarr store to make, or to go on with. Not used with ``config.in_source``.
     config : PredictConfig, optional
@@ -53,14 +55,15 @@ def predict(
     Returns
     -------
     Stack
-        The result, lazily: labels in the stack's axes without c; with ``config.resample`` at the model's pixel size.
+        The result, lazily: labels in the stack's axes without c, or the image that the model gives; with
+        ``config.resample`` at the model's pixel size.
 
     Raises
     ------
     ModelError
         Stack and model do not fit.
     UsageError
-        `near` has not one index an axis.
+        `near` has not one index an axis; `config` asks for what the model does not give.
     DataError
         NaN or infinite intensities; missing chunks where they are refused; a pixel size without a unit where the
         image is to be resampled.
@@ -69,28 +72,36 @@ def predict(
     IncompleteError
         Some blocks could not be read; the others are done and kept.
     """
-    config = config or PredictConfig()
-    check_fit(stack, model)
-    missing = _missing(stack, config)
-    given, stack = stack, fitted(cached(stack), model, config)
-    start = None if near is None else index_in(given, stack, near)
+    config, models = config or PredictConfig(), cascade(model)
+    check_fit(stack, models[0])
+    config.applied(models[-1].task)
+    missing, given = _missing(stack, config), stack
     yield Progress(0, 0, "measure", f"intensities of {stack.name}")
+    stack = fitted(passed(cached(stack), models[:-1], config), models[-1], config)
+    start = None if near is None else index_in(given, stack, near)
     root = Path(stack.source or "") if config.in_source else Path(out)
     if not config.in_source:
         _check_apart(stack, root)
-    engine = _engine(root, stack, model, config)
-    job = Job.plan(engine, config)
+    engine = _engine(root, stack, models[-1], config)
+    job = Job.plan(engine, config, models[:-1])
     with job.create(root, config) as store:
         if config.precision == "auto" and not store.count:
             yield from _rounded(engine)
         yield Progress(store.count, job.total, "predict", job.summary(missing))
-        if config.scheduler is None:
-            yield from job.run(store, start)
-        else:
-            yield from run_on(config.scheduler, job, store, start)
-        yield from make_objects(job, store)
-        yield from store.finish()
+        yield from _carried_out(job, store, config, start)
     return open_stack(root / job.outputs[0].path)
+
+
+def _carried_out(
+    job: Job, store: ResultStore, config: PredictConfig, start: tuple[float, ...] | None
+) -> Iterator[Progress]:
+    """Compute what is not done, here or on a cluster, then what follows from the blocks."""
+    if config.scheduler is None:
+        yield from job.run(store, start)
+    else:
+        yield from run_on(config.scheduler, job, store, start)
+    yield from make_objects(job, store)
+    yield from store.finish()
 
 
 def _missing(stack: Stack, config: PredictConfig) -> int:
@@ -129,7 +140,7 @@ def _engine(root: Path, stack: Stack, model: Model, config: PredictConfig) -> En
 def _measured(root: Path, stack: Stack, model: Model, config: PredictConfig) -> Statistics:
     """Measure the intensities; of a source repaired since, those with which an earlier run normalised what is done."""
     measured = model.normalisation.measure(stack, fill=config.fill)
-    found = find(root, [labels_path(model, config.name)], config.in_source)
+    found = find(root, [result_path(model, config.name)], config.in_source)
     if found is None:
         return measured
     was = found[1].settings["image"]["intensities"]

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..model import Model
 from ..normalise import Statistics
 from ..stack import Stack
 from ..store import find
@@ -15,10 +14,11 @@ from ..store.admission import room_of
 from ..store.journal import Journal, plain
 from ..store.layout import existing
 from .blocking import block_bytes
+from .cascade import Models, cascade, passed
 from .config import PredictConfig
 from .engine import Engine
 from .job import Job, asked, fitted
-from .outputs import labels_path
+from .outputs import result_path
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -56,7 +56,7 @@ class Preflight:
         return "; ".join(parts)
 
 
-def preflight(stack: Stack, model: Model, out: Path, config: PredictConfig) -> Preflight:
+def preflight(stack: Stack, models: Models, out: Path, config: PredictConfig) -> Preflight:
     """Say what `predict` with the same arguments will take; reads no image data.
 
     Raises
@@ -64,7 +64,8 @@ def preflight(stack: Stack, model: Model, out: Path, config: PredictConfig) -> P
     ModelError, DataError, OutputError
         As `predict`, as far as it is known before anything is read.
     """
-    stack = fitted(stack, model, config)
+    *before, model = cascade(models)
+    stack = fitted(passed(stack, before, config, measure=False), model, config)
     channels = stack.size("c")
     engine = Engine(
         stack,
@@ -74,14 +75,14 @@ def preflight(stack: Stack, model: Model, out: Path, config: PredictConfig) -> P
         config.precision,
         mirror=config.mirror,
     )
-    job = Job.plan(engine, config)
+    job = Job.plan(engine, config, tuple(before))
     root = Path(stack.source or "") if config.in_source else Path(out)
-    found = find(root, [labels_path(model, config.name)], config.in_source)
+    found = find(root, [result_path(model, config.name)], config.in_source)
     state, done = "new", 0
     if found is not None:
         journal = Journal(found[0], found[1].blocks)
         state = "finished" if journal.finished else "unfinished"
-        state = "other" if changed(found[1].settings, stack, model, config) else state
+        state = "other" if changed(found[1].settings, stack, (*before, model), config) else state
         done = len(journal.blocks)
     return Preflight(
         blocks=job.total,
@@ -97,7 +98,7 @@ def preflight(stack: Stack, model: Model, out: Path, config: PredictConfig) -> P
 def changed(
     settings: Mapping[str, Any],
     stack: Stack,
-    model: Model,
+    models: Models,
     config: PredictConfig,
     intensities: Statistics | None = None,
 ) -> str | None:
@@ -107,12 +108,15 @@ def changed(
 
     Parameters
     ----------
+    stack : Stack
+        What the last model takes.
     settings : mapping
         Of the earlier run, as its journal has them.
     intensities : Statistics, optional
         Of the stack, where they are to be compared too.
     """
-    wanted = plain(asked(stack, model, config))
+    *before, model = cascade(models)
+    wanted = plain(asked(stack, model, config, before))
     if intensities is not None:
         wanted["image"]["intensities"] = plain(dataclasses.asdict(intensities))
     free = {"block", "precision"} if config.precision == "auto" else {"block"}

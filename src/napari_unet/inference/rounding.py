@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import numpy as np
+
 from ..tiles import TileGrid
 from .engine import Engine
 
@@ -19,14 +21,19 @@ class Rounding:
     precision : str
         The one that was chosen.
     changed, voxels : int
-        Labels of the sample that are others than in float32; and all of them.
+        Voxels of the sample whose result is another than in float32; and all of them.
+    off : float, optional
+        Root mean square difference of intensities, as a part of their standard deviation; None for labels.
     """
 
     precision: str
     changed: int
     voxels: int
+    off: float | None = None
 
     def __str__(self) -> str:
+        if self.off is not None:
+            return f"{self.precision} changes intensities by {100 * self.off:.2g} % of their spread, on a sample"
         return f"{self.precision} changes {100 * self.changed / self.voxels:.2g} % of the labels, on a sample"
 
 
@@ -55,4 +62,9 @@ def rounding(engine: Engine) -> Rounding | None:
         return None
     data = engine.read(tile.read)
     ours, exact = (each.model.task.decode(each.logits(tile, data)) for each in (engine, engine.at("fp32")))
-    return Rounding(engine.precision_name, int((ours != exact).sum()), ours.size)
+    changed = int((ours != exact).sum())
+    if engine.model.task.result == "labels":
+        return Rounding(engine.precision_name, changed, ours.size)
+    a, b = (each.astype(np.float64) for each in (ours, exact))
+    off = float(np.sqrt(np.square(a - b).mean()) / max(float(b.std()), np.finfo(np.float32).tiny))
+    return Rounding(engine.precision_name, changed, ours.size, off)

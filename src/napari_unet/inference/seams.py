@@ -4,13 +4,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
 from ..model import Model
 from ..stack import Stack
-from ..tiles import Box, Tile, TileGrid
+from ..tiles import Box, Tile, TileGrid, scaled
 from .blocking import choose_tile, device_memory
 from .config import PredictConfig
 from .engine import Engine
@@ -30,18 +31,21 @@ class Seam:
     changed : int
         Those whose result differs.
     largest : float
-        Largest difference of a probability.
+        Largest difference of a probability, or of a normalised intensity.
+    what : str
+        Which of them.
     """
 
     box: Box
     voxels: int
     changed: int
     largest: float
+    what: str = "probabilities"
 
     def __str__(self) -> str:
         return (
             f"{self.changed:,} of {self.voxels:,} voxels differ where the cuts lie elsewhere; "
-            f"probabilities differ by at most {self.largest:.2g}"
+            f"{self.what} differ by at most {self.largest:.2g}"
         )
 
 
@@ -94,11 +98,13 @@ def seam_check(
     labels, probabilities = _predicted(engine, whole)
     changed, largest = 0, 0.0
     for piece in pieces:
-        at = tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(piece.write, box, strict=True))
+        inner = [slice(p.start - b.start, p.stop - b.start) for p, b in zip(piece.write, box, strict=True)]
+        at: Any = scaled(inner, engine.factors)
         again, likely = _predicted(engine, piece)
-        changed += int((labels[at] != again).sum())
+        changed += int((labels[(..., *at)] != again).sum())
         largest = max(largest, float(np.abs(probabilities[(slice(None), *at)] - likely).max()))
-    return Seam(box, labels.size, changed, largest)
+    what = "probabilities" if model.task.result == "labels" else "normalised intensities"
+    return Seam(box, labels.size, changed, largest, what)
 
 
 def _sample(grid: TileGrid, centre: Sequence[float], batch: int) -> Box:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..network import ConvUnit, UNet, UNetConfig, Up, crop_centre, pool
+from ..network import ConvUnit, UNet, UNetConfig, Up, crop_centre, pool, repeated
 
 FLOW = 2  # the first spatial dimension of (B, C, *S)
 
@@ -208,7 +208,10 @@ class Stream:
     def __init__(self, net: UNet) -> None:
         self._net = net
         valid = net.config.padding == "valid"
-        self._top = StreamLevel(net, 0, losses(net.config) if valid else [0] * (net.config.depth + 1))
+        loss = losses(net.config) if valid else [0] * (net.config.depth + 1)
+        self._top, self._given = StreamLevel(net, 0, loss), Queue()
+        self._given.drop(loss[0] // 2)
+        self._finer = None if net.finer is None else StreamConv(cast("ConvUnit", net.finer[1]), not valid)
 
     @torch.inference_mode()
     def push(self, slab: Tensor, last: bool = False) -> Tensor | None:
@@ -220,8 +223,16 @@ class Stream:
         last : bool
             Whether the image ends with this slab.
         """
-        out = self._top.push(slab, last)
-        return None if out is None else cast("Tensor", self._net.head(out))
+        net = self._net
+        if net.config.residual:
+            self._given.put(repeated(slab, net.config.factors))
+        out = self._top.push(slab.to(net.head.weight.dtype), last)
+        if self._finer is not None and net.finer is not None:
+            out = self._finer.push([] if out is None else [[net.finer[0](out)]], last)
+        if out is None:
+            return None
+        x = cast("Tensor", net.head(out))
+        return net.completed(x, torch.cat(self._given.take(x.shape[FLOW]), FLOW)) if net.config.residual else x
 
 
 def losses(config: UNetConfig, flow: int = 0) -> list[int]:

@@ -116,7 +116,9 @@ class Model:
         }
 
     def _digest(self) -> str:
-        found = hashlib.sha256(json.dumps(self._described(), sort_keys=True).encode())
+        parts = {name: _chosen(getattr(self, name)) for name in ("config", "task", "normalisation")}
+        told = self._described() | parts | {"task name": self.task.name}
+        found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
         for key in sorted(self.weights):
             value = np.ascontiguousarray(self.weights[key])
             found.update(json.dumps([key, value.dtype.str, value.shape]).encode())
@@ -297,6 +299,12 @@ def _read_card(path: Path) -> dict[str, Any]:
     if version > VERSION:
         raise ModelError(f"{path} has version {version}, this package reads up to {VERSION}; update napari-unet-stacks")
     return card
+
+
+def _chosen(part: Any) -> dict[str, Any]:
+    """Return the fields that are not at their default: one that comes later leaves the hash of older models alone."""
+    values = {field.name: (getattr(part, field.name), field.default) for field in dataclasses.fields(part)}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def _check_target(folder: Path, overwrite: bool) -> str | None:

@@ -6,11 +6,24 @@ from typing import Any
 from ..errors import ModelError
 from .base import Task, as_labels
 from .instances import Instances
+from .restore import Autoencode, Restore, SuperResolve
 from .semantic import OBJECTIVES, Semantic
 
-__all__ = ["OBJECTIVES", "TASKS", "Instances", "Semantic", "Task", "as_labels", "read_task"]
+__all__ = [
+    "OBJECTIVES",
+    "TASKS",
+    "Autoencode",
+    "Instances",
+    "Restore",
+    "Semantic",
+    "SuperResolve",
+    "Task",
+    "as_labels",
+    "read_task",
+]
 
-TASKS: dict[str, Callable[[Mapping[str, Any]], Task]] = {kind.name: kind.from_json for kind in (Semantic, Instances)}
+KINDS = (Semantic, Instances, Restore, SuperResolve, Autoencode)
+TASKS: dict[str, Callable[[Mapping[str, Any]], Task]] = {kind.name: kind.from_json for kind in KINDS}
 
 
 def read_task(values: Mapping[str, Any]) -> Task:

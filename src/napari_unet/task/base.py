@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import DataError, ModelError
@@ -23,14 +24,15 @@ class Task(abc.ABC):
     ----------
     name : str
         What model files call it.
-    result : "labels" or "image"
-        What `decode` gives.
+    learns_from, result : "labels" or "image"
+        What `encode` takes, and what `decode` gives.
     score : str
         The score, higher is better, by which the best epoch is chosen.
     """
 
     __slots__ = ()
     name: ClassVar[str]
+    learns_from: ClassVar[Literal["labels", "image"]] = "labels"
     result: ClassVar[Literal["labels", "image"]]
     score: ClassVar[str]
 
@@ -56,7 +58,11 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def encode(self, labels: np.ndarray) -> np.ndarray:
-        """Turn an annotation, (*S), into the target of `loss`: (*S) or (channels, *S)."""
+        """Turn an annotation, (*S) labels or (C, *S) intensities, into the target of `loss`: (*S) or (channels, *S)."""
+
+    def prepare(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Change normalised (B, C, *S) images and their targets before a step; left as they are by most tasks."""
+        return images, targets
 
     @abc.abstractmethod
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -64,7 +70,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, logits: Tensor) -> np.ndarray:
-        """Turn network output, (K, *S), into the result, (*S)."""
+        """Turn network output, (K, *S), into the result: (*S) labels or (C, *S) intensities."""
 
     @abc.abstractmethod
     def probabilities(self, logits: Tensor) -> np.ndarray:

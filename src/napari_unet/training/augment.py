@@ -65,6 +65,7 @@ def augment(
     ----------
     images : (B, C, *S) float32 tensor, normalised
     targets : (B, *S) or (B, C', *S) tensor
+        Of a multiple of S where nothing is deformed.
         Integer ones (class indices) take the nearest element, floating ones are interpolated.
     generator : torch.Generator
         The only source of randomness.
@@ -83,7 +84,9 @@ def augment(
     """
     shape = tuple(images.shape[2:])
     spacing = spacing or (1.0,) * len(shape)
-    if tuple(targets.shape[-len(shape) :]) != shape or len(targets) != len(images) or len(spacing) != len(shape):
+    finer = any(t % n for t, n in zip(targets.shape[-len(shape) :], shape, strict=True))
+    moved = config.deform and tuple(targets.shape[-len(shape) :]) != shape
+    if finer or moved or len(targets) != len(images) or len(spacing) != len(shape):
         raise UsageError(
             f"images {tuple(images.shape)}, targets {tuple(targets.shape)} and {len(spacing)} pixel sizes do not fit"
         )
@@ -133,7 +136,8 @@ def _turn(
     for first in range(ndim):
         for second in range(first + 1, ndim):
             swap = _rand(generator) < 0.5 * config.turn
-            if swap and shape[first] == shape[second] and _ratio(spacing[first], spacing[second]) < EQUAL:
+            square = shape[first] == shape[second] and target.shape[first - ndim] == target.shape[second - ndim]
+            if swap and square and _ratio(spacing[first], spacing[second]) < EQUAL:
                 plane = (first - ndim, second - ndim)
                 image, target = torch.rot90(image, 1, plane), torch.rot90(target, 1, plane)
     return image, target
@@ -274,5 +278,7 @@ def augmentation(config: TrainConfig) -> AugmentConfig:
     """Return the preset's augmentation at the strength asked for."""
     if not config.augment:
         return AugmentConfig.none()
+    if config.learns_images:  # what would change intensities, or smooth them, would change what is to be learnt
+        return AugmentConfig(deform=0.0, intensity=0.0)
     full = AugmentConfig.ronneberger2015() if config.preset == "ronneberger2015" else AugmentConfig()
     return dataclasses.replace(full, strength=config.augment).strengthened()

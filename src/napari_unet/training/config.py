@@ -7,10 +7,15 @@ from ..device import DEVICES, PRECISIONS
 from ..errors import UsageError
 from ..settings import check, setting
 
-TASKS = ("semantic", "instances")
+TASKS = ("semantic", "instances", "restore", "super_resolve", "autoencode")
+IMAGE_TASKS = TASKS[2:]
 PRESETS = ("default", "ronneberger2015")
 BORDER = 10.0
 MINUTES = 15.0
+OBJECTIVES = ("l2", "l1", "ssim")
+TYPES = ("float32", "float16", "uint8", "uint16", "int16", "uint32", "int32")
+OF_LABELS = ("sparse", "binary", "background", "class_names", "border", "balance")
+OF_IMAGES = ("objective", "blind", "spread", "factor", "blur", "noise", "result_type")
 RUN_FIELDS = ("minutes", "steps", "learning_rate", "patience", "precision", "device", "memory", "resume")
 
 
@@ -19,7 +24,9 @@ class TrainConfig:
     """What a user may choose for a training; the plan is made from the data and from this."""
 
     task: str = setting(
-        "semantic", "What is learnt: a class a voxel, or single objects from labels that number them", choices=TASKS
+        "semantic",
+        "What is learnt: a class a voxel, objects, or images: restored, finer, the same",
+        choices=TASKS,
     )
     minutes: float | None = setting(
         None, f"Wall time of the whole run; {MINUTES:g} if steps are not given either", ge=0.02
@@ -47,6 +54,13 @@ class TrainConfig:
         ge=0,
         le=100,
     )
+    objective: str = setting("l2", "Images: squared difference, absolute difference, or SSIM", choices=OBJECTIVES)
+    blind: bool = setting(False, "Images: learn to denoise from the noisy images alone (Noise2Void)")
+    spread: bool = setting(False, "Images: learn how far each intensity may be off too")
+    factor: tuple[int, ...] | None = setting(None, "Finer result, an axis (z y x, or y x): 2 2 doubles both")
+    blur: float = setting(0.0, "Images: blur the input by a Gaussian before, sigma in its pixels", ge=0, le=50)
+    noise: float = setting(0.0, "Images: put Gaussian noise on the input, standard deviation as intensity", ge=0)
+    result_type: str = setting("float32", "Images: element type of results", choices=TYPES)
     patience: int | None = setting(None, "Stop after so many epochs without a better validation", ge=1)
     precision: str = setting("auto", "Arithmetic of the network: bf16 where the hardware has it", choices=PRECISIONS)
     device: str = setting("auto", "Where the network is trained", choices=DEVICES)
@@ -63,6 +77,7 @@ class TrainConfig:
         if self.background is not None and not self.sparse:
             raise UsageError(f"background is label {self.background}, but 0 is background unless labels are sparse")
 
+        self._check_images()
         if self.task == "instances":
             for name in ("binary", "class_names"):
                 if getattr(self, name):
@@ -71,6 +86,28 @@ class TrainConfig:
                 raise UsageError(
                     "sparse object labels need some background painted with a value of its own; name it with background"
                 )
+
+    def _check_images(self) -> None:
+        """Refuse settings of images with labels, and of labels with images."""
+        learns_images = self.task in IMAGE_TASKS
+        wrong = OF_LABELS if learns_images else OF_IMAGES
+        for field in dataclasses.fields(self):
+            if field.name in wrong and getattr(self, field.name) != field.default:
+                kind = "labels, not of images" if learns_images else "images, not of labels"
+                raise UsageError(f"{field.name} is of {kind}; leave it out, or choose another task than {self.task}")
+        if (self.factor is not None) != (self.task == "super_resolve"):
+            raise UsageError("the task super_resolve needs factor, and no other task takes it")
+        if self.task == "autoencode" and (self.blind or self.blur or self.noise):
+            raise UsageError("the task autoencode learns the image as it is: leave blind, blur and noise out")
+        if self.blind and (self.blur or self.noise or self.task != "restore"):
+            raise UsageError(
+                "blind learns from noisy images as they are: choose the task restore, without blur and noise"
+            )
+
+    @property
+    def learns_images(self) -> bool:
+        """Whether the target is an image instead of labels."""
+        return self.task in IMAGE_TASKS
 
     @property
     def budget(self) -> float | None:
@@ -89,5 +126,5 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """Return what must stay the same when a run is resumed, as plain values."""
         values = {k: v for k, v in dataclasses.asdict(self).items() if k not in RUN_FIELDS}
-        lists = {name: values[name] for name in ("patch", "class_names") if values[name] is not None}
+        lists = {name: values[name] for name in ("patch", "class_names", "factor") if values[name] is not None}
         return values | {name: list(value) for name, value in lists.items()}

@@ -56,6 +56,22 @@ class StackFacts:
         return tuple(getattr(self, field)[self.axes.index(a)] for a in axes)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Intensities:
+    """Of all images of pairs together, mean and standard deviation a channel.
+
+    Parameters
+    ----------
+    image, target : Statistics
+    channels : tuple of str
+        Name of each channel of the target.
+    """
+
+    image: Statistics
+    target: Statistics
+    channels: tuple[str, ...]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Fingerprint:
     """What is known of all labelled stacks together.
@@ -71,6 +87,8 @@ class Fingerprint:
         How ids were taken as objects; None where label values are classes.
     diameters : tuple of float
         Quartiles of the equivalent diameters of labelled objects, in voxels of the finest axis; empty if none was seen.
+    intensities : Intensities or None
+        Where the targets are images.
     """
 
     stacks: tuple[StackFacts, ...]
@@ -78,6 +96,7 @@ class Fingerprint:
     binary: bool
     diameters: tuple[float, ...]
     objects: Objects | None = None
+    intensities: Intensities | None = None
 
     @property
     def values(self) -> tuple[int, ...]:

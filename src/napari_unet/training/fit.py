@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import IncompleteError, ResourceError
 from ..events import Epoch, Progress
 from ..model import Model
+from ..tiles import scaled
 from .augment import augment, augmentation
 from .checkpoint import Checkpoints, write_atomic
 from .config import TrainConfig
@@ -162,7 +163,8 @@ class _Fit:
     def __init__(self, setup: Setup, config: TrainConfig, started: float) -> None:
         self.setup, self.config, self.plan, self.task = setup, config, setup.plan, setup.task
         self.learner = Learner(setup.plan, setup.task, config, setup.weights)
-        self.sampler = Sampler(setup.training, setup.plan, config.seed, config.balance, config.sparse)
+        balance = 0.0 if config.learns_images else config.balance
+        self.sampler = Sampler(setup.training, setup.plan, config.seed, balance, config.sparse)
         self.validation = Validation(setup.held_out, setup.plan, setup.task, config.seed)
         self.augmentation = augmentation(config)
         self.checkpoints = Checkpoints(setup.run.folder)
@@ -277,7 +279,9 @@ class _Fit:
         device = self.learner.device if self.learner.device.type == "cuda" else torch.device("cpu")
         batch = _Batch(torch.from_numpy(images).to(device), targets.to(device))
         batch = _Batch(*augment(*batch, generator, self.augmentation, self.plan.spacing))
-        inner: Any = tuple(slice(m, m + n) for m, n in zip(self.plan.margin, self.plan.patch, strict=True))
+        batch = _Batch(*self.task.prepare(*batch, generator))
+        patch = [slice(m, m + n) for m, n in zip(self.plan.margin, self.plan.patch, strict=True)]
+        inner: Any = scaled(patch, self.plan.network.factors)
         return _Batch(batch.images, batch.targets[(..., *inner)])
 
     def _step(self) -> Progress:

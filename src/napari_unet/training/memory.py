@@ -18,6 +18,10 @@ def parameters(net: UNetConfig) -> int:
         f = features[i]
         total += features[i + 1] * f * (math.prod(stride) if net.upsample == "transpose" else 1) + f
         total += kernels[i] * f * (f * (1 + net.skips) + f) + 2 * extra * f
+    if net.factor:
+        f = features[0]
+        total += f * f * (math.prod(net.factor) if net.upsample == "transpose" else 1) + f
+        total += kernels[0] * f * f + extra * f
     return total + net.out_channels * (features[0] + 1)
 
 
@@ -38,7 +42,8 @@ def training_bytes(net: UNetConfig, patch: Sequence[int], batch: int, itemsize: 
         held += voxels * f * (4 if level == net.depth else 4 + 4 + 1 + (2 if net.skips else 0))
         if level < net.depth:
             voxels /= math.prod(net.stride_list[level])
-    first = math.prod(patch)
+    first = math.prod(patch) * math.prod(net.factors)
+    held += 3 * first * features[0] * bool(net.factor)
     widest = first * (4 * features[0] * itemsize + 4 * 4 * (net.out_channels + net.in_channels))
     weights = parameters(net) * (4 * 5 + itemsize)
     return int(batch * (held * itemsize + widest) + weights)

@@ -51,7 +51,7 @@ class Sampler:
 
         Returns
         -------
-        (B, C, *shape) float32 intensities, B label arrays of `shape`
+        (B, C, *shape) float32 intensities, B label arrays of `shape` (or of intensities, as the samples have them)
         """
         patches = [sample.read(at, start, self.shape) for sample, at, start in self.places(step)]
         return np.stack([image for image, _ in patches]), [labels for _, labels in patches]
@@ -60,7 +60,7 @@ class Sampler:
         balanced = rng.random() < self.balance
         if balanced or self.sparse:
             return self._near_class(rng, balanced)
-        weights = np.array([float(np.prod(s.labels.shape, dtype=float)) for s in self.samples])
+        weights = np.array([float(np.prod(s.extent, dtype=float)) for s in self.samples])
         sample = self.samples[int(rng.choice(len(weights), p=weights / weights.sum()))]
         at = tuple(int(rng.integers(n)) for n in sample.batch_shape)
         start = [int(rng.integers(max(n - p, 0) + 1)) for n, p in zip(sample.shape, self.plan.patch, strict=True)]

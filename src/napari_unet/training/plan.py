@@ -310,6 +310,7 @@ def _topology(data: _Data, room: _Room, config: TrainConfig, channels: tuple[int
             f"a patch of {tuple(patch)} cannot be pooled {config.depth} times; take a lower depth, or a larger patch"
         )
     return UNetConfig(
+        **_of_images(config, len(patch), channels),
         ndim=len(patch),
         in_channels=channels[0],
         out_channels=channels[1],
@@ -319,6 +320,19 @@ def _topology(data: _Data, room: _Room, config: TrainConfig, channels: tuple[int
         kernels=tuple(kernels),
         strides=tuple(strides),
     )
+
+
+def _of_images(config: TrainConfig, ndim: int, channels: tuple[int, int]) -> dict[str, Any]:
+    """Return what networks whose output is an image have of their own."""
+    if not config.learns_images:
+        return {}
+    same = channels[1] == channels[0] * (1 + config.spread)
+    factor = (1,) * (ndim - len(config.factor)) + tuple(config.factor) if config.factor else ()
+    return {
+        "skips": config.task != "autoencode",
+        "residual": same and not config.blind and config.task != "autoencode",
+        "factor": factor,
+    }
 
 
 def _kernel(spacing: Sequence[float]) -> tuple[int, ...]:

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, OutputError, ResourceError
+from ..errors import DataError, ModelError, OutputError, ResourceError
 from ..events import Progress
 from ..losses import BACKGROUND
 from ..model import Model
-from ..task import Instances, Semantic, Task
+from ..normalise import Normalisation
+from ..task import Autoencode, Instances, Restore, Semantic, SuperResolve, Task
 from .annotation import Objects
 from .config import TrainConfig
-from .fingerprint import Fingerprint, Pair, fingerprint
+from .fingerprint import Fingerprint, Intensities, Pair, fingerprint
+from .images import image_fingerprint, inputs_of
 from .plan import Plan, make_plan
 from .record import RUN, Run, training_folder
 from .split import Sample, hold_out, samples
@@ -57,6 +59,8 @@ def prepare(
         As `train`; nothing has been written then.
     """
     folder = training_folder(out)
+    if config.learns_images:
+        pairs, validation = inputs_of(pairs, config), inputs_of(validation, config)
     found = _existing(out, folder, config)
     facts = yield from _measure(pairs, config, "look at the data")
     extra = yield from _measure(validation, config, "look at the validation data", facts)
@@ -70,9 +74,9 @@ def prepare(
             run.plan = dataclasses.replace(run.plan, learning_rate=config.learning_rate)
     for line in _story(facts, run.plan):
         yield Progress(0, 1, "plan", line)
-    every = samples(pairs, facts, run.plan.axes)
+    every = samples(pairs, facts, run.plan.axes, run.plan.network.factors)
     if extra is not None:
-        training, held_out = every, samples(validation, extra, run.plan.axes)
+        training, held_out = every, samples(validation, extra, run.plan.axes, run.plan.network.factors)
     else:
         training, held_out = hold_out(every, config.seed)
     if sum(s.nbytes for s in training + held_out) <= CACHE_BYTES:
@@ -104,6 +108,8 @@ class Outlook:
         """Return what is learnt from, and the plan, a line each."""
         facts, count = self.facts, len(self.facts.stacks)
         totals = {v: sum(f.counts.get(v, 0) for f in facts.stacks) for v in facts.values}
+        if facts.intensities is not None:
+            return _story(facts, self.plan)
         found = [f"{count} labelled image{'s' * (count != 1)}{', 0 is unlabelled' * facts.sparse}"]
         names = self.task.names if facts.objects is None else (BACKGROUND, "objects")
         for value, name in zip(facts.values, names, strict=True):
@@ -132,6 +138,7 @@ def outlook(
         As `train`.
     """
     config = config or TrainConfig()
+    pairs = inputs_of(pairs, config) if config.learns_images else pairs
     facts = yield from _measure(pairs, config, "look at the data")
     task, plan = _decide(facts, config, init)
     return Outlook(facts, plan, task)
@@ -169,8 +176,14 @@ def _measure(
     """Fingerprint with events; None for no pairs after the first."""
     if training is not None and not pairs:
         return None
+    if config.learns_images:
+        work = image_fingerprint(pairs, config, training)
+        return (yield from _told(work, stage))
     objects = Objects(config.background if config.sparse else None) if config.task == "instances" else None
-    work = fingerprint(pairs, config.sparse, config.binary, training, objects)
+    return (yield from _told(fingerprint(pairs, config.sparse, config.binary, training, objects), stage))
+
+
+def _told(work: Generator[tuple[int, int], None, Fingerprint], stage: str) -> Generator[Progress, None, Fingerprint]:
     while True:
         try:
             done, total = next(work)
@@ -189,9 +202,20 @@ def _new_run(
 
 def _decide(facts: Fingerprint, config: TrainConfig, init: Model | None) -> tuple[Task, Plan]:
     """Decide what is learnt, and how."""
+    if init is not None and (init.task.learns_from == "image") != config.learns_images:
+        raise ModelError(
+            f"the model to start from learnt {init.task.name}, {config.task} is to be learnt; choose one that learnt "
+            f"from {'images' if config.learns_images else 'labels'}"
+        )
+    normalisation = None if init is None else init.normalisation
+    if facts.intensities is not None:
+        image = facts.intensities.image
+        normalisation = normalisation or Normalisation("fixed", offset=image.offset, scale=image.scale)
+        restored = make_restoration(facts.intensities, config, None if init is None else init.task, normalisation)
+        start = None if init is None else init.config
+        return restored, make_plan(facts, config, restored.out_channels, start, normalisation)
     task = make_task(facts, config)
-    start = (None, None) if init is None else (init.config, init.normalisation)
-    plan = make_plan(facts, config, task.out_channels, *start)
+    plan = make_plan(facts, config, task.out_channels, None if init is None else init.config, normalisation)
     return dataclasses.replace(task, spacing=tuple(s / min(plan.spacing) for s in plan.spacing)), plan
 
 
@@ -218,10 +242,43 @@ def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:
     return dataclasses.replace(task, class_names=names)
 
 
+def make_restoration(
+    found: Intensities, config: TrainConfig, init: Task | None, normalisation: Normalisation
+) -> Restore:
+    """Return what is to be learnt from pairs of images; intensities as in the task to start from.
+
+    Raises
+    ------
+    ModelError
+        Where the target has other channels than the task to start from.
+    """
+    kind = {"restore": Restore, "super_resolve": SuperResolve, "autoencode": Autoencode}[config.task]
+    values: dict[str, Any] = {
+        "channels": found.channels,
+        "offset": found.target.offset,
+        "scale": found.target.scale,
+    }
+    if isinstance(init, Restore):
+        if len(init.channels) != len(found.channels):
+            raise ModelError(
+                f"the targets have {len(found.channels)} channels, the model to start from gives {len(init.channels)}"
+            )
+        values = {name: getattr(init, name) for name in values}
+    noise = tuple(config.noise / s for s in normalisation.scale) if config.noise else ()
+    about = {name: getattr(config, name) for name in ("objective", "blind", "spread")}
+    return kind(**values, **about, noise=noise, dtype_name=config.result_type)
+
+
 def _story(facts: Fingerprint, plan: Plan) -> list[str]:
     """Return lines on data and plan for the user."""
     shares = ", ".join(f"{v}: {100 * share:.3g} %" for v, share in facts.frequencies.items())
     kind = "painted classes (0 is unlabelled)" if facts.sparse else "classes in order of label value"
     kind = kind if facts.objects is None else "background and objects"
     count = len(facts.stacks)
+    if facts.intensities is not None:
+        both = zip(("image", "target"), (facts.intensities.image, facts.intensities.target), strict=True)
+        parts = [
+            f"{name} {o:.4g} ± {s:.4g}" for name, found in both for o, s in zip(found.offset, found.scale, strict=True)
+        ]
+        return [f"{count} image{'s' * (count != 1)}; intensities: {', '.join(parts)}", *plan.summary()]
     return [f"{count} labelled image{'s' * (count != 1)}; {kind}: {shares}", *plan.summary()]

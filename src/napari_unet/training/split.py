@@ -8,7 +8,8 @@ import numpy as np
 
 from ..errors import DataError
 from ..normalise import Statistics, finite
-from ..stack import Stack
+from ..stack import Box, Stack
+from ..tiles import scaled
 from .annotation import image_box, read_labels
 from .fingerprint import Fingerprint, Pair
 
@@ -43,14 +44,24 @@ class Sample:
     binary: bool = False
 
     @property
+    def place_axes(self) -> str:
+        """Axes of the image without c: the batch axes, then the network's."""
+        return self.image.axes.replace("c", "")
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Shape along `place_axes`."""
+        return self.image.along(self.place_axes, "shape")
+
+    @property
     def batch_shape(self) -> tuple[int, ...]:
         """Shape along the batch axes."""
-        return self.labels.shape[: len(self.labels.axes) - len(self.axes)]
+        return self.extent[: len(self.extent) - len(self.axes)]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape along the network's axes."""
-        return self.labels.shape[len(self.labels.axes) - len(self.axes) :]
+        return self.extent[len(self.extent) - len(self.axes) :]
 
     @property
     def nbytes(self) -> int:
@@ -67,14 +78,18 @@ class Sample:
 
     def cut(self, axis: int, start: int, stop: int) -> "Sample":
         """Return the region [start, stop) along an axis of the labels."""
-        name, part = self.labels.axes[axis], slice(start, stop)
+        name, part = self.place_axes[axis], slice(start, stop)
         places = {}
         for value, at in self.places.items():
             inside = at[(at[:, axis] >= start) & (at[:, axis] < stop)].copy()
             inside[:, axis] -= start
             places[value] = inside
-        image, labels = self.image.select(**{name: part}), self.labels.select(**{name: part})
+        image, labels = self.image.select(**{name: part}), self.labels.select(**{name: self._finer(axis, part)})
         return dataclasses.replace(self, image=image, labels=labels, places=places)
+
+    def _finer(self, axis: int, part: slice) -> slice:
+        """Return what of an axis of the labels belongs to a part of the image's."""
+        return part
 
     def read(self, at: Sequence[int], start: Sequence[int], shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Read one patch, mirrored where it reaches over the border of the region.
@@ -91,16 +106,50 @@ class Sample:
         """
         index = [reflect(a, a + s, n) for a, s, n in zip(start, shape, self.shape, strict=True)]
         box = (*(slice(i, i + 1) for i in at), *(slice(int(i.min()), int(i.max()) + 1) for i in index))
-        region = image_box(self.image, box)
-        image = finite(self.image.read(region), self.image, region)
-        labels = read_labels(self.labels, box, self.binary)
-        inner = labels.shape[len(at) :]
-        image = image.reshape(-1, *inner)
-        labels = labels.reshape(inner)
+        image = self.statistics.apply(_intensities(self.image, box, index))
+        labels = read_labels(self.labels, box, self.binary).reshape([b.stop - b.start for b in box[len(at) :]])
         for axis, i in enumerate(index):
-            image = np.take(image, i - i.min(), axis + 1)
             labels = np.take(labels, i - i.min(), axis)
-        return self.statistics.apply(image), labels
+        return image, labels
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class ImageSample(Sample):
+    """An image with the image that is its target.
+
+    Parameters
+    ----------
+    factors : tuple of int
+        Elements of the target for one of the image, an axis of `place_axes`.
+    """
+
+    factors: tuple[int, ...] = ()
+
+    def _finer(self, axis: int, part: slice) -> slice:
+        return slice(part.start * self.factors[axis], part.stop * self.factors[axis])
+
+    def read(self, at: Sequence[int], start: Sequence[int], shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Read one patch as `Sample.read`, and its target: (C', *(shape * factors)) intensities as they are stored."""
+        positions = [np.arange(a, a + s) for a, s in zip(start, shape, strict=True)]
+        index = [reflect(a, a + s, n) for a, s, n in zip(start, shape, self.shape, strict=True)]
+        box = (*(slice(i, i + 1) for i in at), *(slice(int(i.min()), int(i.max()) + 1) for i in index))
+        image = self.statistics.apply(_intensities(self.image, box, index))
+        finer = []
+        for i, p, n, f in zip(index, positions, self.shape, self.factors[len(at) :], strict=True):
+            back = p % max(2 * (n - 1), 1) >= n  # mirrored elements hold theirs in reverse
+            inner = np.where(back[:, None], np.arange(f)[::-1], np.arange(f))
+            finer.append((i[:, None] * f + inner).ravel())
+        return image, _intensities(self.labels, scaled(box, self.factors), finer)
+
+
+def _intensities(stack: Stack, box: Box, index: Sequence[np.ndarray]) -> np.ndarray:
+    """Read (C, *S) at the indices of each of the network's axes; `box` holds them, and one element of other axes."""
+    region = image_box(stack, box)
+    inner = [b.stop - b.start for b in box[len(box) - len(index) :]]
+    data = finite(stack.read(region), stack, region).reshape(-1, *inner)
+    for axis, i in enumerate(index):
+        data = np.take(data, i - i.min(), axis + 1)
+    return data
 
 
 def reflect(start: int, stop: int, size: int) -> np.ndarray:
@@ -110,8 +159,20 @@ def reflect(start: int, stop: int, size: int) -> np.ndarray:
     return np.where(index >= size, period - index, index)
 
 
-def samples(pairs: Sequence[Pair], facts: Fingerprint, axes: str) -> list[Sample]:
-    """Return each pair as a whole."""
+def samples(pairs: Sequence[Pair], facts: Fingerprint, axes: str, factors: tuple[int, ...] = ()) -> list[Sample]:
+    """Return each pair as a whole; with targets that are images their factors, an axis of the network."""
+    if facts.intensities is not None:
+        return [
+            ImageSample(
+                image,
+                target,
+                axes,
+                f.statistics,
+                f.places,
+                factors=(1,) * (len(image.axes.replace("c", "")) - len(axes)) + factors,
+            )
+            for (image, target), f in zip(pairs, facts.stacks, strict=True)
+        ]
     return [
         Sample(image, labels, axes, f.statistics, f.places, facts.binary)
         for (image, labels), f in zip(pairs, facts.stacks, strict=True)
@@ -163,7 +224,7 @@ def _divide(sample: Sample, rng: np.random.Generator) -> tuple[Sample, Sample]:
     options = list(_slabs(sample, rng))
     if not options:
         raise DataError(
-            f"{sample.image.name} with shape {sample.labels.shape} is too small to hold out a part for validation; "
+            f"{sample.image.name} with shape {sample.extent} is too small to hold out a part for validation; "
             "give a larger image, or several"
         )
     scores = [(len(_classes([kept])), len(_classes([held]))) for kept, held in options]
@@ -172,7 +233,7 @@ def _divide(sample: Sample, rng: np.random.Generator) -> tuple[Sample, Sample]:
 
 def _slabs(sample: Sample, rng: np.random.Generator) -> Iterator[tuple[Sample, Sample]]:
     places = np.concatenate([at for at in sample.places.values() if len(at)])
-    shape, batch = sample.labels.shape, len(sample.batch_shape)
+    shape, batch = sample.extent, len(sample.batch_shape)
     planes = sorted((a for a in range(batch) if shape[a] >= FEWEST_PLANES), key=lambda a: -shape[a])
     longest = sorted((a for a in range(batch, len(shape)) if shape[a] >= SMALLEST_REGION), key=lambda a: -shape[a])
     for axis, end in itertools.product([*planes, *longest], rng.permutation(2)):

@@ -11,7 +11,7 @@ import torch
 from ..losses import Scores
 from ..network import footprint
 from ..task import Task
-from ..tiles import Footprint, Tile, TileGrid
+from ..tiles import Footprint, Tile, TileGrid, scaled
 from .learner import Learner
 from .plan import Plan
 from .split import Sample
@@ -60,7 +60,7 @@ class Validation:
         scores, losses, weights = self.task.scores(), [], []
         for done, (index, at, tile) in enumerate(self.tiles):
             logits, target = self._logits(learner, self.samples[index], at, tile)
-            known = int((target >= 0).sum())
+            known = int((target >= 0).sum()) if self.task.learns_from == "labels" else target.numel()
             losses.append(float(self.task.loss(logits, target)))
             weights.append(known)
             if math.isfinite(losses[-1]):
@@ -72,14 +72,31 @@ class Validation:
     @torch.inference_mode()
     def _logits(self, learner: Learner, sample: Sample, at: tuple[int, ...], tile: Tile) -> tuple[Any, Any]:
         low = [r.start - p for r, (p, _) in zip(tile.read, tile.pad, strict=True)]
-        image, _ = sample.read(at, low, tile.shape)
+        image, whole = sample.read(at, low, tile.shape)
         start = [w.start for w in tile.write]
+        if self.task.learns_from == "image":
+            return self._restored(learner, image, whole, tile)
         _, labels = sample.read(at, start, [w.stop - w.start for w in tile.write])
         x = torch.from_numpy(image)[None].to(learner.device).contiguous(memory_format=learner.layout)
         with learner.autocast():
             logits = learner.average(x)
         target = torch.from_numpy(self.task.encode(labels))[None].to(learner.device)
         return logits.float()[(..., *tile.crop)], target
+
+    @torch.inference_mode()
+    def _restored(self, learner: Learner, image: np.ndarray, whole: np.ndarray, tile: Tile) -> tuple[Any, Any]:
+        """Return output and target of a tile's core, prepared as for a step, always with the same randomness."""
+        generator = torch.Generator().manual_seed(self.seed)
+        pair = torch.from_numpy(image)[None], torch.from_numpy(self.task.encode(whole))[None]
+        x, target = self.task.prepare(*pair, generator)
+        x = x.to(learner.device).contiguous(memory_format=learner.layout)
+        with learner.autocast():
+            output = learner.average(x)
+        factors = self.plan.network.factors
+        low = [r.start - p for r, (p, _) in zip(tile.read, tile.pad, strict=True)]
+        inner = scaled([slice(w.start - a, w.stop - a) for w, a in zip(tile.write, low, strict=True)], factors)
+        wanted = target[(..., *inner)].to(learner.device)  # type: ignore[index]
+        return output.float()[(..., *scaled(tile.crop, factors))], wanted
 
     def _footprint(self, whole: bool) -> Footprint:
         """Return the network's footprint with a halo of at most a quarter of a patch, to bound what it costs."""

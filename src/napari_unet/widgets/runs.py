@@ -102,13 +102,13 @@ def segment(request: Request) -> Generator[Any, None, Finished]:
     from ..batch import voxels
     from ..inference.annotate import annotate_next
     from ..inference.instances import read_table
-    from ..inference.outputs import classes_path, labels_path
+    from ..inference.outputs import classes_path, result_path
     from ..inference.predict import predict
     from ..store.layout import TABLE
 
     stack, model = request.load()
     warm_up()
-    group = request.root / labels_path(model, request.config.name)
+    group = request.root / result_path(model, request.config.name)
     classes = classes_path(model, request.config.name)  # the same, but for objects, which are made of them at the end
     work = predict(stack, model, request.out, request.config, near=request.near)
     live = None

@@ -1,0 +1,58 @@
+"""Models one into the other, block by block: what one gives is computed where the next one reads it."""
+
+from collections.abc import Sequence
+
+from ..errors import UsageError
+from ..model import Model
+from ..normalise import Statistics
+from ..stack import Stack
+from .config import PredictConfig
+from .engine import Engine, check_fit
+from .job import fitted
+from .lazy import lazily
+
+Models = Model | Sequence[Model]
+
+
+def cascade(models: Models) -> tuple[Model, ...]:
+    """Return the models of a cascade, one where it is no cascade.
+
+    Raises
+    ------
+    UsageError
+        Where there is none, or one before the last gives labels.
+    """
+    found = (models,) if isinstance(models, Model) else tuple(models)
+    if not found:
+        raise UsageError("no model is given; give at least one")
+    for model in found[:-1]:
+        if model.task.result == "labels":
+            name = model.record.get("name") or model.task.name
+            raise UsageError(f"the model {name} gives labels, which no model can take; put it last")
+    return found
+
+
+def passed(stack: Stack, models: Sequence[Model], config: PredictConfig, measure: bool = True) -> Stack:
+    """Pass a stack through models, lazily; with `measure` False nothing is read, and values mean nothing.
+
+    Parameters
+    ----------
+    stack : Stack
+    models : sequence of Model
+        Each gives images.
+    config : PredictConfig
+        Its memory, device, precision, nan, resample and mirror count.
+
+    Raises
+    ------
+    ModelError, DataError
+        Where one does not fit what comes before it.
+    """
+    for model in models:
+        stack = fitted(stack, model, config)
+        check_fit(stack, model)
+        nothing = Statistics((0.0,) * stack.size("c"), (1.0,) * stack.size("c"))
+        statistics = model.normalisation.measure(stack, fill=config.fill) if measure else nothing
+        engine = Engine(stack, model, statistics, config.device, config.precision, config.fill, config.mirror)
+        stack = lazily(engine, config, block=None)
+    return stack

@@ -1,0 +1,19 @@
+"""The U-Net and its numbers: channels, receptive field, stride, and how it is folded for inference."""
+
+from .config import UNetConfig, ronneberger2015
+from .reach import footprint, receptive_radius
+from .unet import ConvUnit, UNet, Up, crop_centre, deployable, pool, repeated
+
+__all__ = [
+    "ConvUnit",
+    "UNet",
+    "UNetConfig",
+    "Up",
+    "crop_centre",
+    "deployable",
+    "footprint",
+    "pool",
+    "receptive_radius",
+    "repeated",
+    "ronneberger2015",
+]

@@ -1,0 +1,67 @@
+"""The numbers of a U-Net: how far it looks, and on which grid it may be tiled."""
+
+import math
+
+from ..tiles import Footprint
+from .config import UNetConfig
+
+
+def footprint(config: UNetConfig) -> Footprint:
+    """Compute from the config alone how far the network looks, and on which grid it may be tiled."""
+    parts = [_axis_same(config, i) if config.padding == "same" else _axis_valid(config, i) for i in range(config.ndim)]
+    halo, margin, remainder = zip(*parts, strict=True)
+    return Footprint(config.stride, halo, margin, remainder)
+
+
+def receptive_radius(config: UNetConfig) -> tuple[int, ...]:
+    """Return how many elements the output at any place sees at most to either side, an axis."""
+    return tuple(_radius(config, axis) for axis in range(config.ndim))
+
+
+def _reach(config: UNetConfig, axis: int, low: int, high: int) -> tuple[int, int]:
+    """Return the input interval that outputs [low, high) depend on; convolutions centred."""
+    radius = [level[axis] // 2 * 2 for level in config.kernel_list]
+    stride = [level[axis] for level in config.stride_list]
+    finer = -(-(config.kernel_list[0][axis] // 2) // config.factors[axis]) if config.factor else 0
+    low, high = low - finer, high + finer
+    skips = []
+    for r, s in zip(radius, stride, strict=False):
+        low, high = low - r, high + r
+        skips.append((low, high))
+        low, high = low // s, -(-high // s)
+    low, high = low - radius[-1], high + radius[-1]
+    for level in reversed(range(config.depth)):
+        low, high = low * stride[level], high * stride[level]
+        if config.skips:
+            low, high = min(low, skips[level][0]), max(high, skips[level][1])
+        low, high = low - radius[level], high + radius[level]
+    return low, high
+
+
+def _radius(config: UNetConfig, axis: int) -> int:
+    reach = [_reach(config, axis, i, i + 1) for i in range(config.stride[axis])]
+    return max(max(i - low, high - 1 - i) for i, (low, high) in enumerate(reach))
+
+
+def _axis_same(config: UNetConfig, axis: int) -> tuple[int, int, int]:
+    """Return (halo, margin, remainder) of one axis of same convolutions."""
+    stride = config.stride[axis]
+    low, high = _reach(config, axis, 0, stride)
+    return math.ceil(max(-low, high - stride) / stride) * stride, 0, 0
+
+
+def _axis_valid(config: UNetConfig, axis: int) -> tuple[int, int, int]:
+    """Return (halo, margin, remainder) of one axis of valid convolutions."""
+    loss = [level[axis] // 2 * 4 for level in config.kernel_list]
+    stride = [level[axis] for level in config.stride_list]
+    bottom = 1
+    while True:
+        size_in, size_out = bottom + loss[-1], bottom
+        sizes = []
+        for level in reversed(range(config.depth)):
+            size_in = size_in * stride[level] + loss[level]
+            size_out = size_out * stride[level] - loss[level]
+            sizes.append(size_out)
+        if min(sizes, default=1) > 0:
+            return 0, (size_in - size_out) // 2, size_out
+        bottom += 1

@@ -1,0 +1,149 @@
+"""Pairs of images: made worse where that is asked for, checked, and measured before anything is learnt."""
+
+import hashlib
+import math
+from collections.abc import Generator, Sequence
+
+import numpy as np
+
+from ..errors import DataError
+from ..normalise import Normalisation, Statistics, finite
+from ..sources.degrade import degraded
+from ..stack import Stack
+from .config import TrainConfig
+from .fingerprint import HASHED_BLOCKS, PLACES, Fingerprint, Intensities, Pair, StackFacts, blocks
+
+
+def factors_of(config: TrainConfig, axes: str) -> tuple[int, ...]:
+    """Return the elements of the target for one of the image, an axis of `axes`."""
+    factor = config.factor or ()
+    return (1,) * (len(axes) - len(factor)) + tuple(factor)
+
+
+def inputs_of(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
+    """Return the pairs that are learnt from: the images blurred and made coarse where the settings say so.
+
+    Raises
+    ------
+    DataError
+        Where an image is smaller than the factor.
+    """
+    return [_input_of(image, target, config) for image, target in pairs]
+
+
+def _input_of(image: Stack, target: Stack, config: TrainConfig) -> Pair:
+    axes = image.axes.replace("c", "")
+    factors, shape = factors_of(config, axes), image.along(axes, "shape")
+    coarser = max(factors) > 1 and target.axes.replace("c", "") == axes and target.along(axes, "shape") == shape
+    if coarser:
+        whole = {a: slice(0, n // f * f) for a, n, f in zip(axes, shape, factors, strict=True)}
+        if any(not part.stop for part in whole.values()):
+            raise DataError(f"{image.name} with shape {image.shape} is smaller than the factor {config.factor}")
+        image, target = image.select(**whole), target.select(**whole)
+    if coarser or config.blur:
+        image = degraded(image, config.blur, tuple(config.factor or ()) if coarser else ())
+    return image, target
+
+
+def image_fingerprint(
+    pairs: Sequence[Pair], config: TrainConfig, training: Fingerprint | None = None
+) -> Generator[tuple[int, int], None, Fingerprint]:
+    """Check pairs of images and measure them.
+
+    Parameters
+    ----------
+    pairs : sequence of (image, target)
+        As `inputs_of` gives them.
+    config : TrainConfig
+    training : Fingerprint, optional
+        Of what is learnt from, where `pairs` are what is validated on: its intensities count.
+
+    Yields
+    ------
+    (done, total) images
+
+    Raises
+    ------
+    DataError
+        Image and target that do not fit; NaN, infinite or constant intensities.
+    """
+    if not pairs:
+        raise DataError("there is no image; give at least one")
+    for image, target in pairs:
+        _check_pair(image, target, factors_of(config, image.axes.replace("c", "")))
+        if (image.size("c"), target.size("c")) != (pairs[0][0].size("c"), pairs[0][1].size("c")):
+            raise DataError(f"{image.name} has other channels than {pairs[0][0].name}; all need the same")
+    measured: list[tuple[Statistics, Statistics]] = []
+    digests = []
+    for number, pair in enumerate(pairs):
+        measured.append((_statistics(pair[0]), _statistics(pair[1])))
+        digests.append(_digest(pair))
+        yield number + 1, len(pairs)
+    found = training.intensities if training is not None else None
+    if found is None:
+        image, target = pairs[0]
+        names = target.channel_names or tuple(f"channel {i}" for i in range(target.size("c")))
+        names = names if target.size("c") > 1 or target.channel_names else ("intensity",)
+        images, targets = zip(*measured, strict=True)
+        found = Intensities(_pooled(images), _pooled(targets), tuple(map(str, names)))
+    stacks = [
+        _facts(image, number, found.image, digest)
+        for number, ((image, _), digest) in enumerate(zip(pairs, digests, strict=True))
+    ]
+    return Fingerprint(tuple(stacks), False, False, (), None, found)
+
+
+def _check_pair(image: Stack, target: Stack, factors: tuple[int, ...]) -> None:
+    axes = image.axes.replace("c", "")
+    wanted = tuple(n * f for n, f in zip(image.along(axes, "shape"), factors, strict=True))
+    if target.axes.replace("c", "") != axes or target.along(axes, "shape") != wanted:
+        raise DataError(
+            f"{image.name} and its target {target.name} do not fit: image {image.axes} {image.shape}, target "
+            f"{target.axes} {target.shape}; the target needs {axes} {wanted}"
+        )
+    for stack in (image, target):
+        if stack.dtype.kind not in "biuf":
+            raise DataError(f"{stack.name} has {stack.dtype} intensities; convert them to real numbers")
+
+
+def _statistics(stack: Stack) -> Statistics:
+    found = Normalisation("zscore").measure(stack)
+    if not all(found.scale):
+        raise DataError(
+            f"{stack.name} has a channel that is constant ({found.offset[0]:g}); there is nothing to learn from"
+        )
+    return found
+
+
+def _pooled(parts: Sequence[Statistics]) -> Statistics:
+    """Return mean and standard deviation over all images, each counting the same."""
+    means, sds = (np.array([getattr(p, name) for p in parts]) for name in ("offset", "scale"))
+    mean = means.mean(0)
+    spread = np.sqrt((sds**2 + (means - mean) ** 2).mean(0))
+    return Statistics(tuple(map(float, mean)), tuple(map(float, spread)))
+
+
+def _digest(pair: Pair) -> str:
+    """Return the SHA-256 of a sample of blocks of both images."""
+    found = hashlib.sha256()
+    for stack in pair:
+        boxes = list(blocks(stack))
+        for box in boxes[:: math.ceil(len(boxes) / HASHED_BLOCKS)]:
+            found.update(finite(stack.read(box), stack, box).tobytes())
+    return found.hexdigest()
+
+
+def _facts(image: Stack, number: int, statistics: Statistics, digest: str) -> StackFacts:
+    """Return what is known of an image; its places are drawn evenly, of one class that all of it is."""
+    shape = image.along(image.axes.replace("c", ""), "shape")
+    rng = np.random.default_rng([number, PLACES])
+    places = np.stack([rng.integers(n, size=PLACES) for n in shape], 1).astype(np.int64)
+    fields = {name: getattr(image, name) for name in ("name", "axes", "shape", "scale", "units")}
+    return StackFacts(
+        **fields,
+        dtype=str(image.dtype),
+        counts={0: math.prod(shape)},
+        places={0: places},
+        statistics=statistics,
+        digest=digest,
+    )
