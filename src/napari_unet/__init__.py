@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .events import Epoch, Progress, wait
     from .inference.config import PredictConfig
     from .inference.lazy import predict_lazy
+    from .inference.parts import decode, encode
     from .inference.predict import predict
     from .model import Model, load_model
     from .network import UNet, UNetConfig, ronneberger2015
@@ -29,6 +30,8 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "UnetError",
+    "decode",
+    "encode",
     "evaluate",
     "load_model",
     "open_labels",
@@ -49,6 +52,7 @@ _ROOMS = {
     "events": ("Epoch", "Progress", "wait"),
     "inference.config": ("PredictConfig",),
     "inference.lazy": ("predict_lazy",),
+    "inference.parts": ("decode", "encode"),
     "inference.predict": ("predict",),
     "model": ("Model", "load_model"),
     "network": ("UNet", "UNetConfig", "ronneberger2015"),

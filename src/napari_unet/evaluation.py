@@ -13,6 +13,7 @@ from .boundaries import v_scores
 from .contingency import Contingency
 from .errors import DataError, UsageError
 from .metrics import Intensity, dice, instance_scores, iou, pixel_accuracy, pixel_error, same_classes
+from .similarity import ms_ssim, resolution, ring_correlation, ssim
 from .sources import open_labels, open_stack, pair_paths
 from .sources.pairs import is_image, stem
 from .stack import Box, Stack
@@ -76,6 +77,14 @@ class Pair:
     def boxes(self) -> Iterator[Box]:
         """Yield boxes that cover the pair: whole chunks of the result, as many as fit a block."""
         return blocks(self.result.shape, self.result.chunks)
+
+    def planes(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield each (Y, X) plane of the truth and of the result."""
+        shape = self.truth.shape
+        for at in itertools.product(*map(range, shape[:-2])):
+            box = (*(slice(i, i + 1) for i in at), slice(0, shape[-2]), slice(0, shape[-1]))
+            truth, result = (plane.reshape(shape[-2:]) for plane in self.read(box))
+            yield truth, result
 
     def times(self) -> Iterator["Pair"]:
         """Yield each time point, or the pair itself where there is no time."""
@@ -298,8 +307,24 @@ def _intensity(cases: list[Case], many: bool, notes: dict[str, None]) -> dict[st
     for case in cases:
         pair = case.open(floats=True)
         notes |= _said(pair)
-        scores.append(sum((Intensity.of(*pair.read(box)) for box in pair.boxes()), Intensity()).scores())
+        sums = sum((Intensity.of(*pair.read(box)) for box in pair.boxes()), Intensity())
+        scores.append(sums.scores() | _likeness(pair, sums.high - sums.low, notes))
     return _summary(cases, scores, {}, many)
+
+
+def _likeness(pair: Pair, spread: float, notes: dict[str, None]) -> dict[str, float]:
+    """Return ssim, ms_ssim and the resolution by Fourier rings, the mean over planes, unless these are too large."""
+    if math.prod(pair.truth.shape[-2:]) > BORDER_ELEMENTS:
+        notes[f"ssim and resolution left out: planes of {pair.truth.shape[-2:]} are too large for them"] = None
+        return {}
+    found: dict[str, list[float]] = {}
+    for truth, result in pair.planes():
+        several = ms_ssim(truth, result, spread)
+        detail = resolution(ring_correlation(truth, result), min(truth.shape))
+        each = {"ssim": ssim(truth, result, spread), "frc_resolution_pixels": detail}
+        for name, value in (each if several is None else each | {"ms_ssim": several}).items():
+            found.setdefault(name, []).append(value)
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def _instances(
@@ -364,9 +389,7 @@ def _border_scores(pair: Pair, truth_cell: int, result_cell: int, notes: dict[st
         notes[f"v_rand and v_info left out: {math.prod(shape)} pixels are too many for them"] = None
         return {}
     scores = []
-    for at in itertools.product(*map(range, shape[:-2])):
-        box = (*(slice(i, i + 1) for i in at), slice(0, shape[-2]), slice(0, shape[-1]))
-        truth, result = (plane.reshape(shape[-2:]) for plane in pair.read(box))
+    for truth, result in pair.planes():
         scores.append(v_scores(truth == truth_cell, result == result_cell))
     v_rand, v_info = np.mean(scores, axis=0)
     return {"v_rand": float(v_rand), "v_info": float(v_info)}

@@ -216,6 +216,10 @@ class Intensity:
         Sum of the truth's squares.
     low, high : float
         The truth's extremes.
+    sums : (truth, result) of float
+        Sum of either side.
+    found_power, product : float
+        Sum of the result's squares, and of the products of both sides.
     """
 
     n: int = 0
@@ -224,6 +228,9 @@ class Intensity:
     power: float = 0.0
     low: float = np.inf
     high: float = -np.inf
+    sums: tuple[float, float] = (0.0, 0.0)
+    found_power: float = 0.0
+    product: float = 0.0
 
     @classmethod
     def of(cls, truth: np.ndarray, result: np.ndarray) -> "Intensity":
@@ -238,8 +245,13 @@ class Intensity:
         if right.size == 0:
             return cls()
         off: Any = found - right
-        sums = (float(np.square(off).sum()), float(np.abs(off).sum()), float(np.square(right).sum()))
-        return cls(right.size, *sums, float(right.min()), float(right.max()))
+        of_both = (float(np.square(off).sum()), float(np.abs(off).sum()), float(np.square(right).sum()))
+        extremes = float(right.min()), float(right.max())
+        sums, powers = (
+            (float(right.sum()), float(found.sum())),
+            (float(np.square(found).sum()), float((right * found).sum())),
+        )
+        return cls(right.size, *of_both, *extremes, sums, *powers)
 
     def __add__(self, other: "Intensity") -> "Intensity":
         """Return the sums of both together."""
@@ -250,10 +262,13 @@ class Intensity:
             self.power + other.power,
             min(self.low, other.low),
             max(self.high, other.high),
+            (self.sums[0] + other.sums[0], self.sums[1] + other.sums[1]),
+            self.found_power + other.found_power,
+            self.product + other.product,
         )
 
     def scores(self) -> dict[str, float]:
-        """Return psnr, nrmse and mae.
+        """Return psnr, si_psnr, nrmse and mae.
 
         Returns
         -------
@@ -261,14 +276,25 @@ class Intensity:
             ``psnr`` in dB, its range the truth's highest less its lowest value: infinite where nothing differs,
             -infinite where the truth is constant and something does. ``nrmse``: root mean square error by the
             truth's root mean square, as in ``skimage.metrics``: infinite where the truth is 0 and something differs.
-            ``mae``: mean absolute error.
+            ``mae``: mean absolute error. ``si_psnr``: psnr after the result is scaled and shifted to fit best (Weigert
+            et al. 2018).
         """
         if not self.squared:
-            return {"psnr": float("inf"), "nrmse": 0.0, "mae": 0.0}
+            return {"psnr": float("inf"), "si_psnr": float("inf"), "nrmse": 0.0, "mae": 0.0}
         mse, spread = self.squared / self.n, self.high - self.low
         psnr = 10.0 * float(np.log10(spread**2 / mse)) if spread else -float("inf")
         nrmse = float(np.sqrt(self.squared / self.power)) if self.power else float("inf")
-        return {"psnr": psnr, "nrmse": nrmse, "mae": self.absolute / self.n}
+        return {"psnr": psnr, "si_psnr": self._fitted(spread), "nrmse": nrmse, "mae": self.absolute / self.n}
+
+    def _fitted(self, spread: float) -> float:
+        """Return the psnr of the line through the result that is nearest to the truth."""
+        truth, found = (s / self.n for s in self.sums)
+        variance, other = self.power / self.n - truth**2, self.found_power / self.n - found**2
+        shared = self.product / self.n - truth * found
+        left = variance - shared**2 / other if other > 0 else variance
+        if not spread:
+            return -float("inf")
+        return 10.0 * float(np.log10(spread**2 / left)) if left > variance * 1e-14 else float("inf")
 
 
 def same_classes(truth: list[int], result: list[int]) -> tuple[list[int], list[int]] | None:

@@ -4,12 +4,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import numpy as np
 
 from .errors import UsageError
 
 Box = tuple[slice, ...]
+Factor = int | Fraction
 
 
 def remoteness(box: Box, near: Sequence[float], batch: int = 0) -> tuple[float, ...]:
@@ -33,9 +35,9 @@ def remoteness(box: Box, near: Sequence[float], batch: int = 0) -> tuple[float, 
     return (*gaps[:batch], math.hypot(*gaps[batch:]), math.hypot(*centres))
 
 
-def scaled(box: Sequence[slice], factors: Sequence[int]) -> Box:
-    """Return a box on a grid that is finer by `factors`."""
-    return tuple(slice(b.start * f, b.stop * f) for b, f in zip(box, factors, strict=True))
+def scaled(box: Sequence[slice], factors: Sequence[Factor]) -> Box:
+    """Return a box on a grid that is finer by `factors`, or coarser: then all its elements that the box touches."""
+    return tuple(slice(math.floor(b.start * f), math.ceil(b.stop * f)) for b, f in zip(box, factors, strict=True))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

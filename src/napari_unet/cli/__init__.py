@@ -225,6 +225,46 @@ def batch(
         raise typer.Exit(FAILED)
 
 
+def _coded(way: str, stack: Path, model: Path, out: Path, axes: str | None, config: Any) -> None:
+    from ..inference import parts
+    from ..model import load_model
+    from ..sources import open_stack
+
+    result = _shown(getattr(parts, way)(open_stack(stack, axes), load_model(model), out, config))
+    Console().print(f"the result is in {result.source}", markup=False, highlight=False, soft_wrap=True)
+
+
+Autoencoder = Annotated[Path, typer.Option("--model", help="Model learnt with --task autoencode.", show_default=False)]
+Coded = Annotated[Path, typer.Option(help="Result, RESULT.ome.zarr.", show_default=False)]
+
+
+@command
+@with_settings(PredictConfig)
+def encode(
+    stack: Annotated[Path, typer.Argument(help="OME-Zarr, zarr, TIFF, PNG or JPEG.", show_default=False)],
+    model: Autoencoder,
+    out: Coded,
+    axes: Axes = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    config: Any = None,
+) -> None:
+    """Describe each place of a stack by what passes the bottleneck: a coarse OME-Zarr of many channels."""
+    _coded("encode", stack, model, out, axes, config)
+
+
+@command
+@with_settings(PredictConfig)
+def decode(
+    stack: Annotated[Path, typer.Argument(help="What encode made.", show_default=False)],
+    model: Autoencoder,
+    out: Coded,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    config: Any = None,
+) -> None:
+    """Turn descriptions back into the image they stand for."""
+    _coded("decode", stack, model, out, None, config)
+
+
 @command
 def evaluate(
     result: Annotated[Path, typer.Argument(help="What is judged: a file, a store, or a folder.", show_default=False)],

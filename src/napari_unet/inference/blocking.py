@@ -58,7 +58,7 @@ def choose_layout(engine: Engine, memory: float, block: tuple[int, ...] | None =
     shape = tuple(engine.stack.size(a) for a in engine.axes)
     if block is not None:
         _check_block(block, engine)
-    if not config.tile_exact or engine.mirror:
+    if not engine.streams:
         return Layout(block_of(block, shape) or choose_tile(engine, memory), None, 0)
     flow = max(range(first, len(shape)), key=lambda i: shape[i])
     stride = engine.footprint.stride[flow]

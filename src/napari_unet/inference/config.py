@@ -27,6 +27,7 @@ class PredictConfig:
     probabilities: bool = setting(False, "Write the probability of each class too")
     probability_type: str = setting("uint8", "Probabilities as 0 to 255, or as 0 to 1", choices=PROBABILITY_TYPES)
     uncertainty: bool = setting(False, "Write how undecided the network is too, and where to annotate next")
+    error: bool = setting(False, "Of a model that gives the image itself: write how far it is off too")
     mirror: bool = setting(False, "Average over mirror images: 4 times the work in 2-D, 8 times in 3-D, tile by tile")
     name: str | None = setting(None, "Name of the result inside the store; the model's name if not given")
     overview: bool = setting(True, "Put the image beside its labels: all of it up to 1 GiB, coarser if larger")
@@ -66,6 +67,8 @@ class PredictConfig:
         """
         if task.result == "image":
             self._check_image(task)
+        if self.error and task.name != "autoencode":
+            raise UsageError(f"error compares an image with itself; the model gives {task.name}: leave it out")
         chosen = {name: value for name in OBJECT_OPTIONS if (value := getattr(self, name)) is not None}
         if chosen and task.objects is None:
             raise UsageError(f"{', '.join(chosen)}: the model gives {task.name} labels; these are of objects")

@@ -15,7 +15,7 @@ from ..model import Model
 from ..network import UNet, deployable, footprint
 from ..normalise import Statistics, finite, readable
 from ..stack import Stack
-from ..tiles import Box, Footprint, Tile, scaled
+from ..tiles import Box, Factor, Footprint, Tile, scaled
 from .fused import fused
 
 
@@ -58,15 +58,31 @@ class Engine:
     _constant: tuple[Any, Tensor] | None = dataclasses.field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        check_fit(self.stack, self.model)
+        self.check()
         self.device = choose_device(self.device)
         self.precision = choose_precision(self.precision, self.device)
         self.axes = self.stack.axes.replace("c", "")
-        self.footprint = footprint(self.model.config).planewise(self.batch_axes)
+        self.footprint = self.field().planewise(self.batch_axes)
+
+    def check(self) -> None:
+        """Refuse a stack that the network cannot take."""
+        check_fit(self.stack, self.model)
+
+    def field(self) -> Footprint:
+        """Return how far the network looks, and its grid."""
+        return footprint(self.model.config)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Without its networks; where it arrives, the device is chosen anew."""
-        return Engine, (self.stack, self.model, self.statistics, "auto", self.precision_name, self.fill, self.mirror)
+        return type(self), (
+            self.stack,
+            self.model,
+            self.statistics,
+            "auto",
+            self.precision_name,
+            self.fill,
+            self.mirror,
+        )
 
     @classmethod
     def of(
@@ -78,11 +94,11 @@ class Engine:
 
     def on(self, device: str) -> "Engine":
         """Return the same engine on another device."""
-        return Engine(self.stack, self.model, self.statistics, device, self.precision_name, self.fill, self.mirror)
+        return type(self)(self.stack, self.model, self.statistics, device, self.precision_name, self.fill, self.mirror)
 
     def at(self, precision: str) -> "Engine":
         """Return the same engine in another precision."""
-        return Engine(self.stack, self.model, self.statistics, str(self.device), precision, self.fill, self.mirror)
+        return type(self)(self.stack, self.model, self.statistics, str(self.device), precision, self.fill, self.mirror)
 
     @property
     def precision_name(self) -> str:
@@ -95,22 +111,31 @@ class Engine:
         return len(self.axes) - len(self.model.axes)
 
     @property
-    def factors(self) -> tuple[int, ...]:
+    def factors(self) -> tuple[Factor, ...]:
         """Elements of the result for one of the image, an axis of ``axes``."""
         return (1,) * self.batch_axes + self.model.config.factors
+
+    @property
+    def streams(self) -> bool:
+        """Whether planes can flow through the network."""
+        return self.model.config.tile_exact and not self.mirror
 
     @property
     def layout(self) -> Any:
         """Memory layout of the network's tensors: channels last."""
         return torch.channels_last if self.model.config.ndim == 2 else torch.channels_last_3d
 
-    def net(self, order: tuple[int, ...] | None = None) -> UNet:
+    def whole_net(self, order: tuple[int, ...] | None = None) -> UNet:
         """Return the network ready for inference, its spatial axes put in another order if one is given."""
         order = order or tuple(range(self.model.config.ndim))
         if order not in self._nets:
             net: Any = deployable(transposed(self.model.network(), order)).to(self.device, self.precision)
             self._nets[order] = fused(net.to(memory_format=self.layout))
         return self._nets[order]
+
+    def net(self, order: tuple[int, ...] | None = None) -> Any:
+        """Return what runs: the network, its axes in another order if one is given."""
+        return self.whole_net(order)
 
     def read(self, box: Box) -> np.ndarray:
         """Read a box of the tiled axes as it is stored: (C, *box), NaN and infinity refused or filled."""

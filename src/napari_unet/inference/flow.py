@@ -23,6 +23,9 @@ Regions: TypeAlias = dict[str, tuple[Box, np.ndarray]]
 Finished: TypeAlias = list[tuple[int, Regions | DataError]]
 
 
+IMAGE = "image"  # what was read, among the values of a block
+
+
 class Route(Protocol):
     """A way through the blocks of a run: pieces of work in order, read and computed one after the other."""
 
@@ -57,14 +60,15 @@ class Decoder:
 
     @property
     def wants_image(self) -> bool:
-        """Whether the image is written too."""
-        return self.task.result == "labels" and self.outputs[-1].path == ""
+        """Whether the image itself is needed: it is written too, or its difference from the result is."""
+        return self.outputs[-1].path == ("" if self.task.result == "labels" else "error")
 
     def decode(self, logits: Tensor) -> dict[str, np.ndarray]:
         """(K, *tiled axes) logits -> path: (channels, *tiled axes) values."""
         if isinstance(self.task, Restore):
             values = {"": self.task.decode(logits)}
-            return values | ({"uncertainty": self.task.spreads(logits)} if len(self.outputs) > 1 else {})
+            spread = any(output.path == "uncertainty" for output in self.outputs)
+            return values | ({"uncertainty": self.task.spreads(logits)} if spread else {})
         values = {self.outputs[0].path: self.task.decode(logits)[None]}
         wanted = {output.path: output.dtype for output in self.outputs[1:] if output.path}
         if wanted:
@@ -73,12 +77,17 @@ class Decoder:
             values |= {path: rescaled(each[path], dtype) for path, dtype in wanted.items()}
         return values
 
+    def _is_overview(self, output: Output) -> bool:
+        return self.task.result == "labels" and not output.path
+
     def regions(self, box: Box, values: dict[str, np.ndarray]) -> Regions:
         """Bring a block's values to the axes and scale of their arrays."""
         regions: Regions = {}
+        if self.outputs[-1].path == "error":
+            values["error"] = np.abs(values[""].astype(np.float32) - values[IMAGE].astype(np.float32))
         for output in self.outputs:
-            data = values[output.path]
-            if output.path or not self.wants_image:
+            data = values[IMAGE if self._is_overview(output) else output.path]
+            if not self._is_overview(output):
                 regions[output.path] = place(output, scaled(box, self.engine.factors), data)
                 continue
             coarse = tuple(slice(b.start // f, math.ceil(b.stop / f)) for b, f in zip(box, self.coarser, strict=True))
@@ -120,7 +129,7 @@ class Tiles:
         tile = self._grid[number]
         values = self._decoder.decode(self._decoder.engine.logits(tile, got))
         if self._decoder.wants_image:
-            values[""] = got[(slice(None), *_within(tile.write, tile.read))]
+            values[IMAGE] = got[(slice(None), *_within(tile.write, tile.read))]
         return [(number, self._decoder.regions(tile.write, values))]
 
 
@@ -244,7 +253,7 @@ class Streams:
     @property
     def _factor(self) -> int:
         """Planes of the result for one of the image."""
-        return self._decoder.engine.factors[self._flow]
+        return int(self._decoder.engine.factors[self._flow])
 
     @property
     def _reach(self) -> int:
@@ -276,7 +285,7 @@ class Streams:
         if low < high:
             box = list(_within(slab.column.write, slab.column.read))
             box[self._flow] = slice(low - planes.start, high - planes.start)
-            self._keep(slab, {"": data[(slice(None), *box)]}, low)
+            self._keep(slab, {IMAGE: data[(slice(None), *box)]}, low)
 
     def _keep(self, slab: Slab, values: dict[str, np.ndarray], start: int) -> None:
         """Hand planes of the result that begin at `start` to the blocks they belong to."""

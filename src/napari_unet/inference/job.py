@@ -26,6 +26,7 @@ from .engine import Engine, check_fit
 from .flow import Decoder, Finished, Route, Streams, Tiles
 from .outputs import (
     coarseness,
+    error_output,
     image_output,
     labels_output,
     objects_output,
@@ -152,6 +153,7 @@ class Job:
         grid = TileGrid(shape, core, engine.footprint)
         if task.result == "image":
             outputs = [image_output(engine, grid)] + [spread_output(engine, grid)] * config.uncertainty
+            outputs += [error_output(engine, grid)] * config.error
             return cls(grid, layout, Decoder(engine, tuple(outputs), coarser, task), None, before)
         outputs = [labels_output(engine, grid, config.name)]
         if config.probabilities:
@@ -188,6 +190,8 @@ class Job:
         """Return what must be the same for a run to be resumed."""
         engine = self.decoder.engine
         found = asked(engine.stack, engine.model, config, self.before)
+        if type(engine) is not Engine:
+            found["part"] = type(engine).__name__.lower()
         found["image"]["intensities"] = dataclasses.asdict(engine.statistics)
         precise = {"block": list(self.grid.core), "precision": engine.precision_name, "planes": self.layout.planes}
         return found | precise

@@ -66,6 +66,11 @@ def image_output(engine: Engine, grid: TileGrid) -> Output:
     return _finer_output(engine, grid, "", task.names, np.dtype(task.dtype))
 
 
+def error_output(engine: Engine, grid: TileGrid) -> Output:
+    """Lay out how far the result is from the image."""
+    return _finer_output(engine, grid, "error", engine.model.task.names, np.dtype(np.float32))
+
+
 def spread_output(engine: Engine, grid: TileGrid) -> Output:
     """Lay out the standard deviation of each intensity, in the result's units."""
     return _finer_output(engine, grid, "uncertainty", engine.model.task.names, np.dtype(np.float32))
@@ -74,7 +79,10 @@ def spread_output(engine: Engine, grid: TileGrid) -> Output:
 def _finer_output(engine: Engine, grid: TileGrid, path: str, names: tuple[str, ...], dtype: np.dtype[Any]) -> Output:
     axes, fields = result_geometry(engine, len(names))
     geometry: dict[str, Any] = dict(fields)
-    chunks = [c * f for c, f in zip(chunks_of(grid.core, grid.shape, engine.axes), engine.factors, strict=True)]
+    core, shape = (
+        tuple(math.ceil(n * f) for n, f in zip(sizes, engine.factors, strict=True)) for sizes in (grid.core, grid.shape)
+    )
+    chunks = list(chunks_of(core, shape, engine.axes))
     if "c" in axes:
         chunks.insert(axes.index("c"), 1)
     return Output(
@@ -91,16 +99,16 @@ def _finer_output(engine: Engine, grid: TileGrid, path: str, names: tuple[str, .
 def result_geometry(engine: Engine, channels: int = 1) -> tuple[str, dict[str, tuple[Any, ...]]]:
     """Return the axes of a result, and its shape, scale, units and translation along them.
 
-    Elements that are finer by a factor f begin (1 - 1/f) / 2 of the image's element before its centre.
+    With a factor f the first centre lies (1 - 1/f) / 2 of an element before that of the image.
     """
     stack, axes, factors = engine.stack, engine.axes, engine.factors
     scale = stack.along(axes)
     starts = zip(stack.along(axes, "translation"), scale, factors, strict=True)
     fields: dict[str, list[Any]] = {
-        "shape": [n * f for n, f in zip(stack.along(axes, "shape"), factors, strict=True)],
-        "scale": [s / f for s, f in zip(scale, factors, strict=True)],
+        "shape": [math.ceil(n * f) for n, f in zip(stack.along(axes, "shape"), factors, strict=True)],
+        "scale": [float(s / f) for s, f in zip(scale, factors, strict=True)],
         "units": list(stack.along(axes, "units")),
-        "translation": [t - (1 - 1 / f) / 2 * s for t, s, f in starts],
+        "translation": [float(t - (1 - 1 / f) / 2 * s) for t, s, f in starts],
     }
     if channels > 1:
         axes, at = _with_channels(axes)

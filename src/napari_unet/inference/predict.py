@@ -81,18 +81,18 @@ def predict(
     start = None if near is None else index_in(given, stack, near)
     root = Path(stack.source or "") if config.in_source else Path(out)
     if not config.in_source:
-        _check_apart(stack, root)
+        check_apart(stack, root)
     engine = _engine(root, stack, models[-1], config)
     job = Job.plan(engine, config, models[:-1])
     with job.create(root, config) as store:
         if config.precision == "auto" and not store.count:
             yield from _rounded(engine)
         yield Progress(store.count, job.total, "predict", job.summary(missing))
-        yield from _carried_out(job, store, config, start)
+        yield from carried_out(job, store, config, start)
     return open_stack(root / job.outputs[0].path)
 
 
-def _carried_out(
+def carried_out(
     job: Job, store: ResultStore, config: PredictConfig, start: tuple[float, ...] | None
 ) -> Iterator[Progress]:
     """Compute what is not done, here or on a cluster, then what follows from the blocks."""
@@ -122,7 +122,7 @@ def _rounded(engine: Engine) -> Iterator[Progress]:
             yield Progress(0, 0, "measure", str(found))
 
 
-def _check_apart(stack: Stack, root: Path) -> None:
+def check_apart(stack: Stack, root: Path) -> None:
     """Refuse to write a result over, into or around the image it is made from."""
     source = Path(stack.source or "-").resolve()
     if root.resolve() == source or source in root.resolve().parents or root.resolve() in source.parents:

@@ -142,6 +142,26 @@ class UNet(nn.Module):
         x = self.head(x)
         return self.completed(x, repeated(given, self.config.factors)) if self.config.residual else x
 
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, C, *S) -> what the bottleneck gives, (B, F, *(S / stride))."""
+        for level, encode in enumerate(self.encoder):
+            x = pool(encode(x), self.config.stride_list[level])
+        return cast("Tensor", self.bottleneck(x))
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Turn what `encode` gives into output, of a network without skips.
+
+        Raises
+        ------
+        ModelError
+            Where the network has skips: the bottleneck is not all it decodes.
+        """
+        if self.config.skips or self.config.residual:
+            raise ModelError("the network has skips: what it gives follows from more than its bottleneck")
+        for level in reversed(range(self.config.depth)):
+            x = self.decoder[level](self.up[level](x))
+        return cast("Tensor", self.head(x if self.finer is None else self.finer(x)))
+
     def completed(self, x: Tensor, given: Tensor) -> Tensor:
         """Add the input, on the grid of the output or around it, to what the head gave; float32."""
         channels, base = self.config.in_channels, crop_centre(given, x.shape[2:]).float()

@@ -24,6 +24,7 @@ ANISOTROPIC = 6.0
 SMALLEST_LEVEL = 4
 SHORT_MINUTES = 4.0
 SHORT_STEPS = 1000
+CODE = 32  # channels of a bottleneck that is to describe the image
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,8 +316,8 @@ def _topology(data: _Data, room: _Room, config: TrainConfig, channels: tuple[int
         in_channels=channels[0],
         out_channels=channels[1],
         depth=len(strides),
-        base_features=config.base_features or room.features,
-        max_features=max(room.most_features, config.base_features or 0),
+        base_features=min(config.base_features or room.features, CODE if config.task == "autoencode" else 4096),
+        max_features=CODE if config.task == "autoencode" else max(room.most_features, config.base_features or 0),
         kernels=tuple(kernels),
         strides=tuple(strides),
     )
