@@ -29,3 +29,21 @@ def display() -> None:
     """A display to open windows on."""
     if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
         pytest.skip("needs a display, such as xvfb-run gives")
+
+
+@pytest.fixture
+def viewer(display, make_napari_viewer):
+    """An empty napari window."""
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Own folders for results and models, below the one that is returned."""
+    from napari.settings import get_plugin_settings
+
+    settings = get_plugin_settings("napari-unet-stacks")
+    before = dict(settings.folders)
+    settings.folders.results, settings.folders.models = str(tmp_path / "results"), str(tmp_path / "models")
+    yield tmp_path
+    settings.folders.results, settings.folders.models = before["results"], before["models"]

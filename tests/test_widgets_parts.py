@@ -315,11 +315,11 @@ def test_a_source_has_its_own_handle_of_lazy_data():
 
 
 def test_opening_a_widget_loads_no_torch():
-    script = (
-        "import sys, napari, napari_unet.widgets.segment as s, napari_unet.widgets.train as t, "
+    script = (  # which ends at once: Qt may crash where it takes down a window that was never shown
+        "import os, sys, napari, napari_unet.widgets.segment as s, napari_unet.widgets.train as t, "
         "napari_unet.widgets.batch as b; viewer = napari.Viewer(show=False); "
         "made = [s.SegmentWidget(viewer), t.TrainWidget(viewer), b.BatchWidget(viewer)]; "
-        "print('torch' in sys.modules)"
+        "print('torch' in sys.modules, flush=True); os._exit(0)"
     )
     found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "False"

@@ -12,7 +12,6 @@ pytest.importorskip("qtpy.QtWidgets")
 
 import dask.array as da
 import zarr
-from napari.settings import get_plugin_settings
 from qtpy.QtWidgets import QApplication
 
 from napari_unet import PredictConfig, load_model, open_stack, predict, wait
@@ -28,24 +27,15 @@ PRECISE = {"precision": "fp32", "device": "cpu"}
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(folders):
     """Own folders for results and models, with models of 2-D, 3-D and two channels."""
-    settings = get_plugin_settings("napari-unet-stacks")
-    before = dict(settings.folders)
-    settings.folders.results, settings.folders.models = str(tmp_path / "results"), str(tmp_path / "models")
     for name, model in {
         "flat": small(2),
         "deep": small(3, depth=1),
         "double": small(2, in_channels=2),
     }.items():
-        model.save(tmp_path / "models" / f"{name}.model")
-    yield tmp_path
-    settings.folders.results, settings.folders.models = before["results"], before["models"]
-
-
-@pytest.fixture
-def viewer(display, make_napari_viewer):
-    return make_napari_viewer()
+        model.save(folders / "models" / f"{name}.model")
+    return folders
 
 
 def until(done, seconds=60):
@@ -338,7 +328,7 @@ def test_the_copied_run_is_the_same_run(viewer, folders):
     code = compile(text, "copied", "exec")
     exec(code, namespace)
     np.testing.assert_array_equal(
-        np.asarray(namespace["labels"].data), expected(open_stack(image_of((40, 50)), "yx"), folders)
+        np.asarray(namespace["result"].data), expected(open_stack(image_of((40, 50)), "yx"), folders)
     )
     widget.copy_command()
     words = QApplication.clipboard().text()

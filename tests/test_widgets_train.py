@@ -11,7 +11,6 @@ pytest.importorskip("napari")
 pytest.importorskip("qtpy.QtWidgets")
 
 import tifffile
-from napari.settings import get_plugin_settings
 from qtpy.QtWidgets import QApplication
 
 from napari_unet import load_model, open_labels
@@ -22,20 +21,6 @@ from napari_unet.widgets.panel import BACKGROUND, STOP
 from napari_unet.widgets.segment import SegmentWidget
 from napari_unet.widgets.train import FOLDERS, TrainWidget
 from test_predict import image_of, small
-
-
-@pytest.fixture
-def folders(tmp_path):
-    settings = get_plugin_settings("napari-unet-stacks")
-    before = dict(settings.folders)
-    settings.folders.results, settings.folders.models = str(tmp_path / "results"), str(tmp_path / "models")
-    yield tmp_path
-    settings.folders.results, settings.folders.models = before["results"], before["models"]
-
-
-@pytest.fixture
-def viewer(display, make_napari_viewer):
-    return make_napari_viewer()
 
 
 def until(done, seconds=90):
@@ -198,11 +183,12 @@ def test_closing_while_training_stops_it_or_lets_it_go_on(answer, viewer, folder
 
 def test_what_the_labels_are_decides_the_task(viewer, folders):
     widget, *_ = on_layers(viewer, squares()[1])
-    kinds = {"semantic": False}, {"instances": False}, {"semantic": True}
-    for choice, kind in zip(widget.kind.choices, kinds, strict=True):
+    for choice, (task, binary) in zip(
+        widget.kind.choices, (("semantic", False), ("instances", False), ("semantic", True)), strict=False
+    ):
         widget.kind.value = choice
         config = widget.lesson().config
-        assert {config.task: config.binary} == kind
+        assert (config.task, config.binary) == (task, binary)
 
 
 def test_a_folder_of_pairs_is_learnt_from(viewer, folders):

@@ -8,6 +8,11 @@ from typing import Any
 SHIPPED = Path(__file__).parent / "data" / "models"
 CARD = "model.json"
 CARD_BYTES = 2**20
+WORDS = {
+    "restore": "gives a restored image",
+    "super_resolve": "gives a finer image",
+    "autoencode": "gives the image itself, through a bottleneck",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -68,11 +73,17 @@ class Entry:
             record=dict(card["record"]),
         )
 
+    @property
+    def gives(self) -> str:
+        """What its result is: "labels" or "image"."""
+        return "image" if self.task in WORDS else "labels"
+
     def summary(self) -> str:
         """Return what a user chooses by, a line each: what it does, how well, learnt from what."""
         size = " x ".join(f"{s:g}" for s in self.scale) + f" {self.units[-1] or 'pixel'}"
         channels = f"{self.channels} channel{'s' * (self.channels != 1)}"
-        lines = [f"{len(self.axes)}-D, {channels}, {size}; {self.task}: {', '.join(self.classes)}"]
+        lines = [f"{len(self.axes)}-D, {channels}, {size}; {WORDS.get(self.task) or self.task}"]
+        lines[0] += f": {', '.join(self.classes)}" if self.classes else ""
         scores, source = self.record.get("scores"), self.record.get("data")
         if isinstance(scores, dict):
             lines += [f"held out: {k} {v:.3g}" for k, v in scores.items() if isinstance(v, float)][:1]

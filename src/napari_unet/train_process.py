@@ -45,7 +45,8 @@ class TrainJob:
     Parameters
     ----------
     pairs : sequence of mapping
-        ``image`` and ``labels``, their paths; ``image_options`` and ``labels_options`` as `open_stack` takes them.
+        ``image`` and ``labels``, their paths (labels, or the images that are the targets); ``image_options`` and
+        ``labels_options`` as `open_stack` takes them.
     out : str
         Model folder to make.
     config : mapping
@@ -106,10 +107,11 @@ class TrainJob:
         """Open all pairs lazily."""
         from .sources import open_labels, open_stack
 
+        other = open_stack if self.settings.learns_images else open_labels
         return [
             (
                 open_stack(pair["image"], **pair.get("image_options", {})),
-                open_labels(pair["labels"], **pair.get("labels_options", {})),
+                other(pair["labels"], **pair.get("labels_options", {})),
             )
             for pair in self.pairs
         ]
@@ -161,7 +163,8 @@ class Views:
         if model is None or not 0 <= index < len(self._images) or not 0 < size <= LARGEST_VIEW:
             return
         labels = np.ascontiguousarray(self.predicted(model, index, box))
-        about = {"image": index, "box": asked["box"], "attributes": model.task.attributes()}
+        about = {"image": index, "box": asked["box"], "attributes": model.task.attributes(), "kind": model.task.result}
+        about |= {"shape": labels.shape, "factors": model.config.factors}
         data = base64.b64encode(zlib.compress(labels.data, 1)).decode("ascii")
         speaker.say("view", id=asked["id"], **about, dtype=str(labels.dtype), data=data)
 
@@ -178,11 +181,11 @@ class Views:
 
 
 def labels_in(event: Mapping[str, Any]) -> Any:
-    """Return the labels of a "view" event, of its box."""
+    """Return the labels of a "view" event, of its box; or the intensities, on their own grid."""
     import numpy as np
 
     data = zlib.decompress(base64.b64decode(event["data"]))
-    return np.frombuffer(data, event["dtype"]).reshape([b - a for a, b in event["box"]]).copy()
+    return np.frombuffer(data, event["dtype"]).reshape(event["shape"]).copy()
 
 
 def listen(asked: "queue.SimpleQueue[Any]", where: TextIO) -> None:

@@ -55,8 +55,8 @@ def lazily(engine: Engine, config: PredictConfig, block: tuple[int, ...] | None)
     core = block_of(block, shape) or choose_tile(engine, device_memory(engine.device, config.memory))
     limit = max(CACHE_BYTES, int(config.memory * 2**30 / 2))
     blocks = LazyBlocks(engine, TileGrid(shape, core, engine.footprint), limit)
-    axes, geometry = result_geometry(engine, blocks.channels)
-    del geometry["shape"]
+    axes, fields = result_geometry(stack, engine.axes, engine.factors, blocks.channels)
+    geometry: dict[str, Any] = {name: value for name, value in fields.items() if name != "shape"}
     return Stack(
         data=blocks.as_dask(),
         axes=axes,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..model import Model
 from ..objects import ObjectConfig, label_dtype
 from ..stack import SPATIAL, Box, Stack
 from ..store import Output
-from ..tiles import TileGrid
+from ..tiles import Factor, TileGrid
 from .engine import Engine
 
 OVERVIEW_BYTES = 2**30
@@ -77,7 +78,7 @@ def spread_output(engine: Engine, grid: TileGrid) -> Output:
 
 
 def _finer_output(engine: Engine, grid: TileGrid, path: str, names: tuple[str, ...], dtype: np.dtype[Any]) -> Output:
-    axes, fields = result_geometry(engine, len(names))
+    axes, fields = result_geometry(engine.stack, engine.axes, engine.factors, len(names))
     geometry: dict[str, Any] = dict(fields)
     core, shape = (
         tuple(math.ceil(n * f) for n, f in zip(sizes, engine.factors, strict=True)) for sizes in (grid.core, grid.shape)
@@ -96,12 +97,22 @@ def _finer_output(engine: Engine, grid: TileGrid, path: str, names: tuple[str, .
     )
 
 
-def result_geometry(engine: Engine, channels: int = 1) -> tuple[str, dict[str, tuple[Any, ...]]]:
+def blank(stack: Stack, factors: Sequence[Factor], dtype: np.dtype[Any]) -> Stack:
+    """Return a stack of zeros that lies where a result with `factors` along the last axes does, without c."""
+    axes = stack.axes.replace("c", "")
+    _, fields = result_geometry(stack, axes, (1,) * (len(axes) - len(factors)) + tuple(factors))
+    geometry: dict[str, Any] = dict(fields)
+    data = np.broadcast_to(np.zeros((), dtype), geometry.pop("shape"))
+    return Stack(data=data, axes=axes, name=stack.name, **geometry)
+
+
+def result_geometry(
+    stack: Stack, axes: str, factors: Sequence[Factor], channels: int = 1
+) -> tuple[str, dict[str, tuple[Any, ...]]]:
     """Return the axes of a result, and its shape, scale, units and translation along them.
 
     With a factor f the first centre lies (1 - 1/f) / 2 of an element before that of the image.
     """
-    stack, axes, factors = engine.stack, engine.axes, engine.factors
     scale = stack.along(axes)
     starts = zip(stack.along(axes, "translation"), scale, factors, strict=True)
     fields: dict[str, list[Any]] = {

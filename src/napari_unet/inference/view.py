@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..errors import UsageError
-from ..tiles import Box, TileGrid, remoteness
+from ..tiles import Box, Factor, TileGrid, remoteness, scaled
 from .engine import Engine
 from .lazy import CACHE_BYTES, LazyBlocks
 
@@ -57,6 +57,11 @@ class Preview:
         corners = [grid.box([s[0] for s in spans]), grid.box([s[1] - 1 for s in spans])]
         return tuple(slice(a.start, b.stop) for a, b in zip(*corners, strict=True))
 
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """Elements of the result for one of the image, an axis."""
+        return self._blocks.engine.factors
+
     def blocks(self, box: Box) -> Iterator[tuple[Box, np.ndarray]]:
         """Yield the blocks under a box with their results: those that are kept at once, then from its centre outward.
 
@@ -68,8 +73,8 @@ class Preview:
         Yields
         ------
         (box, array)
-            A block's place in the image, and what the task makes of it. It is computed when it is asked for, so that
-            closing the iterator leaves the rest.
+            A block's place in the image, and what the task makes of it, of several channels the first. It is computed
+            when it is asked for, so that closing the iterator leaves the rest.
         """
         grid = self._blocks.grid
         ranges = [range(b.start // c, math.ceil(b.stop / c)) for b, c in zip(box, grid.core, strict=True)]
@@ -79,17 +84,22 @@ class Preview:
             if found is None:
                 missing.append(at)
             else:
-                yield grid.box(at), found
+                yield grid.box(at), self._first(found)
         for at in sorted(missing, key=lambda at: remoteness(grid.box(at), centre)):
-            yield grid.box(at), self._blocks.block(at)
+            yield grid.box(at), self._first(self._blocks.block(at))
+
+    def _first(self, values: np.ndarray) -> np.ndarray:
+        engine = self._blocks.engine
+        return values.take(0, int(engine.axes.startswith("t"))) if self._blocks.channels > 1 else values
 
     def read(self, box: Box) -> np.ndarray:
-        """Return the result in just this box, which lies in the image."""
+        """Return the result in just this box, which lies in the image; finer where the result is."""
         out: np.ndarray | None = None
         for part, values in self.blocks(box):
-            out = np.empty([b.stop - b.start for b in box], values.dtype) if out is None else out
             shared = [slice(max(p.start, b.start), min(p.stop, b.stop)) for p, b in zip(part, box, strict=True)]
-            out[_within(shared, box)] = values[_within(shared, part)]
+            here, there, all_of_it = (scaled(each, self.factors) for each in (shared, part, box))
+            out = np.empty([b.stop - b.start for b in all_of_it], values.dtype) if out is None else out
+            out[_within(here, all_of_it)] = values[_within(here, there)]
         if out is None:
             raise UsageError(f"the box {box} is empty; give one that holds a voxel")
         return out

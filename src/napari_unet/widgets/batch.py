@@ -10,7 +10,8 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableW
 from ..errors import UnetError, UsageError
 from ..events import Progress
 from ..inference.config import PredictConfig
-from ..library import SHIPPED, models
+from ..library import SHIPPED, Entry, models
+from .chain import Chain
 from .form import Form
 from .jobs import Ended, Job, duration
 from .panel import Panel, button, field, folded, folder, path_in, row
@@ -44,7 +45,10 @@ class BatchWidget(Panel):
         self.pattern = LineEdit(tooltip="Take only what this matches, such as *.tif")
         self.axes = LineEdit(tooltip="Letters of tczyx, where the files do not say what their axes are")
         self.channel = LineEdit(tooltip="Take one channel: its number, from 0, or its name")
+        self._entries: dict[Path, Entry] = {}
         self.model = ComboBox(choices=self._models)
+        self.then = Chain(self._models, lambda path: self._entries.get(path) if path else None)
+        self.model.changed.connect(self.then.follow)
         self.out = folder("Folder for the results")
         shared = {name: getattr(preferences, name) for name in ("device", "precision", "memory")}
         self.settings = Form(PredictConfig, **shared)
@@ -58,6 +62,7 @@ class BatchWidget(Panel):
                 field("images", self.folder),
                 field("pattern", self.pattern),
                 field("model", self.model),
+                self.then,
                 field("results", self.out),
                 field("axes", self.axes),
                 field("channel", self.channel),
@@ -76,6 +81,7 @@ class BatchWidget(Panel):
 
     def _models(self, _: Any) -> list[tuple[str, Path]]:
         found = models(SHIPPED) | models(Preferences.read().models)
+        self._entries = {entry.path: entry for entry in found.values()}
         return [(name, entry.path) for name, entry in found.items()]
 
     def enable(self) -> None:
@@ -102,13 +108,13 @@ class BatchWidget(Panel):
         self._results = out
         config = PredictConfig(**self.settings.chosen())
         pattern, axes, channel = (control.value.strip() or None for control in (self.pattern, self.axes, self.channel))
-        path = self.model.value
+        folders = (self.model.value, *self.then.folders)
 
         def work() -> Any:
             from ..batch import run_batch
             from ..model import load_model
 
-            return run_batch(images, load_model(path), out, config, pattern, axes=axes, channel=channel)
+            return run_batch(images, list(map(load_model, folders)), out, config, pattern, axes=axes, channel=channel)
 
         return work
 

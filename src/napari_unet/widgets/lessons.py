@@ -23,6 +23,7 @@ class Lesson:
     Parameters
     ----------
     pairs : tuple of (image layer, labels layer), or of (Path, Path)
+        With images to be learnt, their layers, or paths, in the place of the labels.
     out : Path
         Model folder to make.
     config : TrainConfig
@@ -53,9 +54,12 @@ class Lesson:
         found = []
         for image, labels in self.pairs:
             if isinstance(image, Path):
-                found.append((open_stack(image), open_labels(labels)))
+                found.append((open_stack(image), (open_stack if self.config.learns_images else open_labels)(labels)))
                 continue
             axes = usual_axes(image)
+            if self.config.learns_images:
+                found.append((Source(image, axes).stack(), Source(labels, usual_axes(labels)).stack()))
+                continue
             inside = axes.replace("c", "")
             found.append((Source(image, axes).stack(), open_labels(labels, _labels_axes(labels, inside))))
         return found
@@ -84,10 +88,14 @@ def keep(lesson: Lesson) -> Generator[Progress, None, Path]:
             pairs.append(_pair(image, labels))
             continue
         root = folder / f"{number}.ome.zarr"
-        source, opening = _on_disk(image)
-        if source is None:
-            yield from save_stack(stacks[0], root)
-            source = str(root)
+        source, opening = yield from _kept(image, stacks[0], root)
+        if labels is image:
+            pairs.append(_pair(source, source, opening, opening))
+            continue
+        if lesson.config.learns_images:
+            target, how = yield from _kept(labels, stacks[1], folder / f"{number}-target.ome.zarr")
+            pairs.append(_pair(source, target, opening, how))
+            continue
         yield from save_stack(stacks[1], root, kind="labels", name=ANNOTATION)
         pairs.append(_pair(source, root / "labels" / ANNOTATION, opening))
     job = TrainJob(
@@ -102,6 +110,17 @@ def keep(lesson: Lesson) -> Generator[Progress, None, Path]:
     return path
 
 
+def _kept(layer: Any, stack: Stack, root: Path) -> Generator[Progress, None, tuple[str, dict[str, Any]]]:
+    """Return where the image of a layer lies, and how it is opened; one only in the viewer is written to `root`."""
+    from ..store.save import save_stack
+
+    source, opening = _on_disk(layer)
+    if source is None:
+        yield from save_stack(stack, root)
+        source = str(root)
+    return source, opening
+
+
 def _on_disk(layer: Any) -> tuple[str | None, dict[str, Any]]:
     """Return where the image of a layer lies, and how it is opened, where our reader made the layer."""
     about = layer.metadata.get(OURS, {})
@@ -110,8 +129,30 @@ def _on_disk(layer: Any) -> tuple[str | None, dict[str, Any]]:
     return path_of(layer), {"channel": about["channel"]} if about.get("channel") is not None else {}
 
 
-def _pair(image: Path | str, labels: Path | str, opening: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"image": str(image), "labels": str(labels), "image_options": opening or {}, "labels_options": {}}
+def _pair(
+    image: Path | str,
+    labels: Path | str,
+    opening: dict[str, Any] | None = None,
+    other: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    options = {"image_options": opening or {}, "labels_options": other or {}}
+    return {"image": str(image), "labels": str(labels), **options}
+
+
+def paired(images: Path, labels: Path) -> tuple[tuple[Path, Path], ...]:
+    """Return the files of two folders by their names; of one folder, each with itself."""
+    from ..sources import list_images, pair_paths
+
+    return tuple((p, p) for p in list_images(images)) if images == labels else tuple(pair_paths([images], [labels]))
+
+
+def outlook(lesson: Lesson) -> Generator[Progress, None, Any]:
+    """Look at the data and plan, without training."""
+    from ..model import load_model
+    from ..training import setup
+
+    init = None if lesson.init is None else load_model(lesson.init)
+    return (yield from setup.outlook(lesson.stacks(), lesson.config, init))
 
 
 def unfinished(folder: Path) -> dict[str, Path]:

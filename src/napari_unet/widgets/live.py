@@ -24,13 +24,15 @@ class Live:
     folder : Path
         Of the result's first level.
     axes : str
+        Of the result, but c: that is found.
     done : int
         Blocks that were written before; where there are some, the coarser levels are filled from them.
     """
 
     def __init__(self, folder: Path, axes: str, done: int = 0) -> None:
-        self.axes = axes
         self.first: Any = zarr.open_array(folder, mode="r")
+        at = int(axes.startswith("t"))
+        self.axes = axes if self.first.ndim == len(axes) else f"{axes[:at]}c{axes[at:]}"
         self._factors = list(self._coarser())
         self.levels = [self.first, *(self._level(factor) for factor in self._factors)]
         if done and self._factors:
@@ -61,6 +63,8 @@ class Live:
         """Take a block that has been written into the coarser levels."""
         if not self._factors:
             return
+        at = self.axes.find("c")
+        box = box if len(box) == len(self.axes) else (*box[:at], slice(0, self.first.shape[at]), *box[at:])
         data = np.asarray(self.first[box])
         if not data.any():
             return

@@ -1,5 +1,6 @@
 """The layers of a result: while it is written, when it is there, and of the part where somebody looks."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 REFRESH = 0.5  # seconds between two looks at a result that is being written
 OPACITY = 0.7
+SHOWN = 2**24  # elements of a level whose contrast is measured
 MARK = 12  # pixels, of a place to annotate
 
 
@@ -33,9 +35,15 @@ class ResultLayer:
 
     def __init__(self, viewer: "ViewerModel", source: Source, name: str) -> None:
         self.viewer, self.source, self.name = viewer, source, name
-        self.layer: Any = None
+        self.layers: list[Any] = []
+        self._kind = "labels"
         self._place: Place | None = None
         self._refreshed = 0.0
+
+    @property
+    def layer(self) -> Any:
+        """The layer of the result, of several channels the first; None before there is one."""
+        return self.layers[0] if self.layers else None
 
     @property
     def removed(self) -> bool:
@@ -44,30 +52,26 @@ class ResultLayer:
 
     def open(self, opened: Opened) -> None:
         """Add the layer that fills in."""
-        self._place = Place.of(self.source.layer, self.source.axes, opened.stack)
-        self.layer = self._add(opened.live.levels, opened.live.axes, opened.attributes)
+        self._place, self._kind = Place.of(self.source.layer, self.source.axes, opened.stack), opened.kind
+        self.layers = self._add(opened.live.levels, opened.live.axes, opened.attributes)
 
     def refresh(self, always: bool = False) -> None:
         """Show what has been written since, a few times a second at most."""
         if self.layer is None or self.removed or (not always and time.monotonic() - self._refreshed < REFRESH):
             return
-        self.layer.refresh(extent=False, thumbnail=False)
+        for layer in self.layers:
+            layer.refresh(extent=False, thumbnail=False)
         self._refreshed = time.monotonic()
 
     def finish(self, found: Finished) -> None:
         """Show the finished result in its place: all levels, and the sizes of classes as features."""
         if self._place is None:
             return
-        old, axes = self.layer, found.result.axes
-        self.layer = self._add(open_levels(found.group), axes, found.attributes)
-        if old is not None and old in self.viewer.layers:
-            for name in ("name", "visible", "opacity", "blending"):
-                value = getattr(old, name)
-                if name == "name":
-                    old.name = f"{value} …"
-                setattr(self.layer, name, value)
-            self.viewer.layers.move(self.viewer.layers.index(self.layer), self.viewer.layers.index(old))
-            self.viewer.layers.remove(old)
+        before, axes = self.layers, found.result.axes
+        self.layers = self._add(open_levels(found.group), axes, found.attributes)
+        for layer, old in zip(self.layers, before, strict=False):
+            if old in self.viewer.layers:
+                self._replace(old, layer)
         if found.features:
             self.layer.features = found.features
         step = float(np.prod(found.result.along(found.result.spatial)))
@@ -78,8 +82,19 @@ class ResultLayer:
         self.layer.metadata["napari_unet"] = {"path": str(found.group)}
         self._add_more(found, axes)
 
-    def _add(self, levels: list[Any], axes: str, attributes: dict[str, Any]) -> Any:
-        """Add a labels layer that cannot be painted on: that would write into the result."""
+    def _replace(self, old: Any, layer: Any) -> None:
+        """Put a layer where another is, and make it look the same."""
+        for name in ("visible", "opacity", "blending") + ("colormap",) * (self._kind == "image"):
+            setattr(layer, name, getattr(old, name))
+        self.viewer.layers.move(self.viewer.layers.index(layer), self.viewer.layers.index(old))
+        name = old.name
+        self.viewer.layers.remove(old)
+        layer.name = name
+
+    def _add(self, levels: list[Any], axes: str, attributes: dict[str, Any]) -> list[Any]:
+        """Add the layers of the result; labels cannot be painted on: that would write into it."""
+        if self._kind == "image":
+            return self._add_images(levels, axes)
         arranged = [self._place.arranged(level, axes) for level in levels] if self._place else levels
         layer: Any = self.viewer.add_labels(
             arranged if len(arranged) > 1 else arranged[0],
@@ -90,7 +105,27 @@ class ResultLayer:
             **look(attributes),
         )
         layer.editable = False
-        return layer
+        return [layer]
+
+    def _add_images(self, levels: list[Any], axes: str) -> list[Any]:
+        """Add an image layer a channel, the first on top; return them from the first on."""
+        at, count = axes.find("c"), levels[0].shape[axes.index("c")] if "c" in axes else 1
+        layers = []
+        for channel in reversed(range(count)):
+            cut = [slice(None) if a != "c" else channel for a in axes]
+            parts = [View.of(level).cut(cut) if at >= 0 else level for level in levels]
+            place = self._place
+            arranged = [place.arranged(part, axes.replace("c", "")) for part in parts] if place else parts
+            layers.append(
+                self.viewer.add_image(
+                    arranged if len(arranged) > 1 else arranged[0],
+                    multiscale=len(arranged) > 1,
+                    name=self.name if count == 1 else f"{self.name}: channel {channel}",
+                    contrast_limits=contrast(parts[-1]) or self.source.layer.contrast_limits,
+                    **(place.shown() if place else {}),
+                )
+            )
+        return layers[::-1]
 
     def _add_more(self, found: Finished, axes: str) -> None:
         """Add layers of what else was wanted."""
@@ -114,6 +149,11 @@ class ResultLayer:
             **(self._place.shown() if self._place else {}),
         )
 
+    def _highest(self, level: Any) -> float:
+        """Return the upper end of what is shown of floats: of probabilities 1."""
+        found = contrast(level) if self._kind == "image" else None
+        return found[1] if found else 1.0
+
     def _add_probability(self, name: str, levels: list[Any], channel: int | None, axes: str) -> None:
         at = 1 if axes.startswith("t") else 0
         cut: list[slice | int] = [slice(None)] * levels[0].ndim
@@ -124,7 +164,7 @@ class ResultLayer:
             arranged if len(arranged) > 1 else arranged[0],
             multiscale=len(arranged) > 1,
             name=f"{self.layer.name}: {name}",
-            contrast_limits=(0, 255 if levels[0].dtype.kind == "u" else 1),
+            contrast_limits=(0, 255 if levels[0].dtype.kind == "u" else self._highest(arranged[-1])),
             colormap="magma",
             blending="additive",
             visible=False,
@@ -132,8 +172,16 @@ class ResultLayer:
         )
 
 
+def contrast(data: Any) -> tuple[float, float] | None:
+    """Return the 0.1 and 99.9 percentiles of a level; None where it is of one value, or too large to be measured."""
+    if math.prod(data.shape) > SHOWN:
+        return None
+    low, high = np.percentile(np.asarray(data), (0.1, 99.9))
+    return (float(low), float(high)) if high > low else None
+
+
 class PreviewLayer:
-    """The labels layer that shows the result where somebody looks.
+    """The layer that shows the result where somebody looks.
 
     Parameters
     ----------
@@ -149,6 +197,7 @@ class PreviewLayer:
         self._whole: Box = ()
         self._canvas = np.empty(0)
         self._look: Look | None = None
+        self._kind = "labels"
 
     @property
     def running(self) -> bool:
@@ -177,10 +226,13 @@ class PreviewLayer:
 
     def _draw(self, view: Look, events: list[Any]) -> None:
         """Paste what came into the layer."""
-        stack, source = view.stack, view.request.source
+        stack, source = view.result, view.request.source
         if stack is None:
             return
         whole, axes = events[-1][0], stack.axes.replace("c", "")
+        if self.layer in self.viewer.layers and self._kind != view.kind:
+            self.viewer.layers.remove(self.layer)
+        self._kind = view.kind
         if self._whole != whole or self._look is not view or self.layer not in self.viewer.layers:
             self._whole, self._look = whole, view
             self._canvas = np.zeros([b.stop - b.start for b in whole], events[-1][2].dtype)
@@ -195,5 +247,9 @@ class PreviewLayer:
             return
         shown = place.shown() | {"translate": translate}
         name = f"{source.layer.name} preview"
+        if view.kind == "image":
+            limits = contrast(data) or source.layer.contrast_limits
+            self.layer = self.viewer.add_image(data, name=name, contrast_limits=limits, **shown)
+            return
         self.layer = self.viewer.add_labels(data, name=name, opacity=OPACITY, **shown, **look(view.attributes))
         self.layer.editable = False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..events import Block, Progress
 from ..inference.config import PredictConfig
 from ..stack import Box, Stack
+from ..tiles import scaled
 from .layers import Source, warm_up
 from .live import Live
 
@@ -25,7 +26,8 @@ class Request:
     Parameters
     ----------
     source : Source
-    model : Path
+    models : tuple of Path
+        Folders, each of the model that takes what the one before gives.
     out : Path
     config : PredictConfig
     near : tuple of float, or None
@@ -33,13 +35,13 @@ class Request:
     """
 
     source: Source
-    model: Path
+    models: tuple[Path, ...]
     out: Path
     config: PredictConfig
     near: tuple[float, ...] | None = None
 
-    def load(self) -> "tuple[Stack, Model]":
-        """Open the image and load the model.
+    def load(self) -> "tuple[Stack, tuple[Model, ...]]":
+        """Open the image and load the models.
 
         Raises
         ------
@@ -48,8 +50,23 @@ class Request:
         """
         from ..model import load_model
 
-        model = load_model(self.model)
-        return self.source.stack(model.config.in_channels), model
+        models = tuple(map(load_model, self.models))
+        return self.source.stack(models[0].config.in_channels), models
+
+    def last(self) -> "tuple[Stack, Model]":
+        """Return what the last model takes, at the pixel size it is run at, and that model.
+
+        Raises
+        ------
+        UnetError
+            Where something does not fit.
+        """
+        from ..inference.cascade import cascade, passed
+        from ..inference.job import fitted
+
+        stack, models = self.load()
+        model = cascade(models)[-1]
+        return fitted(passed(stack, models[:-1], self.config), model, self.config), model
 
     @property
     def root(self) -> Path:
@@ -59,10 +76,11 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A result that is being written."""
+    """A result that is being written; `stack` lies where it does."""
 
     live: Live
     stack: Stack
+    kind: str
     attributes: dict[str, Any]
     group: Path
 
@@ -101,23 +119,28 @@ def segment(request: Request) -> Generator[Any, None, Finished]:
     """Run a model into an OME-Zarr; yields `Opened` as soon as there is something to show."""
     from ..batch import voxels
     from ..inference.annotate import annotate_next
+    from ..inference.cascade import passed
     from ..inference.instances import read_table
-    from ..inference.outputs import classes_path, result_path
+    from ..inference.job import fitted
+    from ..inference.outputs import blank, classes_path, result_path
     from ..inference.predict import predict
     from ..store.layout import TABLE
 
-    stack, model = request.load()
+    stack, models = request.load()
+    model = models[-1]
     warm_up()
     group = request.root / result_path(model, request.config.name)
     classes = classes_path(model, request.config.name)  # the same, but for objects, which are made of them at the end
-    work = predict(stack, model, request.out, request.config, near=request.near)
+    work = predict(stack, models, request.out, request.config, near=request.near)
     live = None
     try:
         while True:
             event = next(work)
             if live is None and event.stage == "predict":
-                live = Live(request.root / classes / "0", stack.axes.replace("c", ""), event.done)
-                yield Opened(live, stack, model.task.attributes(), group)
+                taken = fitted(passed(stack, models[:-1], request.config, measure=False), model, request.config)
+                place = blank(taken, model.config.factors, model.task.dtype)
+                live = Live(request.root / classes / "0", place.axes, event.done)
+                yield Opened(live, place, model.task.result, model.task.attributes(), group)
             if live is not None and isinstance(event, Block) and event.stage == "predict":
                 live.add(event.box)
             yield event
@@ -130,6 +153,11 @@ def segment(request: Request) -> Generator[Any, None, Finished]:
     more: list[tuple[str, Path, int | None]] = [
         (name, request.root / "probabilities", channel) for channel, name in enumerate(names)
     ]
+    if model.task.result == "image":
+        more += [
+            (name, request.root / name, None) for name in ("uncertainty", "error") if getattr(request.config, name)
+        ]
+        return Finished(result, group, {}, {}, tuple(more))
     counts = voxels(result, model.task)
     places: tuple[tuple[float, ...], ...] = ()
     if request.config.uncertainty:
@@ -144,20 +172,20 @@ def check(request: Request) -> "Generator[None, None, Preflight]":
     """Say what a run will take."""
     from ..inference.preflight import preflight
 
-    stack, model = request.load()
+    stack, models = request.load()
     yield
     warm_up()
     yield
-    return preflight(stack, model, request.out, request.config)
+    return preflight(stack, models, request.out, request.config)
 
 
 def seams(request: Request) -> "Generator[Progress, None, Seam]":
     """Predict a sample again on a shifted grid."""
     from ..inference.seams import seam_check
 
-    stack, model = request.load()
+    stack, model = request.last()
     yield Progress(0, 0, "seam check", "a sample is predicted twice, on two grids")
-    return seam_check(stack, model, request.config, near=request.near)
+    return seam_check(stack, model, request.config, near=request.near if len(request.models) == 1 else None)
 
 
 class Look:
@@ -171,7 +199,9 @@ class Look:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.attributes: dict[str, Any] = {}
+        self.kind = "labels"
         self.stack: Stack | None = None
+        self.result: Stack | None = None
         self._preview: Preview | None = None
 
     def fits(self, request: Request) -> bool:
@@ -180,25 +210,29 @@ class Look:
         return same == self.request
 
     def at(self, box: Box) -> Generator[Any, None, None]:
-        """Yield (whole box, its part, labels there), what is kept first, then from the middle outward."""
+        """Yield (whole box, its part, result there), what is kept first, then from the middle outward.
+
+        The box asked for is one of the image; the boxes given are of the result.
+        """
         if self._preview is None:
             self._open()
         if self._preview is None:
             return
-        whole = self._preview.box_of(box)
-        for part, labels in self._preview.blocks(whole):
-            yield whole, part, labels
+        whole, factors = self._preview.box_of(box), self._preview.factors
+        for part, values in self._preview.blocks(whole):
+            yield scaled(whole, factors), scaled(part, factors), values
 
     def _open(self) -> None:
         from ..inference.engine import Engine
-        from ..inference.job import fitted
+        from ..inference.outputs import blank
         from ..inference.view import Preview
 
         config = self.request.config
-        stack, model = self.request.load()
+        stack, model = self.request.last()
         model = dataclasses.replace(model, task=config.applied(model.task))
         warm_up()
-        self.stack, self.attributes = fitted(stack, model, config), model.task.attributes()
+        self.attributes, self.kind = model.task.attributes(), model.task.result
+        self.stack, self.result = stack, blank(stack, model.config.factors, model.task.dtype)
         self._preview = Preview(
             Engine.of(self.stack, model, config.device, config.precision, config.fill, config.mirror)
         )

@@ -15,6 +15,7 @@ from ..events import Progress
 from ..inference.config import PredictConfig
 from ..library import SHIPPED, Entry, models
 from . import runs, snippets
+from .chain import Chain
 from .form import Form
 from .jobs import Ended, Job
 from .layers import Source, levels_of, path_of, usual_axes, where_seen
@@ -51,7 +52,7 @@ class SegmentWidget(Panel):
         self._build()
         for control in (self.image, self.model):
             control.changed.connect(self._fill)
-        for changed in (self.axes, self.size, self.channel, self.out, self.probabilities, self.settings):
+        for changed in (self.then, self.axes, self.size, self.channel, self.out, self.probabilities, self.settings):
             changed.changed.connect(self._settle_soon)
         for signal in (napari_viewer.camera.events, napari_viewer.dims.events.point, napari_viewer.dims.events.order):
             self.listen(signal, self._look_soon)
@@ -79,6 +80,7 @@ class SegmentWidget(Panel):
         preferences = Preferences.read()
         self.image = ComboBox(choices=self._images)
         self.model = ComboBox(choices=self._models)
+        self.then = Chain(self._models, lambda path: self._entries.get(path) if path else None)
         self.about, self.note, self.preflight = text(""), text(""), text("")
         self.axes = LineEdit(tooltip="What the layer's dimensions are: letters of tczyx, in its order")
         self.channel = ComboBox(choices=[], visible=False)
@@ -98,6 +100,7 @@ class SegmentWidget(Panel):
                 field("image", self.image),
                 field("model", self.model, button("…", self._browse, "Choose the folder of a model")),
                 self.about,
+                self.then,
                 field("axes", self.axes, self.channel),
                 field("pixel size", self.size),
                 self.note,
@@ -158,6 +161,8 @@ class SegmentWidget(Panel):
         """Fill the form for another image or model."""
         layer, entry = self.image.value, self.entry
         self.about.value = entry.summary() if entry else "There is no model yet: train one, or choose its folder."
+        self.probabilities.visible = entry is not None and entry.gives == "labels"
+        self.then.follow(self.model.value)
         self._look = None
         self.enable()
         if layer is None or entry is None:
@@ -201,9 +206,10 @@ class SegmentWidget(Panel):
         if layer is None or entry is None:
             raise UsageError("choose an image and a model first")
         source = Source(layer, self.axes.value.strip(), size.level, self.channel.value)
-        chosen = self.settings.chosen() | {"probabilities": self.probabilities.value, "resample": size.resample}
+        probabilities = self.probabilities.value and entry.gives == "labels"
+        chosen = self.settings.chosen() | {"probabilities": probabilities, "resample": size.resample}
         out = Path(self.out.value).expanduser()
-        found = Request(source, entry.path, out, PredictConfig(**chosen))
+        found = Request(source, (entry.path, *self.then.folders), out, PredictConfig(**chosen))
         if not near:
             return found
         return dataclasses.replace(

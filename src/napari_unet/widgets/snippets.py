@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ..inference.config import PredictConfig
@@ -26,8 +27,8 @@ def python(request: Request) -> str:
             "from napari_unet import PredictConfig, load_model, open_stack, predict, wait",
             "",
             f"stack = open_stack({path!r}{about})",
-            f"model = load_model({_model(request)!r})",
-            f"labels = wait(predict(stack, model, {str(request.out)!r}, PredictConfig({chosen})))",
+            f"model = {_loaded(request)}",
+            f"result = wait(predict(stack, model, {str(request.out)!r}, PredictConfig({chosen})))",
         ]
     )
 
@@ -41,7 +42,9 @@ def command(request: Request) -> str:
         Where the image does not lie on disk.
     """
     path, opening = request.source.whole()
-    words = ["napari-unet", "predict", path, "--model", _model(request)]
+    words = ["napari-unet", "predict", path]
+    for model in request.models:
+        words += ["--model", _model(model)]
     if not request.config.in_source:
         words += ["--out", str(request.out)]
     for name, value in opening.items():
@@ -55,9 +58,13 @@ def command(request: Request) -> str:
     return shlex.join(words)
 
 
-def _model(request: Request) -> str:
-    ships = request.model.parent == SHIPPED
-    return request.model.name if ships else str(request.model)
+def _loaded(request: Request) -> str:
+    each = [f"load_model({_model(path)!r})" for path in request.models]
+    return each[0] if len(each) == 1 else f"[{', '.join(each)}]"
+
+
+def _model(path: Path) -> str:
+    return path.name if path.parent == SHIPPED else str(path)
 
 
 def _changed(config: PredictConfig) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +12,17 @@ from qtpy.QtCore import QTimer
 from ..errors import UnetError, UsageError
 from ..events import Progress
 from ..library import SHIPPED, models
+from ..tiles import scaled
 from ..train_process import labels_in
-from ..training.config import TrainConfig
+from ..training.config import IMAGE_TASKS, TrainConfig
 from .curves import Curves
 from .form import Form
 from .jobs import Ended, Job, Process
 from .layers import Place, Source, look, seen, usual_axes
-from .lessons import Lesson, free_name, keep, unfinished
+from .lessons import Lesson, free_name, keep, outlook, paired, unfinished
 from .panel import BACKGROUND, STAY, STOP, Panel, button, field, folded, folder, path_in, row, shrink, text
 from .preferences import Preferences, models_changed
+from .results import contrast
 
 if TYPE_CHECKING:
     import napari
@@ -34,8 +35,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "classes": {},
     "objects, to be kept apart": {"task": "instances"},
     "objects, learnt as one class": {"binary": True},
+    "images: what each should become": {"task": "restore"},
+    "images: none, noise is learnt from them alone": {"task": "restore", "blind": True},
+    "images: finer ones, or none": {"task": "super_resolve"},
+    "images: none, each describes itself": {"task": "autoencode"},
 }
-MAIN = ("task", "minutes", "sparse", "binary", "background", "resume", "steps")
+FINER = (2, 2)
+MAIN = ("task", "minutes", "sparse", "binary", "background", "blind", "resume", "steps")
 
 
 class TrainWidget(Panel):
@@ -81,7 +87,7 @@ class TrainWidget(Panel):
         self.background = SpinBox(value=1, min=1, max=255, tooltip="The label that was painted on background")
         self.behind = field("background", self.background)
         self.behind.visible = False
-        self.kind = ComboBox(choices=list(KINDS), tooltip="What the numbers in the labels are")
+        self.kind = ComboBox(choices=list(KINDS), tooltip="What the labels mean; or that images are learnt, not labels")
         self.title = LineEdit(value="my-model", tooltip="Of the model, in the folder of own models")
         self.start_from = ComboBox(choices=self._starts)
         self.minutes = FloatSpinBox(value=MINUTES, min=0.1, max=10_000, step=1)
@@ -105,7 +111,7 @@ class TrainWidget(Panel):
                 self.folders,
                 self.sparse,
                 self.behind,
-                field("labels are", self.kind),
+                field("targets are", self.kind),
                 field("start from", self.start_from),
                 field("name", self.title),
                 field("minutes", self.minutes),
@@ -121,6 +127,7 @@ class TrainWidget(Panel):
         )
         self.add_below(self.curves, self.facts.native, self.card.native)
         self.origin.changed.connect(self._turn)
+        self.kind.changed.connect(self._aim)
         self.sparse.changed.connect(lambda on: setattr(self.behind, "visible", on))
 
     # What is learnt from
@@ -131,6 +138,17 @@ class TrainWidget(Panel):
         wanted = {"image": layers.Image, "labels": layers.Labels}[kind]
         hidden = self._live_layer
         return [layer for layer in self.viewer.layers if isinstance(layer, wanted) and layer is not hidden]
+
+    @property
+    def _learns_images(self) -> bool:
+        return KINDS[self.kind.value].get("task") in IMAGE_TASKS
+
+    def _aim(self) -> None:
+        """Show what can be learnt from for the kind of targets."""
+        for pair in self._rows:
+            pair[1].reset_choices()
+        self.sparse.visible = not self._learns_images
+        self.sparse.value = self.sparse.value and not self._learns_images
 
     def _starts(self, _: Any) -> list[tuple[str, Path | str]]:
         found = models(SHIPPED) | models(Preferences.read().models)
@@ -146,7 +164,11 @@ class TrainWidget(Panel):
     def add_pair(self) -> None:
         """Add a pair of an image and its labels."""
         image = ComboBox(choices=lambda _: self._layers("image"), tooltip="Image")
-        labels = ComboBox(choices=lambda _: self._layers("labels"), tooltip="Its labels", nullable=True)
+        labels = ComboBox(
+            choices=lambda _: self._layers("image" if self._learns_images else "labels"),
+            tooltip="Its labels, or what it should become",
+            nullable=True,
+        )
         pair = row(image, labels)
         for control in (image, labels):
             shrink(control)
@@ -167,15 +189,15 @@ class TrainWidget(Panel):
         UsageError, DataError
             Where something of it cannot be.
         """
-        from ..sources import pair_paths
-
         if self.origin.value == FOLDERS:
             images, labels = path_in(self.images), path_in(self.annotations)
+            labels = labels or (images if self._learns_images else None)
             if images is None or labels is None:
                 raise UsageError("choose the folder of the images, and that of their labels")
-            pairs: tuple[Any, ...] = tuple(pair_paths([images], [labels]))
+            pairs: tuple[Any, ...] = paired(images, labels)
         else:
             rows = [(pair[0].value, pair[1].value) for pair in self._rows]
+            rows = [(image, image if labels is None and self._learns_images else labels) for image, labels in rows]
             pairs = tuple((image, labels) for image, labels in rows if image is not None and labels is not None)
             if not pairs:
                 raise UsageError("choose an image and its labels; to make labels, add a labels layer and paint")
@@ -183,6 +205,7 @@ class TrainWidget(Panel):
         if not name:
             raise UsageError("give the model a name")
         chosen = self.plan.chosen() | {"sparse": self.sparse.value} | KINDS[self.kind.value]
+        chosen["factor"] = (chosen["factor"] or FINER) if chosen.get("task") == "super_resolve" else None
         chosen |= {"background": self.background.value} if self.sparse.value else {}
         start = init or (self.start_from.value if self.start_from.value != NEW else None)
         preferences = Preferences.read()
@@ -201,7 +224,7 @@ class TrainWidget(Panel):
         except UnetError as error:
             self.fail(str(error))
             return
-        self.begin(Job(lambda: _outlook(lesson), self._heard, self._looked))
+        self.begin(Job(lambda: outlook(lesson), self._heard, self._looked))
 
     def _looked(self, how: Ended) -> None:
         self.ended(how)
@@ -348,25 +371,24 @@ class TrainWidget(Panel):
         image = self._lesson.pairs[event["image"]][0]
         if image not in self.viewer.layers:
             return
+        from ..inference.outputs import blank
+
         axes = usual_axes(image)
-        stack = Source(image, axes).stack()
-        place, box = Place.of(image, axes, stack), tuple(slice(*ends) for ends in event["box"])
-        data = np.asarray(place.arranged(labels_in(event), stack.axes.replace("c", "")))
-        translate = place.corner(box, stack.axes.replace("c", ""))
+        data = labels_in(event)
+        stack = blank(Source(image, axes).stack(), event["factors"], data.dtype)
+        ones = (1,) * (len(stack.axes) - len(event["factors"]))
+        place = Place.of(image, axes, stack)
+        box = scaled([slice(*ends) for ends in event["box"]], (*ones, *event["factors"]))
+        data, translate = np.asarray(place.arranged(data, stack.axes)), place.corner(box, stack.axes)
         if self._live_layer in self.viewer.layers:
             self._live_layer.data, self._live_layer.translate = data, translate
             return
         shown = place.shown() | {"translate": translate}
+        if event["kind"] == "image":
+            limits = contrast(data) or image.contrast_limits
+            self._live_layer = self.viewer.add_image(data, name=f"{image.name} live", contrast_limits=limits, **shown)
+            return
         self._live_layer = self.viewer.add_labels(
             data, name=f"{image.name} live", opacity=0.5, **shown, **look(event.get("attributes", {}))
         )
         self._live_layer.editable = False
-
-
-def _outlook(lesson: Lesson) -> Generator[Progress, None, Any]:
-    """Look at the data and plan, without training."""
-    from ..model import load_model
-    from ..training.setup import outlook
-
-    init = None if lesson.init is None else load_model(lesson.init)
-    return (yield from outlook(lesson.stacks(), lesson.config, init))

@@ -1,0 +1,59 @@
+"""Choosing the models that run on what another one gives: a cascade, as it grows."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from magicgui.widgets import ComboBox, Container, Widget
+
+from ..library import Entry
+from .panel import field
+
+MOST = 3
+
+
+class Chain(Container[Widget]):
+    """The models after the first: one more can be chosen as long as the one before gives an image.
+
+    Parameters
+    ----------
+    models : callable
+        Takes a control and returns the choices, ``(name, folder)``.
+    entry_of : callable
+        Takes a folder and returns the card of its model.
+    """
+
+    def __init__(
+        self, models: Callable[[Any], list[tuple[str, Path]]], entry_of: Callable[[Path | None], Entry | None]
+    ) -> None:
+        self._entry_of = entry_of
+        self._boxes = [
+            ComboBox(choices=models, nullable=True, tooltip="Takes what the model above gives, block by block")
+            for _ in range(MOST)
+        ]
+        self._fields = [field("then", box) for box in self._boxes]
+        super().__init__(widgets=self._fields, labels=False)
+        self.margins = (0, 0, 0, 0)
+        self._first: Path | None = None
+        for box in self._boxes:
+            box.changed.connect(self._arrange)
+        self._arrange()
+
+    def follow(self, first: Path | None) -> None:
+        """Offer what can run on what this model gives."""
+        self._first = first
+        self._arrange()
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders of the chosen models, in their order."""
+        return tuple(box.value for box in self._boxes if box.value is not None)
+
+    def _arrange(self) -> None:
+        before = self._first
+        for box, shown in zip(self._boxes, self._fields, strict=True):
+            entry = self._entry_of(before)
+            offered = entry is not None and entry.gives == "image"
+            shown.visible = offered
+            box.value = box.value if offered else None
+            before = box.value
