@@ -21,6 +21,7 @@ from napari_unet.stack import Stack
 from napari_unet.training import TrainConfig, finish, train
 from napari_unet.training.checkpoint import Checkpoints
 from napari_unet.training.learner import rate_at
+from napari_unet.training.record import RUN
 
 
 def example(shape=(48, 48), seed=0, name="image", axes=None):
@@ -281,6 +282,20 @@ def test_a_resume_with_other_settings_or_data_names_what_changed(tmp_path):
     work.close()
     refused(OutputError, "seed = 0, now it is 5", tmp_path, [example()], small(resume=True, seed=5))
     refused(OutputError, "other data", tmp_path, [example(seed=9)], small(resume=True))
+
+
+def test_a_training_of_before_a_setting_was_there_had_its_default(tmp_path):
+    whole = wait(train([example()], tmp_path / "whole", small()))
+    work = train([example()], tmp_path / "m", small())
+    next(e for e in work if isinstance(e, Epoch))
+    work.close()
+    path = tmp_path / "m.training" / RUN
+    run = json.loads(path.read_text())
+    del run["settings"]["seed"]
+    path.write_text(json.dumps(run))
+    refused(OutputError, "seed = 0, now it is 5", tmp_path, [example()], small(resume=True, seed=5))
+    found = wait(train([example()], tmp_path / "m", small(resume=True)))
+    assert same(found, whole)
 
 
 def test_a_damaged_checkpoint_falls_back_and_says_so(tmp_path):

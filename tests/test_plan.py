@@ -130,6 +130,12 @@ def test_less_memory_takes_batch_then_patch_then_refuses():
         plan_of(found, memory=0.05, base_features=64)
 
 
+@pytest.mark.parametrize("preset", ["default", "ronneberger2015"])
+def test_without_skips_the_network_is_a_plain_encoder_decoder(preset):
+    assert plan_of(facts((512, 512)), preset=preset).network.skips
+    assert not plan_of(facts((512, 512)), preset=preset, skips=False).network.skips
+
+
 def test_wishes_are_taken_or_refused():
     plan = plan_of(facts((512, 512)), patch=(64, 96), batch=3, depth=2, base_features=5, learning_rate=0.5)
     assert (plan.patch, plan.batch, plan.network.depth) == ((64, 96), 3, 2)

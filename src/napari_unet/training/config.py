@@ -45,6 +45,7 @@ class TrainConfig:
     base_features: int | None = setting(
         None, "Channels of the first level; chosen from device and time if not given", ge=1
     )
+    skips: bool = setting(True, "Skip connections; without them the network is a plain encoder-decoder")
     learning_rate: float | None = setting(None, "Highest learning rate; the preset's if not given", ge=0)
     augment: float = setting(1.0, "Strength of augmentation; 0 is none", ge=0, le=3)
     balance: float = setting(0.5, "Share of the patches that are centred on a class drawn evenly", ge=0, le=1)

@@ -266,7 +266,7 @@ def _paper(channels: int, out_channels: int, config: TrainConfig, ndim: int) -> 
     net = ronneberger2015(channels, out_channels)
     depth = net.depth if config.depth is None else config.depth
     features = config.base_features or net.base_features
-    return dataclasses.replace(net, depth=depth, base_features=features, kernels=None, strides=None)
+    return dataclasses.replace(net, depth=depth, base_features=features, kernels=None, strides=None, skips=config.skips)
 
 
 def _aim(data: _Data, voxels: int) -> tuple[int, ...]:
@@ -312,6 +312,7 @@ def _topology(data: _Data, room: _Room, config: TrainConfig, channels: tuple[int
         )
     return UNetConfig(
         **_of_images(config, len(patch), channels),
+        skips=config.skips and config.task != "autoencode",
         ndim=len(patch),
         in_channels=channels[0],
         out_channels=channels[1],
@@ -330,8 +331,7 @@ def _of_images(config: TrainConfig, ndim: int, channels: tuple[int, int]) -> dic
     same = channels[1] == channels[0] * (1 + config.spread)
     factor = (1,) * (ndim - len(config.factor)) + tuple(config.factor) if config.factor else ()
     return {
-        "skips": config.task != "autoencode",
-        "residual": same and not config.blind and config.task != "autoencode",
+        "residual": same and config.skips and not config.blind and config.task != "autoencode",
         "factor": factor,
     }
 

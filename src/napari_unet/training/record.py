@@ -16,6 +16,7 @@ from ..model import Model
 from ..store.ome import NAME
 from ..task import Task, read_task
 from .checkpoint import Checkpoints, write_atomic
+from .config import TrainConfig
 from .plan import Plan
 
 RUN = "run.json"
@@ -132,11 +133,12 @@ class Run:
         OutputError
             Naming what changed.
         """
-        changed = [k for k in identity if json.dumps(identity[k]) != json.dumps(self.identity.get(k))]
+        known = dataclasses.asdict(TrainConfig()) | dict(self.identity)  # of before a setting was there: its default
+        changed = [k for k in identity if json.dumps(identity[k]) != json.dumps(known.get(k))]
         if changed:
             k = changed[0]
             raise OutputError(
-                f"{self.folder} was started with {k} = {self.identity.get(k)}, now it is {identity[k]}; "
+                f"{self.folder} was started with {k} = {known.get(k)}, now it is {identity[k]}; "
                 "resume with the same settings, or choose another --out"
             )
         if digest != self.data["digest"]:
