@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_unet.demo import PIXEL, SHOWN, TRAINED, example, mosaic, run_demo
+from napari_unet.demo import SHOWN, TRAINED, example, mosaic, run_demo
 from napari_unet.errors import OutputError
 from napari_unet.evaluation import evaluate
 from napari_unet.events import Epoch, Progress, wait
+from napari_unet.examples import PIXEL
 from napari_unet.model import load_model
 from napari_unet.sources import open_labels, open_stack
 from test_predict import tree
@@ -101,6 +102,18 @@ def test_a_model_made_anew_gives_a_result_made_anew(tmp_path):
     demo = wait(run_demo(tmp_path, steps=1, seed=1))
     settings = json.loads((demo.result / "zarr.json").read_text())["attributes"]["napari_unet"]["settings"]
     assert settings["model"] == load_model(demo.model).sha256
+
+
+def test_noise_is_taken_away_from_what_was_not_trained_on(tmp_path):
+    demo = wait(run_demo(tmp_path, steps=STEPS, restore=True))
+    assert demo.scores["psnr"] > demo.scores["psnr_before"] + 1
+    noisy, clean, result = (open_stack(path) for path in (demo.image, demo.image / "clean", demo.result))
+    assert noisy.shape == clean.shape == result.shape and noisy.scale == result.scale == (PIXEL, PIXEL)
+    assert evaluate(demo.result, demo.image / "clean", "intensity").scores["psnr"] == demo.scores["psnr"]
+    assert demo.overview.name == "restored.png"
+    before = tree(tmp_path)
+    assert wait(run_demo(tmp_path, steps=STEPS, restore=True)) == demo
+    assert tree(tmp_path) == before
 
 
 def test_stopped_in_the_training_it_goes_on_to_the_same(tmp_path):

@@ -13,6 +13,7 @@ import zarr
 
 from napari_unet import open_stack, wait
 from napari_unet.errors import DataError, OutputError, UnetError
+from napari_unet.examples import NOISE
 from napari_unet.sources import open_labels
 from napari_unet.stack import Stack, View
 from napari_unet.store import Output, ResultStore
@@ -330,6 +331,13 @@ def test_samples_are_the_same_every_time_and_fit_their_labels(tmp_path, monkeypa
         assert labels.max() > 20
         assert image[labels > 0].mean() > 2 * image[labels == 0].mean()
         assert np.array_equal(image, sample()[0][0])
+
+
+def test_the_noisy_sample_is_a_pair_to_learn_from():
+    (clean, about, _), (noisy, again, kind) = samples.noisy_nuclei()
+    assert kind == "image" and about["scale"] == again["scale"]
+    assert clean.shape == noisy.shape and clean.dtype == noisy.dtype == np.float32
+    assert abs(float(np.std(noisy - clean)) - NOISE) < 0.5
 
 
 def test_the_large_sample_is_made_once(tmp_path, monkeypatch):

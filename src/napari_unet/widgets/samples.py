@@ -1,14 +1,14 @@
 """Samples for the viewer: nuclei that ship with the package, synthetic ones in 3-D, and a pyramid of many."""
 
-import importlib.resources
 from typing import Any
 
 import numpy as np
 
+from .. import examples
+from ..examples import PIXEL
 from .files import cache_folder, read
 from .writing import LayerTuple
 
-PIXEL = 0.5  # micrometres, assumed: the image came without a pixel size
 LARGE = (8192, 8192)
 SHAPE, SCALE = (32, 192, 192), (2.0, 0.5, 0.5)
 UNIT = "micrometer"
@@ -16,9 +16,16 @@ UNIT = "micrometer"
 
 def nuclei() -> list[LayerTuple]:
     """Return fluorescent nuclei, (512, 512) uint8, and their labels."""
-    image, labels = _shipped()
+    image, labels = examples.nuclei()
     shared = {"scale": (PIXEL, PIXEL), "units": (UNIT, UNIT), "axis_labels": ("y", "x")}
     return [(image, {"name": "nuclei", **shared}, "image"), (labels, {"name": "nuclei labels", **shared}, "labels")]
+
+
+def noisy_nuclei() -> list[LayerTuple]:
+    """Return the nuclei as they are, and with noise on them, (512, 512) float32: a pair to learn from."""
+    noisy, clean = examples.noisy_nuclei()
+    shared = {"scale": (PIXEL, PIXEL), "units": (UNIT, UNIT), "axis_labels": ("y", "x"), "contrast_limits": (0, 255)}
+    return [(clean, {"name": "clean nuclei", **shared}, "image"), (noisy, {"name": "noisy nuclei", **shared}, "image")]
 
 
 def nuclei_3d() -> list[LayerTuple]:
@@ -45,7 +52,7 @@ def nuclei_large() -> list[LayerTuple]:
 
     root = cache_folder() / "nuclei-large.ome.zarr"
     if not is_image(root):
-        image = _shipped()[0]
+        image = examples.nuclei()[0]
         more = [(0, n - size) for n, size in zip(LARGE, image.shape, strict=True)]
         stack = Stack(
             np.pad(image, more, mode="symmetric"), "yx", scale=(PIXEL, PIXEL), units=(UNIT, UNIT), name="nuclei"
@@ -53,18 +60,6 @@ def nuclei_large() -> list[LayerTuple]:
         root.parent.mkdir(parents=True, exist_ok=True)
         wait(save_stack(stack, root))
     return read(root)
-
-
-def _shipped() -> tuple[np.ndarray, np.ndarray]:
-    """Read the image and its labels, (512, 512)."""
-    from PIL import Image
-
-    folder = importlib.resources.files("napari_unet") / "data"
-    planes = []
-    for name in ("nuclei.png", "nuclei_labels.png"):
-        with (folder / name).open("rb") as file:
-            planes.append(np.asarray(Image.open(file)))
-    return planes[0], planes[1]
 
 
 def synthetic(seed: int = 0, count: int = 180) -> tuple[np.ndarray, np.ndarray]:

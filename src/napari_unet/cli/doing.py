@@ -1,0 +1,216 @@
+"""Commands that make something: models and results."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..inference.config import PredictConfig
+from ..training.config import TrainConfig
+from .options import with_settings
+from .shell import FAILED, Axes, Debug, command, shown
+
+if TYPE_CHECKING:
+    from ..training.fingerprint import Pair
+
+Images = Annotated[
+    list[Path], typer.Option("--images", help="Images: files, zarr groups, or a folder.", show_default=False)
+]
+Labels = Annotated[
+    list[Path] | None,
+    typer.Option("--labels", help="Their labels, paired by name with the images.", show_default=False),
+]
+Targets = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--targets", help="Images: what they should become; the images themselves if not given.", show_default=False
+    ),
+]
+ModelPath = Annotated[
+    list[Path],
+    typer.Option(
+        "--model",
+        help="Folder of a model, or the name of one that ships; several run one into the other.",
+        show_default=False,
+    ),
+]
+Level = Annotated[int | None, typer.Option(help="Level of a pyramid, 0 is the finest.", min=0)]
+Channel = Annotated[str | None, typer.Option(help="Take one channel: its number, from 0, or its name.")]
+Time = Annotated[int | None, typer.Option(help="Take one time point, from 0.", min=0)]
+
+
+def _channel(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdigit() else text
+
+
+@command
+@with_settings(TrainConfig)
+def train(
+    images: Images,
+    out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
+    labels: Labels = None,
+    targets: Targets = None,
+    axes: Axes = None,
+    channel: Channel = None,
+    init: Annotated[Path | None, typer.Option(help="Model to go on from.", show_default=False)] = None,
+    debug: Debug = False,
+    config: Any = None,
+) -> None:
+    """Learn from images and their labels, or from images and what they should become; the result is a model folder.
+
+    [dim]napari-unet train --images raw/ --labels painted/ --out nuclei.model --minutes 15[/dim]
+
+    Label 0 is background; with --sparse it is what nobody has painted yet. Stopped with Ctrl-C, the same command with
+    --resume goes on, and [bold]finish[/bold] makes a model of the best so far.
+
+    [dim]napari-unet train --task restore --images noisy/ --targets clean/ --out denoise.model[/dim]
+
+    With --blind the noisy images are enough. --task super_resolve --factor 2 2 learns from coarse and fine images, or
+    from fine ones alone; --blur and --noise make the input worse before it is learnt from.
+    """
+    from ..model import load_model
+    from ..sources import list_images, open_labels, open_stack, pair_paths
+    from ..training.fit import train as run
+
+    given = targets if config.learns_images else labels
+    if (labels if config.learns_images else targets) or not (given or config.learns_images):
+        what, other = ("--targets", "--labels") if config.learns_images else ("--labels", "--targets")
+        raise typer.BadParameter(f"the task {config.task} is learnt from {what}, not from {other}")
+
+    def opened(image: Path, other: Path) -> "Pair":
+        stack = open_stack(image, axes, channel=_channel(channel))
+        if not config.learns_images:
+            return stack, open_labels(other, axes and axes.replace("c", ""))
+        return stack, stack if other == image else open_stack(other, axes, channel=_channel(channel))
+
+    paths = pair_paths(images, given) if given else [(path, path) for each in images for path in list_images(each)]
+    pairs = [opened(*each) for each in paths]
+    model = shown(run(pairs, out, config, init=None if init is None else load_model(init)))
+    Console().print(model.card(), markup=False, highlight=False)
+
+
+@command
+def finish(
+    out: Annotated[Path, typer.Argument(help="The --out of a training that was stopped.", show_default=False)],
+    debug: Debug = False,
+) -> None:
+    """Make a model of a training that was stopped: the best so far."""
+    from ..training.fit import finish as run
+
+    Console().print(run(out).card(), markup=False, highlight=False)
+
+
+@command
+@with_settings(PredictConfig)
+def predict(
+    stack: Annotated[Path, typer.Argument(help="OME-Zarr, zarr, TIFF, PNG or JPEG.", show_default=False)],
+    model: ModelPath,
+    out: Annotated[Path | None, typer.Option(help="Result, RESULT.ome.zarr.", show_default=False)] = None,
+    axes: Axes = None,
+    level: Level = None,
+    channel: Channel = None,
+    time: Time = None,
+    debug: Debug = False,
+    config: Any = None,
+) -> None:
+    """Run a model on a stack of any size; the result is OME-Zarr: labels, or an image.
+
+    [dim]napari-unet predict stack.ome.zarr --model nuclei.model --out nuclei.ome.zarr[/dim]
+
+    Stopped or killed, the same command goes on where it was and ends with the same bytes.
+    """
+    from ..inference.predict import predict as run
+    from ..model import load_model
+    from ..sources import open_stack
+
+    if (out is None) != config.in_source:
+        raise typer.BadParameter("give --out RESULT.ome.zarr, or --in-source to write into the source's own group")
+    source = open_stack(stack, axes, level=level, channel=_channel(channel), time=time)
+    for note in source.notes:
+        Console().print(note, markup=False, highlight=False)
+    result = shown(run(source, [load_model(each) for each in model], out or stack, config))
+    Console().print(f"the result is in {result.source}", markup=False, highlight=False, soft_wrap=True)
+
+
+@command
+@with_settings(PredictConfig)
+def batch(
+    folder: Annotated[Path, typer.Argument(help="Folder with images.", show_default=False)],
+    model: ModelPath,
+    out: Annotated[Path, typer.Option(help="Folder for the results and summary.csv.", show_default=False)],
+    pattern: Annotated[str | None, typer.Option(help="Take only files that match, as *.tif.")] = None,
+    axes: Axes = None,
+    level: Level = None,
+    channel: Channel = None,
+    debug: Debug = False,
+    config: Any = None,
+) -> None:
+    """Run a model on every image of a folder.
+
+    [dim]napari-unet batch stacks/ --model nuclei.model --out results/ --pattern '*.tif'[/dim]
+
+    What is done is skipped, a bad file does not stop the rest, and summary.csv says what happened to each.
+    """
+    from ..batch import run_batch
+    from ..model import load_model
+
+    rows = shown(
+        run_batch(
+            folder,
+            [load_model(each) for each in model],
+            out,
+            config,
+            pattern,
+            axes=axes,
+            level=level,
+            channel=_channel(channel),
+        )
+    )
+    table = Table("file", "state", "seconds", "message")
+    for row in rows:
+        table.add_row(Path(row.file).name, row.state, f"{row.seconds:.1f}", row.message)
+    Console().print(table)
+    if any(row.state == "failed" for row in rows):
+        raise typer.Exit(FAILED)
+
+
+def _coded(way: str, stack: Path, model: Path, out: Path, axes: str | None, config: Any) -> None:
+    from ..inference import parts
+    from ..model import load_model
+    from ..sources import open_stack
+
+    result = shown(getattr(parts, way)(open_stack(stack, axes), load_model(model), out, config))
+    Console().print(f"the result is in {result.source}", markup=False, highlight=False, soft_wrap=True)
+
+
+Autoencoder = Annotated[Path, typer.Option("--model", help="Model learnt with --task autoencode.", show_default=False)]
+Coded = Annotated[Path, typer.Option(help="Result, RESULT.ome.zarr.", show_default=False)]
+
+
+@command
+@with_settings(PredictConfig)
+def encode(
+    stack: Annotated[Path, typer.Argument(help="OME-Zarr, zarr, TIFF, PNG or JPEG.", show_default=False)],
+    model: Autoencoder,
+    out: Coded,
+    axes: Axes = None,
+    debug: Debug = False,
+    config: Any = None,
+) -> None:
+    """Describe each place of a stack by what passes the bottleneck: a coarse OME-Zarr of many channels."""
+    _coded("encode", stack, model, out, axes, config)
+
+
+@command
+@with_settings(PredictConfig)
+def decode(
+    stack: Annotated[Path, typer.Argument(help="What encode made.", show_default=False)],
+    model: Autoencoder,
+    out: Coded,
+    debug: Debug = False,
+    config: Any = None,
+) -> None:
+    """Turn descriptions back into the image they stand for."""
+    _coded("decode", stack, model, out, None, config)

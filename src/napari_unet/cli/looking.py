@@ -1,0 +1,119 @@
+"""Commands that look at what is there: scores, checks, descriptions, and an example."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .shell import FAILED, Axes, Debug, command, say, shown
+
+
+@command
+def evaluate(
+    result: Annotated[Path, typer.Argument(help="What is judged: a file, a store, or a folder.", show_default=False)],
+    truth: Annotated[Path, typer.Argument(help="What is right.", show_default=False)],
+    kind: Annotated[str | None, typer.Option(help="semantic, instances or intensity; decided from the data.")] = None,
+    axes: Axes = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file too.")] = None,
+    layers: Annotated[Path | None, typer.Option(help="OME-Zarr for hits, misses and false objects.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="PNG of result, truth and difference; of images.")] = None,
+    before: Annotated[Path | None, typer.Option(help="For the picture: the image that the result was made of.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Score a result against the truth.
+
+    [dim]napari-unet evaluate nuclei.ome.zarr truth.tif --kind semantic --json scores.json[/dim]
+    """
+    from ..evaluation import evaluate as run
+
+    found = run(result, truth, kind, axes=axes)
+    console = Console()
+    for note in found.notes:
+        console.print(note, markup=False, highlight=False)
+    console.print(found.table(), markup=False, highlight=False)
+    if out is not None:
+        out.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+    if picture is not None:
+        from ..pictures import save_comparison
+
+        save_comparison(picture, result, truth, before, axes)
+    if layers is not None:
+        from ..comparison import compare
+
+        for time, objects in enumerate(shown(compare(result, truth, layers, axes))):
+            for name in ("misses", "false", "split", "merged"):
+                ids = getattr(objects, name)
+                listed = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
+                console.print(f"{f'time {time}: ' if time else ''}{name}: {listed or 'none'}", highlight=False)
+
+
+@command
+def annotate(
+    result: Annotated[Path, typer.Argument(help="A result of predict --uncertainty.", show_default=False)],
+    count: Annotated[int, typer.Option(help="Number of patches.", min=1)] = 10,
+    patch: Annotated[int | None, typer.Option(help="Edge of a patch in pixels; 128, in 3-D 32, if not given.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Say where to annotate next: the patches in which the network is the least certain."""
+    from ..inference.annotate import annotate_next
+
+    table = Table("centre, in pixels", "uncertainty")
+    for centre, mean in annotate_next(result, count, patch):
+        table.add_row(" ".join(f"{c:.0f}" for c in centre), f"{mean:.3f}")
+    Console().print(table)
+
+
+@command
+def info(
+    path: Annotated[Path, typer.Argument(help="An image, labels, a result, or a model.", show_default=False)],
+    debug: Debug = False,
+) -> None:
+    """Say what a path would be opened as; of a model, its card."""
+    from ..model import is_model, load_model
+    from ..sources import describe
+
+    if is_model(path):
+        Console().print(load_model(path).card(), markup=False, highlight=False)
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, value in describe(path):
+        table.add_row(name, value)
+    Console().print(table, highlight=False)
+
+
+@command
+def verify(
+    result: Annotated[Path, typer.Argument(help="A result of predict.", show_default=False)],
+    debug: Debug = False,
+) -> None:
+    """Read a result back and hold every block against the checksum it was written with."""
+    from ..store import verify as run
+
+    problems = shown(run(result))
+    for problem in problems:
+        say(problem)
+    if problems:
+        raise typer.Exit(FAILED)
+    Console().print(f"{result} is as it was written", markup=False, highlight=False)
+
+
+@command
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("napari-unet-demo"),
+    steps: Annotated[int, typer.Option(help="Steps of training; 120 take about a minute on two cores.", min=1)] = 120,
+    restore: Annotated[bool, typer.Option("--restore", help="Take noise away instead of finding nuclei.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train on a small example, predict a larger OME-Zarr, evaluate, and draw an overview."""
+    from ..demo import run_demo
+
+    found = shown(run_demo(out, steps=steps, restore=restore))
+    table = Table.grid(padding=(0, 2))
+    for name in ("model", "image", "result", "overview"):
+        table.add_row(name, str(getattr(found, name)))
+    for name, score in found.scores.items():
+        table.add_row(name, f"{score:.3f}")
+    Console().print(table, highlight=False, soft_wrap=True)

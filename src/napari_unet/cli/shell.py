@@ -1,0 +1,81 @@
+"""What all commands of the shell share: errors as one line, progress, and a clean end when interrupted."""
+
+import contextlib
+import functools
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from ..errors import UnetError
+from .options import Several
+from .progress import show
+
+if TYPE_CHECKING:
+    from ..events import Epoch, Progress
+
+T = TypeVar("T")
+CANCELLED, INCOMPLETE, FAILED = 130, 7, 3
+
+app = typer.Typer(
+    name="napari-unet",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Train U-Nets and run them on microscopy stacks larger than memory.\n\n"
+    "Results are OME-Zarr, do not depend on how the work was cut up, and a command that was stopped goes on "
+    "where it was when it is run again.",
+    epilog="Exit codes: 0 done, 2 wrong usage, 3 bad input, 4 refused as unsafe, 5 output in the way, "
+    "6 disk or memory, 7 incomplete but resumable, 130 cancelled.",
+)
+
+Axes = Annotated[str | None, typer.Option(help="Axes of the stack, letters of tczyx, where its file does not say.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command whose errors become one line and an exit code."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except UnetError as error:
+            if kwargs.get("debug"):
+                raise
+            say(str(error))
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            say("stopped; what is done is kept: run the same command again to go on (train: add --resume)")
+            raise typer.Exit(CANCELLED) from None
+
+    return app.command(cls=Several)(guarded)
+
+
+def say(line: str) -> None:
+    """Write one line for the user beside the output."""
+    sys.stderr.write(f"napari-unet: {' '.join(line.split())}\n")
+
+
+def shown(events: "Generator[Progress | Epoch, None, T] | Generator[Progress, None, T]") -> T:
+    """Show the events of a piece of work while it runs, and return its result; closed cleanly when interrupted."""
+    with _interruptible(), contextlib.closing(events):
+        return show(events)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Take SIGTERM as Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
