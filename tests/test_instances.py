@@ -11,6 +11,7 @@ from scipy import ndimage
 from napari_unet.errors import DataError, ModelError, UsageError
 from napari_unet.events import Epoch, wait
 from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.instances import read_table
 from napari_unet.inference.predict import predict
 from napari_unet.losses import IGNORE
 from napari_unet.model import Model
@@ -294,3 +295,21 @@ def test_how_objects_are_made_is_the_models_unless_said_otherwise():
     assert PredictConfig().applied(task) is task
     assert PredictConfig(min_size=9).applied(task) == dataclasses.replace(task, min_size=9)
     assert task.objects == ObjectConfig(5, 7, 2)
+
+
+def test_ids_go_on_over_time_and_the_table_has_a_row_an_object_and_time(tmp_path):
+    still = cells((60, 64)).data
+    stack = Stack(data=np.stack([still, np.roll(still, 1, 1), np.roll(still, 2, 1)]), axes="tyx")
+    apart = run(stack, finder(), tmp_path / "a.ome.zarr")
+    labels = run(stack, finder(), tmp_path / "b.ome.zarr", link=0.3)
+    again = run(stack, finder(), tmp_path / "c.ome.zarr", link=0.3, block=(16, 24))
+    np.testing.assert_array_equal(labels, again)
+    np.testing.assert_array_equal(labels > 0, apart > 0)
+    assert labels.max() < apart.max()
+    first, last = (set(np.unique(plane)) - {0} for plane in (labels[0], labels[-1]))
+    assert len(first & last) > len(first) / 2
+    (path,) = (tmp_path / "b.ome.zarr").rglob("objects.csv")
+    rows = list(csv.DictReader(path.open()))
+    found = {(int(row["id"]), round(float(row["centroid_t"]))) for row in rows}
+    assert found == {(i, t) for t, plane in enumerate(labels) for i in np.unique(plane) if i}
+    assert read_table(path) == {}

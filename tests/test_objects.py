@@ -1,11 +1,13 @@
 """Objects out of core are those of the whole image, ids included, however the volume is cut."""
 
+import dataclasses
+import itertools
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -113,6 +115,47 @@ def volumes(draw):
 @given(volumes())
 def test_any_cut_gives_the_labels_of_the_whole_image_ids_included(volume):
     np.testing.assert_array_equal(volume.decoded(), volume.expected())
+
+
+def linked(classes, axes, config):
+    """Return the labels with ids carried on, by definition."""
+    plain = dataclasses.replace(config, link=0.0)
+    inner, final = (whole(classes, axes, c) for c in (dataclasses.replace(plain, grow=0), plain))
+    size = np.bincount(inner.ravel())
+    new = np.arange(len(size))
+    for before, after in itertools.pairwise(inner):
+        shared = np.zeros((len(size), len(size)))
+        np.add.at(shared, (before.ravel(), after.ravel()), 1)
+        shared[0] = shared[:, 0] = 0
+        iou = shared / np.maximum(size[:, None] + size[None] - shared, 1)
+        iou[iou < config.link] = 0
+        for a, b in zip(*np.nonzero(iou), strict=True):
+            if b == iou[a].argmax() and a == iou[:, b].argmax():
+                new[b] = new[a]
+    return np.unique(new, return_inverse=True)[1][final]
+
+
+@settings(max_examples=100, deadline=None)
+@given(volumes(), st.sampled_from([0.01, 0.2, 0.5, 1.0]))
+def test_ids_are_carried_on_over_time_whatever_the_cut(volume, least):
+    assume("t" in volume.grid.axes)
+    volume.config = dataclasses.replace(volume.config, link=least)
+    np.testing.assert_array_equal(volume.decoded(), linked(volume.classes, volume.grid.axes, volume.config))
+    known = {(i, t) for t, plane in enumerate(volume.labels) for i in np.unique(plane) if i}
+    rows = {(int(i), int(low[0])) for i, low in zip(volume.objects.id, volume.objects.low, strict=True)}
+    assert rows == known and len(volume.objects) == len(known)
+
+
+def test_what_moves_keeps_its_id_and_what_is_new_gets_another():
+    classes = np.zeros((4, 9, 30), np.uint8)
+    for t in range(4):
+        classes[t, 2:7, 2 + t : 8 + t] = 1
+    classes[2:, 2:7, 20:26] = 1
+    labels = Volume(classes, "tyx", (1, 4, 7), ObjectConfig(link=0.5)).decoded()
+    assert [list(np.unique(plane)) for plane in labels] == [[0, 1], [0, 1], [0, 1, 2], [0, 1, 2]]
+    planes = Volume(classes, "zyx", (2, 9, 30), ObjectConfig(link=0.5))
+    planes.grid = dataclasses.replace(planes.grid, ndim=2)
+    np.testing.assert_array_equal(planes.decoded(), labels)
 
 
 SNAKE = np.array(["1011101110", "1010101010", "1010101010", "1110111011", "0001000000", "0111110111"])

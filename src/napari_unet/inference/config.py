@@ -10,7 +10,7 @@ from ..settings import check, setting
 if TYPE_CHECKING:
     from ..task import Task
 
-OBJECT_OPTIONS = ("split", "min_size", "fill_holes")
+OBJECT_OPTIONS = ("split", "min_size", "fill_holes", "link")
 PROBABILITY_TYPES = ("uint8", "float16")
 
 
@@ -41,6 +41,9 @@ class PredictConfig:
     split: float | None = setting(None, "Objects: above 0 splits more, below 0 less; the model's if not given")
     min_size: int | None = setting(None, "Objects of fewer voxels are dropped; the model's if not given", ge=0)
     fill_holes: int | None = setting(None, "Largest hole in an object that is filled, in voxels", ge=0)
+    link: float | None = setting(
+        None, "Objects keep their id over time where they overlap so much (IoU); 0 links none", ge=0, le=1
+    )
     scheduler: str | None = setting(None, "Address of a dask scheduler whose workers do the work: tls://host:port")
     allow_tcp: bool = setting(False, "Take a scheduler at a tcp:// address, where nobody has to show who they are")
     overwrite: bool = setting(False, "Replace a result of an earlier run; nothing else is ever replaced")

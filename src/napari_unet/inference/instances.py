@@ -108,7 +108,7 @@ def write_table(
         columns = np.concatenate([centre, low, high, light], axis=1)
         for i, row in enumerate(columns):
             values = (f"{value:.6g}" for value in row)
-            writer.writerow([i + 1, int(objects.count[i]), *values, int(objects.border[i])])
+            writer.writerow([int(objects.id[i]), int(objects.count[i]), *values, int(objects.border[i])])
     temporary.replace(path)
 
 
@@ -124,7 +124,8 @@ def read_table(path: Path, most: int = MOST_ROWS) -> dict[str, Any]:
     Returns
     -------
     dict of column name to (N + 1,) array
-        Row i is label i, row 0 the background; ``index`` instead of ``id``. Empty where there are too many rows.
+        Row i is label i, row 0 the background; ``index`` instead of ``id``. Empty where there are too many rows, or
+        several of one id, as of objects that are linked over time.
     """
     with path.open(newline="", encoding="utf-8") as file:
         names = next(csv.reader(file))
@@ -132,6 +133,8 @@ def read_table(path: Path, most: int = MOST_ROWS) -> dict[str, Any]:
     if len(rows) > most:
         return {}
     values = np.array([[0] * len(names), *rows], np.float64)
+    if (values[:, 0] != np.arange(len(values))).any():
+        return {}
     whole = {"id", "voxels", "touches_border"}
     return {
         "index" if name == "id" else name: column.astype(int) if name in whole else column

@@ -23,21 +23,26 @@ class ObjectConfig:
         Largest hole that is filled, in voxels; 0 fills none.
     grow : int
         Steps that objects grow into the class "border", and into nothing else.
+    link : float
+        IoU from which on an object has the id of the one that it lies on, one time point before; 0 links none.
 
     Raises
     ------
     UsageError
-        Where one of them is negative.
+        Where one of them is negative, or `link` is more than 1.
     """
 
     min_size: int = 0
     fill_holes: int = 0
     grow: int = 2
+    link: float = 0.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if getattr(self, field.name) < 0:
                 raise UsageError(f"{field.name} is {getattr(self, field.name)}; it must be 0 or more")
+        if not self.link <= 1:
+            raise UsageError(f"link is {self.link}; it is an IoU, from 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,6 +82,11 @@ class Grid:
         """Positions of the axes within which objects lie."""
         axes = tuple(i for i, a in enumerate(self.axes) if a in SPATIAL)
         return axes if self.ndim is None else axes[-self.ndim :]
+
+    @property
+    def times(self) -> int:
+        """Places along the first axis where objects do not go on: time, or of a 2-D model the planes; 1 without."""
+        return 1 if 0 in self.spatial else self.shape[0]
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from ..events import Progress
 from ..stack import Box
 from .components import measure_objects, scan_block
 from .config import BORDER, Grid, ObjectConfig
-from .merge import final_ids, name_parts
+from .merge import final_ids, label_dtype, name_parts, named
 from .scratch import Scratch
 
 STAGE = "objects"
@@ -21,7 +21,7 @@ Write = Callable[[int, Box, np.ndarray], None]
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Objects:
-    """Measures of the objects of a volume; row `i` is the object with the id ``i + 1``.
+    """Measures of the objects of a volume, a row each; of the whole of it, ids are 1 ... N where none are linked.
 
     Parameters
     ----------
@@ -36,6 +36,8 @@ class Objects:
         Whether it touches the spatial border of the volume.
     intensity : (N, C) float64 array
         Mean of each channel; C is 0 where no image was given.
+    id : (N,) int64 array
+        As it is written; linked objects have one id at several time points.
     """
 
     axes: str
@@ -45,6 +47,7 @@ class Objects:
     centroid: np.ndarray
     border: np.ndarray
     intensity: np.ndarray
+    id: np.ndarray
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -179,12 +182,13 @@ def paint(
         Their measures. The scratch folder stays.
     """
     kept, blocks = Scratch(scratch, grid, config), len(grid)
-    offset, ids = kept.load("ids", "offset", "id")
+    offset, ids, track = kept.load("ids", "offset", "id", "track")
+    final = track.astype(label_dtype(len(track)))
     for number in range(blocks):
         if not kept.has(f"paint-{number}"):
             box = grid.box(number)
             labels = _labels(read, kept, grid, box, config.grow, (offset, ids))
-            write(number, box, labels)
+            write(number, box, final[labels])
             light = None if image is None else image(box)
             kept.save(f"paint-{number}", measure_objects(labels, box, grid, light))
         yield Progress(2 * blocks + number + 1, 3 * blocks, STAGE)
@@ -203,7 +207,10 @@ def decode(
        the volume, has at most ``fill_holes`` voxels and shares faces with one object only: it joins that object.
     3. Objects of fewer than ``min_size`` voxels are dropped.
     4. Ids are 1 ... N in the order of the objects' first voxels in the volume, in C order.
-    5. In each of ``grow`` rounds, every free voxel of class 2 that shares a face with objects joins the one of
+    5. With ``link``, an object has the id of the one right before it in time (of a 2-D model in a volume: one plane
+       before) where each overlaps the other most, by IoU, and by at least so much; equal ones take the smallest id.
+       Ids are then 1 ... M in the order of the first objects that have them.
+    6. In each of ``grow`` rounds, every free voxel of class 2 that shares a face with objects joins the one of
        the smallest id.
 
     Memory is that of a block, of what is known of each part, and of the faces between blocks.
@@ -242,18 +249,12 @@ def decode(
 
 
 def _labels(
-    read: Read, kept: Scratch, grid: Grid, box: Box, rounds: int, named: tuple[np.ndarray, np.ndarray]
+    read: Read, kept: Scratch, grid: Grid, box: Box, rounds: int, tables: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
     """Return the final labels of a box."""
-    offset, ids = named
+    offset, ids = tables
     wide = grid.around(box, rounds)
-    parts = kept.read(wide)
-    labels = np.zeros(parts.shape, ids.dtype)
-    for number, part in grid.over(wide):
-        at = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(part, wide, strict=True))
-        own = ids[offset[number] : offset[number + 1] + 1].copy()
-        own[0] = 0
-        labels[at] = own[parts[at]]
+    labels = named(kept, grid, wide, offset, ids)
     if rounds and labels.any():
         labels = grow(labels, _classes(read, wide) == BORDER, rounds, len(grid.spatial))
     return labels[tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))]
@@ -261,7 +262,8 @@ def _labels(
 
 def _gather(kept: Scratch, grid: Grid) -> Objects:
     """Add up the measures of all blocks."""
-    total = int(kept.load("ids", "count")[0])
+    (track,) = kept.load("ids", "track")
+    total = len(track) - 1
     count, border = np.zeros(total, np.int64), np.zeros(total, bool)
     low = np.full((total, len(grid.axes)), np.iinfo(np.int64).max)
     high, sums, light = np.zeros_like(low), np.zeros_like(low), np.zeros((0, 0))
@@ -276,4 +278,4 @@ def _gather(kept: Scratch, grid: Grid) -> Objects:
         light = light if len(light) else np.zeros((total, columns[6].shape[1]))
         light[row] += columns[6]
     size = np.maximum(count, 1)[:, None]
-    return Objects(grid.axes, count, low, high, sums / size, border, light / size if len(light) else light)
+    return Objects(grid.axes, count, low, high, sums / size, border, light / size if len(light) else light, track[1:])

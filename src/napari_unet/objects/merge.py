@@ -8,8 +8,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..errors import ResourceError
+from ..stack import Box
 from .components import unique_pairs
 from .config import Grid, ObjectConfig
+from .link import overlaps, tracks
 from .scratch import Scratch
 
 MOST_PARTS = 2**31 - 2
@@ -24,7 +26,8 @@ def name_parts(scratch: Scratch, grid: Grid, config: ObjectConfig) -> Generator[
     """Give every part its final id, and keep the result as the tables ``ids``.
 
     Parts of all blocks are numbered through: part `n` (from 1) of block `b` is ``offset[b] + n``; 0 is all
-    that fills no hole. ``ids`` holds ``offset`` (blocks + 1), ``id`` (by part; 0 is none) and ``count``.
+    that fills no hole. ``ids`` holds ``offset`` (blocks + 1), ``id`` (by part; 0 is none) and ``count``; and ``track``,
+    by id: the one that is written, which is another where ids are carried on from time to time.
 
     Parameters
     ----------
@@ -68,7 +71,44 @@ def name_parts(scratch: Scratch, grid: Grid, config: ObjectConfig) -> Generator[
     ids, count = final_ids(
         size, first, is_inside, _roots(np.concatenate(edges), len(size)), np.concatenate(contacts), config
     )
-    scratch.save("ids", {"offset": offset, "id": ids, "count": np.array(count)})
+    sizes = np.bincount(ids, size, count + 1).astype(np.int64)
+    track = yield from _linked(scratch, grid, config, (offset, ids), sizes)
+    scratch.save("ids", {"offset": offset, "id": ids, "count": track.max(), "track": track})
+
+
+def named(scratch: Scratch, grid: Grid, box: Box, offset: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return the ids of a region, before growth.
+
+    Parameters
+    ----------
+    scratch : Scratch
+    grid : Grid
+    box : tuple of slice
+    offset, ids : int64 array, unsigned array
+        Of the tables ``ids``.
+    """
+    parts = scratch.read(box)
+    labels = np.zeros(parts.shape, ids.dtype)
+    for number, part in grid.over(box):
+        at = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(part, box, strict=True))
+        own = ids[offset[number] : offset[number + 1] + 1].copy()
+        own[0] = 0
+        labels[at] = own[parts[at]]
+    return labels
+
+
+def _linked(
+    scratch: Scratch, grid: Grid, config: ObjectConfig, parts: tuple[np.ndarray, np.ndarray], sizes: np.ndarray
+) -> Generator[int, None, np.ndarray]:
+    """Return the id that each object is written with."""
+    if not config.link or grid.times == 1:
+        return np.arange(len(sizes))
+    shared = [np.zeros((0, 3), np.int64)]
+    for block in range(len(grid)):
+        first, *rest = grid.box(block)
+        shared.append(overlaps(named(scratch, grid, (slice(max(first.start - 1, 0), first.stop), *rest), *parts)))
+        yield len(grid)
+    return tracks(np.concatenate(shared), sizes, config.link)
 
 
 def _meetings(

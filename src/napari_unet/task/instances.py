@@ -42,6 +42,8 @@ class Instances(Task):
         Added to the border's logits: above 0 more is split.
     min_size, fill_holes, grow : int
         As in `ObjectConfig`, in voxels.
+    link : float
+        As in `ObjectConfig`.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class Instances(Task):
     min_size: int = 0
     fill_holes: int = 0
     grow: int = 2
+    link: float = 0.0
     name: ClassVar[str] = "instances"
     result: ClassVar[Literal["labels", "image"]] = "labels"
     score: ClassVar[str] = "ap"
@@ -81,7 +84,7 @@ class Instances(Task):
     @property
     def objects(self) -> ObjectConfig:
         """How objects are made from the classes."""
-        return ObjectConfig(self.min_size, self.fill_holes, self.grow)
+        return ObjectConfig(self.min_size, self.fill_holes, self.grow, self.link)
 
     @property
     def out_channels(self) -> int:
