@@ -4,7 +4,8 @@ QUESTION is one of
 
 denoise   Set12 with Gaussian noise of sigma 25, learnt on nine images, judged on 03, 07 and 11
 blind     the confocal images of Noise2Fast, learnt from the noisy images alone
-finer     membranes in electron microscopy, blurred and made coarser: 2x, and 4x as a cascade of 2x and 2x
+finer     membranes in electron microscopy, blurred and made coarser: 2x, and 4x as a cascade of 2x and 2x, the second
+          learnt on what the first gives
 axial     nuclei in 3-D with planes four times as far apart
 segment   the noisy nuclei of Noise2Fast: segmented as they are, and restored (blind) before
 clean     nuclei of DSB2018 with noise put on: segmented as they are, restored before, and clean
@@ -156,7 +157,13 @@ def finer(bench: Bench) -> None:
         )
         for n in (1, 2)
     ]
-    for n, chosen in ((1, models[0]), (2, models[::-1])):
+    passed = [
+        Stack(bench.run(level[2], models[1], "finer-seen"), "yx", level[1].scale, translation=level[1].translation)
+        for level in levels[:18]
+    ]
+    pairs = [(seen, level[0]) for seen, level in zip(passed, levels[:18], strict=True)]
+    last = bench.learn("finer-last", pairs, task="super_resolve", factor=(2, 2))
+    for n, chosen in ((1, models[0]), (2, [models[1], last])):
         rows: dict[str, list[float]] = {"bicubic": [], "Lanczos": [], "network": []}
         for i, level in enumerate(levels[18:]):
             low = np.asarray(level[n].data)
