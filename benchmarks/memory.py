@@ -1,7 +1,8 @@
-"""Peak memory of a prediction as the volume grows: ``python benchmarks/memory.py [--gib 2 8] [--sparse]``.
+"""Peak memory of a prediction as the volume grows: ``python benchmarks/memory.py [--gib 2 8] [--sparse] [--cascade]``.
 
 Each size runs in a process of its own on a zarr of noise in chunks of 64x256x256 float32, with a small 3-D network, and
-reports the peak resident memory of that process, the wall time and the voxels a second.
+reports the peak resident memory of that process, the wall time and the voxels a second. With ``--cascade`` three
+networks run one into the other: restoration, twice as fine in y and x, classes.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,22 +32,41 @@ def make_volume(path: Path, gib: float, sparse: bool) -> None:
         array[z : z + 64] = slab
 
 
-def run(volume: Path, out: Path) -> None:
-    """Predict, and print what it took as JSON."""
+def models(cascade: bool) -> list[Any]:
+    """Return networks with weights drawn at random."""
     import torch
 
-    from napari_unet import Model, PredictConfig, UNet, UNetConfig, open_stack, predict, wait
+    from napari_unet import Model, UNet, UNetConfig
     from napari_unet.normalise import Normalisation
-    from napari_unet.task import Semantic
+    from napari_unet.task import Restore, Semantic, SuperResolve
 
-    config = UNetConfig(ndim=3, depth=2, base_features=4)
-    torch.manual_seed(0)
-    weights = {name: value.numpy() for name, value in UNet(config).state_dict().items()}
-    model = Model(config, weights, Semantic.of((0, 1)), Normalisation(), "zyx")
+    def drawn(task: Any, normalisation: Any, **config: Any) -> Any:
+        network = UNetConfig(ndim=3, base_features=4, **config)
+        torch.manual_seed(0)
+        weights = {name: value.numpy() for name, value in UNet(network).state_dict().items()}
+        return Model(network, weights, task, normalisation, "zyx")
+
+    classes = drawn(Semantic.of((0, 1)), Normalisation(), depth=2)
+    if not cascade:
+        return [classes]
+    images = {"channels": ("light",), "offset": (100.0,), "scale": (20.0,)}
+    fixed = Normalisation("fixed", offset=(100.0,), scale=(20.0,))
+    return [
+        drawn(Restore(**images), fixed, depth=1, out_channels=1, residual=True),
+        drawn(SuperResolve(**images), fixed, depth=1, out_channels=1, residual=True, factor=(1, 2, 2)),
+        classes,
+    ]
+
+
+def run(volume: Path, out: Path, cascade: bool) -> None:
+    """Predict, and print what it took as JSON."""
+    from napari_unet import PredictConfig, open_stack, predict, wait
+
+    chosen = models(cascade)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.monotonic()
     stack = open_stack(volume)
-    wait(predict(stack, model, out, PredictConfig(device="cpu", memory=1.0)))
+    wait(predict(stack, chosen, out, PredictConfig(device="cpu", memory=1.0)))
     seconds = time.monotonic() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     voxels = float(np.prod(stack.shape))
@@ -59,10 +80,11 @@ def main() -> None:
     parser.add_argument("--gib", type=float, nargs="+", default=[2.0, 8.0])
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--sparse", action="store_true", help="volumes that are mostly empty")
+    parser.add_argument("--cascade", action="store_true", help="three networks, one into the other")
     parser.add_argument("--run", type=Path, nargs=2, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
-        run(*args.run)
+        run(*args.run, args.cascade)
         return
     print(f"{'GiB':>6} {'peak MiB':>9} {'before':>7} {'seconds':>8} {'Mvoxel/s':>9}")
     for gib in args.gib:
@@ -70,6 +92,7 @@ def main() -> None:
             volume = Path(folder) / "volume.zarr"
             make_volume(volume, gib, args.sparse)
             command = [sys.executable, __file__, "--run", str(volume), str(Path(folder) / "out.ome.zarr")]
+            command += ["--cascade"] * args.cascade
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             print(
                 f"{gib:6.1f} {found['peak_mib']:9.0f} {found['before_mib']:7.0f} {found['seconds']:8.0f} "

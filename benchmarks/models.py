@@ -87,7 +87,7 @@ RECIPES = {
     "membranes-em": Recipe(
         isbi2012,
         lambda number: number >= 18,
-        TrainConfig(class_names=("membrane", "cell"), border=10.0, steps=10000, base_features=16, depth=4, resume=True),
+        TrainConfig(class_names=("membrane", "cell"), border=10.0, steps=8000, base_features=16, depth=4, resume=True),
         "semantic",
         {
             "about": "membranes between neurites in 2-D electron microscopy, serial sections",
