@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 
 
-def make_volume(path: Path, gib: float, sparse: bool) -> None:
+def make_volume(path: Path, gib: float, width: int, sparse: bool) -> None:
     """Write a zarr of that size by slabs of chunks, which repeat; if sparse one slab in 64, and nothing else."""
     import zarr
 
-    planes = max(64, round(gib * 2**30 / 4 / 1024**2 / 64) * 64)
+    planes = max(64, round(gib * 2**30 / 4 / width**2 / 64) * 64)
     array = zarr.create_array(
-        path, shape=(planes, 1024, 1024), dtype="f4", chunks=(64, 256, 256), dimension_names=["z", "y", "x"]
+        path, shape=(planes, width, width), dtype="f4", chunks=(64, 256, 256), dimension_names=["z", "y", "x"]
     )
     rng = np.random.default_rng(0)
-    slab = np.round(rng.normal(100, 20, (64, 1024, 1024))).astype(np.float32)
+    slab = np.round(rng.normal(100, 20, (64, width, width))).astype(np.float32)
     for z in range(0, planes, 64 * 64 if sparse else 64):
         array[z : z + 64] = slab
 
@@ -78,6 +78,7 @@ def main() -> None:
     """Run every size in a process of its own and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gib", type=float, nargs="+", default=[2.0, 8.0])
+    parser.add_argument("--width", type=int, default=1024, help="of the volumes, in y and x")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--sparse", action="store_true", help="volumes that are mostly empty")
     parser.add_argument("--cascade", action="store_true", help="three networks, one into the other")
@@ -90,7 +91,7 @@ def main() -> None:
     for gib in args.gib:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             volume = Path(folder) / "volume.zarr"
-            make_volume(volume, gib, args.sparse)
+            make_volume(volume, gib, args.width, args.sparse)
             command = [sys.executable, __file__, "--run", str(volume), str(Path(folder) / "out.ome.zarr")]
             command += ["--cascade"] * args.cascade
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -169,3 +169,10 @@ def test_a_fingerprint_counts_every_voxel_once_and_remembers_true_places(seed, h
         assert value in found.values
         assert (labels[tuple(places.T)] == value).all()
         assert len(np.unique(places, axis=0)) == len(places) == min(found.stacks[0].counts[value], 2048)
+
+
+def test_a_factor_along_z_takes_a_volume_however_few_its_planes():
+    found = facts((12, 120, 120))
+    assert plan_of(found).network.ndim == 2
+    planned = plan_of(found, task="super_resolve", factor=(4, 1, 1)).network
+    assert (planned.ndim, planned.factor) == (3, (4, 1, 1))

@@ -225,7 +225,7 @@ def _ndim(facts: Fingerprint, config: TrainConfig, reasons: list[str]) -> int:
         return 2
     if facts.spatial == "yx":
         return 2
-    if config.patch is not None:
+    if config.patch is not None or (config.factor is not None and len(config.factor) == 3):
         return 3
     thin = [why for f in facts.stacks if (why := _thin(f))]
     if thin:

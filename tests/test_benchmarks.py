@@ -1,0 +1,53 @@
+"""The benchmarks run at the smallest size, and print figures; what these are is for the machine that is measured."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def printed(name, *arguments):
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, arguments)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("peers", ("--shape", 96, 96, "--rounds", 1, "--methods", "ours, bf16", "ours, fp32")),
+        ("wall", ("--shape", 128, 128, "--rounds", 1)),
+        ("blocks", ("--blocks", 27)),
+        ("objects", ("--shape", 32, 64, 64, "--only", "ours")),
+    ],
+)
+def test_a_benchmark_prints_figures(name, arguments):
+    assert len(re.findall(r"\d+\.\d+", printed(name, *arguments))) >= 1
+
+
+def test_memory_is_measured_of_one_network_and_of_a_cascade(tmp_path):
+    for more in ((), ("--cascade",)):
+        lines = printed("memory", "--gib", 0.01, "--width", 128, "--folder", tmp_path, *more).splitlines()
+        peak, before = map(float, lines[-1].split()[1:3])
+        assert peak >= before > 50
+
+
+def test_images_are_learnt_and_judged(tmp_path):
+    folder = tmp_path / "data" / "noise2fast"
+    rng = np.random.default_rng(0)
+    for name, noise in (("Confocal", 0), ("Confocal_gaussianpoisson", 20)):
+        (folder / name).mkdir(parents=True)
+        clean = 100 + 60 * np.sin(np.mgrid[:96, :96].sum(0) / 6)
+        tifffile.imwrite(folder / name / "a.tif", (clean + rng.normal(0, noise + 1e-9, clean.shape)).astype(np.float32))
+    lines = printed(
+        "images", "blind", "--data", tmp_path / "data", "--out", tmp_path / "out", "--minutes", 0.05
+    ).splitlines()
+    assert re.fullmatch(r"\| a \| \d+\.\d+ -> \d+\.\d+ \|", lines[-1])
+    assert (tmp_path / "out" / "blind-a.png").is_file()
