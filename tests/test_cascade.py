@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from kinds import cascade as three
 from napari_unet.batch import run_batch
 from napari_unet.errors import OutputError, UsageError
 from napari_unet.events import wait
@@ -19,10 +20,6 @@ from napari_unet.task import Restore, SuperResolve
 from test_predict import FP32, image_of, stopped_after, tree
 from test_predict import small as segmenter
 from test_restore import small
-
-
-def three(ndim=2):
-    return [small(Restore, ndim), small(SuperResolve, ndim, seed=1), segmenter(ndim)]
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

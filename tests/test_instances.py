@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from kinds import finder, model_of
 from napari_unet.errors import DataError, ModelError, UsageError
 from napari_unet.events import Epoch, wait
 from napari_unet.inference.config import PredictConfig
@@ -23,14 +24,7 @@ from napari_unet.task import Instances, read_task
 from napari_unet.task.border import closeness
 from napari_unet.task.instances import touching
 from napari_unet.training import TrainConfig, train
-from test_predict import FP32, model_of, tree
-
-SEEDS = {2: 4, 3: 7}  # of random networks that find several objects
-
-
-def finder(ndim=2, **options):
-    model = model_of(UNetConfig(ndim=ndim, depth=1, base_features=4, out_channels=3), SEEDS[ndim])
-    return dataclasses.replace(model, task=Instances(**options))
+from test_predict import FP32, tree
 
 
 def cells(shape, seed=1):

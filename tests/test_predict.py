@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from napari_ome_zarr import napari_get_reader
 from ome_zarr_models import open_ome_zarr
 
+from kinds import KINDS, model_of, small
 from napari_unet.errors import DataError, IncompleteError, ModelError, OutputError, ResourceError, UsageError
 from napari_unet.events import Block, wait
 from napari_unet.inference.config import PredictConfig
@@ -28,30 +30,13 @@ from napari_unet.inference.lazy import predict_lazy
 from napari_unet.inference.predict import predict
 from napari_unet.inference.rounding import rounding
 from napari_unet.inference.stream import Stream
-from napari_unet.model import Model
 from napari_unet.network import UNetConfig
-from napari_unet.normalise import Normalisation
 from napari_unet.sources import open_stack
 from napari_unet.stack import Stack
-from napari_unet.task import Semantic
-from test_network import configs, random_net, run_tiled
+from napari_unet.store import verify
+from test_network import configs, run_tiled
 
 FP32 = {"precision": "fp32", "device": "cpu"}
-
-
-def model_of(config, seed=0):
-    net = random_net(config, seed)
-    return Model(
-        config=config,
-        weights={k: v.numpy() for k, v in net.state_dict().items()},
-        task=Semantic.of(range(max(2, config.out_channels))),
-        normalisation=Normalisation(),
-        axes="zyx"[-config.ndim :],
-    )
-
-
-def small(ndim=2, depth=2, **more):
-    return model_of(UNetConfig(ndim=ndim, depth=depth, base_features=4, **more))
 
 
 def image_of(shape, seed=0):
@@ -181,10 +166,11 @@ def stopped_after(blocks, run):
 
 @pytest.mark.parametrize("after", [0, 1, 4, 7])
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_a_closed_run_resumes_to_the_same_bytes(ndim, after, tmp_path):
-    model = small(ndim)
-    stack = Stack(data=image_of((130, 40, 40)[:ndim]), axes=model.axes)
-    config = PredictConfig(block=(24, 24, 24)[:ndim], probabilities=True, **FP32)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_closed_run_resumes_to_the_same_bytes(kind, ndim, after, tmp_path):
+    model = KINDS[kind](ndim)
+    stack = Stack(data=image_of((130, 40, 40)[:ndim]), axes="zyx"[-ndim:])
+    config = PredictConfig(block=(24, 24, 24)[:ndim], probabilities=kind == "semantic", **FP32)
     wait(predict(stack, model, tmp_path / "whole.ome.zarr", config))
     stopped_after(after, predict(stack, model, tmp_path / "cut.ome.zarr", config))
     with pytest.raises(DataError, match="unfinished"):
@@ -201,13 +187,14 @@ sys.path[:0] = [{tests!r}]
 import torch
 torch.set_num_threads(1)
 from test_predict import *
-model = small(3)
+model = KINDS[{kind!r}](3)
 stack = open_stack({source!r})
 wait(predict(stack, model, Path({out!r}), PredictConfig(block=(8, 40, 40), **FP32)))
 """
 
 
-def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("kind", ["semantic", "super_resolve", "cascade"])
+def test_a_killed_run_resumes_to_the_same_bytes(kind, tmp_path):
     source = tmp_path / "source.zarr"
     array = zarr.create_array(
         source, shape=(96, 80, 80), dtype="u2", chunks=(16, 80, 80), dimension_names=["z", "y", "x"]
@@ -215,7 +202,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
     array[:] = image_of(array.shape)
 
     def run(out):
-        script = RUN.format(tests=str(Path(__file__).parent), source=str(source), out=str(out))
+        script = RUN.format(kind=kind, tests=str(Path(__file__).parent), source=str(source), out=str(out))
         return subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
 
     assert run(tmp_path / "whole.ome.zarr").wait() == 0
@@ -310,6 +297,22 @@ def test_a_damaged_chunk_costs_its_blocks_only_and_can_be_repaired(tmp_path):
     assert agrees(got, run_tiled(model.network(), normal, (160, 32)))
 
 
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {"cascade"}))  # whose blocks in between are all of so small an image
+def test_what_a_damaged_chunk_does_not_reach_is_done_and_stays(kind, tmp_path):
+    chunk, good = store_with_damage(tmp_path / "bad.zarr", 5)
+    config, out = PredictConfig(block=(16, 32), **FP32), tmp_path / "out.ome.zarr"
+    with pytest.raises(IncompleteError, match=r"blocks could not be done .*the others are done"):
+        wait(predict(open_stack(tmp_path / "bad.zarr"), KINDS[kind](), out, config))
+    before = list(done_lines(out))
+    assert 3 <= len(before) < 10
+    chunk.write_bytes(good)
+    result = wait(predict(open_stack(tmp_path / "bad.zarr"), KINDS[kind](), out, config))
+    assert set(before) < set(done_lines(out)) and wait(verify(out)) == []
+    whole = wait(predict(open_stack(tmp_path / "bad.zarr"), KINDS[kind](), tmp_path / "whole.ome.zarr", config))
+    if kind not in ("semantic", "instances"):  # which keep the intensities that they measured without the chunk
+        np.testing.assert_array_equal(np.asarray(result.data[...]), np.asarray(whole.data[...]))
+
+
 def test_missing_chunks_read_as_the_fill_value_and_are_counted(tmp_path):
     array = zarr.create_array(
         tmp_path / "a.zarr", shape=(64, 64), dtype="u2", chunks=(16, 16), fill_value=7, dimension_names=["y", "x"]
@@ -323,14 +326,16 @@ def test_missing_chunks_read_as_the_fill_value_and_are_counted(tmp_path):
     assert not (tmp_path / "other.ome.zarr").exists()
 
 
-def test_nan_is_refused_before_anything_is_written_or_filled(tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_nan_is_refused_before_anything_is_written_or_filled(kind, tmp_path):
     image = image_of((32, 32)).astype(np.float32)
     image[3, 4] = np.nan
     stack = Stack(data=image, axes="yx")
     with pytest.raises(DataError, match=r"1 NaN.*\(3, 4\)"):
-        wait(predict(stack, small(), tmp_path / "a.ome.zarr", PredictConfig(**FP32)))
+        wait(predict(stack, KINDS[kind](), tmp_path / "a.ome.zarr", PredictConfig(**FP32)))
     assert not list(tmp_path.iterdir())
-    assert wait(predict(stack, small(), tmp_path / "a.ome.zarr", PredictConfig(nan="fill=0", **FP32))).shape == (32, 32)
+    filled = wait(predict(stack, KINDS[kind](), tmp_path / "a.ome.zarr", PredictConfig(nan="fill=0", **FP32)))
+    assert np.isfinite(np.asarray(filled.data[...])).all()
 
 
 @pytest.mark.parametrize(
@@ -354,6 +359,21 @@ def test_a_block_with_too_many_sizes_is_refused(tmp_path):
                 Stack(data=image_of((32, 32)), axes="yx"), small(), tmp_path / "a", PredictConfig(block=(4, 16, 16))
             )
         )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_record_of_a_result_names_what_made_it(kind, tmp_path):
+    stack = Stack(data=image_of((40, 44)), axes="yx", scale=(0.5, 0.5), units=("micrometer",) * 2)
+    made = KINDS[kind]()
+    models = made if isinstance(made, list) else [made]
+    result = wait(predict(stack, made, tmp_path / "a.ome.zarr", PredictConfig(**FP32)))
+    record = json.loads((tmp_path / "a.ome.zarr" / "zarr.json").read_text())["attributes"]["napari_unet"]
+    assert record["settings"]["model"] == models[-1].sha256
+    assert [each["sha256"] for each in record["provenance"].get("cascade", [])] == [m.sha256 for m in models[:-1]]
+    finer = models[-2 if len(models) > 1 else 0].config.factors[-1]
+    assert result.shape == (40 * finer, 44 * finer) and result.units == stack.units
+    np.testing.assert_allclose(result.scale, np.divide(0.5, finer))
+    np.testing.assert_allclose(result.translation, 0.5 * (0.5 / finer - 0.5))
 
 
 def test_scale_units_and_place_come_from_the_source(tmp_path):
@@ -387,12 +407,13 @@ def test_labels_inside_the_source_leave_the_image_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["", "inside.ome.zarr", ".."])
-def test_a_result_is_never_written_over_its_source(where, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_result_is_never_written_over_its_source(kind, where, tmp_path):
     source = tmp_path / "folder" / "source.ome.zarr"
     wait(predict(Stack(data=image_of((32, 32)), axes="yx"), small(), source, PredictConfig(**FP32)))
     before = tree(tmp_path)
     with pytest.raises(OutputError, match="where the image source"):
-        wait(predict(open_stack(source), small(), source / where, PredictConfig(overwrite=True, **FP32)))
+        wait(predict(open_stack(source), KINDS[kind](), source / where, PredictConfig(overwrite=True, **FP32)))
     assert tree(tmp_path) == before
 
 

@@ -8,15 +8,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kinds import restorer as small
+from kinds import restorer_of as model_of
 from napari_unet.errors import DataError, ModelError, UsageError
-from napari_unet.events import Block, Epoch, wait
+from napari_unet.events import Epoch, wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.lazy import predict_lazy
 from napari_unet.inference.predict import predict
 from napari_unet.inference.seams import seam_check
-from napari_unet.model import Model, load_model
-from napari_unet.network import UNetConfig
-from napari_unet.normalise import Normalisation
+from napari_unet.model import load_model
 from napari_unet.sources import open_stack
 from napari_unet.sources.degrade import degraded
 from napari_unet.stack import Stack
@@ -24,32 +24,10 @@ from napari_unet.task import Autoencode, Restore, SuperResolve
 from napari_unet.task.blind import blind_spots
 from napari_unet.task.restore import OBJECTIVES, TYPES
 from napari_unet.training import TrainConfig, config, train
-from test_network import configs, random_net, run_tiled
-from test_predict import FP32, image_of, stopped_after, tree
+from test_network import configs, run_tiled
+from test_predict import FP32, image_of
 
 KINDS = (Restore, SuperResolve, Autoencode)
-
-
-def model_of(network, kind=Restore, seed=0, **task):
-    names = tuple(f"channel {i}" for i in range(network.out_channels // (1 + task.get("spread", False))))
-    fields = {"channels": names, "offset": (100.0,) * len(names), "scale": (50.0,) * len(names)}
-    net = random_net(network, seed)
-    fixed = Normalisation("fixed", offset=(400.0,) * network.in_channels, scale=(250.0,) * network.in_channels)
-    return Model(
-        config=network,
-        weights={k: v.numpy() for k, v in net.state_dict().items()},
-        task=kind(**fields | task),
-        normalisation=fixed,
-        axes="zyx"[-network.ndim :],
-    )
-
-
-def small(kind=Restore, ndim=2, channels=1, seed=0, **task):
-    more = {"factor": (2, 3, 1)[-ndim:] if ndim == 3 else (2, 2)} if kind is SuperResolve else {}
-    more |= {"skips": False} if kind is Autoencode else {"residual": True}
-    outs = channels * (1 + task.get("spread", False))
-    network = UNetConfig(ndim=ndim, in_channels=channels, out_channels=outs, depth=2, base_features=4, **more)
-    return model_of(network, kind, seed, **task)
 
 
 def whole_of(model, data):
@@ -74,21 +52,6 @@ def test_the_result_does_not_depend_on_how_the_work_was_cut_up(config, data, tmp
     assert np.abs(found - wanted).max() <= 1e-4 * max(1, np.abs(wanted).max())
     lazy = np.asarray(predict_lazy(stack, model, PredictConfig(block=block, **FP32)).data)
     assert np.abs(lazy.reshape(wanted.shape) - wanted).max() <= 1e-4 * max(1, np.abs(wanted).max())
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_stopped_and_run_again_gives_the_same_bytes(kind, ndim, tmp_path):
-    model = small(kind, ndim)
-    stack = Stack(data=image_of((260, 80, 40)[:ndim]), axes=model.axes, units=("micrometer",) * ndim)
-    config = PredictConfig(block=(24,) * ndim, **FP32)
-    wait(predict(stack, model, tmp_path / "a.ome.zarr", config))
-    stopped_after(1, predict(stack, model, tmp_path / "b.ome.zarr", config))
-    events = list(predict(stack, model, tmp_path / "b.ome.zarr", config))
-    assert any(isinstance(e, Block) for e in events)
-    assert tree(tmp_path / "a.ome.zarr") == tree(tmp_path / "b.ome.zarr")
-    record = open_stack(tmp_path / "a.ome.zarr")
-    assert record.units == stack.units and record.dtype == np.float32
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -59,6 +59,8 @@ class Normalisation:
     def measure(self, stack: Stack, seed: int = 0, fill: float | None = None) -> "Statistics":
         """Measure a stack once: on all of it where it is small, else on seeded boxes that depend on its shape only.
 
+        Fixed intensities are not measured; the sample is looked at all the same, for what is not finite.
+
         Parameters
         ----------
         stack : Stack
@@ -71,8 +73,6 @@ class Normalisation:
         DataError
             Where the sample holds NaN or infinity, with their number and the first index.
         """
-        if self.kind == "fixed":
-            return Statistics(self.offset, self.scale)
         samples: list[list[np.ndarray]] = [[] for _ in range(stack.size("c"))]
         errors: list[DataError] = []
         for box in _sample_boxes(stack, seed):
@@ -86,6 +86,8 @@ class Normalisation:
                     sample.append(channel.ravel())
         if errors and not samples[0]:
             raise errors[0]
+        if self.kind == "fixed":
+            return Statistics(self.offset, self.scale, len(errors))
         pairs = [self._measure_channel(np.concatenate(sample)) for sample in samples]
         return Statistics(tuple(o for o, _ in pairs), tuple(s for _, s in pairs), len(errors))
 
