@@ -4,16 +4,11 @@ import os
 import sys
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tests run beside each other, each thread of them on one core
+
 import pytest
-import torch
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Tests run beside each other: each takes one thread."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

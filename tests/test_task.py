@@ -223,7 +223,7 @@ def test_what_lies_between_close_parts_of_the_foreground_weighs_more():
     assert np.array_equal(classes, Semantic((0, 1)).encode(labels))
     far, between = weight[6, 38] / LEVELS, weight[6, 11] / LEVELS
     assert far == 1 and between == pytest.approx(1 + 10 * np.exp(-((2 + 2) ** 2) / 8), abs=0.1)
-    assert (weight[labels > 0] == LEVELS).all()  # as much inside as anywhere: there is nothing to keep apart
+    assert weight[6, 9] > LEVELS  # on both sides of an edge, or the edge would move
     logits = torch.zeros(1, 2, 12, 40)
     target = torch.from_numpy(np.stack([classes, weight]))[None]
     wrong_between, wrong_far = logits.clone(), logits.clone()

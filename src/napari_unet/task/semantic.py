@@ -36,8 +36,8 @@ class Semantic(Task):
         Weight of each class in the cross-entropy and focal terms.
     objective : "ce+dice", "ce", "dice" or "focal"
     w0, sigma : float
-        Height and width, in pixels of the finest axis, of the weight of what lies between parts of the foreground
-        that are close, in the cross-entropy.
+        Height and width, in pixels of the finest axis, of the weight where parts of the foreground are close, on
+        both sides of their edges, in the cross-entropy.
     spacing : tuple of float
         Pixel size an axis of the network, the finest 1; all equal where not given.
 
@@ -135,8 +135,7 @@ class Semantic(Task):
             return target
         background = self.class_names.index(BACKGROUND) if BACKGROUND in self.class_names else 0
         parts = ndimage.label((target != IGNORE) & (target != background))[0]
-        weights = border_weights(parts, self.spacing, self.w0, self.sigma)
-        return np.stack([target, np.where(parts > 0, LEVELS, weights)])  # on what keeps parts apart alone
+        return np.stack([target, border_weights(parts, self.spacing, self.w0, self.sigma)])
 
     def _indices(self, labels: np.ndarray) -> np.ndarray:
         known = np.array(self.values, dtype=np.uint64)
