@@ -7,6 +7,7 @@ of the weights, the warm-up) are switched off in the module that holds them. Wha
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -56,9 +57,10 @@ def run(out: Path, learnt: list[Named], base: dict[str, Any], change: dict[str, 
         return load_model(out)
     settings = base | {k: v for k, v in change.items() if "." not in k}
     config = TrainConfig(**settings, resume=out.with_name(out.name + ".training").is_dir())
-    with mock.patch.multiple("napari_unet.training.learner", **{
-        k.rpartition(".")[2]: v for k, v in change.items() if "." in k
-    }):
+    with contextlib.ExitStack() as switched:
+        for name, value in change.items():
+            if "." in name:
+                switched.enter_context(mock.patch(name, value))
         return show(train([(image, labels) for _, image, labels in learnt], out, config))
 
 
@@ -67,7 +69,7 @@ def main() -> None:
     parser.add_argument("set", choices=list(SETS))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--only", nargs="+", help="these changes alone")
     args = parser.parse_args()
     name, folder, figures, changes = SETS[args.set]
