@@ -20,6 +20,7 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_unet.demo import example
+from napari_unet.library import locate
 
 NAME = "napari-unet-stacks"
 SIZE = (1380, 860)
@@ -140,7 +141,7 @@ def batch(out: Path, work: Path) -> None:
     (folder / "well-7.tif").write_bytes(b"II*\0 broken")
     window = Window(out)
     widget = window.widget("Batch")
-    widget.folder.value, widget.out.value = folder, work / "results"
+    widget.folder.value, widget.out.value, widget.model.value = folder, work / "results", locate("nuclei-2d")
     widget.start()
     window.until(lambda: not widget.busy)
     widget.table.selectRow(0)

@@ -132,6 +132,17 @@ def test_probabilities_of_a_result_are_hidden_and_labels_shown(tmp_path):
     assert np.array_equal(layers[-1][0], labels)
 
 
+def test_objects_are_shown_and_the_classes_they_are_made_of_lie_hidden_below(tmp_path):
+    names = ("cells", "cells_classes", "own_classes")
+    outputs = [Output(f"labels/{name}", "labels", "yx", (32, 32), np.dtype("u1")) for name in names]
+    with ResultStore.create(tmp_path / "r.zarr", outputs, blocks=1, settings={}, provenance={}) as result:
+        values = ((slice(0, 32),) * 2, numbers((32, 32), np.uint8))
+        result.write(0, {f"labels/{name}": values for name in names})
+        wait(result.finish())
+    shown = [(meta["name"], meta.get("visible", True)) for _, meta, _ in read(tmp_path / "r.zarr")]
+    assert shown == [("cells_classes", False), ("cells", True), ("own_classes", True)]
+
+
 def test_a_plate_names_the_images_inside(tmp_path):
     plate = tmp_path / "plate.zarr"
     zarr.open_group(plate, mode="w-", attributes={"ome": {"version": "0.5", "plate": {"wells": [{"path": "A/1"}]}}})

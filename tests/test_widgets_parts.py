@@ -27,7 +27,7 @@ from napari_unet.widgets.form import Form
 from napari_unet.widgets.jobs import Clock, Ended, Job, Process, duration
 from napari_unet.widgets.layers import Place, Placed, Source, look, named, seen, table, usual_axes
 from napari_unet.widgets.live import Live
-from napari_unet.widgets.pixels import choices, understood
+from napari_unet.widgets.pixels import choices, misfit, understood
 
 
 @pytest.fixture(autouse=True)
@@ -305,6 +305,21 @@ def test_pixels_without_units_are_not_compared(entry):
     layer = Image(np.zeros((9, 9)))
     assert [str(size) for size in choices(layer, "yx", entry)] == ["as it is"]
     assert "no unit" in understood(layer, "yx", entry, choices(layer, "yx", entry)[0])
+
+
+@pytest.mark.parametrize(
+    ("scale", "unit", "name"),
+    [
+        ((1, 1), None, "nuclei-2d"),
+        ((0.5, 0.5), "um", "nuclei-2d"),
+        ((5, 5), "nm", "membranes-em"),
+        ((50, 5, 5), "nm", "membranes-em"),
+        ((2, 0.6, 0.6), "um", "nuclei-3d"),
+    ],
+)
+def test_the_model_that_ships_and_suits_the_image_fits_best(scale, unit, name):
+    layer = Image(np.zeros((20,) * len(scale)), scale=scale, units=unit)
+    assert min(models(SHIPPED).values(), key=lambda found: misfit(layer, "zyx"[-len(scale) :], found)).name == name
 
 
 def test_a_source_has_its_own_handle_of_lazy_data():

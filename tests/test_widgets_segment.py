@@ -126,6 +126,19 @@ def test_colours_and_channels_are_chosen_from(viewer, folders):
     np.testing.assert_array_equal(np.asarray(layer.data), expected(open_stack(rgb[..., 1], "yx"), folders))
 
 
+def test_the_model_that_suits_the_image_is_offered_until_one_is_chosen(viewer, folders):
+    viewer.add_image(image_of((40, 40)), name="nuclei")
+    widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Segment")
+    assert widget.entry.name == "nuclei-2d"
+    sections = viewer.add_image(image_of((40, 40)), name="sections", scale=(4, 4), units="nm")
+    widget.image.value = sections
+    assert widget.entry.name == "membranes-em" and "membrane" in widget.about.value
+    widget.use_model(folders / "models" / "flat.model")
+    widget.image.value = viewer.layers["nuclei"]
+    assert widget.entry.name == "flat"
+
+
 def test_an_axis_of_channels_stays_where_it_is(viewer, folders):
     data = image_of((3, 2, 40, 48))
     viewer.add_image(data, axis_labels=("t", "c", "y", "x"), name="movie")

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..model import Model
 from ..objects import ObjectConfig, label_dtype
+from ..sources.omezarr import CLASSES
 from ..stack import SPATIAL, Box, Stack
 from ..store import Output
 from ..tiles import Factor, TileGrid
@@ -16,7 +17,6 @@ from .engine import Engine
 
 OVERVIEW_BYTES = 2**30
 CHUNK_2D, CHUNK_3D = 1024, 128
-CLASSES = "_classes"
 
 
 def result_path(model: Model, name: str | None) -> str:

@@ -12,6 +12,7 @@ from .zarrays import open_array
 from .zarrmeta import Node, array_info, below, children, is_remote, read_node
 
 OURS = "napari_unet"
+CLASSES = "_classes"  # behind the name of objects: the labels of what they are made of
 SHOWN = 8
 
 

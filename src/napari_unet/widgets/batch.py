@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..batch import Row
 
-COLUMNS = ("file", "state", "time", "voxels", "message")
+COLUMNS = ("file", "state", "time", "counts", "message")
 COLOURS = {"done": "#009E73", "skipped": "#56B4E9", "failed": "#D55E00"}
 WIDTHS = (90, 60, 45, 110)
 HEIGHT = 320
@@ -143,7 +143,7 @@ class BatchWidget(Panel):
         time = "" if found.state == "waiting" else duration(found.seconds)
         for column, value in enumerate((found.file, found.state, time, counts, found.message)):
             item = QTableWidgetItem(value)
-            item.setToolTip(value)
+            item.setToolTip(found.message if found.state == "failed" else value)
             if column == 1 and found.state in COLOURS:
                 item.setForeground(QColor(COLOURS[found.state]))
             self.table.setItem(at, column, item)

@@ -122,11 +122,18 @@ def _strings(values: Any) -> list[str]:
 
 
 def _inside(where: str, node: Any) -> list[LayerTuple]:
-    from ..sources.omezarr import labels_inside
+    """Read the labels of an image; classes that objects are made of are hidden below these."""
+    from ..sources.omezarr import CLASSES, labels_inside
     from ..sources.zarrmeta import below, read_node
 
-    groups = [below(where, name) for name in labels_inside(node)]
-    return [layer for group in groups if read_node(group) is not None for layer in _labels(group)]
+    names = labels_inside(node)
+    parts = {name + CLASSES for name in names} & set(names)
+    found = []
+    for name in sorted(names, key=lambda name: name not in parts):
+        group = below(where, name)
+        layers = _labels(group) if read_node(group) is not None else []
+        found += [(data, about | {"visible": False} if name in parts else about, kind) for data, about, kind in layers]
+    return found
 
 
 def _array(where: str, node: Any) -> list[LayerTuple]:

@@ -71,8 +71,7 @@ class Panel(Container[Widget]):
             widget.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
             layout.addWidget(widget)
         layout.addStretch(1)
-        scroll = self.native
-        scroll.setMinimumWidth(layout.minimumSize().width() + scroll.verticalScrollBar().sizeHint().width() + 2)
+        _Width(self.native)
 
     def _watch_names(self, event: Any) -> None:
         self.listen(event.value.events.name, self.reset_choices)
@@ -156,6 +155,23 @@ class _Guard(QObject):
                 event.ignore()
                 return True
             self._panel.stop_for_closing(answer)
+        return False
+
+
+class _Width(QObject):
+    """Keeps a scrolled panel as wide as its controls need, whatever style and text they get: it scrolls down only."""
+
+    def __init__(self, scroll: Any) -> None:
+        super().__init__(scroll)
+        self._scroll = scroll
+        scroll.widget().installEventFilter(self)
+
+    def eventFilter(self, inner: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Follow the controls when they are laid out anew."""
+        if event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Show):
+            scroll = self._scroll
+            needed = scroll.widget().minimumSizeHint().width() + scroll.verticalScrollBar().sizeHint().width()
+            scroll.setMinimumWidth(needed + 2 * scroll.frameWidth())
         return False
 
 

@@ -9,6 +9,7 @@ from ..library import Entry
 from .layers import levels_of
 
 ALIKE = 1.25  # pixel sizes that differ by less are taken as the same
+UNKNOWN, AXIS = 1.4, 2.0  # e-folds that a pixel size without a unit, and an axis left out, count as
 LENGTHS = {"nm": 1e-3, "um": 1.0, "mm": 1e3, "m": 1e6}
 SHORT = {
     "nanometer": "nm",
@@ -61,6 +62,17 @@ def choices(layer: Any, axes: str, entry: Entry) -> list[Size]:
     best = levels.pop(nearest)
     alike = 1 / ALIKE <= known[nearest] <= ALIKE
     return [best, *levels, resample] if alike else [resample, best, *levels]
+
+
+def misfit(layer: Any, axes: str, entry: Entry) -> float:
+    """Return how badly a model suits an image: e-folds of pixel size, as good as so many for an axis it leaves out."""
+    found, unit = scales(layer, axes, entry), _unit(layer, axes)
+    if not found:
+        return np.inf
+    known = [abs(np.log(ratio)) for ratio in (_ratio(scale, unit, entry) for scale in found) if ratio is not None]
+    comparable = (_micrometres(unit) is None) == (_micrometres(entry.units[-1]) is None)
+    size = min(known, default=0.0 if comparable else UNKNOWN)
+    return float(size + AXIS * len(set("zyx") & set(axes) - set(entry.axes)))
 
 
 def understood(layer: Any, axes: str, entry: Entry, size: Size) -> str:

@@ -1,5 +1,6 @@
 """Segment: run a model on an open layer, and see the labels fill in."""
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from .form import Form
 from .jobs import Ended, Job
 from .layers import Source, levels_of, path_of, usual_axes, where_seen
 from .panel import Panel, button, field, folded, row, text
-from .pixels import AS_IS, choices, understood
+from .pixels import AS_IS, choices, misfit, understood
 from .preferences import Preferences, models_changed
 from .results import PreviewLayer, ResultLayer
 from .runs import Look, Opened, Request
@@ -50,8 +51,9 @@ class SegmentWidget(Panel):
         self._preview = PreviewLayer(napari_viewer, lambda how: self.fail(how.error) if how.error else None)
         self._settle, self._moved = _timer(self, self._check), _timer(self, self._follow)
         self._build()
-        for control in (self.image, self.model):
-            control.changed.connect(self._fill)
+        self._picked = False
+        self.image.changed.connect(self._suggest)
+        self.model.changed.connect(self._pick)
         for changed in (self.then, self.axes, self.size, self.channel, self.out, self.probabilities, self.settings):
             changed.changed.connect(self._settle_soon)
         for signal in (napari_viewer.camera.events, napari_viewer.dims.events.point, napari_viewer.dims.events.order):
@@ -59,7 +61,7 @@ class SegmentWidget(Panel):
         self.live.changed.connect(lambda on: self.show_preview() if on else self._preview.stop())
         self.listen(models_changed, self.reset_choices)
         self.reset_choices()
-        self._fill()
+        self._suggest()
 
     def _settle_soon(self) -> None:
         self._settle.start()
@@ -157,6 +159,19 @@ class SegmentWidget(Panel):
         if path:
             self.out.value = path
 
+    def _suggest(self) -> None:
+        """Choose the model that suits the image best, unless somebody has chosen one."""
+        layer = self.image.value
+        if layer is not None and self._entries and not self._picked:
+            with self.model.changed.blocked(), contextlib.suppress(UnetError):
+                axes = usual_axes(layer)
+                self.model.value = min(self._entries.values(), key=lambda entry: misfit(layer, axes, entry)).path
+        self._fill()
+
+    def _pick(self) -> None:
+        self._picked = True
+        self._fill()
+
     def _fill(self) -> None:
         """Fill the form for another image or model."""
         layer, entry = self.image.value, self.entry
@@ -177,6 +192,7 @@ class SegmentWidget(Panel):
         found = choices(layer, self.axes.value, entry)
         self.size.choices = found
         self.size.value = found[0]
+        self.note.value, self.preflight.value = understood(layer, self.axes.value, entry, found[0]), ""
         name = re.sub(r"[^\w.-]+", "_", f"{layer.name}-{entry.name}").strip("._") or "result"
         self.out.value = str(Preferences.read().results_beside(path_of(layer)) / f"{name}.ome.zarr")
         self._settle.start()
