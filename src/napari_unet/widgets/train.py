@@ -27,6 +27,7 @@ from .results import contrast
 if TYPE_CHECKING:
     import napari
 
+LESS_WIDTH = 28
 LAYERS, FOLDERS = "layers", "folders"
 NEW = "a new network"
 MINUTES = 10.0
@@ -172,7 +173,9 @@ class TrainWidget(Panel):
         pair = row(image, labels)
         for control in (image, labels):
             shrink(control)
-        pair.append(button("-", lambda: self._take_away(pair), "Take the pair away"))
+        less = button("-", lambda: self._take_away(pair), "Take the pair away")
+        less.native.setFixedWidth(LESS_WIDTH)
+        pair.append(less)
         self.pairs.append(pair)
         self._rows.append(pair)
 
