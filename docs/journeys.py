@@ -123,7 +123,7 @@ def train(out: Path) -> None:
     for layer in list(viewer.layers)[1:]:
         layer.visible = False
     chosen = window.widget("Segment")
-    chosen.use_model(widget._model)
+    chosen.models.use(widget._model)
     chosen.start()
     window.until(lambda: not chosen.busy)
     window.shot("train-segment")

@@ -201,4 +201,4 @@ def test_images_are_learnt_and_segment_offers_the_model_at_once(kind, target, ta
     assert type(model.task) is task
     live = [layer for layer in viewer.layers if layer.name == "noisy live"]
     assert all(type(layer).__name__ == "Image" for layer in live)
-    assert widget._model in [path for _, path in segment._models(None)]
+    assert widget._model in [path for _, path in segment.models.choices()]

@@ -50,7 +50,7 @@ def opened(viewer, folders, model="flat", block="32 32"):
     """Open the widget with a model chosen."""
     widget = SegmentWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Segment")
-    widget.use_model(folders / "models" / f"{model}.model")
+    widget.models.use(folders / "models" / f"{model}.model")
     widget.settings["precision"].value, widget.settings["device"].value = "fp32", "cpu"
     widget.settings["block"].value = block
     return widget
@@ -134,7 +134,7 @@ def test_the_model_that_suits_the_image_is_offered_until_one_is_chosen(viewer, f
     sections = viewer.add_image(image_of((40, 40)), name="sections", scale=(4, 4), units="nm")
     widget.image.value = sections
     assert widget.entry.name == "membranes-em" and "membrane" in widget.about.value
-    widget.use_model(folders / "models" / "flat.model")
+    widget.models.use(folders / "models" / "flat.model")
     widget.image.value = viewer.layers["nuclei"]
     assert widget.entry.name == "flat"
 

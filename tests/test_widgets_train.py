@@ -94,9 +94,9 @@ def test_painted_layers_become_a_model_that_segment_offers_at_once(viewer, folde
     model = load_model(folders / "models" / "my_squares.model")
     assert model.task.names == ("background", "class_2")
     assert model.scale == (0.5, 0.5)
-    assert "my_squares" in [name for name, _ in segment._models(None)]
+    assert "my_squares" in [name for name, _ in segment.models.choices()]
     assert "dice" in widget.card.value
-    segment.use_model(folders / "models" / "my_squares.model")
+    segment.models.use(folders / "models" / "my_squares.model")
     segment.image.value = image
     segment.start()
     until(lambda: not segment.busy)
@@ -227,10 +227,12 @@ def batch_of(viewer, folders):
     for i in range(3):
         tifffile.imwrite(folders / "images" / f"{i}.tif", image_of((40, 50), i), metadata={"axes": "YX"})
     (folders / "images" / "broken.tif").write_bytes(b"II*\0 nothing")
-    small(2).save(folders / "models" / "flat.model")
+    small(2).save(folders / "elsewhere" / "flat.model")
     widget = BatchWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Batch")
-    widget.model.value = folders / "models" / "flat.model"
+    widget.models.use(folders / "images")
+    assert "is no model" in widget.status.value
+    widget.models.use(folders / "elsewhere" / "flat.model")
     widget.folder.value, widget.out.value = folders / "images", folders / "out"
     return widget
 

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import ComboBox, LineEdit
+from magicgui.widgets import LineEdit
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
 from ..errors import UnetError, UsageError
 from ..events import Progress
 from ..inference.config import PredictConfig
-from ..library import SHIPPED, Entry, models
 from .chain import Chain
+from .choice import ModelChoice
 from .form import Form
 from .jobs import Ended, Job, duration
 from .panel import Panel, button, field, folded, folder, path_in, row
@@ -45,9 +45,9 @@ class BatchWidget(Panel):
         self.pattern = LineEdit(tooltip="Take only what this matches, such as *.tif")
         self.axes = LineEdit(tooltip="Letters of tczyx, where the files do not say what their axes are")
         self.channel = LineEdit(tooltip="Take one channel: its number, from 0, or its name")
-        self._entries: dict[Path, Entry] = {}
-        self.model = ComboBox(choices=self._models)
-        self.then = Chain(self._models, lambda path: self._entries.get(path) if path else None)
+        self.models = ModelChoice(self)
+        self.model = self.models.box
+        self.then = Chain(self.models)
         self.model.changed.connect(self.then.follow)
         self.out = folder("Folder for the results")
         shared = {name: getattr(preferences, name) for name in ("device", "precision", "memory")}
@@ -61,7 +61,7 @@ class BatchWidget(Panel):
             [
                 field("images", self.folder),
                 field("pattern", self.pattern),
-                field("model", self.model),
+                self.models.field,
                 self.then,
                 field("results", self.out),
                 field("axes", self.axes),
@@ -78,11 +78,6 @@ class BatchWidget(Panel):
         self.listen(models_changed, self.reset_choices)
         self.reset_choices()
         self.enable()
-
-    def _models(self, _: Any) -> list[tuple[str, Path]]:
-        found = models(SHIPPED) | models(Preferences.read().models)
-        self._entries = {entry.path: entry for entry in found.values()}
-        return [(name, entry.path) for name, entry in found.items()]
 
     def enable(self) -> None:
         """Enable the buttons that can be used now."""

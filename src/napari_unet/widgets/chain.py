@@ -1,12 +1,10 @@
 """Choosing the models that run on what another one gives: a cascade, as it grows."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from magicgui.widgets import ComboBox, Container, Widget
 
-from ..library import Entry
+from .choice import ModelChoice
 from .panel import field
 
 MOST = 3
@@ -17,18 +15,13 @@ class Chain(Container[Widget]):
 
     Parameters
     ----------
-    models : callable
-        Takes a control and returns the choices, ``(name, folder)``.
-    entry_of : callable
-        Takes a folder and returns the card of its model.
+    models : ModelChoice
     """
 
-    def __init__(
-        self, models: Callable[[Any], list[tuple[str, Path]]], entry_of: Callable[[Path | None], Entry | None]
-    ) -> None:
-        self._entry_of = entry_of
+    def __init__(self, models: ModelChoice) -> None:
+        self._entry_of = models.entry_of
         self._boxes = [
-            ComboBox(choices=models, nullable=True, tooltip="Takes what the model above gives, block by block")
+            ComboBox(choices=models.choices, nullable=True, tooltip="Takes what the model above gives, block by block")
             for _ in range(MOST)
         ]
         self._fields = [field("then", box) for box in self._boxes]

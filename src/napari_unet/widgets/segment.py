@@ -14,9 +14,10 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from ..errors import UnetError, UsageError
 from ..events import Progress
 from ..inference.config import PredictConfig
-from ..library import SHIPPED, Entry, models
+from ..library import Entry
 from . import runs, snippets
 from .chain import Chain
+from .choice import ModelChoice
 from .form import Form
 from .jobs import Ended, Job
 from .layers import Source, levels_of, path_of, usual_axes, where_seen
@@ -43,8 +44,6 @@ class SegmentWidget(Panel):
 
     def __init__(self, napari_viewer: "napari.Viewer") -> None:
         super().__init__(napari_viewer)
-        self._entries: dict[Path, Entry] = {}
-        self._chosen_models: list[Path] = []
         self._look: Look | None = None
         self._checking: Job | None = None
         self._result: ResultLayer | None = None
@@ -81,8 +80,9 @@ class SegmentWidget(Panel):
         """Make the controls."""
         preferences = Preferences.read()
         self.image = ComboBox(choices=self._images)
-        self.model = ComboBox(choices=self._models)
-        self.then = Chain(self._models, lambda path: self._entries.get(path) if path else None)
+        self.models = ModelChoice(self)
+        self.model = self.models.box
+        self.then = Chain(self.models)
         self.about, self.note, self.preflight = text(""), text(""), text("")
         self.axes = LineEdit(tooltip="What the layer's dimensions are: letters of tczyx, in its order")
         self.channel = ComboBox(choices=[], visible=False)
@@ -100,7 +100,7 @@ class SegmentWidget(Panel):
         self.extend(
             [
                 field("image", self.image),
-                field("model", self.model, button("…", self._browse, "Choose the folder of a model")),
+                self.models.field,
                 self.about,
                 self.then,
                 field("axes", self.axes, self.channel),
@@ -124,35 +124,12 @@ class SegmentWidget(Panel):
     @property
     def entry(self) -> Entry | None:
         """The chosen model's card."""
-        return self._entries.get(self.model.value)
+        return self.models.entry_of(self.model.value)
 
     def _images(self, _: Any) -> list[Any]:
         from napari.layers import Image
 
         return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
-
-    def _models(self, _: Any) -> list[tuple[str, Path]]:
-        found = models(SHIPPED) | models(Preferences.read().models)
-        found |= {str(path): Entry.read(path) for path in self._chosen_models}
-        self._entries = {entry.path: entry for entry in found.values()}
-        return [(name, entry.path) for name, entry in found.items()]
-
-    def use_model(self, folder: Path) -> None:
-        """Choose a model by its folder, wherever it lies."""
-        try:
-            Entry.read(folder)
-        except (OSError, ValueError, KeyError, TypeError):
-            self.fail(f"{folder} is no model; a model is a folder with model.json")
-            return
-        if folder not in self._entries:
-            self._chosen_models.append(folder)
-        self.model.reset_choices()
-        self.model.value = folder
-
-    def _browse(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self.native, "Folder of a model", str(Preferences.read().models))
-        if folder:
-            self.use_model(Path(folder))
 
     def _choose_out(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self.native, "Result", self.out.value, "OME-Zarr (*.ome.zarr)")
@@ -162,10 +139,11 @@ class SegmentWidget(Panel):
     def _suggest(self) -> None:
         """Choose the model that suits the image best, unless somebody has chosen one."""
         layer = self.image.value
-        if layer is not None and self._entries and not self._picked:
+        entries = self.models.entries.values()
+        if layer is not None and entries and not self._picked:
             with self.model.changed.blocked(), contextlib.suppress(UnetError):
                 axes = usual_axes(layer)
-                self.model.value = min(self._entries.values(), key=lambda entry: misfit(layer, axes, entry)).path
+                self.model.value = min(entries, key=lambda entry: misfit(layer, axes, entry)).path
         self._fill()
 
     def _pick(self) -> None:
