@@ -4,7 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tests run beside each other, each thread of them on one core
+# Before torch and numba are there: tests run beside each other, and every thread of one computes alike. With a window
+# numba, which napari uses, else gives the main thread as many threads as there are cores.
+os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import pytest
 
