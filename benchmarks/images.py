@@ -57,11 +57,10 @@ class Bench:
             train(list(pairs), path, TrainConfig(resume=(path.with_name(name + ".training")).is_dir(), **settings))
         )
 
-    def run(self, stack: Stack, models: Model | list[Model], name: str) -> np.ndarray:
+    def run(self, stack: Stack, models: Model | list[Model], name: str, mirror: bool = False) -> np.ndarray:
         """Predict, and return the result."""
-        return np.asarray(
-            wait(predict(stack, models, self.out / f"{name}.ome.zarr", PredictConfig(overwrite=True))).data[...]
-        )
+        config = PredictConfig(overwrite=True, mirror=mirror)
+        return np.asarray(wait(predict(stack, models, self.out / f"{name}.ome.zarr", config)).data[...])
 
     def picture(self, name: str, *images: np.ndarray) -> None:
         """Write images side by side, of volumes a section, each in the contrast of the last."""
@@ -164,13 +163,14 @@ def finer(bench: Bench) -> None:
     pairs = [(seen, level[0]) for seen, level in zip(passed, levels[:18], strict=True)]
     last = bench.learn("finer-last", pairs, task="super_resolve", factor=(2, 2))
     for n, chosen in ((1, models[0]), (2, [models[1], last])):
-        rows: dict[str, list[float]] = {"bicubic": [], "Lanczos": [], "network": []}
+        rows: dict[str, list[float]] = {"bicubic": [], "Lanczos": [], "network": [], "network, mirrored": []}
         for i, level in enumerate(levels[18:]):
             low = np.asarray(level[n].data)
             found = {
                 "bicubic": enlarged(low, 2**n, Image.Resampling.BICUBIC),
                 "Lanczos": enlarged(low, 2**n, Image.Resampling.LANCZOS),
                 "network": bench.run(level[n], chosen, f"finer-{2**n}x-{i}"),
+                "network, mirrored": bench.run(level[n], chosen, f"finer-{2**n}x-{i}-mirrored", mirror=True),
             }
             for name, image in found.items():
                 rows[name].append(psnr(np.asarray(level[0].data), image, 255))
