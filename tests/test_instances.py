@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import zarr
 from scipy import ndimage
 
 from kinds import finder, model_of
@@ -198,6 +199,16 @@ def test_the_table_says_of_each_object_what_its_labels_show(tmp_path):
         assert float(row["mean_0"]) == pytest.approx(stack.data[tuple(at.T)].mean(), rel=1e-5)
         edge = (at == 0).any() or (at == np.array(labels.shape) - 1).any()
         assert bool(int(row["touches_border"])) == edge
+
+
+def test_classes_have_names_and_colours_and_objects_have_none(tmp_path):
+    run(cells((40, 36)), finder(min_size=2), tmp_path / "a.ome.zarr", block=(16, 16))
+    about = {
+        name: zarr.open_group(tmp_path / "a.ome.zarr" / "labels" / name).attrs["ome"]["image-label"]
+        for name in ("instances", "instances_classes")
+    }
+    assert [each["class"] for each in about["instances_classes"]["properties"]] == ["inside", "border"]
+    assert not {"properties", "colors"} & set(about["instances"])
 
 
 def test_options_change_the_objects_and_are_refused_for_classes(tmp_path):
