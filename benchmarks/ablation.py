@@ -97,7 +97,8 @@ def main() -> None:
     name, folder, figures, changes = SETS[args.set]
     learnt, held_out = parts(name, list(RECIPES[name].pairs(args.data / folder)))
     recipe = RECIPES[name].config
-    base = {"task": recipe.task, "base_features": 16, "depth": 4, "steps": args.steps, "border": recipe.border}
+    kept = ("task", "border", "depth", "patch", "batch")
+    base = {name: getattr(recipe, name) for name in kept} | {"base_features": 16, "steps": args.steps}
     print("| change |", " | ".join(figures), "|", flush=True)
     for change in args.only or changes:
         path = args.out / f"{args.set}-{change.replace(' ', '-')}"

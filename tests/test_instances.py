@@ -72,6 +72,14 @@ def test_one_object_has_no_border_and_the_same_weight_everywhere():
     assert target[2].max() == 1
 
 
+@pytest.mark.parametrize("ids", [[[0, 7, 7, 2, 0]], [[3, 3, 9]], [[2**40, 5, 2**63 - 1]], [[0, 2**40, 8]], [[0, 0]]])
+def test_objects_are_numbered_in_the_order_of_their_ids(ids):
+    values = np.array(ids, np.int64)
+    expected = [[sorted({0, *ids[0]}).index(value) for value in ids[0]]]
+    assert Instances().encode(values)[2].tolist() == expected
+    assert Instances().encode(values.astype(np.uint64))[2].tolist() == expected
+
+
 def test_what_nobody_painted_is_not_learnt():
     ids = np.array([[0, 9, 9, 3, 3, 0]])
     target = Instances(sparse=True, background=9).encode(ids)

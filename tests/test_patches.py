@@ -1,4 +1,6 @@
 import dataclasses
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -204,12 +206,19 @@ def test_sparse_annotation_is_in_both_parts():
     assert any(len(at) for at in held_out.places.values())
 
 
-def test_prefetched_items_come_in_order_and_errors_come_through():
-    ahead = Prefetch(lambda n: 10 // (13 - n), first=3)
+@pytest.mark.parametrize("workers", [1, 4])
+def test_prefetched_items_come_in_order_and_errors_come_through(workers):
+    ahead = Prefetch(lambda n: time.sleep(0.01 * (n % 3)) or 10 // (13 - n), first=3, workers=workers)
     assert [ahead.get() for _ in range(10)] == [10 // (13 - n) for n in range(3, 13)]
     with pytest.raises(ZeroDivisionError):
         ahead.get()
     ahead.close()
-    endless = Prefetch(lambda n: n)
+
+
+def test_what_prefetches_computes_with_one_thread_and_ends_when_it_is_closed():
+    before = torch.get_num_threads()
+    endless = Prefetch(lambda n: torch.get_num_threads(), workers=3)
+    assert [endless.get() for _ in range(5)] == [1] * 5
+    assert torch.get_num_threads() == before
     endless.close()
-    assert not endless._thread.is_alive()
+    assert not any(thread.name.startswith("patches") for thread in threading.enumerate())

@@ -14,6 +14,9 @@ PRECISIONS = ("auto", "fp32", "bf16")
 def choose_device(name: str = "auto") -> "torch.device":
     """Return the device of that name; auto takes the fastest that is there.
 
+    Where it is CUDA, cuDNN computes float32 as float32 from then on, not in tf32, and the same way each time: otherwise
+    results would depend on how the work is cut up, and weights on the run.
+
     Raises
     ------
     UsageError
@@ -22,12 +25,13 @@ def choose_device(name: str = "auto") -> "torch.device":
     import torch  # not at the top: settings name devices where torch is not loaded
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, here in there.items() if here))
+    name = next(kind for kind, here in there.items() if here) if name == "auto" else name
     kind = name.partition(":")[0]
     if not there.get(kind, False):
         here = ", ".join(kind for kind, is_there in there.items() if is_there)
         raise UsageError(f"device {name!r} is not on this machine; choose auto or one of {here}")
+    if kind == "cuda":
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
     return torch.device(name)
 
 

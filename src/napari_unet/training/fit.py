@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import math
+import os
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ EPOCHS_A_MINUTE = 4
 FEWEST_EPOCHS, MOST_EPOCHS = 8, 60
 JOIN = 0.05
 SAVING, SAVING_SHARE = 1.0, 0.05
+MOST_READERS = 8
 
 
 def train(
@@ -244,7 +246,7 @@ class _Fit:
         """Train to the end of steps or minutes."""
         for note in self.notes:
             yield Progress(0, 1, "resume", note)
-        self._batches = Prefetch(self._batch, self.state.step)
+        self._batches = Prefetch(self._batch, self.state.step, workers=self._readers())
         try:
             yield from self._loop()
         except (GeneratorExit, KeyboardInterrupt):
@@ -270,6 +272,10 @@ class _Fit:
         """Stop reading ahead."""
         if self._batches is not None:
             self._batches.close()
+
+    def _readers(self) -> int:
+        """Return how many threads make batches: one where the network needs the processor itself."""
+        return 1 if self.learner.device.type == "cpu" else max(1, min((os.cpu_count() or 1) - 1, MOST_READERS))
 
     def _batch(self, step: int) -> _Batch:
         """Read, encode and augment the batch of a step: a pure function of seed and step."""

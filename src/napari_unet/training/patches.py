@@ -1,9 +1,10 @@
 """Patches: each batch a pure function of seed and step, read lazily, prepared while the network computes."""
 
 import dataclasses
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -94,55 +95,42 @@ class Sampler:
 
 
 class Prefetch(Generic[T]):
-    """A thread that makes items ahead, in order.
+    """Threads that make items ahead; they come in order.
 
     Parameters
     ----------
     make : callable
-        Takes the number of an item and returns it; what it raises is raised by `get`.
+        Takes the number of an item and returns it, in any of the threads; what it raises is raised by `get`.
     first : int
         Number of the first item.
     ahead : int
         Items that wait at most.
+    workers : int
+        Threads.
     """
 
-    def __init__(self, make: Callable[[int], T], first: int = 0, ahead: int = 2) -> None:
-        self._make, self._first = make, first
-        self._items: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(ahead)
-        self._stop, self._ready = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name="patches", daemon=True)
-        threads = torch.get_num_threads()
-        self._thread.start()
-        self._ready.wait()
-        torch.set_num_threads(threads)
+    def __init__(self, make: Callable[[int], T], first: int = 0, ahead: int = 2, workers: int = 1) -> None:
+        self._make, self._next = make, first
+        self._workers = ThreadPoolExecutor(workers, "patches", initializer=torch.set_num_threads, initargs=(1,))
+        threads, all_there = torch.get_num_threads(), threading.Barrier(workers + 1)
+        for _ in range(workers):
+            self._workers.submit(all_there.wait)
+        all_there.wait()
+        torch.set_num_threads(threads)  # the network's: those of the workers have one each
+        self._items: deque[Future[T]] = deque()
+        for _ in range(ahead + workers):
+            self._begin()
 
-    def _work(self) -> None:
-        torch.set_num_threads(1)  # of this thread: the network has the others
-        self._ready.set()
-        number = self._first
-        while not self._stop.is_set():
-            try:
-                self._put((self._make(number), None))
-            except BaseException as error:  # noqa: BLE001  handed to the thread that asks
-                self._put((None, error))
-                return
-            number += 1
-
-    def _put(self, item: tuple[T | None, BaseException | None]) -> None:
-        while not self._stop.is_set():
-            try:
-                return self._items.put(item, timeout=0.1)
-            except queue.Full:
-                continue
+    def _begin(self) -> None:
+        self._items.append(self._workers.submit(self._make, self._next))
+        self._next += 1
 
     def get(self) -> T:
         """Return the next item."""
-        item, error = self._items.get()
-        if error is not None:
-            raise error
-        return item  # type: ignore[return-value]
+        item = self._items.popleft()
+        self._begin()
+        return item.result()
 
     def close(self) -> None:
-        """Stop and join the thread."""
-        self._stop.set()
-        self._thread.join()
+        """Stop and join the threads."""
+        self._workers.shutdown(cancel_futures=True)
