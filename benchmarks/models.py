@@ -30,6 +30,8 @@ class Recipe:
         Folder -> (name, image, labels) of each, in order.
     held_out : callable
         Number -> whether it is judged on, and not learnt from.
+    validated : callable
+        Number -> whether it chooses the best of the run, and is not learnt from; none, and the training draws some.
     config : TrainConfig
     kind : "instances" or "semantic"
     card : dict of str to str
@@ -40,6 +42,7 @@ class Recipe:
     config: TrainConfig
     kind: str
     card: dict[str, str]
+    validated: Callable[[int], bool] = lambda number: False
 
 
 def dsb2018(folder: Path) -> Iterator[Named]:
@@ -67,12 +70,13 @@ RECIPES = {
     "nuclei-2d": Recipe(
         dsb2018,
         lambda number: number % 8 == 0,
-        TrainConfig(task="instances", steps=14000, base_features=16, depth=4, resume=True),
+        TrainConfig(task="instances", steps=14000, base_features=16, depth=4, augment=1.25, resume=True),
         "instances",
         {
             "about": "single nuclei in 2-D fluorescence",
             "data": "Data Science Bowl 2018 (BBBC038, CC0), fluorescence; every eighth file, by name, held out",
         },
+        lambda number: number % 16 == 4,
     ),
     "nuclei-3d": Recipe(
         bbbc050,
@@ -87,13 +91,22 @@ RECIPES = {
     "membranes-em": Recipe(
         isbi2012,
         lambda number: number >= 18,
-        TrainConfig(class_names=("membrane", "cell"), border=10.0, steps=10000, base_features=16, depth=4, resume=True),
+        TrainConfig(
+            class_names=("membrane", "cell"),
+            border=10.0,
+            steps=4500,
+            base_features=32,
+            depth=3,
+            augment=2.0,
+            resume=True,
+        ),
         "semantic",
         {
             "about": "membranes between neurites in 2-D electron microscopy, serial sections",
             "data": "ISBI 2012 EM challenge (Arganda-Carreras et al. 2015; Cardona et al. 2010), training sections "
             "0 to 17; 18 to 21 held out",
         },
+        lambda number: number in (4, 13),
     ),
 }
 
@@ -130,8 +143,11 @@ def main() -> None:
     recipe = RECIPES[args.model]
     pairs = list(recipe.pairs(args.data))
     held_out = [pair for number, pair in enumerate(pairs) if recipe.held_out(number)]
-    learnt = [(image, labels) for number, (_, image, labels) in enumerate(pairs) if not recipe.held_out(number)]
-    model = show(train(learnt, args.out / "trained", recipe.config))
+    parts: dict[bool, list[tuple[Stack, Stack]]] = {True: [], False: []}
+    for number, (_, image, labels) in enumerate(pairs):
+        if not recipe.held_out(number):
+            parts[recipe.validated(number)].append((image, labels))
+    model = show(train(parts[False], args.out / "trained", recipe.config, validation=parts[True]))
     scores, mirrored = (judged(model, held_out, args.out, recipe.kind, mirror) for mirror in (False, True))
     kept = ("steps", "minutes", "device", "threads", "precision", "versions", "learnt from", "settings")
     made = f"python benchmarks/models.py {args.model} --data DATA --out OUT"

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
+from ..allocation import freed_memory_kept
+
 Job = TypeVar("Job")
 Read = TypeVar("Read")
 Done = TypeVar("Done")
@@ -47,6 +49,12 @@ class Pipeline(Generic[Job, Read, Done, Written]):
 
     def __iter__(self) -> Generator[Written, None, None]:
         """Run; yield in the order of the jobs."""
+        with freed_memory_kept():
+            yield from self._run()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> Iterator[Written]:
         for thread in self._threads:
             thread.start()
         try:
@@ -61,8 +69,6 @@ class Pipeline(Generic[Job, Read, Done, Written]):
             self._stop.set()
             for thread in self._threads:
                 thread.join()
-        if self._error is not None:
-            raise self._error
 
     def _computed(self, job: Job, data: Read) -> Done:
         try:

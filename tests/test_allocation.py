@@ -1,0 +1,62 @@
+"""Memory that is freed is used again while a network runs, and goes back after."""
+
+import resource
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from napari_unet import allocation
+
+needs_glibc = pytest.mark.skipif(allocation._glibc() is None, reason="the C library is not glibc")
+ROOM = 2**26
+
+
+def in_a_process(work):
+    """Run lines after the imports in a process of its own; return the numbers it prints."""
+    head = f"""
+        import resource
+        import numpy as np
+        from napari_unet.allocation import freed_memory_kept
+
+        def faults(times):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(times):
+                np.empty({ROOM}, np.uint8).fill(1)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        def resident():
+            return int(open("/proc/self/statm").read().split()[1])
+    """
+    script = textwrap.dedent(head) + textwrap.dedent(work)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return [int(word) for word in done.stdout.split()]
+
+
+@needs_glibc
+def test_pages_are_cleared_once_while_it_is_kept_and_go_back_at_the_end():
+    outside, first, again, between, after = in_a_process("""
+        print(faults(8))
+        with freed_memory_kept():
+            with freed_memory_kept():
+                print(faults(1), faults(8))
+            print(resident())
+        print(resident())
+    """)
+    assert outside >= 4 * first
+    assert again < first / 4
+    assert (between - after) * resource.getpagesize() > ROOM / 2
+
+
+def test_where_there_is_no_such_library_nothing_happens(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with allocation.freed_memory_kept():
+        assert allocation._inside
+    assert not allocation._inside
+
+
+def test_an_error_inside_comes_out_and_ends_it():
+    with pytest.raises(OSError, match="inside"), allocation.freed_memory_kept():
+        raise OSError("inside")
+    assert not allocation._inside
