@@ -5,7 +5,7 @@ Along this axis no halo is needed, and the memory does not depend on its length.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -144,22 +144,38 @@ class StreamLevel:
         self._encode, self._decode = convs(net.encoder[level]), convs(net.decoder[level])
         self._up, self._stride = cast("Up", net.up[level]), config.stride_list[level]
         self._to_pool, self._skip, self._ready = Queue(), Queue(), Queue()
+        self._slab = 0
         self._skip.drop(self._stride[0] * loss[level + 1] // 2)
         self.below = StreamLevel(net, level + 1, loss)
 
-    def push(self, x: Tensor | None, last: bool) -> Tensor | None:
-        """Take the next planes of this level's input; return the next planes of its output, or None."""
+    def push(self, x: Tensor | None, last: bool) -> Iterator[Tensor]:
+        """Take the next planes of this level's input; yield the next planes of its output.
+
+        At the end, when all planes come that the levels below still held, they come in parts of a slab.
+        """
+        slab = 0 if x is None else x.shape[FLOW]
         x = _through(self._encode, [] if x is None else [[x]], last)
         if self.below is None:
-            return x
+            yield from [] if x is None else [x]
+            return
+        self._slab = max(self._slab, slab)
         if x is not None:
             self._to_pool.put(x)
             if self._skips:
                 self._skip.put(x)
-        x = self.below.push(self._pooled(), last)
-        if x is not None:
-            self._ready.put(self._up(x))
-        return _through(self._decode, self._joined(), last)
+        for part in self.below.push(self._pooled(), last):
+            self._ready.put(self._up(part))
+            while self._waiting() > self._slab:
+                yield from self._decoded(self._slab, last=False)
+        yield from self._decoded(self._waiting(), last)
+
+    def _waiting(self) -> int:
+        """Return how many planes have come up, and have what the skip holds beside them."""
+        return min(self._ready.planes, self._skip.planes) if self._skips else self._ready.planes
+
+    def _decoded(self, planes: int, last: bool) -> Iterator[Tensor]:
+        x = _through(self._decode, self._joined(planes), last)
+        yield from [] if x is None else [x]
 
     def _pooled(self) -> Tensor | None:
         planes = self._to_pool.planes // self._stride[0] * self._stride[0]
@@ -168,15 +184,13 @@ class StreamLevel:
         parts = self._to_pool.take(planes)
         return pool(parts[0] if len(parts) == 1 else torch.cat(parts, FLOW), self._stride)
 
-    def _joined(self) -> list[list[Tensor]]:
-        """Pair what came up with what the skip holds: as many planes as both have."""
-        if not self._skips:
-            parts = self._ready.take(self._ready.planes)
-            return [parts] if parts else []
-        planes = min(self._ready.planes, self._skip.planes)
+    def _joined(self, planes: int) -> list[list[Tensor]]:
+        """Pair planes that came up with what the skip holds."""
         if not planes:
             return []
         up = self._ready.take(planes)
+        if not self._skips:
+            return [up]
         plane = (up[0].shape[FLOW + 1 :],)
         skip = [crop_centre(part, (part.shape[FLOW], *plane[0])) for part in self._skip.take(planes)]
         return [skip, up]
@@ -226,13 +240,20 @@ class Stream:
         net = self._net
         if net.config.residual:
             self._given.put(repeated(slab, net.config.factors))
-        out = self._top.push(slab.to(net.head.weight.dtype), last)
-        if self._finer is not None and net.finer is not None:
-            out = self._finer.push([] if out is None else [[net.finer[0](out)]], last)
-        if out is None:
+        logits = [net.head(part) for part in self._top_of(slab.to(net.head.weight.dtype), last)]
+        if not logits:
             return None
-        x = cast("Tensor", net.head(out))
+        x = cast("Tensor", logits[0] if len(logits) == 1 else torch.cat(logits, FLOW))
         return net.completed(x, torch.cat(self._given.take(x.shape[FLOW]), FLOW)) if net.config.residual else x
+
+    def _top_of(self, slab: Tensor, last: bool) -> Iterator[Tensor]:
+        """Yield the planes that the head takes."""
+        finer, net = self._finer, self._net
+        for part in self._top.push(slab, last):
+            found = part if finer is None else finer.push([[net.finer[0](part)]], last=False)  # type: ignore[index]
+            yield from [] if found is None else [found]
+        found = finer.push([], last) if last and finer is not None else None
+        yield from [] if found is None else [found]
 
 
 def losses(config: UNetConfig, flow: int = 0) -> list[int]:
