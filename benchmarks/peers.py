@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_unet.allocation import freed_memory_kept
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.job import Job
@@ -62,10 +63,11 @@ def ours(net: UNet, data: np.ndarray, precision: str) -> np.ndarray:
     engine.statistics = type(engine.statistics)((0.0,), (1.0,), 0)
     job = Job.plan(engine, config)
     route, found = job.route(), np.empty(data.shape, np.uint8)
-    for piece in route.pieces(range(len(job.grid))):
-        for _, regions in route.compute(piece, route.read(piece)):
-            box, values = next(iter(regions.values()))
-            found[box] = values
+    with freed_memory_kept():
+        for piece in route.pieces(range(len(job.grid))):
+            for _, regions in route.compute(piece, route.read(piece)):
+                box, values = next(iter(regions.values()))
+                found[box] = values
     return found
 
 

@@ -18,6 +18,7 @@ import zarr
 from peers import FLOPS, network
 
 from napari_unet import Model, PredictConfig, open_stack, predict, wait
+from napari_unet.allocation import freed_memory_kept
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.job import Job
 from napari_unet.normalise import Normalisation
@@ -76,7 +77,8 @@ def main() -> None:
             job = Job.plan(engine, config)
             route = job.route()
             pieces = [(piece, route.read(piece)) for piece in route.pieces(range(len(job.grid)))]
-            alone.append(seconds(lambda: [route.compute(*piece) for piece in pieces]))  # noqa: B023
+            with freed_memory_kept():
+                alone.append(seconds(lambda: [route.compute(*piece) for piece in pieces]))  # noqa: B023
             pieces.clear()
             out = Path(folder) / f"{number}.ome.zarr"
             wall.append(seconds(lambda: wait(predict(open_stack(path), model, out, config))))  # noqa: B023

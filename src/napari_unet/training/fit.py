@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..allocation import freed_memory_kept
 from ..errors import IncompleteError, ResourceError
 from ..events import Epoch, Progress
 from ..model import Model
@@ -240,15 +241,14 @@ class _Fit:
             state.progress - state.epoch_progress >= 1 / epochs and spent >= state.validation_seconds / VALIDATION_SHARE
         )
 
-    # The loop
-
     def run(self) -> Generator[Progress | Epoch, None, None]:
         """Train to the end of steps or minutes."""
         for note in self.notes:
             yield Progress(0, 1, "resume", note)
         self._batches = Prefetch(self._batch, self.state.step, workers=self._readers())
         try:
-            yield from self._loop()
+            with freed_memory_kept():
+                yield from self._loop()
         except (GeneratorExit, KeyboardInterrupt):
             if not self.learner.updating and self.state.step != self._saved_step:
                 self._save()

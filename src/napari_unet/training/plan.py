@@ -170,7 +170,7 @@ def make_plan(
         axes=axes,
         patch=patch,
         batch=batch,
-        normalisation=normalisation or Normalisation(),
+        normalisation=normalisation or Normalisation("zscore" if network.norm == "none" else "percentile"),
         spacing=data.spacing,
         units=facts.stacks[0].along(axes, "units"),
         preset=config.preset,
