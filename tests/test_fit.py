@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,11 +18,13 @@ from napari_unet.errors import DataError, IncompleteError, ModelError, OutputErr
 from napari_unet.events import Epoch, Progress, wait
 from napari_unet.model import load_model
 from napari_unet.network import UNetConfig
+from napari_unet.normalise import Normalisation
 from napari_unet.stack import Stack
 from napari_unet.training import TrainConfig, finish, train
 from napari_unet.training.checkpoint import Checkpoints
 from napari_unet.training.learner import rate_at
 from napari_unet.training.record import RUN
+from napari_unet.training.setup import prepare
 
 
 def example(shape=(48, 48), seed=0, name="image", axes=None):
@@ -357,6 +360,17 @@ def test_a_model_is_started_from_another(tmp_path):
     third = wait(train([three], tmp_path / "c", still, init=first))
     assert third.config.out_channels == 3
     refused(ModelError, "depth", tmp_path, [example()], small(depth=2), init=first)
+
+
+def test_a_model_to_start_from_takes_intensities_its_own_way(tmp_path):
+    first = wait(train([example()], tmp_path / "a", small()))
+    other = dataclasses.replace(first, normalisation=Normalisation("zscore"))
+    image, labels = example(seed=1)
+    setup = wait(prepare([(image, labels)], tmp_path / "b", small(depth=None, base_features=None), other, [example()]))
+    setup.run.release()
+    for sample, source in ((setup.training[0], image), (setup.held_out[0], example()[0])):
+        seen = sample.read((), (0, 0), (48, 48))[0][0]
+        np.testing.assert_allclose(seen, (source.data - source.data.mean()) / source.data.std(), atol=1e-4)
 
 
 def test_planes_times_channels_and_volumes_are_learnt(tmp_path):

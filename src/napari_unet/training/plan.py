@@ -22,7 +22,7 @@ THIN = 4
 THINNEST_VOLUME = 8
 ANISOTROPIC = 6.0
 SMALLEST_LEVEL = 4
-SHORT_MINUTES = 4.0
+SHORT_MINUTES = 10.0
 SHORT_STEPS = 1000
 CODE = 32  # channels of a bottleneck that is to describe the image
 
@@ -170,7 +170,7 @@ def make_plan(
         axes=axes,
         patch=patch,
         batch=batch,
-        normalisation=normalisation or Normalisation("zscore" if network.norm == "none" else "percentile"),
+        normalisation=normalisation or Normalisation(),
         spacing=data.spacing,
         units=facts.stacks[0].along(axes, "units"),
         preset=config.preset,
@@ -182,7 +182,7 @@ def make_plan(
 
 
 def _rate(config: TrainConfig) -> float:
-    return 1e-3 if config.preset == "ronneberger2015" else 2e-3
+    return 5e-3 if config.preset == "ronneberger2015" else 2e-3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -74,9 +74,9 @@ def prepare(
             run.plan = dataclasses.replace(run.plan, learning_rate=config.learning_rate)
     for line in _story(facts, run.plan):
         yield Progress(0, 1, "plan", line)
-    every = samples(pairs, facts, run.plan.axes, run.plan.network.factors)
+    every = _samples(pairs, facts, run.plan, init)
     if extra is not None:
-        training, held_out = every, samples(validation, extra, run.plan.axes, run.plan.network.factors)
+        training, held_out = every, _samples(validation, extra, run.plan, init)
     else:
         training, held_out = hold_out(every, config.seed)
     if sum(s.nbytes for s in training + held_out) <= CACHE_BYTES:
@@ -86,6 +86,14 @@ def prepare(
     else:
         run.take()
     return Setup(run.plan, run.task, training, held_out, run, init.weights if init is not None else None)
+
+
+def _samples(pairs: Sequence[Pair], facts: Fingerprint, plan: Plan, init: Model | None) -> list[Sample]:
+    """Return what patches are taken from; a model to start from takes intensities its own way."""
+    found = samples(pairs, facts, plan.axes, plan.network.factors)
+    if init is None:
+        return found
+    return [dataclasses.replace(sample, statistics=init.normalisation.measure(sample.image)) for sample in found]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
