@@ -124,6 +124,17 @@ def test_scores_and_settings_come_from_the_objects_that_were_seen():
     assert Instances().scores().settings() == {}
 
 
+def test_sizes_are_learnt_from_what_was_painted_whole():
+    task, ids = Instances(sparse=True, background=9, grow=0), np.full((40, 80), 9)
+    ids[5:15, 5:15], ids[20:30, 5:25] = 1, 2
+    ids[:, 40:] = 0
+    ids[::4, 38:40] = np.arange(10, 20)[:, None]  # ten objects, cut where nothing is known
+    target = torch.from_numpy(task.encode(ids))
+    seen = task.scores()
+    seen.add(3.0 * torch.nn.functional.one_hot(target[0].clamp(0, 2), 3).movedim(-1, 0)[None], target[None])
+    assert seen.settings()["fill_holes"] == (100 + 200) // 2 // 4
+
+
 def test_a_split_turns_inside_into_border():
     logits = torch.tensor([0.0, 1.0, 0.5]).reshape(3, 1, 1)
     assert Instances().decode(logits) == 1

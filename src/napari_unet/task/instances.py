@@ -226,8 +226,7 @@ class Matches(Scores):
 
     def settings(self) -> dict[str, Any]:
         """Return how objects are best made, each choice after the others: fields of `Instances`."""
-        each = [np.bincount(ids[ids > 0].ravel())[1:] for _, _, ids in self._seen]
-        sizes = np.concatenate([np.zeros(0, np.int64), *(counts[counts > 0] for counts in each)])
+        sizes = self._sizes()
         if not len(sizes):
             return {}
         small = float(np.percentile(sizes, 1))
@@ -242,6 +241,18 @@ class Matches(Scores):
             scores = [np.mean(_precisions([self._tables(t, i) for i in range(len(self._seen))])) for t in tried]
             task = tried[int(np.argmax(scores))]
         return {field: getattr(task, field) for field in (*options, "fill_holes")}
+
+    def _sizes(self) -> np.ndarray:
+        """Return the sizes of the objects that were painted whole; of all where there is none."""
+        every, whole = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for _, known, ids in self._seen:
+            counts = np.bincount(ids.ravel())
+            counts[0] = 0
+            every.append(counts[counts > 0])
+            counts[np.unique(ids[ndimage.binary_dilation(~known)])] = 0
+            whole.append(counts[counts > 0])
+        found = np.concatenate(whole)
+        return found if len(found) else np.concatenate(every)
 
     def _tables(self, task: Instances, index: int) -> Contingency:
         """Count which true object shares how much with which found one, where anything is known."""

@@ -17,7 +17,7 @@ from .config import TrainConfig
 from .plan import Plan
 
 LONGEST_AVERAGE = 0.999
-LARGEST_GRADIENT = {"adamw": 5.0, "sgd": 12.0}
+LARGEST_GRADIENT = {"adamw": 5.0, "sgd": 4.0}
 WEIGHT_DECAY = 0.01
 WARM_UP = 0.03
 LEAST_RATE = 0.02

@@ -24,6 +24,7 @@ ANISOTROPIC = 6.0
 SMALLEST_LEVEL = 4
 SHORT_MINUTES = 10.0
 SHORT_STEPS = 1000
+HIGHEST_RATE = 2e-3
 CODE = 32  # channels of a bottleneck that is to describe the image
 
 
@@ -175,14 +176,10 @@ def make_plan(
         units=facts.stacks[0].along(axes, "units"),
         preset=config.preset,
         optimiser="sgd" if config.preset == "ronneberger2015" else "adamw",
-        learning_rate=config.learning_rate if config.learning_rate is not None else _rate(config),
+        learning_rate=config.learning_rate if config.learning_rate is not None else HIGHEST_RATE,
         memory=training_bytes(network, patch, batch, itemsize),
         reasons=tuple(reasons),
     )
-
-
-def _rate(config: TrainConfig) -> float:
-    return 5e-3 if config.preset == "ronneberger2015" else 2e-3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
