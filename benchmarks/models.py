@@ -70,13 +70,12 @@ RECIPES = {
     "nuclei-2d": Recipe(
         dsb2018,
         lambda number: number % 8 == 0,
-        TrainConfig(task="instances", steps=14000, base_features=16, depth=4, augment=1.25, resume=True),
+        TrainConfig(task="instances", steps=14000, base_features=16, depth=4, resume=True),
         "instances",
         {
             "about": "single nuclei in 2-D fluorescence",
             "data": "Data Science Bowl 2018 (BBBC038, CC0), fluorescence; every eighth file, by name, held out",
         },
-        lambda number: number % 16 == 4,
     ),
     "nuclei-3d": Recipe(
         bbbc050,
