@@ -52,8 +52,7 @@ def test_pages_are_cleared_once_while_it_is_kept_and_go_back_at_the_end():
 def test_where_there_is_no_such_library_nothing_happens(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     with allocation.freed_memory_kept():
-        assert allocation._inside
-    assert not allocation._inside
+        assert not allocation._inside
 
 
 def test_an_error_inside_comes_out_and_ends_it():

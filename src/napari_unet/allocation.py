@@ -19,12 +19,15 @@ _inside: set[object] = set()
 def freed_memory_kept() -> Iterator[None]:
     """Inside, large tensors take the memory of those that were freed, not pages that the system must clear first.
 
-    Each convolution makes a tensor of tens of MiB; clearing its pages is up to a third of a run's time on the
-    processor. At the end of the last of several such blocks, what is free goes back to the system.
+    Each convolution makes a tensor of tens of MiB; clearing its pages is up to a third of a network's time on
+    the processor. At the end of the last of several such blocks, what is free goes back to the system.
 
     Only where the C library is glibc, and fully in the main thread alone: arenas of other threads hold 64 MiB at most.
     """
     library, one = _glibc(), object()
+    if library is None:
+        yield
+        return
     with _lock:
         _inside.add(one)
         _set(library, KEPT)
@@ -35,8 +38,7 @@ def freed_memory_kept() -> Iterator[None]:
             _inside.remove(one)
             if not _inside:
                 _set(library, USUAL)
-                if library is not None:
-                    library.malloc_trim(0)
+                library.malloc_trim(0)
 
 
 def _glibc() -> Any:
@@ -47,5 +49,4 @@ def _glibc() -> Any:
 
 def _set(library: Any, options: dict[int, int]) -> None:
     for name, value in options.items():
-        if library is not None:
-            library.mallopt(name, value)
+        library.mallopt(name, value)
