@@ -98,7 +98,7 @@ def main() -> None:
     learnt, held_out = parts(name, list(RECIPES[name].pairs(args.data / folder)))
     recipe = RECIPES[name].config
     kept = ("task", "border", "depth", "patch", "batch")
-    base = {name: getattr(recipe, name) for name in kept} | {"base_features": 16, "steps": args.steps}
+    base = {field: getattr(recipe, field) for field in kept} | {"base_features": 16, "steps": args.steps}
     print("| change |", " | ".join(figures), "|", flush=True)
     for change in args.only or changes:
         path = args.out / f"{args.set}-{change.replace(' ', '-')}"

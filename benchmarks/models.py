@@ -30,11 +30,11 @@ class Recipe:
         Folder -> (name, image, labels) of each, in order.
     held_out : callable
         Number -> whether it is judged on, and not learnt from.
-    validated : callable
-        Number -> whether it chooses the best of the run, and is not learnt from; none, and the training draws some.
     config : TrainConfig
     kind : "instances" or "semantic"
     card : dict of str to str
+    validated : callable
+        Number -> whether it chooses the best of the run, and is not learnt from; none, and the training draws some.
     """
 
     pairs: Callable[[Path], Iterator[Named]]
