@@ -47,6 +47,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=15.0, help="of training, each network (default: 15)")
     parser.add_argument("--features", type=int, default=16, help="channels of the first level; the paper has 64")
+    parser.add_argument(
+        "--mirror", action="store_true", help="average over mirror images, as the paper does over turned ones"
+    )
     parser.add_argument("--skips", type=int, nargs="+", default=[1, 0], help="1 with skips, 0 without them")
     args = parser.parse_args()
     learnt, judged = SETS[args.set](args.data)
@@ -66,7 +69,9 @@ def main() -> None:
         model = load_model(path) if (path / "model.json").is_file() else show(train(learnt, path, config))
         scores = []
         for image, labels in judged:
-            found = wait(predict(image, model, args.out / "result.ome.zarr", PredictConfig(overwrite=True)))
+            found = wait(
+                predict(image, model, args.out / "result.ome.zarr", PredictConfig(overwrite=True, mirror=args.mirror))
+            )
             truth = np.asarray(labels.data[...])
             truth = (truth > 0).astype(np.uint8) if more else truth
             scores.append(evaluate(found.data[...], truth, "semantic", axes="yx").scores)
