@@ -45,7 +45,9 @@ def main() -> None:
     parser.add_argument("set", choices=list(SETS))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=15.0, help="of training, each network (default: 15)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=15.0, help="of training, each network (default: 15)")
+    length.add_argument("--steps", type=int, help="of training, each network; compares networks, not their speed")
     parser.add_argument("--features", type=int, default=16, help="channels of the first level; the paper has 64")
     parser.add_argument(
         "--mirror", action="store_true", help="average over mirror images, as the paper does over turned ones"
@@ -60,7 +62,9 @@ def main() -> None:
         config = TrainConfig(
             preset="ronneberger2015",
             base_features=args.features,
-            minutes=args.minutes,
+            minutes=None if args.steps else args.minutes,
+            steps=args.steps,
+            resume=True,
             skips=skips,
             border=10.0 if args.set == "isbi" else None,
             **more,

@@ -1,11 +1,13 @@
 """How much of the machine a whole run uses: ``python benchmarks/wall.py [--shape 256 512 512] [--precision bf16]``.
 
 In one process, interleaved: the network alone, on the run's own slabs from memory; the run from a zarr of 16-bit
-integers to OME-Zarr labels, reading, writing, checking and pyramids included; and the fastest of some convolutions.
-The last line: wall time over the network's, and useful arithmetic as a part of what those convolutions reach.
+integers to OME-Zarr labels, reading, writing, checking and pyramids included, with a copy of the image beside the
+labels as it is by default, and without; and the fastest of some convolutions. For each: wall time over the network's,
+and useful arithmetic as a part of what those convolutions reach.
 """
 
 import argparse
+import shutil
 import statistics
 import tempfile
 import time
@@ -72,32 +74,42 @@ def main() -> None:
     axes = "zyx"[-len(args.shape) :]
     model = Model(net.config, state, Semantic.of(range(2)), Normalisation(), axes=axes)
     data = np.random.default_rng(0).integers(0, 4000, args.shape).astype(np.uint16)
-    config = PredictConfig(precision=args.precision, device="cpu")
+    configs = {
+        copied: PredictConfig(precision=args.precision, device="cpu", overview=copied == "with the image copied")
+        for copied in ("with the image copied", "labels alone")
+    }
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
-    alone, wall, rates = [], [], []
+    times: dict[str, list[tuple[float, float]]] = {copied: [] for copied in configs}
+    rates = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.zarr"
         chunks = tuple(min(n, 128 if len(args.shape) == 3 else 1024) for n in args.shape)
         zarr.create_array(path, data=data, chunks=chunks, dimension_names=list(axes))
         for number in range(args.rounds):
             rates.append(rate(len(args.shape), dtype))
-            engine = Engine.of(Stack(data=data, axes=axes), model, "cpu", args.precision, None)
-            job = Job.plan(engine, config)
-            if not alone:
-                network_seconds(job)  # memory that was never touched before is slower, for both
-            alone.append(network_seconds(job))
-            out = Path(folder) / f"{number}.ome.zarr"
-            wall.append(seconds(lambda: wait(predict(open_stack(path), model, out, config))))  # noqa: B023
+            for copied, config in configs.items():
+                engine = Engine.of(Stack(data=data, axes=axes), model, "cpu", args.precision, None)
+                job = Job.plan(engine, config)
+                if not any(times.values()):
+                    network_seconds(job)  # memory that was never touched before is slower, for both
+                alone = network_seconds(job)
+                out = Path(folder) / f"{number}.ome.zarr"
+                run = seconds(lambda: wait(predict(open_stack(path), model, out, config)))  # noqa: B023
+                times[copied].append((alone, run))
+                shutil.rmtree(out)
     useful = FLOPS[len(args.shape)] * data.size
     print(
         f"{' x '.join(map(str, args.shape))}, {args.precision}, {torch.get_num_threads()} threads, {args.rounds} rounds"
+        f"; fastest convolution {max(rates) / 1e9:.0f} GFLOP/s"
     )
-    print(f"network alone {statistics.median(alone):.2f} s, from zarr to labels {statistics.median(wall):.2f} s")
-    print(
-        f"fastest convolution {max(rates) / 1e9:.0f} GFLOP/s; useful in the run {useful / min(wall) / 1e9:.0f} GFLOP/s"
-    )
-    ratio = statistics.median(w / a for w, a in zip(wall, alone, strict=True))
-    print(f"wall / network {ratio:.3f}; share of the machine's rate {useful / min(wall) / max(rates):.2f}")
+    for copied, pairs in times.items():
+        alone, run = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = statistics.median(run / alone for alone, run in pairs)
+        best = min(run for _, run in pairs)
+        print(
+            f"{copied}: network alone {alone:.2f} s, from zarr to labels {run:.2f} s, ratio {ratio:.3f}; useful "
+            f"{useful / best / 1e9:.0f} GFLOP/s, {useful / best / max(rates):.2f} of the fastest convolution"
+        )
 
 
 if __name__ == "__main__":

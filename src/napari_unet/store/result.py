@@ -1,5 +1,6 @@
 """Results in OME-Zarr: written block by block, resumed after any interruption, published only when all is there."""
 
+import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ from .admission import admit, check_outputs, check_room, enter
 from .blocks import BlockWriter, replaced
 from .journal import FINISHED, Journal, Plan, Region, Unit
 from .ome import Output, group_attributes
-from .pyramid import above, levels_of, parts, reduce
+from .pyramid import Level, above, levels_of, parts, reduce
+from .threads import in_threads
 from .verification import problem_of, verify
 
 __all__ = ["Output", "ResultStore", "verify"]
@@ -248,9 +250,9 @@ class ResultStore:
     def _check_blocks(self) -> Iterator[Progress]:
         damaged: dict[Unit, str] = {}
         regions = len(self.outputs) * self.plan.blocks
-        for number, (block, region) in enumerate(self._journal.records.of_blocks(), 1):
+        checked = in_threads(self._problem, self._journal.records.of_blocks())
+        for number, ((block, _), problem) in enumerate(checked, 1):
             self._lock.beat()
-            problem = problem_of(self.arrays[region.array.rpartition("0")[0].rstrip("/")], self.root, region)
             if problem:
                 damaged[block] = problem
             yield Progress(number, regions, "verify")
@@ -260,6 +262,10 @@ class ResultStore:
                 f"{len(damaged)} of {self.plan.blocks} blocks do not read back as they were written "
                 f"({next(iter(damaged.values()))}); run the same command again to do them anew"
             )
+
+    def _problem(self, recorded: tuple[int, Region]) -> str:
+        region = recorded[1]
+        return problem_of(self.arrays[region.array.rpartition("0")[0].rstrip("/")], self.root, region)
 
     def _build_pyramids(self) -> Iterator[Progress]:
         work = [
@@ -275,15 +281,25 @@ class ResultStore:
                 layout.make_array(folder / str(k), output, levels[k], self.plan.version) for k in (i - 1, i)
             )
             name = f"{output.path}/{i}".lstrip("/")
-            for number, box in enumerate(boxes):
-                if f"{name}#{number}" not in self._journal.records:
-                    self._lock.beat()
-                    data = np.asarray(finer[above(box, levels[i], levels[i - 1].shape)])
-                    region = replaced(self.root / name, name, array, box, reduce(data, levels[i].factors, output.kind))
-                    self._journal.append(f"{name}#{number}", [region])
-                    self._derived.append(f"{name}#{number}")
+            make = functools.partial(self._coarser, finer, array, levels[i], output.kind)
+            for (unit, _), region in in_threads(make, ((f"{name}#{n}", box) for n, box in enumerate(boxes))):
+                self._lock.beat()
+                if region is not None:
+                    self._journal.append(unit, [region])
+                    self._derived.append(unit)
                 count += 1
                 yield Progress(count, total, "pyramid")
+
+    def _coarser(
+        self, finer: "zarr.Array[Any]", array: "zarr.Array[Any]", level: Level, kind: str, part: tuple[str, Box]
+    ) -> Region | None:
+        """Write a part of a level, made from the level above it; None where that was done before."""
+        unit, box = part
+        if unit in self._journal.records:
+            return None
+        name = unit.partition("#")[0]
+        data = np.asarray(finer[above(box, level, finer.shape)])
+        return replaced(self.root / name, name, array, box, reduce(data, level.factors, kind))
 
     def _publish(self) -> None:
         """Say what the arrays are: inner groups first, the outermost last."""
