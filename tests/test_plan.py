@@ -140,6 +140,11 @@ def test_wishes_are_taken_or_refused():
     plan = plan_of(facts((512, 512)), patch=(64, 96), batch=3, depth=2, base_features=5, learning_rate=0.5)
     assert (plan.patch, plan.batch, plan.network.depth) == ((64, 96), 3, 2)
     assert (plan.network.base_features, plan.learning_rate) == (5, 0.5)
+    assert plan_of(facts((512, 512)), base_features=8, max_features=20, depth=3).network.features == (8, 16, 20, 20)
+    paper = plan_of(facts((512, 512)), preset="ronneberger2015", base_features=8, max_features=20).network
+    assert paper.features == (8, 16, 20, 20, 20)
+    with pytest.raises(UsageError, match="first level"):
+        plan_of(facts((512, 512)), base_features=21, max_features=20)
     with pytest.raises(UsageError, match="multiple"):
         plan_of(facts((512, 512)), patch=(63, 96))
     with pytest.raises(UsageError, match="cannot be pooled"):

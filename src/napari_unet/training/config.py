@@ -45,6 +45,9 @@ class TrainConfig:
     base_features: int | None = setting(
         None, "Channels of the first level; chosen from device and time if not given", ge=1
     )
+    max_features: int | None = setting(
+        None, "Channels of the deepest levels at most; chosen with the preset if not given", ge=1
+    )
     skips: bool = setting(True, "Skip connections; without them the network is a plain encoder-decoder")
     learning_rate: float | None = setting(None, "Highest learning rate; the preset's if not given", ge=0)
     augment: float = setting(1.0, "Strength of augmentation; 0 is none", ge=0, le=3)
@@ -71,10 +74,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.patch is not None and (len(self.patch) not in (2, 3) or min(self.patch) < 1):
-            raise UsageError(f"patch is {self.patch}; give 2 or 3 sizes of at least 1, one an axis")
-        if self.patch is not None and self.ndim is not None and len(self.patch) != self.ndim:
-            raise UsageError(f"patch is {self.patch} for a {self.ndim}-D network; give {self.ndim} sizes")
+        self._check_sizes()
         if self.background is not None and not self.sparse:
             raise UsageError(f"background is label {self.background}, but 0 is background unless labels are sparse")
 
@@ -87,6 +87,18 @@ class TrainConfig:
                 raise UsageError(
                     "sparse object labels need some background painted with a value of its own; name it with background"
                 )
+
+    def _check_sizes(self) -> None:
+        """Refuse a patch and channels that no network has."""
+        if self.patch is not None and (len(self.patch) not in (2, 3) or min(self.patch) < 1):
+            raise UsageError(f"patch is {self.patch}; give 2 or 3 sizes of at least 1, one an axis")
+        if self.patch is not None and self.ndim is not None and len(self.patch) != self.ndim:
+            raise UsageError(f"patch is {self.patch} for a {self.ndim}-D network; give {self.ndim} sizes")
+        if self.max_features is not None and (self.base_features or 1) > self.max_features:
+            raise UsageError(
+                f"max_features is {self.max_features}, base_features {self.base_features}; the first level cannot "
+                "have more channels than the deepest may"
+            )
 
     def _check_images(self) -> None:
         """Refuse settings of images with labels, and of labels with images."""

@@ -249,7 +249,7 @@ def _from_init(init: UNetConfig, channels: int, out_channels: int, config: Train
         raise ModelError(
             f"the images have {channels} channels, the model to start from has {init.in_channels}; choose one that fits"
         )
-    for name in ("depth", "base_features"):
+    for name in ("depth", "base_features", "max_features"):
         if getattr(config, name) not in (None, getattr(init, name)):
             raise ModelError(
                 f"{name} is {getattr(config, name)}, the model to start from has {getattr(init, name)}; leave one out"
@@ -262,8 +262,9 @@ def _paper(channels: int, out_channels: int, config: TrainConfig, ndim: int) -> 
         raise UsageError("the preset ronneberger2015 is a 2-D network; choose --ndim 2, or the default preset")
     net = ronneberger2015(channels, out_channels)
     depth = net.depth if config.depth is None else config.depth
-    features = config.base_features or net.base_features
-    return dataclasses.replace(net, depth=depth, base_features=features, kernels=None, strides=None, skips=config.skips)
+    first, most = config.base_features or net.base_features, config.max_features or net.max_features
+    wishes: dict[str, Any] = {"depth": depth, "base_features": first, "max_features": most, "skips": config.skips}
+    return dataclasses.replace(net, kernels=None, strides=None, **wishes)
 
 
 def _aim(data: _Data, voxels: int) -> tuple[int, ...]:
@@ -307,6 +308,8 @@ def _topology(data: _Data, room: _Room, config: TrainConfig, channels: tuple[int
         raise UsageError(
             f"a patch of {tuple(patch)} cannot be pooled {config.depth} times; take a lower depth, or a larger patch"
         )
+    most = config.max_features or max(room.most_features, config.base_features or 0)
+    most = min(most, CODE) if config.task == "autoencode" else most
     return UNetConfig(
         **_of_images(config, len(patch), channels),
         skips=config.skips and config.task != "autoencode",
@@ -314,8 +317,8 @@ def _topology(data: _Data, room: _Room, config: TrainConfig, channels: tuple[int
         in_channels=channels[0],
         out_channels=channels[1],
         depth=len(strides),
-        base_features=min(config.base_features or room.features, CODE if config.task == "autoencode" else 4096),
-        max_features=CODE if config.task == "autoencode" else max(room.most_features, config.base_features or 0),
+        base_features=min(config.base_features or room.features, most),
+        max_features=most,
         kernels=tuple(kernels),
         strides=tuple(strides),
     )
