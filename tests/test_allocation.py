@@ -49,9 +49,27 @@ def test_pages_are_cleared_once_while_it_is_kept_and_go_back_at_the_end():
     assert (between - after) * resource.getpagesize() > ROOM / 2
 
 
+@needs_glibc
+def test_a_long_run_gives_back_from_time_to_time_what_lies_free():
+    before, soon, later = in_a_process("""
+        from napari_unet import allocation
+        with freed_memory_kept() as tidy:
+            faults(1)
+            print(resident())
+            tidy()
+            print(resident())
+            allocation.TIDY_SECONDS = 0.0
+            tidy()
+            print(resident())
+    """)
+    assert soon >= before
+    assert (soon - later) * resource.getpagesize() > ROOM / 2
+
+
 def test_where_there_is_no_such_library_nothing_happens(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
-    with allocation.freed_memory_kept():
+    with allocation.freed_memory_kept() as tidy:
+        tidy()
         assert not allocation._inside
 
 

@@ -49,12 +49,12 @@ class Pipeline(Generic[Job, Read, Done, Written]):
 
     def __iter__(self) -> Generator[Written, None, None]:
         """Run; yield in the order of the jobs."""
-        with freed_memory_kept():
-            yield from self._run()
+        with freed_memory_kept() as tidy:
+            yield from self._run(tidy)
         if self._error is not None:
             raise self._error
 
-    def _run(self) -> Iterator[Written]:
+    def _run(self, tidy: Callable[[], None]) -> Iterator[Written]:
         for thread in self._threads:
             thread.start()
         try:
@@ -62,6 +62,7 @@ class Pipeline(Generic[Job, Read, Done, Written]):
                 job, data = got
                 self._put(self._to_write, (job, self._computed(job, data)))
                 yield from self._finished()
+                tidy()
             self._put(self._to_write, END)
             self._threads[1].join()
             yield from self._finished()
