@@ -18,7 +18,7 @@ from typing import Any
 import zarr
 
 from napari_unet import PredictConfig, open_stack
-from napari_unet.inference.cluster import run_on
+from napari_unet.inference.cluster import connected, run_on
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.job import Job
 from napari_unet.model import Model
@@ -64,7 +64,8 @@ def run(blocks: int, workers: int, folder: Path) -> dict[str, float]:
 
             with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
                 began = time.perf_counter()
-                seen = sum(1 for _ in run_on(cluster.scheduler_address, job, store))
+                with connected(cluster.scheduler_address, job) as client:
+                    seen = sum(1 for _ in run_on(client, job, store))
         else:
             seen = sum(1 for _ in job.run(store))
         seconds = time.perf_counter() - began

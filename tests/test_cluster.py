@@ -1,21 +1,28 @@
 """On a cluster: the same bytes as here, whatever happens to the workers."""
 
 import itertools
+import json
 import os
+import pickle
 import time
 from pathlib import Path
 
 import pytest
 import zarr
 
-from napari_unet.errors import IncompleteError, UsageError
-from napari_unet.events import wait
+from kinds import cascade, model_of
+from napari_unet.errors import IncompleteError, OutputError, UsageError
+from napari_unet.events import Block, wait
 from napari_unet.inference import cluster
 from napari_unet.inference.cluster import part_length
 from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.engine import Engine
+from napari_unet.inference.job import Job
 from napari_unet.inference.predict import predict
+from napari_unet.network import UNetConfig
 from napari_unet.sources import open_stack
 from napari_unet.stack import Stack
+from napari_unet.store.journal import Region
 from test_instances import finder
 from test_predict import FP32, image_of, small, tree
 
@@ -150,9 +157,10 @@ def test_what_workers_could_not_do_is_refused(tmp_path, workers, monkeypatch):
         wait(predict(Stack(data=image_of((32, 32, 32)), axes="zyx"), model, tmp_path / "b.ome.zarr", on(workers)))
     ours = dict.fromkeys(cluster.versions(), "0.0.1")
     monkeypatch.setattr(cluster, "versions", lambda: ours)
-    monkeypatch.setattr(cluster._Run, "_versions", lambda self: {"tcp://w": dict.fromkeys(ours, "9")})
+    monkeypatch.setattr(cluster, "_versions_on", lambda client: {"tcp://w": dict.fromkeys(ours, "9")})
     with pytest.raises(UsageError, match="napari-unet-stacks 9 instead of"):
         wait(predict(stack, model, out, on(workers)))
+    assert [path.name for path in tmp_path.iterdir()] == ["image.zarr"]
 
 
 def test_addresses_are_checked():
@@ -165,8 +173,60 @@ def test_addresses_are_checked():
 def test_a_scheduler_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "TIMEOUT", 2)
     config = PredictConfig(scheduler="tcp://127.0.0.1:9", allow_tcp=True, **FP32)
+    stack = stored(tmp_path, (32, 32, 32))
     with pytest.raises(UsageError, match="cannot be reached"):
-        wait(predict(stored(tmp_path, (32, 32, 32)), small(3), tmp_path / "a.ome.zarr", config))
+        wait(predict(stack, small(3), tmp_path / "a.ome.zarr", config))
+    with pytest.raises(UsageError, match="name the certificates"):
+        wait(predict(stack, small(3), tmp_path / "a.ome.zarr", PredictConfig(scheduler="tls://127.0.0.1:9", **FP32)))
+    assert [path.name for path in tmp_path.iterdir()] == ["image.zarr"]  # nothing was begun
+
+
+def test_without_workers_a_run_waits_and_says_so(tmp_path):
+    stack, model = stored(tmp_path, (32, 32, 32)), small(3)
+    wait(predict(stack, model, tmp_path / "here.ome.zarr", PredictConfig(**FP32)))
+    with started(0) as empty:
+        said = []
+        for event in predict(stack, model, tmp_path / "a.ome.zarr", on(empty)):
+            if "no workers" in event.message and event.message not in said:
+                empty.scale(1)
+            said.append(event.message)
+    assert any("no workers" in message for message in said)
+    assert tree(tmp_path / "here.ome.zarr") == tree(tmp_path / "a.ome.zarr")
+
+
+def test_a_cascade_runs_there_too(tmp_path, workers):
+    stack, models = stored(tmp_path, (40, 40, 40)), cascade(3)
+    here, there, block = tmp_path / "here.ome.zarr", tmp_path / "there.ome.zarr", (16, 24, 24)
+    wait(predict(stack, models, here, PredictConfig(block=block, **FP32)))
+    wait(predict(stack, models, there, on(workers, block=block)))
+    assert tree(here) == tree(there)
+
+
+def test_what_a_task_has_written_is_recorded_while_it_goes_on(tmp_path, workers):
+    told = cluster._plain([(3, [Region("labels/a/0", (0, 0), (4, 4), 7)]), (4, "it could not be read")])
+    assert cluster._read(json.loads(json.dumps(told))) == [(3, [Region("labels/a/0", (0, 0), (4, 4), 7)])]
+    model = model_of(UNetConfig(ndim=3, depth=2, base_features=32), 2)
+    stack, out = stored(tmp_path, (480, 64, 64)), tmp_path / "a.ome.zarr"
+    events = predict(stack, model, out, on(workers, block=(16, 64, 64), overview=False))
+    seen = [time.monotonic() for event in events if isinstance(event, Block)]
+    assert len(seen) == 30
+    assert seen[-1] - seen[0] > cluster.HEARTBEAT  # not all at the end of their task
+
+
+def test_tasks_of_a_run_that_was_ended_write_no_more(tmp_path):
+    stack, model, out = stored(tmp_path, (32, 32, 32)), small(3), tmp_path / "a.ome.zarr"
+    config = PredictConfig(block=(16, 32, 32), **FP32)
+    job = Job.plan(Engine.of(stack, model, "cpu", "fp32", None), config)
+    with job.create(out, config) as store:
+        writer = pickle.loads(pickle.dumps(store.sent_writer))
+        route = job.route()
+        finished = [one for piece in route.pieces([0]) for one in route.compute(piece, route.read(piece))]
+        ((_, regions),) = finished
+        assert writer.write(regions)
+    with pytest.raises(OutputError, match="this one was ended"):
+        writer.write(regions)
+    with job.create(out, config), pytest.raises(OutputError, match="another run"):
+        writer.write(regions)
 
 
 @pytest.mark.parametrize(("blocks", "columns", "workers"), itertools.product((1, 7, 100), (1, 5), (1, 2, 8)))

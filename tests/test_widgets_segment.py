@@ -126,6 +126,27 @@ def test_colours_and_channels_are_chosen_from(viewer, folders):
     np.testing.assert_array_equal(np.asarray(layer.data), expected(open_stack(rgb[..., 1], "yx"), folders))
 
 
+def test_what_was_chosen_stays_when_layers_come_go_and_are_renamed(viewer, folders):
+    widget = opened(viewer, folders)
+    rgb = image_of((40, 50, 3)).astype(np.uint8)
+    stain = viewer.add_image(rgb, rgb=True, name="stain")
+    assert widget.channel.choices == (0, 1, 2)  # though the widget was there before the image
+    widget.channel.value = 2
+    points = viewer.add_points(name="marks")
+    stain.name = "stained"
+    viewer.layers.remove(points)
+    assert widget.channel.value == 2
+    ran(widget)
+    assert widget.channel.value == 2
+    levels = [image_of((64, 64)), image_of((32, 32))]
+    viewer.add_image(levels, multiscale=True, name="levels", scale=(0.5, 0.5))
+    widget.image.value = viewer.layers["levels"]
+    coarse = next(size for size in widget.size.choices if size.level == 1)
+    widget.size.value = coarse
+    viewer.layers["levels"].name = "pyramid"
+    assert widget.size.value == coarse
+
+
 def test_the_model_that_suits_the_image_is_offered_until_one_is_chosen(viewer, folders):
     viewer.add_image(image_of((40, 40)), name="nuclei")
     widget = SegmentWidget(viewer)
@@ -220,7 +241,9 @@ def test_a_cancelled_run_goes_on_to_the_same_bytes(viewer, folders):
     assert "Resume" in widget.status.value
     until(lambda: widget.run.text == "Resume")
     assert "blocks are done" in widget.preflight.value
-    ran(widget)
+    layer = ran(widget)
+    assert list(viewer.layers) == [viewer.layers["cells"], layer]  # what the stopped run showed is gone
+    until(lambda: widget.run.text == "Run")
     config = PredictConfig(block=(1, 32, 32), **PRECISE)
     model = load_model(folders / "models" / "flat.model")
     stack = dataclasses.replace(open_stack(data, "zyx"), name="cells")
@@ -233,7 +256,6 @@ def test_a_finished_result_is_never_written_over(viewer, folders):
     widget = opened(viewer, folders)
     first = widget.out.value
     ran(widget)
-    widget._settle_soon()
     until(lambda: widget.out.value != first)
     assert widget.out.value.endswith("cells-flat-2.ome.zarr")
     until(lambda: "block" in widget.preflight.value)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .contingency import Contingency
+from .errors import OutputError
 from .evaluation import Case, Pair
 from .events import Progress
 from .metrics import Overlaps
@@ -87,9 +88,10 @@ def compare(
     DataError
         Where either side cannot be read, or the two do not fit each other.
     OutputError, ResourceError
-        As `ResultStore.create`.
+        Where `out` is what is compared, or lies in it or around it; and as `ResultStore.create`.
     """
     pair = Case(result, truth, "", axes).open(floats=False)
+    _check_apart(Path(out), pair)
     tables = [Contingency.total(Contingency.of(*time.read(box)) for box in time.boxes()) for time in pair.times()]
     found = [Found.of(table, threshold) for table in tables]
     chunks, block = layout_of(pair.result)
@@ -107,6 +109,15 @@ def compare(
             yield Progress(store.count, len(boxes), "compare")
         yield from store.finish()
     return found
+
+
+def _check_apart(out: Path, pair: Pair) -> None:
+    """Refuse to write over, into or around what is compared."""
+    place = out.resolve()
+    for stack in (pair.result, pair.truth):
+        source = Path(stack.source or "-").resolve()
+        if place == source or source in place.parents or place in source.parents:
+            raise OutputError(f"{out} is where {stack.name} lies, which is compared; choose another place")
 
 
 def _unsigned(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -17,6 +17,7 @@ from .similarity import ms_ssim, resolution, ring_correlation, ssim
 from .sources import open_labels, open_stack, pair_paths
 from .sources.pairs import is_image, stem
 from .stack import Box, Stack
+from .store.layout import TABLE
 from .store.ome import METRES
 
 KINDS = ("semantic", "instances", "intensity")
@@ -130,7 +131,7 @@ def evaluate(result: Any, truth: Any, kind: str | None = None, axes: str | None 
     result, truth : path, Stack or array
         Or two folders of images that pair by name. A result store opens as its labels where labels are scored.
     kind : {"semantic", "instances", "intensity"}, optional
-        Without it floats are intensities, labels of more than 20 values instances, all others semantic.
+        Without it floats are intensities, a model's objects and labels of over 20 values instances, others semantic.
     axes : str, optional
         Axes of both sides, as for `open_stack`.
 
@@ -158,7 +159,7 @@ def evaluate(result: Any, truth: Any, kind: str | None = None, axes: str | None 
         return Evaluation(_intensity(cases, many, notes), tuple(notes), "intensity")
     tables = [_tables(case, notes) for case in cases]
     if kind is None:
-        kind = _decide(tables, notes)
+        kind = _decide(cases, tables, notes)
     score = _instances if kind == "instances" else _semantic
     return Evaluation(score(cases, tables, many, notes), tuple(notes), kind)
 
@@ -271,7 +272,11 @@ def _said(pair: Pair) -> dict[str, None]:
     return dict.fromkeys((*pair.result.notes, *pair.truth.notes))
 
 
-def _decide(tables: list[list[Contingency]], notes: dict[str, None]) -> str:
+def _decide(cases: list[Case], tables: list[list[Contingency]], notes: dict[str, None]) -> str:
+    results = (case.open(floats=False).result for case in cases)
+    if any((Path(result.source or "-") / TABLE).is_file() for result in results):
+        notes["scored as instances: a model of objects made the result; kind says otherwise"] = None
+        return "instances"
     most = max(len(_values(tables, side)) for side in ("truth", "result"))
     kind = "instances" if most > MANY else "semantic"
     notes[f"scored as {kind}: {most} different label values; kind says otherwise"] = None

@@ -1,6 +1,7 @@
 """One run at a time: a lock file that says who writes a result, and whether that process still lives."""
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -23,6 +24,32 @@ LOCK = "lock"
 HEARTBEAT = 5.0
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Permit:
+    """Says, in any process that reaches the ledger, whether a run still holds its lock.
+
+    Parameters
+    ----------
+    path : Path
+        Of the lock.
+    token : str
+        Of the run.
+    """
+
+    path: Path
+    token: str
+
+    def check(self) -> None:
+        """Refuse what a run would do that was ended, or whose place another has taken.
+
+        Raises
+        ------
+        OutputError
+        """
+        if _holder(self.path).get("run") != self.token:
+            raise OutputError(f"{self.path.parent.parent}: another run has broken the lock, or this one was ended")
+
+
 class Lock:
     """A file that says which run writes a result; held from `acquire` to `release`.
 
@@ -30,8 +57,8 @@ class Lock:
     """
 
     def __init__(self, path: Path, token: str, notice: str) -> None:
-        self.notice = notice
-        self._path, self._token, self._beat = path, token, time.monotonic()
+        self.notice, self.permit = notice, Permit(path.resolve(), token)
+        self._beat = time.monotonic()
 
     @classmethod
     def acquire(cls, folder: Path, *, break_lock: bool = False) -> "Lock":
@@ -62,15 +89,15 @@ class Lock:
         """
         if time.monotonic() - self._beat < HEARTBEAT:
             return
-        if _holder(self._path).get("run") != self._token:
-            raise OutputError(f"{self._path.parent.parent}: another run has broken the lock; this run stops")
-        os.utime(self._path)
+        self.permit.check()
+        os.utime(self.permit.path)
         self._beat = time.monotonic()
 
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not ours any more."""
-        if _holder(self._path).get("run") == self._token:
-            self._path.unlink()
+        with contextlib.suppress(OutputError):
+            self.permit.check()
+            self.permit.path.unlink()
 
 
 def _displace(path: Path, break_lock: bool) -> str:

@@ -21,20 +21,26 @@ def evaluate(
     layers: Annotated[Path | None, typer.Option(help="OME-Zarr for hits, misses and false objects.")] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG of result, truth and difference; of images.")] = None,
     before: Annotated[Path | None, typer.Option(help="For the picture: the image that the result was made of.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier layers of this command.")] = False,
     debug: Debug = False,
 ) -> None:
     """Score a result against the truth.
 
     [dim]napari-unet evaluate nuclei.ome.zarr truth.tif --kind semantic --json scores.json[/dim]
     """
+    from ..errors import UsageError
     from ..evaluation import evaluate as run
+    from ..sources.pairs import is_image
 
+    if layers is not None and any(side.is_dir() and not is_image(side) for side in (result, truth)):
+        raise UsageError("--layers are of one result and its truth; name two images, not folders of them")
     found = run(result, truth, kind, axes=axes)
     console = Console()
     for note in found.notes:
         console.print(note, markup=False, highlight=False)
     console.print(found.table(), markup=False, highlight=False)
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(found.to_json(), indent=1) + "\n")
     if picture is not None:
         from ..pictures import save_comparison
@@ -43,7 +49,7 @@ def evaluate(
     if layers is not None:
         from ..comparison import compare
 
-        for time, objects in enumerate(shown(compare(result, truth, layers, axes))):
+        for time, objects in enumerate(shown(compare(result, truth, layers, axes, overwrite=overwrite))):
             for name in ("misses", "false", "split", "merged"):
                 ids = getattr(objects, name)
                 listed = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
@@ -72,9 +78,11 @@ def info(
     debug: Debug = False,
 ) -> None:
     """Say what a path would be opened as; of a model, its card."""
+    from ..library import locate
     from ..model import is_model, load_model
     from ..sources import describe
 
+    path = locate(path)
     if is_model(path):
         Console().print(load_model(path).card(), markup=False, highlight=False)
         return

@@ -26,7 +26,7 @@ def annotate_next(result: Path, count: int = COUNT, patch: int | None = None) ->
     count : int
         Patches; no two overlap.
     patch : int, optional
-        Edge in pixels of the finest axis; 128 in 2-D and 32 in 3-D if not given.
+        About its edge, in pixels of the finest axis; 128 in 2-D and 32 in 3-D if not given.
 
     Returns
     -------
@@ -48,21 +48,25 @@ def annotate_next(result: Path, count: int = COUNT, patch: int | None = None) ->
         raise DataError(f"{result} has no uncertainty; predict with --uncertainty first")
     finest = open_stack(folder)
     stack = _coarse(folder, finest)
-    edges = _patch(finest, stack, patch)
     found: list[tuple[float, tuple[int, ...]]] = []
-    starts = [range(0, n, e) for n, e in zip(stack.shape, edges, strict=True)]
-    for corner in itertools.product(*starts):
-        box = tuple(slice(a, min(a + e, n)) for a, e, n in zip(corner, edges, stack.shape, strict=True))
+    cuts = [_cuts(n, e) for n, e in zip(stack.shape, _patch(finest, stack, patch), strict=True)]
+    for box in itertools.product(*cuts):
         mean = float(stack.read(box).mean(dtype=np.float64)) / 255
-        heapq.heappush(found, (mean, tuple(-a for a in corner)))
+        heapq.heappush(found, (mean, tuple(-(b.start + b.stop) for b in box)))
         if len(found) > count:
             heapq.heappop(found)
     zoom = [a / b for a, b in zip(finest.shape, stack.shape, strict=True)]
-    centres = []
-    for mean, negative in sorted(found, reverse=True):
-        ends = zip(negative, edges, stack.shape, zoom, strict=True)
-        centres.append((tuple((min(-a + e, n) - a) / 2 * z - 0.5 for a, e, n, z in ends), mean))
-    return centres
+    return [
+        (tuple(-negative / 2 * z - 0.5 for negative, z in zip(middle, zoom, strict=True)), mean)
+        for mean, middle in sorted(found, reverse=True)
+    ]
+
+
+def _cuts(size: int, edge: int) -> list[slice]:
+    """Cut an axis into parts of one size, as near to `edge` as they can be."""
+    count = max(1, round(size / edge))
+    ends = [i * size // count for i in range(count + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
 
 def _coarse(folder: Path, finest: Stack) -> Stack:

@@ -151,9 +151,8 @@ def _fit(engine: Engine, shape: tuple[int, ...], most: float, free: frozenset[in
         options = []
         for axis in cut:
             step = math.lcm(granule, foot.stride[axis])
-            parts = math.ceil(shape[axis] / core[axis]) + 1
-            size = min(math.ceil(shape[axis] / parts / step) * step, (core[axis] - 1) // step * step)
-            if size < step or _seen(engine, axis, size) >= _seen(engine, axis, core[axis]):
+            size = _smaller(engine, axis, core[axis], step)
+            if size is None:
                 continue
             shrink = _seen(engine, axis, core[axis]) / _seen(engine, axis, size)
             work = _seen(engine, axis, size) / size * core[axis] / _seen(engine, axis, core[axis])
@@ -163,6 +162,16 @@ def _fit(engine: Engine, shape: tuple[int, ...], most: float, free: frozenset[in
         _, axis, size = min(options)
         core[axis] = size
     return tuple(core)
+
+
+def _smaller(engine: Engine, axis: int, core: int, step: int) -> int | None:
+    """Return the next smaller core of which a tile sees less: as large as equal parts of the axis allow."""
+    length = engine.stack.size(engine.axes[axis])
+    for parts in range(math.ceil(length / core) + 1, math.ceil(length / step) + 1):
+        size = min(math.ceil(length / parts / step) * step, (core - 1) // step * step)
+        if size >= step and _seen(engine, axis, size) < _seen(engine, axis, core):
+            return size
+    return None
 
 
 def _fill_batch(engine: Engine, core: list[int], shape: tuple[int, ...]) -> None:

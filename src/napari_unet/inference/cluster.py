@@ -2,13 +2,15 @@
 
 import contextlib
 import math
-import pickle
 import threading
+import time
+import uuid
 from collections import deque
 from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ..errors import DataError, IncompleteError, UsageError
@@ -32,15 +34,43 @@ Written = list[tuple[int, list[Region] | str]]
 _turn = threading.Lock()
 
 
-def run_on(scheduler: str, job: "Job", store: ResultStore, near: tuple[float, ...] | None = None) -> Iterator[Progress]:
+@contextlib.contextmanager
+def connected(scheduler: str | None, job: "Job") -> Iterator[Any]:
+    """Connect to a dask scheduler, for `run_on`, before anything is written; None where no scheduler is given.
+
+    Parameters
+    ----------
+    scheduler : str or None
+        Its address; certificates for ``tls://`` are taken from dask's configuration.
+    job : Job
+
+    Raises
+    ------
+    UsageError
+        Where the scheduler cannot be reached, a worker has other versions, or the image lies in this machine's memory
+        alone.
+    """
+    if scheduler is None:
+        yield None
+        return
+    client = _client(scheduler)
+    try:
+        _check_image(job)
+        _check_versions(client)
+        yield client
+    finally:
+        client.close(timeout=5)
+
+
+def run_on(client: Any, job: "Job", store: ResultStore, near: tuple[float, ...] | None = None) -> Iterator[Progress]:
     """Compute the blocks that are not done on the workers of a dask scheduler; the record is kept here.
 
     The blocks are those of a run on this machine, and so are their bytes where the workers' processors are alike.
 
     Parameters
     ----------
-    scheduler : str
-        Its address; certificates for ``tls://`` are taken from dask's configuration.
+    client : distributed.Client
+        As `connected` gives it.
     job : Job
     store : ResultStore
         In a folder that the workers reach under the same path, as is the image.
@@ -55,17 +85,12 @@ def run_on(scheduler: str, job: "Job", store: ResultStore, near: tuple[float, ..
     Raises
     ------
     UsageError
-        Where the scheduler cannot be reached, a worker has other versions, or does not reach the result's folder;
-        where the image lies in this machine's memory alone.
+        Where a worker has other versions, or does not reach the result's folder.
     IncompleteError
         After all else is done: blocks that could not be read, or killed their workers; the scheduler was lost.
     """
-    client = _client(scheduler)
-    try:
-        with contextlib.closing(_Run(client, scheduler, job, store).events(near)) as events:
-            yield from events
-    finally:
-        client.close(timeout=5)
+    with contextlib.closing(_Run(client, job, store).events(near)) as events:
+        yield from events
 
 
 def _client(scheduler: str) -> Any:
@@ -73,19 +98,47 @@ def _client(scheduler: str) -> Any:
         import distributed
     except ImportError as error:
         raise UsageError("a scheduler needs the package distributed; install napari-unet-stacks[cluster]") from error
+    kind: Any = distributed.Client
+    client = kind.__new__(kind)  # so that one that cannot connect is closed at once, not by the garbage collector
     try:
-        connect: Any = distributed.Client
-        return connect(scheduler, timeout=TIMEOUT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise UsageError(f"the scheduler {scheduler} cannot be reached: {error}") from error
+        client.__init__(scheduler, timeout=TIMEOUT, set_as_default=False)
+    except (OSError, TimeoutError, ValueError, TypeError) as error:
+        with contextlib.suppress(Exception):
+            client.close(timeout=1)
+        hint = "; name the certificates in dask's configuration (distributed.comm.tls)" if "TLS" in str(error) else ""
+        raise UsageError(f"the scheduler {scheduler} cannot be reached: {error}{hint}") from error
+    return client
+
+
+def _check_image(job: "Job") -> None:
+    """Refuse an image that workers could not read."""
+    from distributed.protocol import pickle as pickled
+
+    dumps: Any = pickled.dumps
+    stack = job.decoder.engine.stack
+    if not stack.source or len(dumps(stack)) > MOST_SENT:
+        raise UsageError(
+            f"{stack.name} lies in this machine's memory, where workers cannot read it; save it as OME-Zarr first"
+        )
+
+
+def _check_versions(client: Any) -> None:
+    """Refuse workers that would give something else."""
+    ours = versions()
+    for where, theirs in _versions_on(client).items():
+        other = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
+        if other:
+            raise UsageError(f"worker {where} has {', '.join(other)}; install the same versions everywhere")
 
 
 class _Run:
     """One run on one cluster: a bounded window of tasks."""
 
-    def __init__(self, client: Any, address: str, job: "Job", store: ResultStore) -> None:
-        self._client, self._address, self._job, self._store = client, address, job, store
-        self._workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    def __init__(self, client: Any, job: "Job", store: ResultStore) -> None:
+        self._client, self._address, self._job, self._store = client, client.scheduler.address, job, store
+        self._topic = f"napari-unet-{uuid.uuid4().hex}"
+        self._told: deque[list[Any]] = deque()  # what tasks that go on have written
+        self._recorded = np.zeros(job.total, bool)
         self._flying: dict[Any, tuple[int, ...]] = {}
         self._again: deque[tuple[int, ...]] = deque()
         self._suspects: deque[int] = deque()
@@ -102,16 +155,22 @@ class _Run:
         store, total = self._store, self._job.total
         wait: Any = distributed.wait
         over = (TimeoutError, distributed.client.FuturesCancelledError)  # what was cancelled is seen when collected
-        self._check()
+        yield from self._await_workers()
+        _check_versions(self._client)
+        self._check_folder()
         # A task, not scattered data, which would be lost with the last worker that holds it.
-        shared = self._client.submit(together, self._job, store.writer, pure=False)
+        shared = self._client.submit(together, self._job, store.sent_writer, self._topic, pure=False)
         store.renew()
         parts = parts_of(self._job, self._job.pending(store), self._workers, near)
+        self._client.subscribe_topic(self._topic, lambda event: self._told.append(event[1]))
         try:
             while self._fill(parts, shared):
                 with contextlib.suppress(*over), self._client.as_current():
                     wait(list(self._flying), timeout=HEARTBEAT, return_when="FIRST_COMPLETED")
-                yield Progress(store.count, total, "predict", f"on {self._workers} workers")
+                yield Progress(store.count, total, "predict", self._where())
+                while self._told:
+                    for number in self._record(_read(self._told.popleft())):
+                        yield Block(store.count, total, "predict", box=self._job.box(number))
                 for future in [f for f in self._flying if f.done()]:
                     for number in self._collect(future):
                         yield Block(store.count, total, "predict", box=self._job.box(number))
@@ -122,7 +181,7 @@ class _Run:
 
     def _fill(self, parts: Iterator[tuple[int, ...]], shared: Any) -> bool:
         """Submit as many tasks as the window holds, then each suspect by itself; say whether any are on their way."""
-        while len(self._flying) < self._workers * (1 + AHEAD):
+        while len(self._flying) < max(1, self._workers) * (1 + AHEAD):
             numbers = self._again.popleft() if self._again else next(parts, None)
             if numbers is None:
                 break
@@ -137,7 +196,7 @@ class _Run:
 
     def _collect(self, future: Any) -> Iterator[int]:
         """Record what a task has written; what killed its workers is split, to find the block that does."""
-        numbers = self._flying.pop(future)
+        numbers = tuple(n for n in self._flying.pop(future) if not self._recorded[n])
         try:
             written = future.result(timeout=TIMEOUT)
         except (self._cancelled, TimeoutError) as error:
@@ -146,60 +205,70 @@ class _Run:
                     f"the scheduler {self._address} was lost; {self._store.count} of {self._job.total} blocks are "
                     "done and kept: run the same command again"
                 ) from error
-            self._again.append(numbers)  # its worker died with what it had to say
+            self._again.extend([numbers] if numbers else [])  # its worker died with what it had to say
             return
         except self._killed:
             if len(numbers) > 1:
                 half = len(numbers) // 2
                 self._again += [numbers[:half], numbers[half:]]
-            elif numbers[0] != self._alone:  # it may have died with another
+            elif numbers and numbers[0] != self._alone:  # it may have died with another
                 self._suspects.append(numbers[0])
-            else:
+            elif numbers:
                 self.failed[numbers[0]] = "every worker that computed it died; its memory may be too small"
             return
+        yield from self._record(written)
+
+    def _record(self, written: Written) -> Iterator[int]:
+        """Record blocks that were written and are not recorded yet."""
         for number, found in written:
             if isinstance(found, str):
                 self.failed[number] = found
-            else:
+            elif not self._recorded[number]:
                 self._store.record(number, found)
+                self._recorded[number] = True
                 yield number
 
-    def _versions(self) -> dict[str, dict[str, str]]:
-        return dict(self._client.run(versions))
+    @property
+    def _workers(self) -> int:
+        """How many there are now."""
+        return len(self._client.scheduler_info(n_workers=-1).get("workers", ()))
 
-    def _check(self) -> None:
-        """Refuse workers that would give something else, or could not give anything."""
-        stack = self._job.decoder.engine.stack
-        size = len(pickle.dumps(stack)) if stack.source else MOST_SENT + 1
-        if size > MOST_SENT:
-            raise UsageError(
-                f"{stack.name} lies in this machine's memory, where workers cannot read it; save it as OME-Zarr first"
-            )
-        ours = versions()
-        for where, theirs in self._versions().items():
-            other = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
-            if other:
-                raise UsageError(f"worker {where} has {', '.join(other)}; install the same versions everywhere")
+    def _where(self) -> str:
+        count = self._workers
+        return f"on {count} worker{'s' * (count != 1)}" if count else "waiting: the scheduler has no workers"
+
+    def _await_workers(self) -> Iterator[Progress]:
+        """Wait for the first: a queue of jobs may start them later."""
+        while not self._workers:
+            yield Progress(self._store.count, self._job.total, "predict", self._where())
+            time.sleep(HEARTBEAT)
+
+    def _check_folder(self) -> None:
+        """Refuse workers that could not write."""
         for where, there in self._client.run(_reaches, str(self._store.root.resolve())).items():
             if not there:
                 raise UsageError(f"worker {where} does not reach {self._store.root.resolve()}; put it on a shared disk")
 
 
-def together(job: "Job", writer: BlockWriter) -> "tuple[Job, BlockWriter]":
+def together(job: "Job", writer: BlockWriter, topic: str) -> "tuple[Job, BlockWriter, str]":
     """Return what all tasks need; dask keeps it once a worker, so that there is one model in it."""
-    return job, writer
+    return job, writer, topic
 
 
-def task(shared: "tuple[Job, BlockWriter]", numbers: tuple[int, ...]) -> Written:
+def task(shared: "tuple[Job, BlockWriter, str]", numbers: tuple[int, ...]) -> Written:
     """Compute and write some blocks, on a worker; one task at a time in a process.
+
+    What is written is told every second, so that a long task is not lost with its worker.
 
     Returns
     -------
     list of (block, what was written, or why nothing could be)
     """
-    job, writer = shared
+    import distributed
+
+    (job, writer, topic), worker = shared, distributed.get_worker()
     with _turn:
-        torch.set_num_threads(_threads())
+        torch.set_num_threads(max(1, int(worker.state.nthreads)))
         route = job.route()
         pipeline = Pipeline(
             route.pieces(numbers),
@@ -207,13 +276,32 @@ def task(shared: "tuple[Job, BlockWriter]", numbers: tuple[int, ...]) -> Written
             route.compute,
             lambda _, many: [(n, str(r) if isinstance(r, DataError) else writer.write(r)) for n, r in many],
         )
-        return [one for finished in pipeline for one in finished]
+        written: Written = []
+        told, last = 0, time.monotonic()
+        for finished in pipeline:
+            written += finished
+            if told < len(written) and time.monotonic() - last >= HEARTBEAT:
+                worker.log_event(topic, _plain(written[told:]))
+                told, last = len(written), time.monotonic()
+        return written
 
 
-def _threads() -> int:
-    import distributed
+def _plain(written: Written) -> list[Any]:
+    """Turn blocks that were written into what may be told."""
+    done = [(number, found) for number, found in written if not isinstance(found, str)]
+    return [
+        [int(number), [[r.array, list(map(int, r.start)), list(map(int, r.stop)), int(r.crc32)] for r in found]]
+        for number, found in done
+    ]
 
-    return max(1, int(distributed.get_worker().state.nthreads))
+
+def _read(told: list[Any]) -> Written:
+    """Turn what was told into blocks that were written."""
+    return [(number, [Region(name, tuple(a), tuple(b), crc) for name, a, b, crc in found]) for number, found in told]
+
+
+def _versions_on(client: Any) -> dict[str, dict[str, str]]:
+    return dict(client.run(versions))
 
 
 def versions() -> dict[str, str]:

@@ -107,7 +107,7 @@ def write_table(
         light = objects.intensity if given else np.zeros((len(objects), 0))
         columns = np.concatenate([centre, low, high, light], axis=1)
         for i, row in enumerate(columns):
-            values = (f"{value:.6g}" for value in row)
+            values = (f"{value:.10g}" for value in row)
             writer.writerow([int(objects.id[i]), int(objects.count[i]), *values, int(objects.border[i])])
     temporary.replace(path)
 

@@ -37,8 +37,6 @@ from .outputs import (
 )
 from .pipeline import Pipeline
 
-LADDER = 3
-
 
 def fitted(stack: Stack, model: Model, config: PredictConfig) -> Stack:
     """Return the stack at the pixel size it is run at: the model's with ``config.resample``, else its own.
@@ -235,7 +233,7 @@ class Job:
             Where even the least does not fit the memory.
         """
         job, failed = self, dict[int, str]()
-        for _ in range(LADDER):
+        while True:
             try:
                 yield from job._once(store, near, failed)
                 break
@@ -244,8 +242,6 @@ class Job:
                     raise
                 job, how = job._smaller(error)
             yield Progress(store.count, self.total, "predict", f"the memory ran out; going on {how}")
-        else:
-            yield from job._once(store, near, failed)
         refuse(failed, len(self.grid))
 
     def _smaller(self, error: BaseException) -> "tuple[Job, str]":

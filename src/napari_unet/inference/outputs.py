@@ -215,14 +215,16 @@ def coarseness(stack: Stack, axes: str) -> tuple[int, ...]:
 
 
 def chunks_of(core: tuple[int, ...], shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
-    """Cut a block into equal chunks of at most 128 an axis in 3-D, 1024 in 2-D."""
+    """Cut a block into equal chunks of at most 128 an axis in 3-D, 1024 in 2-D; about as many where it has no parts."""
     flat = sum(n > 1 for n, a in zip(shape, axes, strict=True) if a in SPATIAL) < 3
     chunks = []
     for c, n in zip(core, shape, strict=True):
-        size = min(c, n)
-        parts = math.ceil(size / (CHUNK_2D if flat else CHUNK_3D))
+        size, most = min(c, n), CHUNK_2D if flat else CHUNK_3D
+        parts = math.ceil(size / most)
         while c < n and c % parts:
             parts += 1
+        if size / parts < min(size, most) / 4:  # a block of a large prime number
+            parts = min((p for p in range(1, c + 1) if c % p == 0), key=lambda p: abs(math.log(c / p / most)))
         chunks.append(math.ceil(size / parts))
     return tuple(chunks)
 

@@ -17,6 +17,7 @@ from ..sources.cached import cached
 from ..stack import Stack
 from ..task import Restore
 from ..tiles import Factor, Footprint
+from .cluster import connected
 from .config import PredictConfig
 from .engine import Engine, check_fit
 from .job import Job, fitted
@@ -157,9 +158,9 @@ def _run(engine: Engine, out: Path, config: PredictConfig) -> Generator[Progress
     root = Path(out)
     check_apart(engine.stack, root)
     job = Job.plan(engine, config)
-    with job.create(root, config) as store:
+    with connected(config.scheduler, job) as client, job.create(root, config) as store:
         yield Progress(store.count, job.total, "predict", job.summary(0))
-        yield from carried_out(job, store, config, None)
+        yield from carried_out(job, store, client, None)
     return open_stack(root)
 
 

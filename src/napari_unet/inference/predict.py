@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError, OutputError
 from ..events import Progress
@@ -13,7 +14,7 @@ from ..sources.cached import cached
 from ..stack import Stack
 from ..store import ResultStore, find
 from .cascade import Models, cascade, passed
-from .cluster import run_on
+from .cluster import connected, run_on
 from .config import PredictConfig
 from .engine import Engine, check_fit
 from .instances import make_objects
@@ -84,22 +85,20 @@ def predict(
         check_apart(stack, root)
     engine = _engine(root, stack, models[-1], config)
     job = Job.plan(engine, config, models[:-1])
-    with job.create(root, config) as store:
+    with connected(config.scheduler, job) as client, job.create(root, config) as store:
         if config.precision == "auto" and not store.count:
             yield from _rounded(engine)
         yield Progress(store.count, job.total, "predict", job.summary(missing))
-        yield from carried_out(job, store, config, start)
+        yield from carried_out(job, store, client, start)
     return open_stack(root / job.outputs[0].path)
 
 
-def carried_out(
-    job: Job, store: ResultStore, config: PredictConfig, start: tuple[float, ...] | None
-) -> Iterator[Progress]:
-    """Compute what is not done, here or on a cluster, then what follows from the blocks."""
-    if config.scheduler is None:
+def carried_out(job: Job, store: ResultStore, client: Any, start: tuple[float, ...] | None) -> Iterator[Progress]:
+    """Compute what is not done, here or on a client's cluster, then what follows from the blocks."""
+    if client is None:
         yield from job.run(store, start)
     else:
-        yield from run_on(config.scheduler, job, store, start)
+        yield from run_on(client, job, store, start)
     yield from make_objects(job, store)
     yield from store.finish()
 

@@ -84,9 +84,10 @@ class Grid:
         return axes if self.ndim is None else axes[-self.ndim :]
 
     @property
-    def times(self) -> int:
-        """Places along the first axis where objects do not go on: time, or of a 2-D model the planes; 1 without."""
-        return 1 if 0 in self.spatial else self.shape[0]
+    def link_axis(self) -> int | None:
+        """Position of the axis along which objects may be linked: time, or of a 2-D model the planes of one time."""
+        apart = (i for i, n in enumerate(self.shape) if i not in self.spatial and n > 1)
+        return next(apart, None)
 
     @property
     def counts(self) -> tuple[int, ...]:

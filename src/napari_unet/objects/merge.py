@@ -101,12 +101,14 @@ def _linked(
     scratch: Scratch, grid: Grid, config: ObjectConfig, parts: tuple[np.ndarray, np.ndarray], sizes: np.ndarray
 ) -> Generator[int, None, np.ndarray]:
     """Return the id that each object is written with."""
-    if not config.link or grid.times == 1:
+    axis = grid.link_axis
+    if not config.link or axis is None:
         return np.arange(len(sizes))
     shared = [np.zeros((0, 3), np.int64)]
     for block in range(len(grid)):
-        first, *rest = grid.box(block)
-        shared.append(overlaps(named(scratch, grid, (slice(max(first.start - 1, 0), first.stop), *rest), *parts)))
+        box = list(grid.box(block))
+        box[axis] = slice(max(box[axis].start - 1, 0), box[axis].stop)
+        shared.append(overlaps(np.moveaxis(named(scratch, grid, tuple(box), *parts), axis, 0)))
         yield len(grid)
     return tracks(np.concatenate(shared), sizes, config.link)
 

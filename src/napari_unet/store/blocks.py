@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from ..errors import UsageError
+from ..lock import Permit
 from ..stack import Box
 from . import layout
 from .journal import Region
@@ -31,11 +32,14 @@ class BlockWriter:
     outputs : mapping of path to Output
     arrays : mapping of path to zarr.Array
         Level 0 of each output.
+    permit : Permit, optional
+        In another process: whether the run goes on, looked at before each block.
     """
 
     root: Path
     outputs: Mapping[str, Output]
     arrays: "Mapping[str, zarr.Array[Any]]"
+    permit: Permit | None = None
 
     def check(self, regions: Regions) -> None:
         """Refuse regions that do not fit their arrays and chunks.
@@ -56,8 +60,12 @@ class BlockWriter:
             Where a region does not fit; nothing is written then.
         ResourceError
             Where the disk is full.
+        OutputError
+            Where the run does not go on any more.
         """
         self.check(regions)
+        if self.permit is not None:
+            self.permit.check()
         with layout.disk(self.root):
             return [
                 replaced(self.root / path / "0", f"{path}/0".lstrip("/"), self.arrays[path], box, data)

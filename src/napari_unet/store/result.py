@@ -1,5 +1,6 @@
 """Results in OME-Zarr: written block by block, resumed after any interruption, published only when all is there."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -207,8 +208,13 @@ class ResultStore:
 
     @property
     def writer(self) -> BlockWriter:
-        """What writes blocks; it can be sent to another process."""
+        """What writes blocks here."""
         return BlockWriter(self.root, self.outputs, self.arrays)
+
+    @property
+    def sent_writer(self) -> BlockWriter:
+        """What writes blocks in another process, as long as this run goes on."""
+        return dataclasses.replace(self.writer, permit=self._lock.permit)
 
     def _claim(self, block: int, path: str, box: Box) -> None:
         """Keep two blocks out of one file."""

@@ -23,6 +23,7 @@ from .record import RUN, Run, training_folder
 from .split import Sample, hold_out, samples
 
 CACHE_BYTES = 2**30
+MANY = 20  # values of labels from which on they are numbers of objects
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -223,6 +224,11 @@ def _decide(facts: Fingerprint, config: TrainConfig, init: Model | None) -> tupl
         start = None if init is None else init.config
         return restored, make_plan(facts, config, restored.out_channels, start, normalisation)
     task = make_task(facts, config)
+    if init is not None and init.task.objects is not None and len(facts.values) > MANY and config.task == "semantic":
+        raise ModelError(
+            f"the model to start from finds objects, and the labels hold {len(facts.values)} values, each of which "
+            "would become a class; choose the task instances"
+        )
     plan = make_plan(facts, config, task.out_channels, None if init is None else init.config, normalisation)
     return dataclasses.replace(task, spacing=tuple(s / min(plan.spacing) for s in plan.spacing)), plan
 

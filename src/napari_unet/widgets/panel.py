@@ -1,11 +1,12 @@
 """What the widgets share: a status line, progress, one piece of work at a time, and a word before the window closes."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.types import FileDialogMode
-from magicgui.widgets import Container, FileEdit, Label, ProgressBar, PushButton, Widget
+from magicgui.widgets import ComboBox, Container, FileEdit, Label, ProgressBar, PushButton, Widget
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QMessageBox, QSizePolicy, QWidget
@@ -72,6 +73,20 @@ class Panel(Container[Widget]):
             layout.addWidget(widget)
         layout.addStretch(1)
         _Width(self.native)
+
+    def reset_choices(self, *_: Any) -> None:
+        """Make all choices anew; what is chosen stays so while it is there, under whatever name."""
+        chosen = [(box, box.value) for box in _boxes(self)]
+        with contextlib.ExitStack() as silent:
+            for box, _value in chosen:
+                silent.enter_context(box.changed.blocked())
+            super().reset_choices()
+            for box, value in chosen:
+                if value in box.choices:
+                    box.value = value
+        for box, value in chosen:
+            if box.value != value:
+                box.changed.emit(box.value)
 
     def _watch_names(self, event: Any) -> None:
         self.listen(event.value.events.name, self.reset_choices)
@@ -173,6 +188,15 @@ class _Width(QObject):
             needed = scroll.widget().minimumSizeHint().width() + scroll.verticalScrollBar().sizeHint().width()
             scroll.setMinimumWidth(needed + 2 * scroll.frameWidth())
         return False
+
+
+def _boxes(inside: Container[Widget]) -> Iterator[ComboBox]:
+    """Yield the boxes of choices in a container and in those within it."""
+    for control in inside:
+        if isinstance(control, ComboBox):
+            yield control
+        elif isinstance(control, Container):
+            yield from _boxes(control)
 
 
 def text(value: str, **more: Any) -> Label:

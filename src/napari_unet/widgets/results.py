@@ -55,6 +55,12 @@ class ResultLayer:
         self._place, self._kind = Place.of(self.source.layer, self.source.axes, opened.stack), opened.kind
         self.layers = self._add(opened.live.levels, opened.live.axes, opened.attributes)
 
+    def remove(self) -> None:
+        """Take the layers away that are still shown."""
+        for layer in self.layers:
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+
     def refresh(self, always: bool = False) -> None:
         """Show what has been written since, a few times a second at most."""
         if self.layer is None or self.removed or (not always and time.monotonic() - self._refreshed < REFRESH):

@@ -62,9 +62,11 @@ class Request:
             Where something does not fit.
         """
         from ..inference.cascade import cascade, passed
+        from ..inference.engine import check_fit
         from ..inference.job import fitted
 
         stack, models = self.load()
+        check_fit(stack, models[0])
         model = cascade(models)[-1]
         return fitted(passed(stack, models[:-1], self.config), model, self.config), model
 

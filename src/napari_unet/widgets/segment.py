@@ -49,6 +49,10 @@ class SegmentWidget(Panel):
         self._result: ResultLayer | None = None
         self._preview = PreviewLayer(napari_viewer, lambda how: self.fail(how.error) if how.error else None)
         self._settle, self._moved = _timer(self, self._check), _timer(self, self._follow)
+        self._channels: list[tuple[str, int]] = []
+        self._sizes = [AS_IS]
+        self._root = Path()
+        self._left: tuple[Path, ResultLayer] | None = None  # a run that was stopped: its group, and what it showed
         self._build()
         self._picked = False
         self.image.changed.connect(self._suggest)
@@ -85,8 +89,8 @@ class SegmentWidget(Panel):
         self.then = Chain(self.models)
         self.about, self.note, self.preflight = text(""), text(""), text("")
         self.axes = LineEdit(tooltip="What the layer's dimensions are: letters of tczyx, in its order")
-        self.channel = ComboBox(choices=[], visible=False)
-        self.size = ComboBox(choices=[AS_IS], tooltip="What is done where image and model differ")
+        self.channel = ComboBox(choices=lambda _: self._channels, visible=False)
+        self.size = ComboBox(choices=lambda _: self._sizes, tooltip="What is done where image and model differ")
         self.out = LineEdit(tooltip="OME-Zarr that is made, or gone on with")
         self.probabilities = CheckBox(text="write and show probabilities", value=False)
         skip = {"resample", "probabilities", "overwrite"}
@@ -167,10 +171,10 @@ class SegmentWidget(Panel):
             self.axes.value, self.note.value = "", str(error)
             return
         self._fill_channels(layer, entry)
-        found = choices(layer, self.axes.value, entry)
-        self.size.choices = found
-        self.size.value = found[0]
-        self.note.value, self.preflight.value = understood(layer, self.axes.value, entry, found[0]), ""
+        self._sizes = choices(layer, self.axes.value, entry)
+        self.size.reset_choices()
+        self.size.value = self._sizes[0]
+        self.note.value, self.preflight.value = understood(layer, self.axes.value, entry, self._sizes[0]), ""
         name = re.sub(r"[^\w.-]+", "_", f"{layer.name}-{entry.name}").strip("._") or "result"
         self.out.value = str(Preferences.read().results_beside(path_of(layer)) / f"{name}.ome.zarr")
         self._settle.start()
@@ -180,7 +184,8 @@ class SegmentWidget(Panel):
         count = 3 if layer.rgb else levels_of(layer)[0][axes.index("c")] if "c" in axes else 1
         several = count > 1 and entry.channels == 1
         names = ("red", "green", "blue") if layer.rgb else tuple(map(str, range(count)))
-        self.channel.choices = [(names[i], i) for i in range(count)] if several else []
+        self._channels = [(names[i], i) for i in range(count)] if several else []
+        self.channel.reset_choices()
         self.channel.visible = several
 
     def request(self, *, near: bool = False) -> Request:
@@ -279,8 +284,11 @@ class SegmentWidget(Panel):
         self._preview.stop()
         request = self._begin(runs.segment, self._heard, self._ran)
         if request is not None:
+            if self._left is not None and self._left[0] == request.root:
+                self._left[1].remove()
             name = f"{request.source.layer.name} {self.model.current_choice}"
-            self._result = ResultLayer(self.viewer, request.source, name)
+            self._result, self._left = ResultLayer(self.viewer, request.source, name), None
+            self._root = request.root
 
     def stop(self) -> None:
         """Cancel; what is done is kept."""
@@ -304,9 +312,10 @@ class SegmentWidget(Panel):
             return
         if how.cancelled:
             self.status.value = "stopped; what is done is kept, Resume goes on"
+        self._settle.start()  # what the next run would do
         if how.result is None:
             result.refresh(always=True)
-            self._settle.start()
+            self._left = self._root, result
         elif result.removed:
             self.inform(f"done; its layer was removed meanwhile: the result is in {how.result.group}")
         else:
