@@ -91,7 +91,15 @@ def test_the_main_job(tmp_path):
     assert "done" in said
     code, said = call("evaluate", tmp_path / "all", data / "painted", "--kind", "semantic")
     assert code == 0, said
+    code, said = call("evaluate", result, labels[0], "--json", tmp_path / "new" / "scores.json")
+    assert code == 0 and json.loads((tmp_path / "new" / "scores.json").read_text())
+    code, said = call("evaluate", tmp_path / "all", data / "painted", "--layers", tmp_path / "layers.ome.zarr")
+    assert code == 2 and "two images" in said and not (tmp_path / "layers.ome.zarr").exists()
+    for more in (["--kind", "semantic"], ["--overwrite"]):
+        code, said = call("evaluate", result, labels[0], "--layers", tmp_path / "layers.ome.zarr", *more)
+        assert code == 0, said
     assert "semantic" in call("info", model)[1]
+    assert "objects" in call("info", "nuclei-2d")[1]
     assert "64" in call("info", result)[1]
 
 

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from napari_unet.comparison import compare
-from napari_unet.errors import DataError
+from napari_unet.errors import DataError, OutputError
 from napari_unet.events import wait
-from napari_unet.sources import open_stack
+from napari_unet.sources import open_labels, open_stack
 from napari_unet.store import verify
+from napari_unet.store.save import save_stack
+from test_predict import tree
 
 
 def sides():
@@ -53,3 +55,14 @@ def test_sides_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(DataError):
         wait(compare(result[:20], truth, tmp_path / "a.ome.zarr", axes="yx"))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_compared_is_not_written_over(tmp_path):
+    truth, result = sides()
+    wait(save_stack(open_stack(result, "yx"), tmp_path / "image.ome.zarr"))
+    wait(save_stack(open_labels(result, "yx"), tmp_path / "image.ome.zarr", kind="labels", name="found"))
+    before = tree(tmp_path)
+    for out in ("image.ome.zarr", "image.ome.zarr/labels/found", "image.ome.zarr/labels/found/more"):
+        with pytest.raises(OutputError, match="which is compared"):
+            wait(compare(tmp_path / "image.ome.zarr/labels/found", truth, tmp_path / out, overwrite=True))
+    assert tree(tmp_path) == before

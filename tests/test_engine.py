@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinds import model_of
 from napari_unet.errors import UsageError
-from napari_unet.inference.blocking import choose_layout, choose_tile
+from napari_unet.inference.blocking import block_bytes, choose_layout, choose_tile
 from napari_unet.inference.engine import Engine, transposed
 from napari_unet.network import UNetConfig, footprint
 from napari_unet.stack import Stack
@@ -55,6 +56,13 @@ def test_more_memory_never_gives_smaller_tiles():
     areas = [np.prod(choose_layout(engine, m * 2**30).core[1:]) for m in (0.05, 0.2, 1, 4, 16)]
     assert areas == sorted(areas)
     assert areas[0] < areas[-1]
+
+
+@pytest.mark.parametrize(("precision", "memory"), [("bf16", 1.0), ("fp32", 2.0)])
+def test_a_network_that_sees_the_whole_axis_is_cut_until_it_fits(precision, memory):
+    stack = Stack(data=np.broadcast_to(np.uint8(0), (400, 400, 400)), axes="zyx")
+    engine = Engine(stack, model_of(UNetConfig(ndim=3, depth=4, base_features=32)), None, "cpu", precision)
+    assert block_bytes(engine, choose_layout(engine, memory * 2**30)) <= memory * 2**30
 
 
 def test_small_planes_go_through_together():

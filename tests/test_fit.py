@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from kinds import finder
 from napari_unet.errors import DataError, IncompleteError, ModelError, OutputError, UnetError, UsageError
 from napari_unet.events import Epoch, Progress, wait
 from napari_unet.model import load_model
@@ -360,6 +361,15 @@ def test_a_model_is_started_from_another(tmp_path):
     third = wait(train([three], tmp_path / "c", still, init=first))
     assert third.config.out_channels == 3
     refused(ModelError, "depth", tmp_path, [example()], small(depth=2), init=first)
+    refused(ModelError, "skip connections", tmp_path, [example()], small(depth=None, skips=False), init=first)
+    paper = small(depth=None, base_features=None, preset="ronneberger2015", patch=None)
+    refused(ModelError, "network of ronneberger2015", tmp_path, [example()], paper, init=first)
+
+
+def test_objects_are_not_learnt_as_classes_from_a_model_of_objects(tmp_path):
+    init = finder(2)
+    many = example()[0], Stack(np.arange(48 * 48, dtype=np.uint16).reshape(48, 48) // 96, "yx")
+    refused(ModelError, "24 values.*choose the task instances", tmp_path, [many], small(), init=init)
 
 
 def test_a_model_to_start_from_takes_intensities_its_own_way(tmp_path):

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from kinds import finder, model_of
 from napari_unet.errors import DataError, ModelError, UsageError
+from napari_unet.evaluation import evaluate
 from napari_unet.events import Epoch, wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.instances import read_table
@@ -337,3 +338,21 @@ def test_ids_go_on_over_time_and_the_table_has_a_row_an_object_and_time(tmp_path
     found = {(int(row["id"]), round(float(row["centroid_t"]))) for row in rows}
     assert found == {(i, t) for t, plane in enumerate(labels) for i in np.unique(plane) if i}
     assert read_table(path) == {}
+
+
+def test_places_far_from_the_origin_keep_their_digits(tmp_path):
+    far = dataclasses.replace(cells((60, 64)), scale=(4.0, 4.0), translation=(3e6, 1234568.0), units=("nanometer",) * 2)
+    labels = run(far, finder(), tmp_path / "a.ome.zarr")
+    rows = list(csv.DictReader((tmp_path / "a.ome.zarr/labels/instances/objects.csv").open()))
+    for row in rows:
+        y, x = (found.mean() for found in np.nonzero(labels == int(row["id"])))
+        assert float(row["centroid_y"]) == pytest.approx(3e6 + 4 * y, abs=0.01)
+        assert float(row["centroid_x"]) == pytest.approx(1234568 + 4 * x, abs=0.01)
+
+
+def test_a_models_objects_are_scored_as_objects_however_few(tmp_path):
+    labels = run(cells((60, 64)), finder(), tmp_path / "a.ome.zarr")
+    few = np.where(labels <= 3, labels, 0)
+    found = evaluate(tmp_path / "a.ome.zarr", few)
+    assert found.kind == "instances" and found.scores["n_truth"] == 3
+    assert any("a model of objects" in note for note in found.notes)

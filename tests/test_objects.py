@@ -156,6 +156,9 @@ def test_what_moves_keeps_its_id_and_what_is_new_gets_another():
     planes = Volume(classes, "zyx", (2, 9, 30), ObjectConfig(link=0.5))
     planes.grid = dataclasses.replace(planes.grid, ndim=2)
     np.testing.assert_array_equal(planes.decoded(), labels)
+    planes = Volume(classes[None], "tzyx", (1, 2, 9, 30), ObjectConfig(link=0.5))  # one time: along its planes
+    planes.grid = dataclasses.replace(planes.grid, ndim=2)
+    np.testing.assert_array_equal(planes.decoded()[0], labels)
 
 
 SNAKE = np.array(["1011101110", "1010101010", "1010101010", "1110111011", "0001000000", "0111110111"])

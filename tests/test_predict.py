@@ -27,6 +27,7 @@ from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.job import asked, fitted
 from napari_unet.inference.lazy import predict_lazy
+from napari_unet.inference.outputs import chunks_of
 from napari_unet.inference.predict import predict
 from napari_unet.inference.rounding import rounding
 from napari_unet.inference.stream import Stream
@@ -555,6 +556,24 @@ def test_where_not_even_the_least_fits_what_is_done_is_kept(tmp_path, monkeypatc
         list(predict(stack, model, tmp_path / "a.ome.zarr", config))
     assert sum(1 for _ in done_lines(tmp_path / "a.ome.zarr")) == 2
     wait(predict(stack, model, tmp_path / "a.ome.zarr", config))
+
+
+def test_where_no_slab_fits_that_is_said(tmp_path, monkeypatch):
+    model, stack = small(), Stack(data=image_of((300, 40)), axes="yx")
+
+    def limited(self, slab, last=False):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Stream, "push", limited)
+    with pytest.raises(ResourceError, match="what is done is kept"):
+        list(predict(stack, model, tmp_path / "a.ome.zarr", PredictConfig(block=(32, 40), **FP32)))
+
+
+@pytest.mark.parametrize("block", [(262, 40), (1, 2 * 1031), (131, 7)])
+def test_a_block_of_large_primes_is_not_cut_into_single_voxels(block):
+    chunks = chunks_of(block, (9000, 9000), "yx")
+    assert all(b % c == 0 and c >= min(b, 256) // 2 for b, c in zip(block, chunks, strict=True))
+    assert chunks_of((2 * 131,) * 3, (900,) * 3, "zyx") == (131,) * 3
 
 
 def test_an_error_that_is_not_of_memory_is_not_tried_again(tmp_path, monkeypatch):

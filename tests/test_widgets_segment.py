@@ -189,6 +189,10 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(viewer, folders):
     widget.start()
     until(lambda: not widget.busy)
     assert "3-D and needs zyx" in widget.status.value
+    widget.status.value = ""
+    widget.show_preview()
+    until(lambda: widget.status.value)
+    assert "3-D and needs zyx" in widget.status.value
     assert not (folders / "results").exists()
     assert widget.run.enabled
 
