@@ -191,6 +191,14 @@ def test_what_the_labels_are_decides_the_task(viewer, folders):
         assert (config.task, config.binary) == (task, binary)
 
 
+def test_labels_of_another_size_are_named_as_in_the_viewer_and_nothing_is_kept(viewer, folders):
+    widget, *_ = on_layers(viewer, np.eye(64, dtype=np.uint8))
+    widget.start()
+    until(lambda: not widget.busy and widget.status.value)
+    assert "the labels drawn are 64 x 64, their image cells is 96 x 96" in widget.status.value
+    assert not list(folders.glob("models/*"))
+
+
 def test_a_folder_of_pairs_is_learnt_from(viewer, folders):
     image, mask, _ = squares()
     for kind, data in (("images", image), ("labels", mask)):

@@ -60,8 +60,14 @@ class Lesson:
             if self.config.learns_images:
                 found.append((Source(image, axes).stack(), Source(labels, usual_axes(labels)).stack()))
                 continue
-            inside = axes.replace("c", "")
-            found.append((Source(image, axes).stack(), open_labels(labels, _labels_axes(labels, inside))))
+            stack = Source(image, axes).stack()
+            painted = open_labels(labels, _labels_axes(labels, axes.replace("c", "")))
+            if painted.shape != stack.along(painted.axes, "shape"):
+                raise DataError(
+                    f"the labels {labels.name} are {' x '.join(map(str, painted.shape))}, their image {image.name} is "
+                    f"{' x '.join(map(str, stack.along(painted.axes, 'shape')))}; paint on a labels layer of its size"
+                )
+            found.append((stack, painted))
         return found
 
 
