@@ -63,6 +63,6 @@ def test_what_is_compared_is_not_written_over(tmp_path):
     wait(save_stack(open_labels(result, "yx"), tmp_path / "image.ome.zarr", kind="labels", name="found"))
     before = tree(tmp_path)
     for out in ("image.ome.zarr", "image.ome.zarr/labels/found", "image.ome.zarr/labels/found/more"):
-        with pytest.raises(OutputError, match="which is compared"):
+        with pytest.raises(OutputError, match="it is compared"):
             wait(compare(tmp_path / "image.ome.zarr/labels/found", truth, tmp_path / out, overwrite=True))
     assert tree(tmp_path) == before

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from .contingency import Contingency
-from .errors import OutputError
 from .evaluation import Case, Pair
 from .events import Progress
 from .metrics import Overlaps
 from .stack import Box
 from .store import Output, ResultStore
+from .store.admission import check_apart
 from .store.save import boxes_of, layout_of
 
 KINDS = ("hits", "misses", "false")
@@ -91,7 +91,8 @@ def compare(
         Where `out` is what is compared, or lies in it or around it; and as `ResultStore.create`.
     """
     pair = Case(result, truth, "", axes).open(floats=False)
-    _check_apart(Path(out), pair)
+    for stack in (pair.result, pair.truth):
+        check_apart(Path(out), stack, "it is compared: choose another place")
     tables = [Contingency.total(Contingency.of(*time.read(box)) for box in time.boxes()) for time in pair.times()]
     found = [Found.of(table, threshold) for table in tables]
     chunks, block = layout_of(pair.result)
@@ -109,15 +110,6 @@ def compare(
             yield Progress(store.count, len(boxes), "compare")
         yield from store.finish()
     return found
-
-
-def _check_apart(out: Path, pair: Pair) -> None:
-    """Refuse to write over, into or around what is compared."""
-    place = out.resolve()
-    for stack in (pair.result, pair.truth):
-        source = Path(stack.source or "-").resolve()
-        if place == source or source in place.parents or place in source.parents:
-            raise OutputError(f"{out} is where {stack.name} lies, which is compared; choose another place")
 
 
 def _unsigned(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -15,13 +15,14 @@ from ..normalise import Statistics
 from ..sources import open_stack
 from ..sources.cached import cached
 from ..stack import Stack
+from ..store.admission import check_apart
 from ..task import Restore
 from ..tiles import Factor, Footprint
 from .cluster import connected
 from .config import PredictConfig
 from .engine import Engine, check_fit
 from .job import Job, fitted
-from .predict import carried_out, check_apart
+from .predict import carried_out
 
 
 class Encoder(Engine):
@@ -156,7 +157,7 @@ def decode(
 
 def _run(engine: Engine, out: Path, config: PredictConfig) -> Generator[Progress, None, Stack]:
     root = Path(out)
-    check_apart(engine.stack, root)
+    check_apart(root, engine.stack, "choose another place")
     job = Job.plan(engine, config)
     with connected(config.scheduler, job) as client, job.create(root, config) as store:
         yield Progress(store.count, job.total, "predict", job.summary(0))

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, OutputError
+from ..errors import DataError
 from ..events import Progress
 from ..model import Model
 from ..normalise import Statistics
@@ -13,6 +13,7 @@ from ..sources import missing_chunks, open_stack
 from ..sources.cached import cached
 from ..stack import Stack
 from ..store import ResultStore, find
+from ..store.admission import check_apart
 from .cascade import Models, cascade, passed
 from .cluster import connected, run_on
 from .config import PredictConfig
@@ -21,6 +22,8 @@ from .instances import make_objects
 from .job import Job, fitted, index_in
 from .outputs import result_path
 from .rounding import rounding
+
+ELSEWHERE = "choose another place, or write labels into it with --in-source"
 
 
 def predict(
@@ -82,7 +85,7 @@ def predict(
     start = None if near is None else index_in(given, stack, near)
     root = Path(stack.source or "") if config.in_source else Path(out)
     if not config.in_source:
-        check_apart(stack, root)
+        check_apart(root, stack, ELSEWHERE)
     engine = _engine(root, stack, models[-1], config)
     job = Job.plan(engine, config, models[:-1])
     with connected(config.scheduler, job) as client, job.create(root, config) as store:
@@ -119,16 +122,6 @@ def _rounded(engine: Engine) -> Iterator[Progress]:
         found = rounding(engine)
         if found is not None:
             yield Progress(0, 0, "measure", str(found))
-
-
-def check_apart(stack: Stack, root: Path) -> None:
-    """Refuse to write a result over, into or around the image it is made from."""
-    source = Path(stack.source or "-").resolve()
-    if root.resolve() == source or source in root.resolve().parents or root.resolve() in source.parents:
-        raise OutputError(
-            f"{root} is where the image {stack.name} lies; choose another place, "
-            "or write labels into it with --in-source"
-        )
 
 
 def _engine(root: Path, stack: Stack, model: Model, config: PredictConfig) -> Engine:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import OutputError, ResourceError, UnetError, UsageError
 from ..lock import Lock
+from ..stack import Stack
 from . import layout
 from .journal import Journal, Plan
 from .ome import VERSIONS, Output
@@ -33,6 +34,18 @@ def check_outputs(outputs: Sequence[Output], blocks: int, version: str, inside: 
         raise UsageError(f"outputs {paths}; only labels are added to an image that is there")
     if version == "0.4" and any(output.shards for output in outputs):
         raise UsageError("OME-Zarr 0.4 has no shards; choose 0.5 or no shards")
+
+
+def check_apart(root: Path, stack: Stack, remedy: str) -> None:
+    """Refuse to write over, into or around where a stack lies.
+
+    Raises
+    ------
+    OutputError
+    """
+    place, source = root.resolve(), Path(stack.source or "-").resolve()
+    if place == source or source in place.parents or place in source.parents:
+        raise OutputError(f"{root} is where {stack.name} lies; {remedy}")
 
 
 def admit(root: Path, plan: Plan, overwrite: bool) -> tuple[Path, Plan] | None:
