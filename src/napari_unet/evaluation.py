@@ -13,6 +13,7 @@ from .boundaries import v_scores
 from .contingency import Contingency
 from .errors import DataError, UsageError
 from .metrics import Intensity, dice, instance_scores, iou, pixel_accuracy, pixel_error, same_classes
+from .objects.config import MANY
 from .similarity import ms_ssim, resolution, ring_correlation, ssim
 from .sources import open_labels, open_stack, pair_paths
 from .sources.pairs import is_image, stem
@@ -21,7 +22,6 @@ from .store.layout import TABLE
 from .store.ome import METRES
 
 KINDS = ("semantic", "instances", "intensity")
-MANY = 20
 # Both sides of a block, as the widest type, stay within 64 MiB.
 BLOCK_ELEMENTS = (64 << 20) // 16
 BORDER_ELEMENTS = 1 << 26

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ..errors import UsageError
 from ..stack import SPATIAL, Box
 
+MANY = 20  # more values than that in labels are numbers of objects, not classes
 BACKGROUND, INSIDE, BORDER = 0, 1, 2
 
 

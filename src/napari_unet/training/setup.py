@@ -13,6 +13,7 @@ from ..events import Progress
 from ..losses import BACKGROUND
 from ..model import Model
 from ..normalise import Normalisation
+from ..objects.config import MANY
 from ..task import Autoencode, Instances, Restore, Semantic, SuperResolve, Task
 from .annotation import Objects
 from .config import TrainConfig
@@ -23,7 +24,6 @@ from .record import RUN, Run, training_folder
 from .split import Sample, hold_out, samples
 
 CACHE_BYTES = 2**30
-MANY = 20  # values of labels from which on they are numbers of objects
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
