@@ -39,6 +39,11 @@ class Permit:
     path: Path
     token: str
 
+    @property
+    def holds(self) -> bool:
+        """Whether the lock is still this run's."""
+        return bool(_holder(self.path).get("run") == self.token)
+
     def check(self) -> None:
         """Refuse what a run would do that was ended, or whose place another has taken.
 
@@ -46,7 +51,7 @@ class Permit:
         ------
         OutputError
         """
-        if _holder(self.path).get("run") != self.token:
+        if not self.holds:
             raise OutputError(f"{self.path.parent.parent}: another run has broken the lock, or this one was ended")
 
 
@@ -95,8 +100,7 @@ class Lock:
 
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not ours any more."""
-        with contextlib.suppress(OutputError):
-            self.permit.check()
+        if self.permit.holds:
             self.permit.path.unlink()
 
 
