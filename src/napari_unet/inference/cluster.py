@@ -10,7 +10,6 @@ from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from ..errors import DataError, IncompleteError, UsageError
@@ -138,7 +137,6 @@ class _Run:
         self._client, self._address, self._job, self._store = client, client.scheduler.address, job, store
         self._topic = f"napari-unet-{uuid.uuid4().hex}"
         self._told: deque[list[Any]] = deque()  # what tasks that go on have written
-        self._recorded = np.zeros(job.total, bool)
         self._flying: dict[Any, tuple[int, ...]] = {}
         self._again: deque[tuple[int, ...]] = deque()
         self._suspects: deque[int] = deque()
@@ -196,7 +194,7 @@ class _Run:
 
     def _collect(self, future: Any) -> Iterator[int]:
         """Record what a task has written; what killed its workers is split, to find the block that does."""
-        numbers = tuple(n for n in self._flying.pop(future) if not self._recorded[n])
+        numbers = tuple(n for n in self._flying.pop(future) if n not in self._store)
         try:
             written = future.result(timeout=TIMEOUT)
         except (self._cancelled, TimeoutError) as error:
@@ -223,9 +221,8 @@ class _Run:
         for number, found in written:
             if isinstance(found, str):
                 self.failed[number] = found
-            elif not self._recorded[number]:
+            elif number not in self._store:
                 self._store.record(number, found)
-                self._recorded[number] = True
                 yield number
 
     @property

@@ -153,6 +153,10 @@ class ResultStore:
         """How many blocks are written."""
         return self._journal.records.count
 
+    def __contains__(self, block: int) -> bool:
+        """Whether a block is written."""
+        return block in self._journal.records
+
     def pending(self) -> list[int]:
         """Return the numbers of the blocks that are not written, ascending."""
         todo = np.ones(self.plan.blocks, bool)
