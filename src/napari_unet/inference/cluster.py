@@ -154,7 +154,6 @@ class _Run:
         wait: Any = distributed.wait
         over = (TimeoutError, distributed.client.FuturesCancelledError)  # what was cancelled is seen when collected
         yield from self._await_workers()
-        _check_versions(self._client)
         self._check_folder()
         # A task, not scattered data, which would be lost with the last worker that holds it.
         shared = self._client.submit(together, self._job, store.sent_writer, self._topic, pure=False)
@@ -235,10 +234,13 @@ class _Run:
         return f"on {count} worker{'s' * (count != 1)}" if count else "waiting: the scheduler has no workers"
 
     def _await_workers(self) -> Iterator[Progress]:
-        """Wait for the first: a queue of jobs may start them later."""
+        """Wait for the first, which a queue of jobs may start later, and look at its versions then."""
+        waited = not self._workers
         while not self._workers:
             yield Progress(self._store.count, self._job.total, "predict", self._where())
             time.sleep(HEARTBEAT)
+        if waited:
+            _check_versions(self._client)
 
     def _check_folder(self) -> None:
         """Refuse workers that could not write."""
