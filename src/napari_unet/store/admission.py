@@ -45,7 +45,7 @@ def check_apart(root: Path, stack: Stack, remedy: str) -> None:
     """
     place, source = root.resolve(), Path(stack.source or "-").resolve()
     if place == source or source in place.parents or place in source.parents:
-        raise OutputError(f"{root} is where {stack.name} lies; {remedy}")
+        raise OutputError(f"{root} is where the image {stack.name} lies; {remedy}")
 
 
 def admit(root: Path, plan: Plan, overwrite: bool) -> tuple[Path, Plan] | None:
