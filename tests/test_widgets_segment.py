@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QApplication
 from napari_unet import PredictConfig, load_model, open_stack, predict, wait
 from napari_unet.inference.annotate import annotate_next
 from napari_unet.inference.preflight import preflight
+from napari_unet.inference.stream import Stream
 from napari_unet.stack import Stack
 from napari_unet.widgets.panel import STAY, STOP
 from napari_unet.widgets.segment import SegmentWidget
@@ -216,7 +217,7 @@ def test_the_preview_is_the_final_result_there_and_computes_only_what_is_new(vie
     whole = expected(open_stack(data, "zyx"), folders)
     part = whole[z : z + 1, y : y + layer.data.shape[1], x : x + layer.data.shape[2]]
     np.testing.assert_array_equal(np.asarray(layer.data), part)
-    engine = widget._look._preview._blocks.engine
+    engine = widget._look.preview.lazy.engine
     counted, logits = [], type(engine).logits
 
     def count(self, tile, got):
@@ -231,6 +232,23 @@ def test_the_preview_is_the_final_result_there_and_computes_only_what_is_new(vie
         assert 0 < len(counted) <= 6
     finally:
         type(engine).logits = logits
+
+
+def test_a_run_takes_what_the_preview_showed(viewer, folders, monkeypatch):
+    image = viewer.add_image(image_of((150, 140)), name="cells")
+    widget = opened(viewer, folders)
+    image.corner_pixels = np.array([[0, 0], [150, 140]])
+    widget.show_preview()
+    until(lambda: widget._preview.layer is not None and not widget._preview.running)
+    seen, pushed, push = np.array(widget._preview.layer.data), [], Stream.push
+    monkeypatch.setattr(Stream, "push", lambda self, x, last: pushed.append(x) or push(self, x, last))
+    layer = ran(widget)
+    assert not pushed
+    np.testing.assert_array_equal(np.asarray(layer.data), seen)
+    image.data[70, 70] ^= 1  # as a user does who mends a pixel by hand
+    widget.out.value = str(folders / "results" / "mended.ome.zarr")
+    np.testing.assert_array_equal(np.asarray(ran(widget).data), expected(Stack(image.data, "yx"), folders))
+    assert pushed
 
 
 def test_a_cancelled_run_goes_on_to_the_same_bytes(viewer, folders):

@@ -175,6 +175,12 @@ class TileGrid:
         """Return the core of the tile at position `at` of the grid."""
         return tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(at, self.core, self.shape, strict=True))
 
+    def under(self, box: Box) -> Iterator[tuple[int, ...]]:
+        """Yield the positions in the grid of the tiles whose cores a box touches."""
+        return itertools.product(
+            *(range(b.start // c, math.ceil(b.stop / c)) for b, c in zip(box, self.core, strict=True))
+        )
+
     def tile_of(self, box: Box) -> Tile:
         """Return the tile with the core `box`, which need not be one of the grid's.
 

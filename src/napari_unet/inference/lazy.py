@@ -1,15 +1,20 @@
 """A result that is computed where it is looked at."""
 
+import hashlib
 import threading
+import uuid
+import weakref
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import dask.array as da
 import numpy as np
 
+from ..errors import UsageError
 from ..model import Model
 from ..stack import Stack
-from ..tiles import TileGrid
+from ..tiles import Box, Factor, TileGrid, scaled
 from .blocking import block_of, choose_tile, device_memory
 from .config import PredictConfig
 from .engine import Engine
@@ -17,6 +22,8 @@ from .job import fitted
 from .outputs import result_geometry
 
 CACHE_BYTES = 2**28
+
+_made: "weakref.WeakValueDictionary[str | None, LazyBlocks]" = weakref.WeakValueDictionary()
 
 
 def predict_lazy(stack: Stack, model: Model, config: PredictConfig | None = None) -> Stack:
@@ -70,6 +77,8 @@ def lazily(engine: Engine, config: PredictConfig, block: tuple[int, ...] | None)
 class LazyBlocks:
     """The blocks of a result, computed one at a time and kept within a limit, the least recently used going first.
 
+    With each goes a digest of what was read for it, so that it is never taken for the result of another image.
+
     Parameters
     ----------
     engine : Engine
@@ -80,7 +89,7 @@ class LazyBlocks:
 
     def __init__(self, engine: Engine, grid: TileGrid, limit: int = CACHE_BYTES) -> None:
         self.engine, self.grid, self.limit = engine, grid, limit
-        self._kept: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, ...], tuple[np.ndarray, bytes]] = OrderedDict()
         self._bytes = 0
         self._network, self._guard = threading.Lock(), threading.Lock()
 
@@ -102,9 +111,9 @@ class LazyBlocks:
                 found = self.cached(at)
                 if found is None:
                     tile = self.grid.tile(at)
-                    logits = self.engine.logits(tile, self.engine.read(tile.read))
-                    found = self._arranged(self.engine.model.task.decode(logits))
-                    self._keep(at, found)
+                    data = self.engine.read(tile.read)
+                    found = self._arranged(self.engine.model.task.decode(self.engine.logits(tile, data)))
+                    self._keep(at, found, _digest(data))
         return found
 
     def _arranged(self, values: np.ndarray) -> np.ndarray:
@@ -115,17 +124,54 @@ class LazyBlocks:
 
     def cached(self, at: tuple[int, ...]) -> np.ndarray | None:
         """Return the result of the tile at position `at` if it is kept; waits for no network."""
+        entry = self._entry(at)
+        return None if entry is None else entry[0]
+
+    def _entry(self, at: tuple[int, ...]) -> tuple[np.ndarray, bytes] | None:
         with self._guard:
             if at in self._kept:
                 self._kept.move_to_end(at)
             return self._kept.get(at)
 
-    def _keep(self, at: tuple[int, ...], block: np.ndarray) -> None:
+    def _keep(self, at: tuple[int, ...], block: np.ndarray, digest: bytes) -> None:
         with self._guard:
-            self._kept[at] = block
+            self._kept[at] = block, digest
             self._bytes += block.nbytes
             while self._bytes > self.limit:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+                self._bytes -= self._kept.popitem(last=False)[1][0].nbytes
+
+    def known(self, box: Box, engine: Engine) -> np.ndarray | None:
+        """Return the result in a box where all of it is kept, and what `engine` reads there is still the same.
+
+        Parameters
+        ----------
+        box : box
+            Of the tiled axes.
+        engine : Engine
+            Of the same model, intensities and precision.
+
+        Returns
+        -------
+        (channels, *box) array, finer where the result is; None where something is not kept, or was of other intensities
+
+        Raises
+        ------
+        DataError
+            Where the image cannot be read.
+        """
+        places = list(self.grid.under(box))
+        entries = [entry for at in places if (entry := self._entry(at)) is not None]
+        if len(entries) < len(places):
+            return None
+        kept = dict(zip(places, entries, strict=True))
+        if any(_digest(engine.read(self.grid.tile(at).read)) != digest for at, (_, digest) in kept.items()):
+            return None
+        parts = ((self.grid.box(at), self._channels_first(values)) for at, (values, _) in kept.items())
+        return joined(box, parts, self.engine.factors)
+
+    def _channels_first(self, values: np.ndarray) -> np.ndarray:
+        """Undo `_arranged`: (channels, *tiled axes)."""
+        return np.moveaxis(values, int(self.engine.axes.startswith("t")), 0) if self.channels > 1 else values[None]
 
     def as_dask(self) -> da.Array:
         """Return a dask array with one chunk a block."""
@@ -140,8 +186,52 @@ class LazyBlocks:
             place = tuple(block_info[None]["chunk-location"])
             return self.block(place[:at] + place[at + 1 :] if self.channels > 1 else place)
 
-        dtype = np.dtype(self.engine.model.task.dtype)
+        dtype, name = np.dtype(self.engine.model.task.dtype), f"unet-{uuid.uuid4().hex}"
+        _made[name] = self
         map_blocks: Any = da.map_blocks
         return cast(
-            "da.Array", map_blocks(compute, chunks=chunks, dtype=dtype, meta=np.empty((0,) * len(chunks), dtype))
+            "da.Array",
+            map_blocks(compute, name=name, chunks=chunks, dtype=dtype, meta=np.empty((0,) * len(chunks), dtype)),
         )
+
+    @staticmethod
+    def behind(stack: Stack) -> "LazyBlocks | None":
+        """Return the blocks of a stack that `predict_lazy` gave in this process; None of any other one."""
+        return _made.get(getattr(stack.data, "name", None))
+
+
+def joined(box: Box, parts: Iterable[tuple[Box, np.ndarray]], factors: Sequence[Factor]) -> np.ndarray:
+    """Put the results of blocks together into that of a box.
+
+    Parameters
+    ----------
+    box : box
+        Of the image; covered by the blocks.
+    parts : iterable of (box, (..., *block) array)
+        At least one.
+    factors : sequence of Factor
+        Elements of the result for one of the image, an axis.
+    """
+    out: np.ndarray | None = None
+    whole = scaled(box, factors)
+    for part, values in parts:
+        shared = [slice(max(p.start, b.start), min(p.stop, b.stop)) for p, b in zip(part, box, strict=True)]
+        here, there = scaled(shared, factors), scaled(part, factors)
+        if out is None:
+            out = np.empty((*values.shape[: -len(box)], *(b.stop - b.start for b in whole)), values.dtype)
+        inner: tuple[Any, ...] = (..., *_within(here, there))
+        outer: tuple[Any, ...] = (..., *_within(here, whole))
+        out[outer] = values[inner]
+    if out is None:
+        raise UsageError(f"the box {box} is empty; give one that holds a voxel")
+    return out
+
+
+def _within(box: Sequence[slice], outer: Box) -> Box:
+    """Return a box counted from the start of another."""
+    return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))
+
+
+def _digest(data: np.ndarray) -> bytes:
+    """Return what tells intensities that were read from others."""
+    return hashlib.blake2b(np.ascontiguousarray(data).data, digest_size=16).digest()

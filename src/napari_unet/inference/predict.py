@@ -20,7 +20,9 @@ from .config import PredictConfig
 from .engine import Engine, check_fit
 from .instances import make_objects
 from .job import Job, fitted, index_in
+from .lazy import LazyBlocks
 from .outputs import result_path
+from .reuse import Shown, blocks_of, taken_over
 from .rounding import rounding
 
 ELSEWHERE = "choose another place, or write labels into it with --in-source"
@@ -33,6 +35,7 @@ def predict(
     config: PredictConfig | None = None,
     *,
     near: tuple[float, ...] | None = None,
+    shown: Shown | None = None,
 ) -> Generator[Progress, None, Stack]:
     """Write the result of `model` on `stack` to `out`; closing the iterator cancels and keeps what is done.
 
@@ -50,6 +53,9 @@ def predict(
     config : PredictConfig, optional
     near : tuple of float, optional
         Where somebody looks: indices in `stack`, one an axis without c. Blocks are computed from there outward.
+    shown : Stack or Preview, optional
+        What `predict_lazy` gave, or a preview: blocks that were computed for it are taken from there, where model and
+        intensities are the same and no probabilities are wanted.
 
     Yields
     ------
@@ -67,10 +73,9 @@ def predict(
     ModelError
         Stack and model do not fit.
     UsageError
-        `near` has not one index an axis; `config` asks for what the model does not give.
+        `near` has not one index an axis; `shown` is of another kind; `config` asks for what the model does not give.
     DataError
-        NaN or infinite intensities; missing chunks where they are refused; a pixel size without a unit where the
-        image is to be resampled.
+        NaN or infinite intensities; missing chunks where they are refused; no unit of the pixel size to resample by.
     OutputError
         `out` is there and is not an unfinished run of just this.
     IncompleteError
@@ -79,31 +84,41 @@ def predict(
     config, models = config or PredictConfig(), cascade(model)
     check_fit(stack, models[0])
     config.applied(models[-1].task)
+    seen = None if shown is None else blocks_of(shown)
     missing, given = _missing(stack, config), stack
     yield Progress(0, 0, "measure", f"intensities of {stack.name}")
     stack = fitted(passed(cached(stack), models[:-1], config), models[-1], config)
     start = None if near is None else index_in(given, stack, near)
-    root = Path(stack.source or "") if config.in_source else Path(out)
-    if not config.in_source:
-        check_apart(root, stack, ELSEWHERE)
+    root = _root(stack, out, config)
     engine = _engine(root, stack, models[-1], config)
     job = Job.plan(engine, config, models[:-1])
     with connected(config.scheduler, job) as client, job.create(root, config) as store:
         if config.precision == "auto" and not store.count:
             yield from _rounded(engine)
         yield Progress(store.count, job.total, "predict", job.summary(missing))
-        yield from carried_out(job, store, client, start)
+        yield from carried_out(job, store, client, start, seen)
     return open_stack(root / job.outputs[0].path)
 
 
-def carried_out(job: Job, store: ResultStore, client: Any, start: tuple[float, ...] | None) -> Iterator[Progress]:
-    """Compute what is not done, here or on a client's cluster, then what follows from the blocks."""
+def carried_out(
+    job: Job, store: ResultStore, client: Any, start: tuple[float, ...] | None, seen: LazyBlocks | None = None
+) -> Iterator[Progress]:
+    """Compute what is neither done nor seen, here or on a client's cluster, then what follows from the blocks."""
+    yield from taken_over(job, store, seen)
     if client is None:
         yield from job.run(store, start)
     else:
         yield from run_on(client, job, store, start)
     yield from make_objects(job, store)
     yield from store.finish()
+
+
+def _root(stack: Stack, out: Path, config: PredictConfig) -> Path:
+    """Return the store of the result: the image's own, or one apart from it."""
+    if config.in_source:
+        return Path(stack.source or "")
+    check_apart(Path(out), stack, ELSEWHERE)
+    return Path(out)
 
 
 def _missing(stack: Stack, config: PredictConfig) -> int:

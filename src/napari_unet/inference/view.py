@@ -1,15 +1,13 @@
 """The result where somebody looks: exact, computed once, the nearest first."""
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from ..errors import UsageError
-from ..tiles import Box, Factor, TileGrid, remoteness, scaled
+from ..tiles import Box, Factor, TileGrid, remoteness
 from .engine import Engine
-from .lazy import CACHE_BYTES, LazyBlocks
+from .lazy import CACHE_BYTES, LazyBlocks, joined
 
 CORE = {2: (192, 192), 3: (8, 96, 96)}
 MOST = {2: 2**22, 3: 2**21}
@@ -30,7 +28,7 @@ class Preview:
     def __init__(self, engine: Engine, limit: int = CACHE_BYTES, core: tuple[int, ...] | None = None) -> None:
         shape = tuple(engine.stack.size(a) for a in engine.axes)
         core = core or (1,) * engine.batch_axes + CORE[engine.model.config.ndim]
-        self._blocks = LazyBlocks(engine, TileGrid(shape, core, engine.footprint), limit)
+        self.lazy = LazyBlocks(engine, TileGrid(shape, core, engine.footprint), limit)
         self._most = MOST[engine.model.config.ndim]
 
     def box_of(self, box: Box) -> Box:
@@ -41,7 +39,7 @@ class Preview:
         box : box
             In indices along the tiled axes; may reach beyond the image, or lie beside it.
         """
-        grid = self._blocks.grid
+        grid = self.lazy.grid
         spans = []
         for b, c, n in zip(box, grid.core, grid.shape, strict=True):
             low, high = max(0, min(b.start, n - 1)), max(1, min(b.stop, n))
@@ -60,7 +58,7 @@ class Preview:
     @property
     def factors(self) -> tuple[Factor, ...]:
         """Elements of the result for one of the image, an axis."""
-        return self._blocks.engine.factors
+        return self.lazy.engine.factors
 
     def blocks(self, box: Box) -> Iterator[tuple[Box, np.ndarray]]:
         """Yield the blocks under a box with their results: those that are kept at once, then from its centre outward.
@@ -76,38 +74,24 @@ class Preview:
             A block's place in the image, and what the task makes of it, of several channels the first. It is computed
             when it is asked for, so that closing the iterator leaves the rest.
         """
-        grid = self._blocks.grid
-        ranges = [range(b.start // c, math.ceil(b.stop / c)) for b, c in zip(box, grid.core, strict=True)]
+        grid = self.lazy.grid
         centre, missing = _centre(box), []
-        for at in itertools.product(*ranges):
-            found = self._blocks.cached(at)
+        for at in grid.under(box):
+            found = self.lazy.cached(at)
             if found is None:
                 missing.append(at)
             else:
                 yield grid.box(at), self._first(found)
         for at in sorted(missing, key=lambda at: remoteness(grid.box(at), centre)):
-            yield grid.box(at), self._first(self._blocks.block(at))
+            yield grid.box(at), self._first(self.lazy.block(at))
 
     def _first(self, values: np.ndarray) -> np.ndarray:
-        engine = self._blocks.engine
-        return values.take(0, int(engine.axes.startswith("t"))) if self._blocks.channels > 1 else values
+        engine = self.lazy.engine
+        return values.take(0, int(engine.axes.startswith("t"))) if self.lazy.channels > 1 else values
 
     def read(self, box: Box) -> np.ndarray:
         """Return the result in just this box, which lies in the image; finer where the result is."""
-        out: np.ndarray | None = None
-        for part, values in self.blocks(box):
-            shared = [slice(max(p.start, b.start), min(p.stop, b.stop)) for p, b in zip(part, box, strict=True)]
-            here, there, all_of_it = (scaled(each, self.factors) for each in (shared, part, box))
-            out = np.empty([b.stop - b.start for b in all_of_it], values.dtype) if out is None else out
-            out[_within(here, all_of_it)] = values[_within(here, there)]
-        if out is None:
-            raise UsageError(f"the box {box} is empty; give one that holds a voxel")
-        return out
-
-
-def _within(box: Sequence[slice], outer: Box) -> Box:
-    """Return a box counted from the start of another."""
-    return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))
+        return joined(box, self.blocks(box), self.factors)
 
 
 def _centre(box: Box) -> tuple[float, ...]:

@@ -117,8 +117,15 @@ class Finished:
     places: tuple[tuple[float, ...], ...] = ()
 
 
-def segment(request: Request) -> Generator[Any, None, Finished]:
-    """Run a model into an OME-Zarr; yields `Opened` as soon as there is something to show."""
+def segment(request: Request, look: "Look | None" = None) -> Generator[Any, None, Finished]:
+    """Run a model into an OME-Zarr; yields `Opened` as soon as there is something to show.
+
+    Parameters
+    ----------
+    request : Request
+    look : Look, optional
+        What was looked at before: where it is of the same result, that is not computed again.
+    """
     from ..batch import voxels
     from ..inference.annotate import annotate_next
     from ..inference.cascade import passed
@@ -133,7 +140,8 @@ def segment(request: Request) -> Generator[Any, None, Finished]:
     warm_up()
     group = request.root / result_path(model, request.config.name)
     classes = classes_path(model, request.config.name)  # the same, but for objects, which are made of them at the end
-    work = predict(stack, models, request.out, request.config, near=request.near)
+    shown = look.preview if look is not None and look.fits(request) else None
+    work = predict(stack, models, request.out, request.config, near=request.near, shown=shown)
     live = None
     try:
         while True:
@@ -204,7 +212,7 @@ class Look:
         self.kind = "labels"
         self.stack: Stack | None = None
         self.result: Stack | None = None
-        self._preview: Preview | None = None
+        self.preview: Preview | None = None  # once somebody has looked
 
     def fits(self, request: Request) -> bool:
         """Whether another request asks for the same result."""
@@ -216,12 +224,12 @@ class Look:
 
         The box asked for is one of the image; the boxes given are of the result.
         """
-        if self._preview is None:
+        if self.preview is None:
             self._open()
-        if self._preview is None:
+        if self.preview is None:
             return
-        whole, factors = self._preview.box_of(box), self._preview.factors
-        for part, values in self._preview.blocks(whole):
+        whole, factors = self.preview.box_of(box), self.preview.factors
+        for part, values in self.preview.blocks(whole):
             yield scaled(whole, factors), scaled(part, factors), values
 
     def _open(self) -> None:
@@ -235,6 +243,6 @@ class Look:
         warm_up()
         self.attributes, self.kind = model.task.attributes(), model.task.result
         self.stack, self.result = stack, blank(stack, model.config.factors, model.task.dtype)
-        self._preview = Preview(
+        self.preview = Preview(
             Engine.of(self.stack, model, config.device, config.precision, config.fill, config.mirror)
         )

@@ -282,7 +282,8 @@ class SegmentWidget(Panel):
     def start(self) -> None:
         """Run the model, or go on with a run that was stopped."""
         self._preview.stop()
-        request = self._begin(runs.segment, self._heard, self._ran)
+        look = self._look
+        request = self._begin(lambda request: runs.segment(request, look), self._heard, self._ran)
         if request is not None:
             if self._left is not None and self._left[0] == request.root:
                 self._left[1].remove()

@@ -1,0 +1,124 @@
+"""A run takes what was shown before from there, and only where it is the same."""
+
+import numpy as np
+import pytest
+
+from kinds import finder, model_of
+from napari_unet import predict_lazy
+from napari_unet.errors import UsageError
+from napari_unet.events import Block, wait
+from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.engine import Engine
+from napari_unet.inference.predict import predict
+from napari_unet.inference.view import Preview
+from napari_unet.stack import Stack
+from test_predict import FP32, image_of, small, tree
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """What the network is run on, as numbers of elements."""
+    import napari_unet.inference.stream as stream
+
+    ran = []
+    push, logits = stream.Stream.push, Engine.logits
+    monkeypatch.setattr(stream.Stream, "push", lambda self, x, last: ran.append(x.shape) or push(self, x, last))
+    monkeypatch.setattr(Engine, "logits", lambda self, tile, data: ran.append(data.shape) or logits(self, tile, data))
+    return ran
+
+
+def made(axes="yx", shape=(96, 80), ndim=2):
+    return Stack(data=image_of(shape), axes=axes), small(ndim, depth=1)
+
+
+def config(**how):
+    return PredictConfig(**(FP32 | {"block": (32, 32)} | how))
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "ndim"), [("yx", (96, 80), 2), ("tyx", (2, 96, 80), 2), ("zyx", (12, 40, 70), 3)]
+)
+def test_of_what_was_shown_nothing_is_computed_again(axes, shape, ndim, networks, tmp_path):
+    stack, model = made(axes, shape, ndim)
+    lazy = predict_lazy(stack, model, config(block=(16, 16)))
+    seen = np.asarray(lazy.data)
+    predict_lazy(stack, model, config(block=(16, 16)))  # of the same, but nobody looks at it
+    networks.clear()
+    result = wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=lazy))
+    assert not networks
+    assert (result.data[...] == seen).all()
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", config()))
+    assert tree(tmp_path / "b.ome.zarr") == tree(tmp_path / "a.ome.zarr")
+    assert networks
+
+
+def test_blocks_that_were_shown_in_part_are_computed(networks, tmp_path):
+    stack, model = made()
+    lazy = predict_lazy(stack, model, config(block=(16, 16)))
+    np.asarray(lazy.data[:32, :48])
+    networks.clear()
+    events = list(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=lazy))
+    blocks = [event for event in events if isinstance(event, Block) and event.stage == "predict"]
+    assert len(blocks) == 9
+    assert blocks[0].box == np.s_[0:32, 0:32]
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", config()))
+    assert tree(tmp_path / "b.ome.zarr") == tree(tmp_path / "a.ome.zarr")
+
+
+def test_a_preview_serves_as_well(networks, tmp_path):
+    stack, model = made()
+    preview = Preview(Engine.of(stack, model, "cpu", "fp32", None))
+    list(preview.blocks(np.s_[0:96, 0:80]))
+    networks.clear()
+    wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=preview))
+    assert not networks
+
+
+def test_objects_are_made_of_what_was_shown(networks, tmp_path):
+    stack, model = Stack(data=image_of((96, 80)), axes="yx"), finder()
+    lazy = predict_lazy(stack, model, config(block=(16, 16)))
+    np.asarray(lazy.data)
+    networks.clear()
+    wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=lazy))
+    assert not networks
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", config()))
+    assert tree(tmp_path / "b.ome.zarr") == tree(tmp_path / "a.ome.zarr")
+
+
+def test_intensities_that_changed_since_are_computed_anew(networks, tmp_path):
+    stack, model = made()
+    lazy = predict_lazy(stack, model, config(block=(16, 16)))
+    np.asarray(lazy.data)
+    stack.data[40, 40] = 500  # too little to move the percentiles
+    networks.clear()
+    wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=lazy))
+    assert networks
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", config()))
+    assert tree(tmp_path / "b.ome.zarr") == tree(tmp_path / "a.ome.zarr")
+
+
+@pytest.mark.parametrize("other", [{"mirror": True}, {"probabilities": True}, {"precision": "bf16"}])
+def test_another_result_is_not_taken(other, networks, tmp_path):
+    stack, model = made()
+    lazy = predict_lazy(stack, model, config(block=(16, 16)))
+    np.asarray(lazy.data)
+    networks.clear()
+    wait(predict(stack, model, tmp_path / "b.ome.zarr", config(**other), shown=lazy))
+    assert networks
+
+
+def test_another_model_is_not_taken(networks, tmp_path):
+    stack, model = made()
+    lazy = predict_lazy(stack, model, config(block=(16, 16)))
+    np.asarray(lazy.data)
+    other = model_of(model.config, seed=1)
+    networks.clear()
+    wait(predict(stack, other, tmp_path / "b.ome.zarr", config(), shown=lazy))
+    assert networks
+
+
+def test_a_stack_of_another_kind_is_refused_before_anything_is_written(tmp_path):
+    stack, model = made()
+    with pytest.raises(UsageError, match="predict_lazy"):
+        wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=stack))
+    assert not list(tmp_path.iterdir())
