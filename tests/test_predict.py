@@ -29,6 +29,7 @@ from napari_unet.inference.job import asked, fitted
 from napari_unet.inference.lazy import predict_lazy
 from napari_unet.inference.outputs import chunks_of
 from napari_unet.inference.predict import predict
+from napari_unet.inference.preflight import preflight
 from napari_unet.inference.rounding import rounding
 from napari_unet.inference.stream import Stream
 from napari_unet.network import UNetConfig
@@ -594,3 +595,12 @@ def test_what_bfloat16_changes_is_said_of_a_sample():
     assert str(found).startswith("bf16 changes")
     assert rounding(engine.at("fp32")) is None
     assert rounding(Engine.of(Stack(data=image_of((200, 200)), axes="yx"), model, "cpu", "bf16", None)) is None
+
+
+@pytest.mark.parametrize("block", [None, (512, 512)])
+def test_what_will_take_more_than_the_limit_says_so_beforehand(block, tmp_path):
+    stack, model = Stack(data=image_of((600, 520)), axes="yx"), model_of(UNetConfig(ndim=2, depth=5, base_features=64))
+    for memory in (0.05, 8):
+        config = PredictConfig(**FP32, block=block, memory=memory)
+        ahead = str(preflight(stack, model, tmp_path / "a.ome.zarr", config))
+        assert ("more than the limit of 0.05 GiB" in ahead) == (memory == 0.05)

@@ -18,7 +18,7 @@ from ..stack import Stack
 from ..store import ResultStore
 from ..store.ome import METRES, Output
 from ..tiles import Box, TileGrid, scaled
-from .blocking import Layout, choose_layout, device_memory
+from .blocking import Layout, block_bytes, choose_layout, device_memory
 from .cluster import refuse
 from .columns import ColumnGrid
 from .config import PredictConfig
@@ -194,8 +194,8 @@ class Job:
         precise = {"block": list(self.grid.core), "precision": engine.precision_name, "planes": self.layout.planes}
         return found | precise
 
-    def summary(self, missing: int) -> str:
-        """Return one line: what is about to be done."""
+    def summary(self, missing: int, memory: float) -> str:
+        """Return one line: what is about to be done, with so many chunks missing, at a limit of `memory` GiB."""
         engine = self.decoder.engine
         core = "x".join(map(str, self.grid.core))
         way = f"streamed along {engine.axes[self.layout.flow]}" if self.layout.flow is not None else "tile by tile"
@@ -203,6 +203,9 @@ class Job:
         if engine.statistics.unreadable:
             gaps += "; intensities were measured without the parts that cannot be read"
         seams = "" if engine.model.config.tile_exact else "; its norm takes statistics from the tile: expect seams"
+        needed = block_bytes(engine, self.layout)
+        if needed > device_memory(engine.device, memory):
+            gaps += f"; the network will take about {needed / 2**30:.2g} GiB, more than the limit of {memory:g} GiB"
         count = f"{len(self.grid)} block{'s' * (len(self.grid) != 1)}"
         return f"{count} of {core}, {way}, {engine.precision_name} on {engine.device}{gaps}{seams}"
 

@@ -160,7 +160,7 @@ def _run(engine: Engine, out: Path, config: PredictConfig) -> Generator[Progress
     check_apart(root, engine.stack, "choose another place")
     job = Job.plan(engine, config)
     with connected(config.scheduler, job) as client, job.create(root, config) as store:
-        yield Progress(store.count, job.total, "predict", job.summary(0))
+        yield Progress(store.count, job.total, "predict", job.summary(0, config.memory))
         yield from carried_out(job, store, client, None)
     return open_stack(root)
 

@@ -95,7 +95,7 @@ def predict(
     with connected(config.scheduler, job) as client, job.create(root, config) as store:
         if config.precision == "auto" and not store.count:
             yield from _rounded(engine)
-        yield Progress(store.count, job.total, "predict", job.summary(missing))
+        yield Progress(store.count, job.total, "predict", job.summary(missing, config.memory))
         yield from carried_out(job, store, client, start, seen)
     return open_stack(root / job.outputs[0].path)
 

@@ -87,7 +87,7 @@ def preflight(stack: Stack, models: Models, out: Path, config: PredictConfig) ->
     return Preflight(
         blocks=job.total,
         done=done,
-        way=job.summary(0),
+        way=job.summary(0, config.memory),
         memory=block_bytes(engine, job.layout),
         disk=room_of(job.outputs),
         free=float(shutil.disk_usage(existing(root)).free),
