@@ -111,10 +111,11 @@ def torch_em(net: UNet, data: np.ndarray) -> np.ndarray:
     from torch_em.util.prediction import predict_with_halo
 
     size, halo = HALO[data.ndim]
-    out = predict_with_halo(
-        data, net, ["cpu"], (size,) * data.ndim, (halo,) * data.ndim, preprocess=None, disable_tqdm=True
+    out = np.empty((net.config.out_channels, *data.shape), np.float32)
+    predict_with_halo(
+        data, net, ["cpu"], (size,) * data.ndim, (halo,) * data.ndim, output=out, preprocess=None, disable_tqdm=True
     )
-    return np.asarray(out).argmax(0).astype(np.uint8)
+    return out.argmax(0).astype(np.uint8)
 
 
 def map_overlap(net: UNet, data: np.ndarray) -> np.ndarray:
