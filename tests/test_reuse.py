@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kinds import finder, model_of
+from kinds import finder, model_of, restorer
 from napari_unet import predict_lazy
 from napari_unet.errors import UsageError
 from napari_unet.events import Block, wait
@@ -12,6 +12,7 @@ from napari_unet.inference.engine import Engine
 from napari_unet.inference.predict import predict
 from napari_unet.inference.view import Preview
 from napari_unet.stack import Stack
+from napari_unet.task import Restore, SuperResolve
 from test_predict import FP32, image_of, small, tree
 
 
@@ -76,6 +77,19 @@ def test_a_preview_serves_as_well(networks, tmp_path):
 
 def test_objects_are_made_of_what_was_shown(networks, tmp_path):
     stack, model = Stack(data=image_of((96, 80)), axes="yx"), finder()
+    lazy = predict_lazy(stack, model, config(block=(16, 16)))
+    np.asarray(lazy.data)
+    networks.clear()
+    wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=lazy))
+    assert not networks
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", config()))
+    assert tree(tmp_path / "b.ome.zarr") == tree(tmp_path / "a.ome.zarr")
+
+
+@pytest.mark.parametrize("kind", [Restore, SuperResolve])
+def test_images_of_several_channels_and_finer_ones_are_taken_over(kind, networks, tmp_path):
+    model = restorer(kind, channels=2)
+    stack = Stack(data=image_of((2, 2, 70, 60)), axes="tcyx")
     lazy = predict_lazy(stack, model, config(block=(16, 16)))
     np.asarray(lazy.data)
     networks.clear()
