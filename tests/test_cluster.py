@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tifffile
 import zarr
 
 from kinds import cascade, model_of
@@ -149,6 +150,45 @@ def test_a_scheduler_that_is_lost_ends_the_run_and_nothing_that_is_done_is(tmp_p
         if event.stage == "predict"
     )
     assert first.done >= 2
+
+
+@pytest.mark.parametrize("kind", ["zarr", "tiff"])
+def test_workers_with_folders_of_their_own_find_relative_paths(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if kind == "zarr":
+        stored(Path(), (64, 32, 32))
+    else:
+        tifffile.imwrite("image.tif", image_of((64, 32, 32)))
+    stack, model, block = open_stack("image.zarr" if kind == "zarr" else "image.tif", "zyx"), small(3), (16, 32, 32)
+    wait(predict(stack, model, Path("a.ome.zarr"), PredictConfig(block=block, **FP32)))
+    with started() as own, distributed.Client(own) as client:
+        client.run(os.chdir, "/")
+        wait(predict(stack, model, Path("b.ome.zarr"), on(own, block=block)))
+    assert tree("a.ome.zarr") == tree("b.ome.zarr")
+
+
+def unreadable():
+    raise RuntimeError("no such package")
+
+
+class Unreadable:
+    """An array that can be sent, and not received."""
+
+    def __init__(self, base):
+        self.base, self.shape, self.dtype, self.ndim = base, base.shape, base.dtype, base.ndim
+
+    def __getitem__(self, key):
+        return self.base[key]
+
+    def __reduce__(self):
+        return unreadable, ()
+
+
+def test_a_scheduler_that_takes_no_task_ends_the_run(tmp_path, workers):
+    found = stored(tmp_path, (64, 32, 32))
+    stack = Stack(data=Unreadable(found.data), axes="zyx", source=found.source)
+    with pytest.raises(IncompleteError, match=r"cancelled \d+ tasks .*look at its log"):
+        wait(predict(stack, small(3), tmp_path / "a.ome.zarr", on(workers, block=(16, 32, 32))))
 
 
 def test_what_workers_could_not_do_is_refused(tmp_path, workers, monkeypatch):

@@ -27,6 +27,7 @@ EACH = 4  # parts of the work a worker, at least, so that none waits long for th
 TILES = 32
 HEARTBEAT = 1.0
 TIMEOUT = 20
+FRUITLESS = 20  # tasks that are cancelled one after the other before a run gives up
 MOST_SENT = 64 << 20
 PACKAGES = ("napari-unet-stacks", "torch", "zarr", "numpy")
 Written = list[tuple[int, list[Region] | str]]
@@ -141,6 +142,7 @@ class _Run:
         self._again: deque[tuple[int, ...]] = deque()
         self._suspects: deque[int] = deque()
         self._alone: int | None = None
+        self._fruitless = 0  # tasks that were cancelled since a block was done
         self.failed: dict[int, str] = {}
         import distributed
 
@@ -158,7 +160,7 @@ class _Run:
         # A task, not scattered data, which would be lost with the last worker that holds it.
         shared = self._client.submit(together, self._job, store.sent_writer, self._topic, pure=False)
         store.renew()
-        parts = parts_of(self._job, self._job.pending(store), self._workers, near)
+        parts = parts_of(self._job, self._job.pending(store), max(1, self._workers), near)
         self._client.subscribe_topic(self._topic, lambda event: self._told.append(event[1]))
         try:
             while self._fill(parts, shared):
@@ -203,6 +205,12 @@ class _Run:
                     "done and kept: run the same command again"
                 ) from error
             self._again.extend([numbers] if numbers else [])  # its worker died with what it had to say
+            self._fruitless += 1
+            if self._fruitless >= FRUITLESS:
+                raise IncompleteError(
+                    f"the scheduler {self._address} cancelled {FRUITLESS} tasks and no block was done ({error}): "
+                    f"look at its log; what is done ({self._store.count} of {self._job.total} blocks) is kept"
+                ) from error
             return
         except self._killed:
             if len(numbers) > 1:
@@ -221,6 +229,7 @@ class _Run:
             if isinstance(found, str):
                 self.failed[number] = found
             elif number not in self._store:
+                self._fruitless = 0
                 self._store.record(number, found)
                 yield number
 

@@ -136,7 +136,7 @@ class TiffArray:
         return np.asarray(self[...], dtype=dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self._path, self._level)
+        return _reopened, (self._path.absolute(), self._level)  # workers have folders of their own
 
 
 def _reopened(path: Path, level: int) -> Any:

@@ -45,7 +45,7 @@ def open_array(node: Node) -> "zarr.Array[Any]":
 def _store(where: str) -> Store:
     if is_remote(where):
         return FsspecStore.from_url(where, read_only=True)
-    return LocalStore(where, read_only=True)
+    return LocalStore(Path(where).absolute(), read_only=True)  # workers have folders of their own
 
 
 class Guarded(WrapperStore[Store]):

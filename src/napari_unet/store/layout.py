@@ -285,6 +285,7 @@ def make_array(folder: Path, output: Output, level: Level, version: str) -> zarr
         Where it is there and is not what the plan says.
     """
     zarr_format: Any = VERSIONS[version]
+    folder = folder.absolute()  # workers, which write to it too, have folders of their own
     if (folder / ("zarr.json" if zarr_format == NEWEST else ".zarray")).exists():
         array = zarr.open_array(folder, mode="r+", zarr_format=zarr_format)
         if array.shape != level.shape or array.dtype != output.dtype:

@@ -218,7 +218,7 @@ class ResultStore:
     @property
     def sent_writer(self) -> BlockWriter:
         """What writes blocks in another process, as long as this run goes on."""
-        return dataclasses.replace(self.writer, permit=self._lock.permit)
+        return dataclasses.replace(self.writer, root=self.root.absolute(), permit=self._lock.permit)
 
     def _claim(self, block: int, path: str, box: Box) -> None:
         """Keep two blocks out of one file."""
