@@ -1,6 +1,7 @@
 """What the widgets share: a status line, progress, one piece of work at a time, and a word before the window closes."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,7 @@ class Panel(Container[Widget]):
 
     def fail(self, message: str) -> None:
         """Tell the user what went wrong."""
-        self.status.value = message
+        self.status.value = message = as_said_here(message)
         show_error(message)
 
     def inform(self, message: str) -> None:
@@ -266,3 +267,8 @@ def folded(title: str, inner: Widget) -> list[Widget]:
 
     head = button(f"▸ {title}", turn)
     return [head, inner]
+
+
+def as_said_here(message: str) -> str:
+    """Name what a message calls an option of the shell as the window names it: "overwrite", not --overwrite."""
+    return re.sub(r"--([a-z][a-z-]*)", lambda found: f'"{found[1].replace("-", " ")}"', message)

@@ -21,7 +21,7 @@ from .choice import ModelChoice
 from .form import Form
 from .jobs import Ended, Job
 from .layers import Source, levels_of, path_of, usual_axes, where_seen
-from .panel import Panel, button, field, folded, row, text
+from .panel import Panel, as_said_here, button, field, folded, row, text
 from .pixels import AS_IS, choices, misfit, understood
 from .preferences import Preferences, models_changed
 from .results import PreviewLayer, ResultLayer
@@ -168,7 +168,7 @@ class SegmentWidget(Panel):
         try:
             self.axes.value = usual_axes(layer)
         except UnetError as error:
-            self.axes.value, self.note.value = "", str(error)
+            self.axes.value, self.note.value = "", as_said_here(str(error))
             return
         self._fill_channels(layer, entry)
         self._sizes = choices(layer, self.axes.value, entry)
@@ -226,7 +226,7 @@ class SegmentWidget(Panel):
             request = self.request()
             self.note.value = understood(layer, self.axes.value, entry, self.size.value)
         except (UnetError, ValueError) as error:
-            self.preflight.value = str(error)
+            self.preflight.value = as_said_here(str(error))
             return
         if self._checking is not None:
             self._checking.cancel()
@@ -240,7 +240,7 @@ class SegmentWidget(Panel):
         if found is not None and found.state in ("finished", "other"):
             self.out.value = str(_next(Path(self.out.value)))  # an earlier result stays as it is
             return
-        self.preflight.value = how.error or str(found)
+        self.preflight.value = as_said_here(how.error or str(found))
         self.run.text = "Resume" if found is not None and found.state == "unfinished" else "Run"
 
     def enable(self) -> None:
