@@ -35,6 +35,8 @@ class Recipe:
     card : dict of str to str
     validated : callable
         Number -> whether it chooses the best of the run, and is not learnt from; none, and the training draws some.
+    then : dict of str to value
+        What is other in a second training, which goes on with the weights of the first; none, and there is one.
     """
 
     pairs: Callable[[Path], Iterator[Named]]
@@ -43,6 +45,13 @@ class Recipe:
     kind: str
     card: dict[str, str]
     validated: Callable[[int], bool] = lambda number: False
+    then: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def trainings(self) -> list[tuple[str, TrainConfig]]:
+        """Name and settings of each training, in order."""
+        second = [("tuned", dataclasses.replace(self.config, **self.then))] if self.then else []
+        return [("trained", self.config), *second]
 
 
 def dsb2018(folder: Path) -> Iterator[Named]:
@@ -109,6 +118,7 @@ RECIPES = {
             "0 to 17; 18 to 21 held out",
         },
         lambda number: number in (4, 13),
+        {"steps": 1500, "learning_rate": 0.001, "augment": 0.7, "seed": 1},
     ),
 }
 
@@ -149,9 +159,13 @@ def main() -> None:
     for number, (_, image, labels) in enumerate(pairs):
         if not recipe.held_out(number):
             parts[recipe.validated(number)].append((image, labels))
-    model = show(train(parts[False], args.out / "trained", recipe.config, validation=parts[True]))
+    trained: list[Model] = []
+    for name, config in recipe.trainings:
+        start = trained[-1] if trained else None
+        trained.append(show(train(parts[False], args.out / name, config, validation=parts[True], init=start)))
+    model = trained[-1]
     scores, mirrored = (judged(model, held_out, args.out, recipe.kind, mirror) for mirror in (False, True))
-    kept = ("steps", "minutes", "device", "threads", "precision", "versions", "learnt from", "settings")
+    kept = ("device", "threads", "precision", "versions", "learnt from", "settings")
     made = f"python benchmarks/models.py {args.model} --data DATA --out OUT"
     about = {
         "name": args.model,
@@ -160,6 +174,10 @@ def main() -> None:
         "made by": made,
     }
     record = about | {k: model.record[k] for k in kept} | {"scores": scores}
+    record["steps"] = ", then ".join(str(each.record["steps"]) for each in trained)
+    record["minutes"] = round(sum(each.record["minutes"] for each in trained), 1)
+    if len(trained) > 1:
+        record["settings before"] = trained[0].record["settings"]
     record["scores with mirror=True"] = mirrored
     record["data digest"] = model.record["data"]["digest"]
     small = dataclasses.replace(model, record=record).save(args.out / args.model, half=True)
