@@ -121,6 +121,15 @@ def test_another_result_is_not_taken(other, networks, tmp_path):
     assert networks
 
 
+def test_where_blocks_matter_nothing_is_taken(networks, tmp_path):
+    stack, model = Stack(data=image_of((96, 80)), axes="yx"), small(norm="instance")
+    lazy = predict_lazy(stack, model, config(block=(16, 16)))
+    np.asarray(lazy.data)
+    wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=lazy))
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", config()))
+    assert tree(tmp_path / "b.ome.zarr") == tree(tmp_path / "a.ome.zarr")
+
+
 def test_another_model_is_not_taken(networks, tmp_path):
     stack, model = made()
     lazy = predict_lazy(stack, model, config(block=(16, 16)))

@@ -1,13 +1,15 @@
 """What was computed for somebody to look at is not computed again by the run."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator
+
+import numpy as np
 
 from ..errors import DataError, UsageError
 from ..events import Block, Progress
 from ..stack import Stack
 from ..store import ResultStore
+from ..tiles import Box
 from .flow import IMAGE
 from .job import Job
 from .lazy import LazyBlocks
@@ -35,27 +37,38 @@ def blocks_of(shown: Shown) -> LazyBlocks:
 def taken_over(job: Job, store: ResultStore, blocks: LazyBlocks | None) -> Iterator[Progress]:
     """Write the blocks of which all was computed before; yield an event each.
 
-    Nothing is taken over where the earlier result is another one: of another model, other intensities or arithmetic,
-    or where more is written than it has. Each block's intensities are read again and must be the same.
+    Nothing is taken over where the earlier result is another one: of another model, other intensities or arithmetic, or
+    of other blocks where those matter; nor where more is written than it has. Each block's intensities are read again
+    and must be the same.
     """
-    decoder, engine = job.decoder, job.decoder.engine
-    more = {output.path for output in decoder.outputs[1:]} - {"", "error"}
-    if blocks is None or more or not _same(job, blocks):
+    if blocks is None or not _same(job, blocks):
         return
     for number in job.pending(store):
         box = job.grid[number].write
-        with contextlib.suppress(DataError):  # named when its turn comes
-            known = blocks.known(box, engine)
-            if known is not None:
-                values = {decoder.outputs[0].path: known}
-                if decoder.wants_image:
-                    values[IMAGE] = engine.read(box)
-                store.write(number, decoder.regions(box, values))
-                yield Block(store.count, job.total, "predict", box=job.box(number))
+        values = _values(job, blocks, box)
+        if values is not None:
+            store.write(number, job.decoder.regions(box, values))
+            yield Block(store.count, job.total, "predict", box=job.box(number))
+
+
+def _values(job: Job, blocks: LazyBlocks, box: Box) -> dict[str, np.ndarray] | None:
+    """Return a block's values as the decoder takes them; None where they are not known, or not to be had."""
+    decoder = job.decoder
+    try:
+        known = blocks.known(box, decoder.engine)
+        if known is None:
+            return None
+        image = {IMAGE: decoder.engine.read(box)} if decoder.wants_image else {}
+    except DataError:  # named when its turn comes
+        return None
+    return {decoder.outputs[0].path: known, **image}
 
 
 def _same(job: Job, blocks: LazyBlocks) -> bool:
-    """Say whether two engines give the same result of the same intensities."""
+    """Say whether the blocks are all that is written, and the same, where the intensities are."""
+    more = {output.path for output in job.decoder.outputs[1:]} - {"", "error"}
+    if more or not job.decoder.engine.model.config.tile_exact:
+        return False
     model = dataclasses.replace(job.decoder.engine.model, task=job.decoder.task)
     names = ("axes", "statistics", "precision", "fill", "mirror")
     pairs = [(getattr(job.decoder.engine, name), getattr(blocks.engine, name)) for name in names]
