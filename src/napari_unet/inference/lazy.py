@@ -140,6 +140,11 @@ class LazyBlocks:
             while self._bytes > self.limit:
                 self._bytes -= self._kept.popitem(last=False)[1][0].nbytes
 
+    def boxes(self) -> list[Box]:
+        """Return the boxes of the tiled axes whose results are kept."""
+        with self._guard:
+            return [self.grid.box(at) for at in self._kept]
+
     def known(self, box: Box, engine: Engine) -> np.ndarray | None:
         """Return the result in a box where all of it is kept, and what `engine` reads there is still the same.
 

@@ -43,8 +43,11 @@ def taken_over(job: Job, store: ResultStore, blocks: LazyBlocks | None) -> Itera
     """
     if blocks is None or not _same(job, blocks):
         return
-    for number in job.pending(store):
-        box = job.grid[number].write
+    grid = job.grid
+    touched = {at for box in blocks.boxes() for at in grid.under(box)}
+    numbers = sorted(int(np.ravel_multi_index(at, grid.counts)) for at in touched)
+    for number in (number for number in numbers if number not in store):
+        box = grid[number].write
         values = _values(job, blocks, box)
         if values is not None:
             store.write(number, job.decoder.regions(box, values))

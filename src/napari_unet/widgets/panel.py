@@ -271,4 +271,4 @@ def folded(title: str, inner: Widget) -> list[Widget]:
 
 def as_said_here(message: str) -> str:
     """Name what a message calls an option of the shell as the window names it: "overwrite", not --overwrite."""
-    return re.sub(r"--([a-z][a-z-]*)", lambda found: f'"{found[1].replace("-", " ")}"', message)
+    return re.sub(r"(?<![^\s(])--([a-z][a-z-]*)", lambda found: f'"{found[1].replace("-", " ")}"', message)
