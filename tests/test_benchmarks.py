@@ -32,6 +32,17 @@ def test_a_benchmark_prints_figures(name, arguments):
     assert len(re.findall(r"\d+\.\d+", printed(name, *arguments))) >= 1
 
 
+def test_codecs_are_compared(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 9, (32, 32)).astype(np.uint8))
+    lines = printed("codecs", tmp_path / "a.tif", "--axes", "yx").splitlines()
+    assert all(0 < float(line.split("|")[3]) < 1.5 for line in lines[2:]) and len(lines) > 4
+
+
+def test_a_run_that_is_killed_ends_with_the_same_bytes():
+    arguments = ("--shape", 64, 64, 64, "--block", 16, 32, 32, "--parts", 0.3, "--here")
+    assert re.fullmatch(r"here, killed at \d+%: [1-9]\d* files, 0 differ\n", printed("kills", *arguments))
+
+
 def test_memory_is_measured_of_one_network_and_of_a_cascade(tmp_path):
     for more in ((), ("--cascade",)):
         lines = printed("memory", "--gib", 0.01, "--width", 128, "--folder", tmp_path, *more).splitlines()
