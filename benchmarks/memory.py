@@ -6,6 +6,7 @@ networks run one into the other: restoration, twice as fine in y and x, classes.
 """
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
@@ -19,7 +20,7 @@ import numpy as np
 
 
 def make_volume(path: Path, gib: float, width: int, sparse: bool) -> None:
-    """Write a zarr of that size by slabs of chunks, which repeat; if sparse one slab in 64, and nothing else."""
+    """Write a zarr of that size, all chunks alike; if sparse one slab of chunks in 64, and nothing else."""
     import zarr
 
     planes = max(64, round(gib * 2**30 / 4 / width**2 / 64) * 64)
@@ -27,9 +28,10 @@ def make_volume(path: Path, gib: float, width: int, sparse: bool) -> None:
         path, shape=(planes, width, width), dtype="f4", chunks=(64, 256, 256), dimension_names=["z", "y", "x"]
     )
     rng = np.random.default_rng(0)
-    slab = np.round(rng.normal(100, 20, (64, width, width))).astype(np.float32)
+    chunk = np.round(rng.normal(100, 20, (64, 256, 256))).astype(np.float32)
     for z in range(0, planes, 64 * 64 if sparse else 64):
-        array[z : z + 64] = slab
+        for y, x in itertools.product(range(0, width, 256), repeat=2):  # this process must stay smaller than the run
+            array[z : z + 64, y : y + 256, x : x + 256] = chunk[:, : width - y, : width - x]
 
 
 def models(cascade: bool) -> list[Any]:

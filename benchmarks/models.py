@@ -79,7 +79,7 @@ RECIPES = {
     "nuclei-2d": Recipe(
         dsb2018,
         lambda number: number % 8 == 0,
-        TrainConfig(task="instances", steps=14000, base_features=16, depth=4, resume=True),
+        TrainConfig(task="instances", steps=12000, base_features=24, max_features=256, depth=4, resume=True),
         "instances",
         {
             "about": "single nuclei in 2-D fluorescence",
