@@ -5,7 +5,7 @@ import math
 import threading
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +139,7 @@ class _Run:
         self._topic = f"napari-unet-{uuid.uuid4().hex}"
         self._told: deque[list[Any]] = deque()  # what tasks that go on have written
         self._flying: dict[Any, tuple[int, ...]] = {}
+        self._given: dict[Any, str] = {}  # to which worker; the scheduler would give all to the one with the model
         self._again: deque[tuple[int, ...]] = deque()
         self._suspects: deque[int] = deque()
         self._alone: int | None = None
@@ -191,11 +192,16 @@ class _Run:
         return bool(self._flying)
 
     def _submit(self, shared: Any, numbers: tuple[int, ...]) -> None:
-        self._flying[self._client.submit(task, shared, numbers, pure=False, retries=1)] = numbers
+        busy = Counter(self._given.values())
+        freest = min(self._addresses, key=lambda address: busy[address], default=None)
+        place: Any = {"workers": [freest], "allow_other_workers": True} if freest else {}
+        future = self._client.submit(task, shared, numbers, pure=False, retries=1, **place)
+        self._flying[future], self._given[future] = numbers, freest or ""
 
     def _collect(self, future: Any) -> Iterator[int]:
         """Record what a task has written; what killed its workers is split, to find the block that does."""
         numbers = tuple(n for n in self._flying.pop(future) if n not in self._store)
+        del self._given[future]
         try:
             written = future.result(timeout=TIMEOUT)
         except (self._cancelled, TimeoutError) as error:
@@ -234,9 +240,13 @@ class _Run:
                 yield number
 
     @property
+    def _addresses(self) -> list[str]:
+        """Of the workers that there are now."""
+        return list(self._client.scheduler_info(n_workers=-1).get("workers", ()))
+
+    @property
     def _workers(self) -> int:
-        """How many there are now."""
-        return len(self._client.scheduler_info(n_workers=-1).get("workers", ()))
+        return len(self._addresses)
 
     def _where(self) -> str:
         count = self._workers
