@@ -75,21 +75,17 @@ def test_a_preview_serves_as_well(networks, tmp_path):
     assert not networks
 
 
-def test_objects_are_made_of_what_was_shown(networks, tmp_path):
-    stack, model = Stack(data=image_of((96, 80)), axes="yx"), finder()
-    lazy = predict_lazy(stack, model, config(block=(16, 16)))
-    np.asarray(lazy.data)
-    networks.clear()
-    wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=lazy))
-    assert not networks
-    wait(predict(stack, model, tmp_path / "a.ome.zarr", config()))
-    assert tree(tmp_path / "b.ome.zarr") == tree(tmp_path / "a.ome.zarr")
-
-
-@pytest.mark.parametrize("kind", [Restore, SuperResolve])
-def test_images_of_several_channels_and_finer_ones_are_taken_over(kind, networks, tmp_path):
-    model = restorer(kind, channels=2)
-    stack = Stack(data=image_of((2, 2, 70, 60)), axes="tcyx")
+@pytest.mark.parametrize(
+    ("model", "axes", "shape"),
+    [
+        (finder(), "yx", (96, 80)),
+        (restorer(Restore, channels=2), "tcyx", (2, 2, 70, 60)),
+        (restorer(SuperResolve, channels=2), "tcyx", (2, 2, 70, 60)),
+    ],
+    ids=["objects", "channels", "finer"],
+)
+def test_results_of_every_kind_are_taken_over(model, axes, shape, networks, tmp_path):
+    stack = Stack(data=image_of(shape), axes=axes)
     lazy = predict_lazy(stack, model, config(block=(16, 16)))
     np.asarray(lazy.data)
     networks.clear()
