@@ -28,6 +28,23 @@ def networks(monkeypatch):
     return ran
 
 
+def looked_at(stack, model):
+    """A lazy result, all of which has been looked at."""
+    lazy = predict_lazy(stack, model, config(block=(16, 16)))
+    np.asarray(lazy.data)
+    return lazy
+
+
+def ends_like_an_undisturbed_run(stack, model, shown, networks, folder):
+    """Run with what was shown, and without; say whether the first ran the network. The results are the same."""
+    networks.clear()
+    wait(predict(stack, model, folder / "b.ome.zarr", config(), shown=shown))
+    ran = bool(networks)
+    wait(predict(stack, model, folder / "a.ome.zarr", config()))
+    assert tree(folder / "b.ome.zarr") == tree(folder / "a.ome.zarr")
+    return ran
+
+
 def made(axes="yx", shape=(96, 80), ndim=2):
     return Stack(data=image_of(shape), axes=axes), small(ndim, depth=1)
 
@@ -86,32 +103,21 @@ def test_a_preview_serves_as_well(networks, tmp_path):
 )
 def test_results_of_every_kind_are_taken_over(model, axes, shape, networks, tmp_path):
     stack = Stack(data=image_of(shape), axes=axes)
-    lazy = predict_lazy(stack, model, config(block=(16, 16)))
-    np.asarray(lazy.data)
-    networks.clear()
-    wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=lazy))
-    assert not networks
-    wait(predict(stack, model, tmp_path / "a.ome.zarr", config()))
-    assert tree(tmp_path / "b.ome.zarr") == tree(tmp_path / "a.ome.zarr")
+    assert not ends_like_an_undisturbed_run(stack, model, looked_at(stack, model), networks, tmp_path)
+    assert networks
 
 
 def test_intensities_that_changed_since_are_computed_anew(networks, tmp_path):
     stack, model = made()
-    lazy = predict_lazy(stack, model, config(block=(16, 16)))
-    np.asarray(lazy.data)
+    lazy = looked_at(stack, model)
     stack.data[40, 40] = 500  # too little to move the percentiles
-    networks.clear()
-    wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=lazy))
-    assert networks
-    wait(predict(stack, model, tmp_path / "a.ome.zarr", config()))
-    assert tree(tmp_path / "b.ome.zarr") == tree(tmp_path / "a.ome.zarr")
+    assert ends_like_an_undisturbed_run(stack, model, lazy, networks, tmp_path)
 
 
 @pytest.mark.parametrize("other", [{"mirror": True}, {"probabilities": True}, {"precision": "bf16"}])
 def test_another_result_is_not_taken(other, networks, tmp_path):
     stack, model = made()
-    lazy = predict_lazy(stack, model, config(block=(16, 16)))
-    np.asarray(lazy.data)
+    lazy = looked_at(stack, model)
     networks.clear()
     wait(predict(stack, model, tmp_path / "b.ome.zarr", config(**other), shown=lazy))
     assert networks
@@ -119,18 +125,12 @@ def test_another_result_is_not_taken(other, networks, tmp_path):
 
 def test_where_blocks_matter_nothing_is_taken(networks, tmp_path):
     stack, model = Stack(data=image_of((96, 80)), axes="yx"), small(norm="instance")
-    lazy = predict_lazy(stack, model, config(block=(16, 16)))
-    np.asarray(lazy.data)
-    wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=lazy))
-    wait(predict(stack, model, tmp_path / "a.ome.zarr", config()))
-    assert tree(tmp_path / "b.ome.zarr") == tree(tmp_path / "a.ome.zarr")
+    assert ends_like_an_undisturbed_run(stack, model, looked_at(stack, model), networks, tmp_path)
 
 
 def test_another_model_is_not_taken(networks, tmp_path):
     stack, model = made()
-    lazy = predict_lazy(stack, model, config(block=(16, 16)))
-    np.asarray(lazy.data)
-    other = model_of(model.config, seed=1)
+    lazy, other = looked_at(stack, model), model_of(model.config, seed=1)
     networks.clear()
     wait(predict(stack, other, tmp_path / "b.ome.zarr", config(), shown=lazy))
     assert networks

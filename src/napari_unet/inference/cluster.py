@@ -27,7 +27,7 @@ EACH = 4  # parts of the work a worker, at least, so that none waits long for th
 TILES = 32
 HEARTBEAT = 1.0
 TIMEOUT = 20
-FRUITLESS = 20  # tasks that are cancelled one after the other before a run gives up
+FRUITLESS = 5  # times that a task is cancelled, with no block done meanwhile, before a run gives up
 MOST_SENT = 64 << 20
 PACKAGES = ("napari-unet-stacks", "torch", "zarr", "numpy")
 Written = list[tuple[int, list[Region] | str]]
@@ -138,12 +138,11 @@ class _Run:
         self._client, self._address, self._job, self._store = client, client.scheduler.address, job, store
         self._topic = f"napari-unet-{uuid.uuid4().hex}"
         self._told: deque[list[Any]] = deque()  # what tasks that go on have written
-        self._flying: dict[Any, tuple[int, ...]] = {}
-        self._given: dict[Any, str] = {}  # to which worker; the scheduler would give all to the one with the model
+        self._flying: dict[Any, tuple[tuple[int, ...], str | None]] = {}  # blocks, and the worker they were given to
         self._again: deque[tuple[int, ...]] = deque()
         self._suspects: deque[int] = deque()
         self._alone: int | None = None
-        self._fruitless = 0  # tasks that were cancelled since a block was done
+        self._cancels: Counter[int] = Counter()  # of tasks, by their first block, since a block was done
         self.failed: dict[int, str] = {}
         import distributed
 
@@ -192,16 +191,16 @@ class _Run:
         return bool(self._flying)
 
     def _submit(self, shared: Any, numbers: tuple[int, ...]) -> None:
-        busy = Counter(self._given.values())
+        """Submit a task to the worker that has the fewest; the scheduler would give all to the one with the model."""
+        busy = Counter(address for _, address in self._flying.values())
         freest = min(self._addresses, key=lambda address: busy[address], default=None)
         place: Any = {"workers": [freest], "allow_other_workers": True} if freest else {}
         future = self._client.submit(task, shared, numbers, pure=False, retries=1, **place)
-        self._flying[future], self._given[future] = numbers, freest or ""
+        self._flying[future] = numbers, freest
 
     def _collect(self, future: Any) -> Iterator[int]:
         """Record what a task has written; what killed its workers is split, to find the block that does."""
-        numbers = tuple(n for n in self._flying.pop(future) if n not in self._store)
-        del self._given[future]
+        numbers = tuple(n for n in self._flying.pop(future)[0] if n not in self._store)
         try:
             written = future.result(timeout=TIMEOUT)
         except (self._cancelled, TimeoutError) as error:
@@ -210,13 +209,15 @@ class _Run:
                     f"the scheduler {self._address} was lost; {self._store.count} of {self._job.total} blocks are "
                     "done and kept: run the same command again"
                 ) from error
-            self._again.extend([numbers] if numbers else [])  # its worker died with what it had to say
-            self._fruitless += 1
-            if self._fruitless >= FRUITLESS:
-                raise IncompleteError(
-                    f"the scheduler {self._address} cancelled {FRUITLESS} tasks and no block was done ({error}): "
-                    f"look at its log; what is done ({self._store.count} of {self._job.total} blocks) is kept"
-                ) from error
+            if numbers:  # its worker died with what it had to say
+                self._again.append(numbers)
+                self._cancels[numbers[0]] += 1
+                if self._cancels[numbers[0]] >= FRUITLESS:
+                    raise IncompleteError(
+                        f"the scheduler {self._address} cancelled a task {FRUITLESS} times and no block was done "
+                        f"({error}): look at its log; what is done ({self._store.count} of {self._job.total} blocks) "
+                        "is kept"
+                    ) from error
             return
         except self._killed:
             if len(numbers) > 1:
@@ -235,7 +236,7 @@ class _Run:
             if isinstance(found, str):
                 self.failed[number] = found
             elif number not in self._store:
-                self._fruitless = 0
+                self._cancels.clear()
                 self._store.record(number, found)
                 yield number
 
