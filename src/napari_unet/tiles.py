@@ -40,6 +40,11 @@ def scaled(box: Sequence[slice], factors: Sequence[Factor]) -> Box:
     return tuple(slice(math.floor(b.start * f), math.ceil(b.stop * f)) for b, f in zip(box, factors, strict=True))
 
 
+def within(box: Sequence[slice], outer: Sequence[slice]) -> Box:
+    """Return `box` counted from the start of `outer`."""
+    return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Footprint:
     """How far a network looks, and on which grid, along each axis it is tiled on.

@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..stack import Box
 from ..store import Output
 from ..task import Restore, Task
-from ..tiles import TileGrid, remoteness, scaled
+from ..tiles import TileGrid, remoteness, scaled, within
 from .columns import ColumnGrid, Slab
 from .engine import Engine
 from .outputs import entropy, mean_of, place, rescaled
@@ -129,7 +129,7 @@ class Tiles:
         tile = self._grid[number]
         values = self._decoder.decode(self._decoder.engine.logits(tile, got))
         if self._decoder.wants_image:
-            values[IMAGE] = got[(slice(None), *_within(tile.write, tile.read))]
+            values[IMAGE] = got[(slice(None), *within(tile.write, tile.read))]
         return [(number, self._decoder.regions(tile.write, values))]
 
 
@@ -283,7 +283,7 @@ class Streams:
         planes = slab.read[self._flow]
         low, high = max(slab.start, planes.start), min(slab.start + len(slab.index), planes.stop)
         if low < high:
-            box = list(_within(slab.column.write, slab.column.read))
+            box = list(within(slab.column.write, slab.column.read))
             box[self._flow] = slice(low - planes.start, high - planes.start)
             self._keep(slab, {IMAGE: data[(slice(None), *box)]}, low)
 
@@ -313,8 +313,3 @@ class Streams:
             box = (*slab.column.write[: self._flow], span, *slab.column.write[self._flow + 1 :])
             finished.append((number, self._decoder.regions(box, values)))
         return finished
-
-
-def _within(box: Box, outer: Box) -> Box:
-    """Return `box` counted from the start of `outer`."""
-    return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))

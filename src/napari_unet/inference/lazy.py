@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import UsageError
 from ..model import Model
 from ..stack import Stack
-from ..tiles import Box, Factor, TileGrid, scaled
+from ..tiles import Box, Factor, TileGrid, scaled, within
 from .blocking import block_of, choose_tile, device_memory
 from .config import PredictConfig
 from .engine import Engine
@@ -224,17 +224,12 @@ def joined(box: Box, parts: Iterable[tuple[Box, np.ndarray]], factors: Sequence[
         here, there = scaled(shared, factors), scaled(part, factors)
         if out is None:
             out = np.empty((*values.shape[: -len(box)], *(b.stop - b.start for b in whole)), values.dtype)
-        inner: tuple[Any, ...] = (..., *_within(here, there))
-        outer: tuple[Any, ...] = (..., *_within(here, whole))
+        inner: tuple[Any, ...] = (..., *within(here, there))
+        outer: tuple[Any, ...] = (..., *within(here, whole))
         out[outer] = values[inner]
     if out is None:
         raise UsageError(f"the box {box} is empty; give one that holds a voxel")
     return out
-
-
-def _within(box: Sequence[slice], outer: Box) -> Box:
-    """Return a box counted from the start of another."""
-    return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))
 
 
 def _digest(data: np.ndarray) -> bytes:
