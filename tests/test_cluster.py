@@ -246,10 +246,10 @@ def test_what_a_task_has_written_is_recorded_while_it_goes_on(tmp_path, workers)
     told = cluster._plain([(3, [Region("labels/a/0", (0, 0), (4, 4), 7)]), (4, "it could not be read")])
     assert cluster._read(json.loads(json.dumps(told))) == [(3, [Region("labels/a/0", (0, 0), (4, 4), 7)])]
     model = model_of(UNetConfig(ndim=3, depth=2, base_features=32), 2)
-    stack, out = stored(tmp_path, (480, 64, 64)), tmp_path / "a.ome.zarr"
+    stack, out = stored(tmp_path, (1440, 64, 64)), tmp_path / "a.ome.zarr"
     events = predict(stack, model, out, on(workers, block=(16, 64, 64), overview=False))
     seen = [time.monotonic() for event in events if isinstance(event, Block)]
-    assert len(seen) == 30
+    assert len(seen) == 90
     assert seen[-1] - seen[0] > cluster.HEARTBEAT  # not all at the end of their task
 
 

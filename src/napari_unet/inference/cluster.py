@@ -209,15 +209,7 @@ class _Run:
                     f"the scheduler {self._address} was lost; {self._store.count} of {self._job.total} blocks are "
                     "done and kept: run the same command again"
                 ) from error
-            if numbers:  # its worker died with what it had to say
-                self._again.append(numbers)
-                self._cancels[numbers[0]] += 1
-                if self._cancels[numbers[0]] >= FRUITLESS:
-                    raise IncompleteError(
-                        f"the scheduler {self._address} cancelled a task {FRUITLESS} times and no block was done "
-                        f"({error}): look at its log; what is done ({self._store.count} of {self._job.total} blocks) "
-                        "is kept"
-                    ) from error
+            self._try_again(numbers, error)
             return
         except self._killed:
             if len(numbers) > 1:
@@ -229,6 +221,18 @@ class _Run:
                 self.failed[numbers[0]] = "every worker that computed it died; its memory may be too small"
             return
         yield from self._record(written)
+
+    def _try_again(self, numbers: tuple[int, ...], why: BaseException) -> None:
+        """Put back what was cancelled, as when a worker dies with what it had to say; refuse to do so for ever."""
+        if not numbers:
+            return
+        self._again.append(numbers)
+        self._cancels[numbers[0]] += 1
+        if self._cancels[numbers[0]] >= FRUITLESS:
+            raise IncompleteError(
+                f"the scheduler {self._address} cancelled a task {FRUITLESS} times and no block was done ({why}): "
+                f"look at its log; what is done ({self._store.count} of {self._job.total} blocks) is kept"
+            ) from why
 
     def _record(self, written: Written) -> Iterator[int]:
         """Record blocks that were written and are not recorded yet."""
