@@ -4,6 +4,8 @@ import resource
 import subprocess
 import sys
 import textwrap
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,3 +79,54 @@ def test_an_error_inside_comes_out_and_ends_it():
     with pytest.raises(OSError, match="inside"), allocation.freed_memory_kept():
         raise OSError("inside")
     assert not allocation._inside
+
+
+@needs_glibc
+def test_a_thread_takes_memory_that_is_kept_as_the_main_thread_does():
+    plain, kept, again = in_a_process("""
+        import threading
+        from napari_unet.allocation import main_memory
+
+        def in_a_thread():
+            with freed_memory_kept():
+                faults(1)
+                print(faults(8))
+                with main_memory() as call:
+                    call(faults, 1)
+                    print(call(faults, 8))
+            with freed_memory_kept(), main_memory() as call:  # once more, when threads have come and gone
+                call(faults, 1)
+                print(call(faults, 8))
+
+        thread = threading.Thread(target=in_a_thread)
+        thread.start()
+        thread.join()
+    """)
+    assert kept < plain / 16
+    assert again < plain / 16
+
+
+@needs_glibc
+def test_the_main_thread_calls_for_itself():
+    with allocation.main_memory() as call:
+        assert call(threading.get_ident) == threading.get_ident()
+
+
+def test_what_is_called_in_another_thread_raises_here_and_leaves_no_thread(monkeypatch):
+    monkeypatch.setattr(
+        allocation, "_takes_main_memory", lambda library: threading.current_thread().name == "network_0"
+    )
+    if allocation._glibc() is None:
+        monkeypatch.setattr(allocation, "_glibc", lambda: SimpleNamespace(mallopt=lambda *_: 1))
+    with pytest.raises(ZeroDivisionError), allocation.main_memory() as call:
+        assert call(lambda: threading.current_thread().name).startswith("network")
+        call(divmod, 1, 0)
+    assert not any(thread.name.startswith("network") for thread in threading.enumerate())
+
+
+def test_where_no_thread_takes_it_the_function_is_called_here(monkeypatch):
+    monkeypatch.setattr(allocation, "_takes_main_memory", lambda library: False)
+    if allocation._glibc() is None:
+        monkeypatch.setattr(allocation, "_glibc", lambda: SimpleNamespace(mallopt=lambda *_: 1))
+    with allocation.main_memory() as call:
+        assert call(threading.get_ident) == threading.get_ident()

@@ -6,12 +6,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of the C library's mallopt
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # names of the C library's mallopt
 KEPT = {TRIM_THRESHOLD: 2**31 - 1, MMAP_THRESHOLD: 2**31 - 1}
 USUAL = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25}  # the highest that glibc takes by itself
 TIDY_SECONDS = 30.0
+PROBE = 3000  # bytes; more than a thread keeps for itself
+NOT_MAIN = 4  # the bit of the size, which stands before each piece of memory, that says: not of the main arena
+CANDIDATES = 64
 
 _lock = threading.Lock()
 _inside: set[object] = set()
@@ -27,7 +31,8 @@ def freed_memory_kept() -> Iterator[Callable[[], None]]:
     Yields what a long run calls between two of its pieces: from time to time it gives back what is free, since the
     holes between what is in use become more with each thread that takes memory.
 
-    Only where the C library is glibc, and fully in the main thread alone: arenas of other threads hold 64 MiB at most.
+    Only where the C library is glibc, and fully in the main thread and where `main_memory` calls: the arenas of other
+    threads hold 64 MiB at most.
     """
     library, one = _glibc(), object()
     if library is None:
@@ -52,6 +57,46 @@ def freed_memory_kept() -> Iterator[Callable[[], None]]:
             if not _inside:
                 _set(library, USUAL)
                 library.malloc_trim(0)
+
+
+@contextlib.contextmanager
+def main_memory() -> Iterator[Callable[..., Any]]:
+    """Yield what calls a function so that it takes its memory where the main thread does: here, or in another thread.
+
+    In other threads large tensors are pages that the system must clear each time: a network takes half as long again.
+    glibc gives the arenas that there are to new threads in turn; those that get another wait until the main one came.
+    Where it does not come, and with other C libraries, the function is called here.
+    """
+    library, pools = _glibc(), list[ThreadPoolExecutor]()
+    found = library is None or _takes_main_memory(library)
+    if found:
+        yield _call
+        return
+    _set(library, {ARENA_MAX: 1})  # no new ones
+    try:
+        while not found and len(pools) < CANDIDATES:
+            pools.append(ThreadPoolExecutor(1, "network"))
+            found = pools[-1].submit(_takes_main_memory, library).result()
+        last = pools[-1]
+        for pool in pools[:-1]:
+            pool.shutdown()
+        yield (lambda work, *values: last.submit(work, *values).result()) if found else _call
+    finally:
+        for pool in pools:
+            pool.shutdown()
+
+
+def _call(work: Callable[..., Any], *values: Any) -> Any:
+    return work(*values)
+
+
+def _takes_main_memory(library: Any) -> bool:
+    """Say whether this thread takes memory from the main arena."""
+    library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    place = library.malloc(ctypes.c_size_t(PROBE))
+    size = ctypes.c_size_t.from_address(place - ctypes.sizeof(ctypes.c_size_t)).value
+    library.free(place)
+    return not size & NOT_MAIN
 
 
 def _glibc() -> Any:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from ..allocation import freed_memory_kept
+from ..allocation import freed_memory_kept, main_memory
 
 Job = TypeVar("Job")
 Read = TypeVar("Read")
@@ -49,18 +49,18 @@ class Pipeline(Generic[Job, Read, Done, Written]):
 
     def __iter__(self) -> Generator[Written, None, None]:
         """Run; yield in the order of the jobs."""
-        with freed_memory_kept() as tidy:
-            yield from self._run(tidy)
+        with freed_memory_kept() as tidy, main_memory() as call:
+            yield from self._run(tidy, call)
         if self._error is not None:
             raise self._error
 
-    def _run(self, tidy: Callable[[], None]) -> Iterator[Written]:
+    def _run(self, tidy: Callable[[], None], call: Callable[..., Done]) -> Iterator[Written]:
         for thread in self._threads:
             thread.start()
         try:
             while (got := self._take(self._to_compute)) is not END:
                 job, data = got
-                self._put(self._to_write, (job, self._computed(job, data)))
+                self._put(self._to_write, (job, self._computed(call, job, data)))
                 yield from self._finished()
                 tidy()
             self._put(self._to_write, END)
@@ -71,9 +71,9 @@ class Pipeline(Generic[Job, Read, Done, Written]):
             for thread in self._threads:
                 thread.join()
 
-    def _computed(self, job: Job, data: Read) -> Done:
+    def _computed(self, call: Callable[..., Done], job: Job, data: Read) -> Done:
         try:
-            return self._compute(job, data)
+            return call(self._compute, job, data)
         except Exception:
             self._put(self._to_write, END)  # what was computed before is still written
             self._threads[1].join()

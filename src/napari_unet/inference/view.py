@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..allocation import freed_memory_kept, main_memory
 from ..tiles import Box, Factor, TileGrid, remoteness
 from .engine import Engine
 from .lazy import CACHE_BYTES, LazyBlocks, joined
@@ -82,8 +83,11 @@ class Preview:
                 missing.append(at)
             else:
                 yield grid.box(at), self._first(found)
-        for at in sorted(missing, key=lambda at: remoteness(grid.box(at), centre)):
-            yield grid.box(at), self._first(self.lazy.block(at))
+        if not missing:
+            return
+        with freed_memory_kept(), main_memory() as call:
+            for at in sorted(missing, key=lambda at: remoteness(grid.box(at), centre)):
+                yield grid.box(at), self._first(call(self.lazy.block, at))
 
     def _first(self, values: np.ndarray) -> np.ndarray:
         engine = self.lazy.engine
