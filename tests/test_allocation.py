@@ -124,8 +124,15 @@ def test_what_is_called_in_another_thread_raises_here_and_leaves_no_thread(monke
     assert not any(thread.name.startswith("network") for thread in threading.enumerate())
 
 
-def test_where_no_thread_takes_it_the_function_is_called_here(monkeypatch):
+@pytest.mark.parametrize("started", [True, False])
+def test_where_no_thread_takes_it_or_none_can_be_started_the_function_is_called_here(started, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
     monkeypatch.setattr(allocation, "_takes_main_memory", lambda library: False)
+    monkeypatch.setattr(allocation, "CANDIDATES", 9)
+    if not started:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
     if allocation._glibc() is None:
         monkeypatch.setattr(allocation, "_glibc", lambda: SimpleNamespace(mallopt=lambda *_: 1))
     with allocation.main_memory() as call:

@@ -15,7 +15,7 @@ USUAL = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25}  # the highest that glibc
 TIDY_SECONDS = 30.0
 PROBE = 3000  # bytes; more than a thread keeps for itself
 NOT_MAIN = 4  # the bit of the size, which stands before each piece of memory, that says: not of the main arena
-CANDIDATES = 64
+CANDIDATES = 512
 
 _lock = threading.Lock()
 _inside: set[object] = set()
@@ -72,11 +72,12 @@ def main_memory() -> Iterator[Callable[..., Any]]:
     if found:
         yield _call
         return
-    _set(library, {ARENA_MAX: 1})  # no new ones
+    _set(library, {ARENA_MAX: 1})  # no new ones; where there were many before, up to 8 a processor come first
     try:
-        while not found and len(pools) < CANDIDATES:
-            pools.append(ThreadPoolExecutor(1, "network"))
-            found = pools[-1].submit(_takes_main_memory, library).result()
+        with contextlib.suppress(RuntimeError):  # no more threads may be started
+            while not found and len(pools) < CANDIDATES:
+                pools.append(ThreadPoolExecutor(1, "network"))
+                found = pools[-1].submit(_takes_main_memory, library).result()
         last = pools[-1]
         for pool in pools[:-1]:
             pool.shutdown()
@@ -99,10 +100,26 @@ def _takes_main_memory(library: Any) -> bool:
     return not size & NOT_MAIN
 
 
+class _Symbol(ctypes.Structure):
+    """Where a function lies, as dladdr says it."""
+
+    _fields_ = [
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("at", ctypes.c_void_p),
+    ]
+
+
 def _glibc() -> Any:
-    """Return the C library if it is glibc."""
+    """Return the C library if it is glibc, and memory is taken from it, not from a library that was put before it."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return library if hasattr(library, "gnu_get_libc_version") else None
+    if library is None or not hasattr(library, "gnu_get_libc_version"):
+        return None
+    taken, known = _Symbol(), _Symbol()
+    library.dladdr(library.malloc, ctypes.byref(taken))
+    library.dladdr(library.gnu_get_libc_version, ctypes.byref(known))
+    return library if taken.base == known.base else None
 
 
 def _set(library: Any, options: dict[int, int]) -> None:
