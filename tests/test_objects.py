@@ -14,6 +14,7 @@ from scipy import ndimage
 from napari_unet.errors import DataError, OutputError, UsageError
 from napari_unet.events import wait
 from napari_unet.objects import Grid, ObjectConfig, decode, find, label_dtype, paint
+from napari_unet.objects.components import components
 
 
 def faces(spatial):
@@ -115,6 +116,32 @@ def volumes(draw):
 @given(volumes())
 def test_any_cut_gives_the_labels_of_the_whole_image_ids_included(volume):
     np.testing.assert_array_equal(volume.decoded(), volume.expected())
+
+
+def test_a_voxel_between_two_holes_of_a_narrow_block_stays_the_objects():
+    classes = np.array([0, 1, 1, 1, 0, 1, 0, 1], np.uint8).reshape(1, 8, 1)
+    volume = Volume(classes, "tyx", (1, 7, 1), ObjectConfig(fill_holes=3, grow=0))
+    assert volume.decoded().ravel().tolist() == [0, 1, 1, 1, 0, 2, 0, 3]
+
+
+SMALL = [shape for n in (2, 3) for shape in itertools.product(range(1, 10), repeat=n) if np.prod(shape) <= 9]
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["faces", "diagonals too"])
+def test_components_of_all_small_masks_and_of_the_densest_are_as_defined(full):
+    dense = [(101, 3), (3, 101), (101, 1), (33, 2), (2, 33), (51, 71), (11, 13, 9), (21, 1, 3)]
+    masks = [
+        ((bits >> np.arange(np.prod(shape))) & 1).astype(bool).reshape(shape)
+        for shape in SMALL
+        for bits in range(2 ** np.prod(shape))
+    ]
+    masks += [np.indices(shape).max(0) % 2 == 0 for shape in dense]
+    masks += [np.all(np.indices(shape) % 2 == 0, 0) for shape in dense]
+    for mask in masks:
+        got, count = components(mask, mask.ndim, full)
+        wanted, many = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim if full else 1))
+        assert count == many == len({*zip(got[mask].tolist(), wanted[mask].tolist(), strict=True)})
+        assert not got[~mask].any()
 
 
 def linked(classes, axes, config):

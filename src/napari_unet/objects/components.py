@@ -28,8 +28,8 @@ def components(mask: np.ndarray, spatial: int, full: bool = False) -> tuple[np.n
     connectivity = cast("Any", {2: (4, 8), 3: (6, 26)}[spatial][full])
     out, count = np.zeros(mask.shape, np.uint32), 0
     for at in np.ndindex(mask.shape[:-spatial]):
-        # cc3d 4.1 reserves too few labels for tiny masks of odd size with diagonals; two empty planes make room
-        room = np.pad(mask[at], [(0, 2 * full)] * spatial)
+        # With diagonals cc3d 4.1 reserves a label for two voxels of each axis, rounded down: an odd size lacks some
+        room = np.pad(mask[at], [(0, full * (n % 2)) for n in mask.shape[-spatial:]])
         part, new = cc3d.connected_components(
             room, connectivity=connectivity, binary_image=True, return_N=True, out_dtype=np.uint32
         )
