@@ -67,24 +67,25 @@ def main_memory() -> Iterator[Callable[..., Any]]:
     glibc gives the arenas that there are to new threads in turn; those that get another wait until the main one came.
     Where it does not come, and with other C libraries, the function is called here.
     """
-    library, pools = _glibc(), list[ThreadPoolExecutor]()
-    found = library is None or _takes_main_memory(library)
-    if found:
+    library = _glibc()
+    pool = None if library is None or _takes_main_memory(library) else _pool_of_main_memory(library)
+    if pool is None:
         yield _call
         return
+    with pool:
+        yield lambda work, *values: pool.submit(work, *values).result()
+
+
+def _pool_of_main_memory(library: Any) -> ThreadPoolExecutor | None:
+    """Return one thread that takes memory from the main arena; None where none comes or can be started."""
     _set(library, {ARENA_MAX: 1})  # no new ones; where there were many before, up to 8 a processor come first
-    try:
-        with contextlib.suppress(RuntimeError):  # no more threads may be started
-            while not found and len(pools) < CANDIDATES:
-                pools.append(ThreadPoolExecutor(1, "network"))
-                found = pools[-1].submit(_takes_main_memory, library).result()
-        last = pools[-1]
-        for pool in pools[:-1]:
-            pool.shutdown()
-        yield (lambda work, *values: last.submit(work, *values).result()) if found else _call
-    finally:
-        for pool in pools:
-            pool.shutdown()
+    with contextlib.ExitStack() as others, contextlib.suppress(RuntimeError):
+        for _ in range(CANDIDATES):
+            pool = ThreadPoolExecutor(1, "network")
+            if pool.submit(_takes_main_memory, library).result():
+                return pool
+            others.enter_context(pool)
+    return None
 
 
 def _call(work: Callable[..., Any], *values: Any) -> Any:
