@@ -28,7 +28,7 @@ def components(mask: np.ndarray, spatial: int, full: bool = False) -> tuple[np.n
     connectivity = cast("Any", {2: (4, 8), 3: (6, 26)}[spatial][full])
     out, count = np.zeros(mask.shape, np.uint32), 0
     for at in np.ndindex(mask.shape[:-spatial]):
-        # With diagonals cc3d 4.1 is wrong for some masks of odd size, as it reserves too few labels; of even ones it is not
+        # With diagonals cc3d 4.1 goes wrong on some masks of odd size, for which it reserves too few labels
         room = np.pad(mask[at], [(0, full * (n % 2)) for n in mask.shape[-spatial:]])
         part, new = cc3d.connected_components(
             room, connectivity=connectivity, binary_image=True, return_N=True, out_dtype=np.uint32
