@@ -1,8 +1,11 @@
+import dataclasses
+
 import pytest
 import torch
 
+from napari_unet import TrainConfig
 from napari_unet.errors import UsageError
-from napari_unet.training.augment import AugmentConfig, augment, displacement
+from napari_unet.training.augment import AugmentConfig, augment, augmentation, displacement
 
 SHAPES = [(48, 64), (12, 24, 32)]
 NONE = AugmentConfig.none()
@@ -63,6 +66,17 @@ def test_flips_and_turns_only_rearrange(shape):
         assert torch.equal(before.flatten().sort().values, after.flatten().sort().values)
     assert torch.equal((moved[:, 0] * 1000).long(), labels)
     assert len({tuple(m.flatten()[:4].tolist()) for m in moved - images}) > 3
+
+
+@pytest.mark.parametrize("chosen", [{}, {"preset": "ronneberger2015"}, {"task": "restore"}])
+def test_without_mirroring_a_direction_stays_as_it_is(chosen):
+    images = torch.arange(16.0).expand(12, 1, 16, 16).contiguous()
+    for mirror in (True, False):
+        full = augmentation(TrainConfig(mirror=mirror, **chosen))
+        config = dataclasses.replace(full, intensity=0.0, rotation=30.0, elastic=0.0)
+        moved, _ = augment(images, images[:, 0], generator(), config)
+        rises = (moved[:, 0, :, 10] > moved[:, 0, :, 5]).all(1)
+        assert rises.all() != mirror
 
 
 def test_anisotropic_stacks_are_turned_and_rotated_in_the_plane_only():

@@ -279,6 +279,7 @@ def augmentation(config: TrainConfig) -> AugmentConfig:
     if not config.augment:
         return AugmentConfig.none()
     if config.learns_images:  # what would change intensities, or smooth them, would change what is to be learnt
-        return AugmentConfig(deform=0.0, intensity=0.0)
+        return AugmentConfig(flip=config.mirror, turn=config.mirror, deform=0.0, intensity=0.0)
     full = AugmentConfig.ronneberger2015() if config.preset == "ronneberger2015" else AugmentConfig()
-    return dataclasses.replace(full, strength=config.augment).strengthened()
+    full = dataclasses.replace(full, flip=config.mirror, turn=config.mirror, strength=config.augment)
+    return full.strengthened()

@@ -51,6 +51,7 @@ class TrainConfig:
     skips: bool = setting(True, "Skip connections; without them the network is a plain encoder-decoder")
     learning_rate: float | None = setting(None, "Highest learning rate; the preset's if not given", ge=0)
     augment: float = setting(1.0, "Strength of augmentation; 0 is none", ge=0, le=3)
+    mirror: bool = setting(True, "Mirror and turn patches too; off where direction matters, as light from one side")
     balance: float = setting(0.5, "Share of the patches that are centred on a class drawn evenly", ge=0, le=1)
     border: float | None = setting(
         None,
