@@ -30,6 +30,7 @@ COMMON: dict[str, dict[str, Any]] = {
     "patches anywhere": {"balance": 0.0},
     "no running average": {LEARNER + "LONGEST_AVERAGE": 0.0},
     "half the rate": {"learning_rate": 1e-3},
+    "not mirrored or turned": {"mirror": False},
     "no skips": {"skips": False},
 }
 SETS: dict[str, tuple[str, str, tuple[str, ...], dict[str, dict[str, Any]]]] = {

@@ -1,5 +1,6 @@
 """The benchmarks run at the smallest size, and print figures; what these are is for the machine that is measured."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -8,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
+
+from napari_unet.stack import Stack
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -62,3 +66,20 @@ def test_images_are_learnt_and_judged(tmp_path):
     ).splitlines()
     assert re.fullmatch(r"\| a \| \d+\.\d+ -> \d+\.\d+ \|", lines[-1])
     assert (tmp_path / "out" / "blind-a.png").is_file()
+
+
+def test_turned_labels_lie_beside_what_they_mark_as_they_were_drawn(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    models = importlib.import_module("models")
+    y, x = np.mgrid[:48, :48]
+    aside = np.array(models.DRAWN_ASIDE)
+
+    def spot(centre):
+        return np.rint(250 * np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / 18)).astype(np.uint8)
+
+    image, labels = (Stack(data=spot(np.array((20.0, 30.0)) + by), axes="yx") for by in (0, aside))
+    ways = [(seen.data, drawn.data) for seen, drawn in models.every_way(image, labels)]
+    places = [[ndimage.center_of_mass(each) for each in way] for way in ways]
+    assert len({tuple(np.rint(drawn)) for _, drawn in places}) == 8
+    for seen, drawn in places:
+        assert np.allclose(np.subtract(drawn, seen), aside, atol=0.05)
