@@ -21,7 +21,7 @@ from napari_unet.stack import Stack
 
 Named = tuple[str, Stack, Stack]
 DRAWN_ASIDE = (-0.65, -0.25)
-"""Pixels (y, x) by which the labels of isbi2012 lie beside the membranes; found on what is learnt from."""
+"""Pixels (y, x) by which the labels of isbi2012 lie beside the membranes; found on sections 0 to 17."""
 
 
 @dataclasses.dataclass(frozen=True)
