@@ -139,7 +139,7 @@ RECIPES = {
             "mirroring a prediction takes that back",
         },
         lambda number: number in (4, 13),
-        {"steps": 1500, "learning_rate": 0.001, "augment": 1.0, "seed": 1},
+        {"steps": 1500, "learning_rate": 0.001, "augment": 1.0, "border": 30.0, "seed": 1},
         every_way,
     ),
 }

@@ -1,9 +1,10 @@
-"""How much of the machine a whole run uses: ``python benchmarks/wall.py [--shape 256 512 512] [--precision bf16]``.
+"""How much of the machine a whole run uses: ``python benchmarks/wall.py [--shape 256 512 512] [--image FILE]``.
 
 In one process, interleaved: the network alone, on the run's own slabs from memory; the run from a zarr of 16-bit
 integers to OME-Zarr labels, reading, writing, checking and pyramids included, with a copy of the image beside the
 labels as it is by default, and without; and the fastest of some convolutions. For each: wall time over the network's,
-and useful arithmetic as a part of what those convolutions reach.
+and useful arithmetic as a part of what those convolutions reach. The image is noise, which hardly compresses, or FILE,
+mirrored at its ends until it has the shape.
 """
 
 import argparse
@@ -63,17 +64,28 @@ def network_seconds(job: Job) -> float:
         return seconds(lambda: [route.compute(*piece) for piece in pieces])
 
 
+def pixels(shape: list[int], image: Path | None, axes: str) -> np.ndarray:
+    """Return what the runs read, of 16 bit."""
+    if image is None:
+        return np.random.default_rng(0).integers(0, 4000, shape).astype(np.uint16)
+    data = open_stack(image, axes).data[...]
+    return np.pad(data, [(0, max(0, n - m)) for n, m in zip(shape, data.shape, strict=True)], "symmetric")[
+        tuple(map(slice, shape))
+    ].astype(np.uint16)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs="+", default=[256, 512, 512])
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    parser.add_argument("--image", type=Path, help="of 16 bit, with the axes of the shape")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     net = network(len(args.shape))
     state = {k: v.numpy() for k, v in net.state_dict().items()}
     axes = "zyx"[-len(args.shape) :]
     model = Model(net.config, state, Semantic.of(range(2)), Normalisation(), axes=axes)
-    data = np.random.default_rng(0).integers(0, 4000, args.shape).astype(np.uint16)
+    data = pixels(args.shape, args.image, axes)
     configs = {
         copied: PredictConfig(precision=args.precision, device="cpu", overview=copied == "with the image copied")
         for copied in ("with the image copied", "labels alone")
@@ -93,6 +105,7 @@ def main() -> None:
                 if not any(times.values()):
                     network_seconds(job)  # memory that was never touched before is slower, for both
                 alone = network_seconds(job)
+                time.sleep(1)  # until its memory is given back
                 out = Path(folder) / f"{number}.ome.zarr"
                 run = seconds(lambda: wait(predict(open_stack(path), model, out, config)))  # noqa: B023
                 times[copied].append((alone, run))

@@ -19,6 +19,7 @@ def in_a_process(work):
     """Run lines after the imports in a process of its own; return the numbers it prints."""
     head = f"""
         import resource
+        import threading
         import numpy as np
         from napari_unet.allocation import freed_memory_kept
 
@@ -44,11 +45,26 @@ def test_pages_are_cleared_once_while_it_is_kept_and_go_back_at_the_end():
             with freed_memory_kept():
                 print(faults(1), faults(8))
             print(resident())
+        for thread in threading.enumerate()[1:]:  # which gives back
+            thread.join()
         print(resident())
     """)
     assert outside >= 4 * first
     assert again < first / 4
     assert (between - after) * resource.getpagesize() > ROOM / 2
+
+
+def test_where_no_thread_can_be_started_it_goes_back_all_the_same(monkeypatch):
+    def none_left(thread):
+        raise RuntimeError("can't start new thread")
+
+    trimmed = []
+    library = SimpleNamespace(mallopt=lambda name, value: None, malloc_trim=trimmed.append)
+    monkeypatch.setattr(allocation, "_glibc", lambda: library)
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    with allocation.freed_memory_kept():
+        assert not trimmed
+    assert trimmed == [0]
 
 
 @needs_glibc

@@ -1,5 +1,8 @@
 """What is read through the cache is what is there, and each chunk is read once while it is kept."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -77,6 +80,28 @@ def test_what_is_in_memory_or_in_huge_chunks_stays_as_it_is():
     assert cached(plain) is plain
     huge = Stack(da.zeros((8, 8), chunks=8), "yx")
     assert cached(huge, limit=64) is huge
+
+
+def test_threads_read_side_by_side_and_no_chunk_twice():
+    both, third = threading.Barrier(2, timeout=30), threading.Event()
+
+    class Met(Counted):
+        def __getitem__(self, key):
+            both.wait()
+            third.set()
+            return super().__getitem__(key)
+
+    data = np.arange(64).reshape(8, 8)
+    base = Met(data, (4, 8))
+    kept = ChunkCache(base, chunk_edges(base), data.nbytes)
+    halves = [(slice(0, 4), slice(0, 8)), (slice(4, 8), slice(0, 8))]
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(kept.__getitem__, halves)
+        assert third.wait(30)
+        np.testing.assert_array_equal(kept[0:8, 0:8], data)
+        for box, values in zip(halves, found, strict=True):
+            np.testing.assert_array_equal(values, data[box])
+    assert base.hits.max() == 1
 
 
 def test_an_error_of_the_array_is_not_kept():

@@ -26,7 +26,8 @@ def freed_memory_kept() -> Iterator[Callable[[], None]]:
     """Inside, large tensors take the memory of those that were freed, not pages that the system must clear first.
 
     Each convolution makes a tensor of tens of MiB; clearing its pages is up to a third of a network's time on
-    the processor. At the end of the last of several such blocks, what is free goes back to the system.
+    the processor. At the end of the last of several such blocks, what is free goes back to the system, beside what
+    comes next.
 
     Yields what a long run calls between two of its pieces: from time to time it gives back what is free, since the
     holes between what is in use become more with each thread that takes memory.
@@ -56,7 +57,15 @@ def freed_memory_kept() -> Iterator[Callable[[], None]]:
             _inside.remove(one)
             if not _inside:
                 _set(library, USUAL)
-                library.malloc_trim(0)
+                _give_back(library)
+
+
+def _give_back(library: Any) -> None:
+    """Give free memory back to the system in a thread; here where none can be started."""
+    try:
+        threading.Thread(target=library.malloc_trim, args=(0,), name="memory", daemon=True).start()
+    except RuntimeError:
+        library.malloc_trim(0)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 
 from .errors import DataError, ModelError
 from .stack import Box, Stack
+from .threads import in_threads
 
 KINDS = ("percentile", "zscore", "fixed", "none")
 WHOLE = 2**24
@@ -75,8 +76,8 @@ class Normalisation:
         """
         samples: list[list[np.ndarray]] = [[] for _ in range(stack.size("c"))]
         errors: list[DataError] = []
-        for box in _sample_boxes(stack, seed):
-            for part, values in readable(stack, box):
+        for _, parts in in_threads(lambda box: list(readable(stack, box)), _sample_boxes(stack, seed)):
+            for part, values in parts:
                 if isinstance(values, DataError):
                     errors.append(values)
                     continue

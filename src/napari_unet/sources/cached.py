@@ -64,7 +64,8 @@ class ChunkCache:
         self._edges = edges
         self._kept: OrderedDict[Place, np.ndarray] = OrderedDict()
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._coming: set[Place] = set()
+        self._arrived = threading.Condition()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ChunkCache, (self.base, self._edges, self.limit)
@@ -97,9 +98,8 @@ class ChunkCache:
         box = [part if isinstance(part, slice) else slice(part, part + 1) for part in parts]
         out = np.empty([b.stop - b.start for b in box], self.dtype)
         if out.size:
-            with self._lock:
-                for place, chunk in self._chunks(box).items():
-                    self._copy(place, chunk, box, out)
+            for place, chunk in self._chunks(box).items():
+                self._copy(place, chunk, box, out)
         return out[tuple(slice(None) if isinstance(part, slice) else 0 for part in parts)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -107,22 +107,35 @@ class ChunkCache:
         return np.asarray(self[...], dtype=dtype)
 
     def _chunks(self, box: Sequence[slice]) -> dict[Place, np.ndarray]:
-        """Return the chunks under a box; those that are not kept are read in one piece where they make one."""
+        """Return the chunks under a box; what another thread is reading just now is waited for, not read again."""
         ranges = [
             range(int(np.searchsorted(e, b.start, "right")) - 1, int(np.searchsorted(e, b.stop, "left")))
             for e, b in zip(self._edges, box, strict=True)
         ]
         places = list(itertools.product(*ranges))
-        missing = [place for place in places if place not in self._kept]
-        found = {place: self._kept[place] for place in places if place in self._kept}
-        spans = [sorted({place[axis] for place in missing}) for axis in range(self.ndim)]
-        if missing and math.prod(s[-1] + 1 - s[0] for s in spans) == len(missing):
-            found |= self._read(missing, [slice(s[0], s[-1] + 1) for s in spans])
-        else:
-            for place in missing:
-                found |= self._read([place], [slice(i, i + 1) for i in place])
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._coming.isdisjoint(places))
+            found = {place: self._kept[place] for place in places if place in self._kept}
+            missing = [place for place in places if place not in found]
+            self._coming.update(missing)
+        try:
+            found |= self._read_all(missing)
+        finally:
+            with self._arrived:
+                self._coming.difference_update(missing)
+                for place, chunk in found.items():
+                    self._keep(place, chunk)
+                self._arrived.notify_all()
+        return found
+
+    def _read_all(self, places: Sequence[Place]) -> dict[Place, np.ndarray]:
+        """Read chunks, in one piece where they make one."""
+        spans = [sorted({place[axis] for place in places}) for axis in range(self.ndim)]
+        if places and math.prod(s[-1] + 1 - s[0] for s in spans) == len(places):
+            return self._read(places, [slice(s[0], s[-1] + 1) for s in spans])
+        found: dict[Place, np.ndarray] = {}
         for place in places:
-            self._keep(place, found[place])
+            found |= self._read([place], [slice(i, i + 1) for i in place])
         return found
 
     def _read(self, places: Sequence[Place], span: Sequence[slice]) -> dict[Place, np.ndarray]:

@@ -15,13 +15,13 @@ from ..errors import IncompleteError, UsageError
 from ..events import Progress
 from ..lock import Lock
 from ..stack import Box
+from ..threads import in_threads
 from . import layout
 from .admission import admit, check_outputs, check_room, enter
 from .blocks import BlockWriter, replaced
 from .journal import FINISHED, Journal, Plan, Region, Unit
 from .ome import Output, group_attributes
 from .pyramid import Level, above, levels_of, parts, reduce
-from .threads import in_threads
 from .verification import problem_of, verify
 
 __all__ = ["Output", "ResultStore", "verify"]
