@@ -139,15 +139,15 @@ class Planes:
 
     Parameters
     ----------
-    x : (B, C, planes, *others) tensor, or None
-        Normalised, mirrored, as the network takes it; None where it would give what the slab before gave.
+    values : (C, *S) float32 array, or None
+        Normalised, mirrored; None where the network would give what it gave of the slab before.
     image : (C, *read) array, or None
         As it is stored, where it is written too.
     lost : list of (box, error)
         What could not be read.
     """
 
-    x: Tensor | None
+    values: np.ndarray | None
     image: np.ndarray | None
     lost: list[tuple[Box, DataError]]
 
@@ -228,8 +228,8 @@ class Streams:
             data, lost = engine.salvage(slab.read)
         if self._empty.repeats(slab, None if lost else data):
             return Planes(None, data if self._decoder.wants_image else None, lost)
-        x = engine.tensor(slab.mirror(engine.statistics.apply(data)), self._order)
-        return Planes(x, data if self._decoder.wants_image else None, lost)
+        values = slab.mirror(engine.statistics.apply(data))
+        return Planes(values, data if self._decoder.wants_image else None, lost)
 
     def compute(self, slab: Slab, got: Planes) -> Finished:
         """Push the planes through the network; return the blocks that are complete with them."""
@@ -241,8 +241,9 @@ class Streams:
             self._lose(slab, box[self._flow], error)
         if got.image is not None:
             self._keep_image(slab, got.image)
-        if got.x is not None:
-            out = self._stream.push(got.x, slab.last)
+        if got.values is not None:
+            # Not while reading: torch would start threads of its own there, which are in the way of the network's.
+            out = self._stream.push(engine.tensor(got.values, self._order), slab.last)
             if out is None:
                 return []
             self._values = self._decoder.decode(self._core(slab, out))
