@@ -21,7 +21,7 @@ import zarr
 from peers import FLOPS, network
 
 from napari_unet import Model, PredictConfig, open_stack, predict, wait
-from napari_unet.allocation import freed_memory_kept
+from napari_unet.allocation import MOMENT, freed_memory_kept
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.job import Job
 from napari_unet.normalise import Normalisation
@@ -104,8 +104,9 @@ def main() -> None:
                 job = Job.plan(engine, config)
                 if not any(times.values()):
                     network_seconds(job)  # memory that was never touched before is slower, for both
+                time.sleep(2 * MOMENT)  # until the memory of the one before has gone back
                 alone = network_seconds(job)
-                time.sleep(1)  # until its memory is given back
+                time.sleep(2 * MOMENT)
                 out = Path(folder) / f"{number}.ome.zarr"
                 run = seconds(lambda: wait(predict(open_stack(path), model, out, config)))  # noqa: B023
                 times[copied].append((alone, run))

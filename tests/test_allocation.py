@@ -19,7 +19,6 @@ def in_a_process(work):
     """Run lines after the imports in a process of its own; return the numbers it prints."""
     head = f"""
         import resource
-        import threading
         import numpy as np
         from napari_unet.allocation import freed_memory_kept
 
@@ -39,18 +38,25 @@ def in_a_process(work):
 
 @needs_glibc
 def test_pages_are_cleared_once_while_it_is_kept_and_go_back_at_the_end():
-    outside, first, again, between, after = in_a_process("""
+    outside, first, again, between, followed, kept, after = in_a_process("""
+        from napari_unet import allocation
+        allocation.MOMENT = 0.2
         print(faults(8))
         with freed_memory_kept():
             with freed_memory_kept():
                 print(faults(1), faults(8))
             print(resident())
-        for thread in threading.enumerate()[1:]:  # which gives back
-            thread.join()
+        first = allocation._timer
+        with freed_memory_kept():  # what follows at once takes it again
+            first.join()
+            print(faults(1), resident())
+        allocation._timer.join()
         print(resident())
     """)
     assert outside >= 4 * first
     assert again < first / 4
+    assert followed < first / 4
+    assert kept >= between
     assert (between - after) * resource.getpagesize() > ROOM / 2
 
 
@@ -61,10 +67,12 @@ def test_where_no_thread_can_be_started_it_goes_back_all_the_same(monkeypatch):
     trimmed = []
     library = SimpleNamespace(mallopt=lambda name, value: None, malloc_trim=trimmed.append)
     monkeypatch.setattr(allocation, "_glibc", lambda: library)
+    monkeypatch.setattr(allocation, "_timer", None)
     monkeypatch.setattr(threading.Thread, "start", none_left)
     with allocation.freed_memory_kept():
         assert not trimmed
     assert trimmed == [0]
+    assert allocation._timer is None
 
 
 @needs_glibc

@@ -12,13 +12,14 @@ from typing import Any
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # names of the C library's mallopt
 KEPT = {TRIM_THRESHOLD: 2**31 - 1, MMAP_THRESHOLD: 2**31 - 1}
 USUAL = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25}  # the highest that glibc takes by itself
-TIDY_SECONDS = 30.0
+TIDY_SECONDS, MOMENT = 30.0, 1.0
 PROBE = 3000  # bytes; more than a thread keeps for itself
 NOT_MAIN = 4  # the bit of the size, which stands before each piece of memory, that says: not of the main arena
 CANDIDATES = 512
 
 _lock = threading.Lock()
 _inside: set[object] = set()
+_timer: threading.Timer | None = None
 
 
 @contextlib.contextmanager
@@ -26,8 +27,8 @@ def freed_memory_kept() -> Iterator[Callable[[], None]]:
     """Inside, large tensors take the memory of those that were freed, not pages that the system must clear first.
 
     Each convolution makes a tensor of tens of MiB; clearing its pages is up to a third of a network's time on
-    the processor. At the end of the last of several such blocks, what is free goes back to the system, beside what
-    comes next.
+    the processor. A moment after the last of several such blocks, what is free goes back to the system: what follows
+    at once, as the next image of a batch does, takes it again.
 
     Yields what a long run calls between two of its pieces: from time to time it gives back what is free, since the
     holes between what is in use become more with each thread that takes memory.
@@ -35,6 +36,7 @@ def freed_memory_kept() -> Iterator[Callable[[], None]]:
     Only where the C library is glibc, and fully in the main thread and where `main_memory` calls: the arenas of other
     threads hold 64 MiB at most.
     """
+    global _timer  # noqa: PLW0603 - one for all runs
     library, one = _glibc(), object()
     if library is None:
         yield lambda: None
@@ -55,17 +57,34 @@ def freed_memory_kept() -> Iterator[Callable[[], None]]:
     finally:
         with _lock:
             _inside.remove(one)
-            if not _inside:
-                _set(library, USUAL)
-                _give_back(library)
+            if not _inside and (_timer is None or not _timer.is_alive()):
+                _timer = _started(library)
+
+
+def _started(library: Any) -> threading.Timer | None:
+    """Start what gives memory back in a moment; it goes back now where no thread can be started."""
+    timer = threading.Timer(MOMENT, _give_back, (library,))
+    timer.daemon = True
+    try:
+        timer.start()
+    except RuntimeError:
+        _return(library)
+        return None
+    return timer
 
 
 def _give_back(library: Any) -> None:
-    """Give free memory back to the system in a thread; here where none can be started."""
-    try:
-        threading.Thread(target=library.malloc_trim, args=(0,), name="memory", daemon=True).start()
-    except RuntimeError:
-        library.malloc_trim(0)
+    """Give free memory back to the system unless it is wanted again."""
+    global _timer  # noqa: PLW0603
+    with _lock:
+        _timer = None
+        if not _inside:
+            _return(library)
+
+
+def _return(library: Any) -> None:
+    _set(library, USUAL)
+    library.malloc_trim(0)
 
 
 @contextlib.contextmanager
