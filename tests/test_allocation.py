@@ -40,7 +40,6 @@ def in_a_process(work):
 def test_pages_are_cleared_once_while_it_is_kept_and_go_back_at_the_end():
     outside, first, again, between, followed, kept, after = in_a_process("""
         from napari_unet import allocation
-        allocation.MOMENT = 0.2
         print(faults(8))
         with freed_memory_kept():
             with freed_memory_kept():

@@ -12,12 +12,12 @@ from typing import Any
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # names of the C library's mallopt
 KEPT = {TRIM_THRESHOLD: 2**31 - 1, MMAP_THRESHOLD: 2**31 - 1}
 USUAL = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25}  # the highest that glibc takes by itself
-TIDY_SECONDS, MOMENT = 30.0, 1.0
+TIDY_SECONDS, MOMENT = 30.0, 1.0  # seconds
 PROBE = 3000  # bytes; more than a thread keeps for itself
 NOT_MAIN = 4  # the bit of the size, which stands before each piece of memory, that says: not of the main arena
 CANDIDATES = 512
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a run that nobody wants any more may be ended while it is held
 _inside: set[object] = set()
 _timer: threading.Timer | None = None
 
