@@ -68,7 +68,7 @@ def _started(library: Any) -> threading.Timer | None:
     try:
         timer.start()
     except RuntimeError:
-        _return(library)
+        _give_back(library)
         return None
     return timer
 
@@ -79,12 +79,8 @@ def _give_back(library: Any) -> None:
     with _lock:
         _timer = None
         if not _inside:
-            _return(library)
-
-
-def _return(library: Any) -> None:
-    _set(library, USUAL)
-    library.malloc_trim(0)
+            _set(library, USUAL)
+            library.malloc_trim(0)
 
 
 @contextlib.contextmanager
