@@ -45,10 +45,10 @@ def viewer(display, make_napari_viewer):
 @pytest.fixture
 def folders(tmp_path):
     """Own folders for results and models, below the one that is returned."""
-    from napari.settings import get_plugin_settings
+    from napari_unet.widgets.preferences import plugin_settings
 
-    settings = get_plugin_settings("napari-unet-stacks")
-    before = dict(settings.folders)
-    settings.folders.results, settings.folders.models = str(tmp_path / "results"), str(tmp_path / "models")
+    folders = plugin_settings().folders
+    before = folders.results, folders.models
+    folders.results, folders.models = str(tmp_path / "results"), str(tmp_path / "models")
     yield tmp_path
-    settings.folders.results, settings.folders.models = before["results"], before["models"]
+    folders.results, folders.models = before

@@ -153,7 +153,7 @@ def _lazy(path: Path, series: tifffile.TiffPageSeries, level: int) -> Any:
     if not small and not page.is_tiled and page.is_memmappable and chosen.dataoffset is not None:
         return tifffile.memmap(path, series=0, level=level, mode="r")
     store = series.aszarr(level=level, chunkmode=2 if small and not page.is_tiled else 0)
-    data = zarr.open_array(store=store, mode="r", zarr_format=2)
+    data = zarr.open_array(store=store, mode="r")  # zarr v2 or v3, by the release of tifffile
     if math.prod(data.chunks) * data.dtype.itemsize > MAX_CHUNK:
         raise DataError(f"{path}: one strip or tile is larger than {MAX_CHUNK >> 30} GiB; save it as OME-Zarr")
     return TiffArray(path, level, data)

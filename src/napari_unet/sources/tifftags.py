@@ -54,7 +54,7 @@ def check_complete(
         Naming how many pages are declared, and how many can be read.
     """
     length, readable = tif.filehandle.size, len(tif.pages)
-    planes = math.prod(series.get_shape(False)) // max(1, math.prod(series.keyframe.shape))
+    planes = math.prod(series.shape) // max(1, math.prod(series.keyframe.shape))
     declared = max(_declared(tif), planes)
     if len(series.pages) == 1 < declared and series.dataoffset is not None:
         readable = max(0, length - series.dataoffset) // max(1, series.keyframe.nbytes)

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from psygnal import SignalInstance
 
@@ -10,6 +12,21 @@ from .. import DISTRIBUTION
 
 HOME = "napari-unet"
 models_changed = SignalInstance()  # a model was made: lists of models are read again
+# What the manifest declares, for viewers before napari 0.9, which have no settings of plugins.
+DEFAULTS = SimpleNamespace(
+    running=SimpleNamespace(device="auto", precision="auto", memory=2.0, when_closed="stop"),
+    folders=SimpleNamespace(results="", models=""),
+)
+
+
+def plugin_settings() -> Any:
+    """Return the sections of settings that the viewer keeps for this plugin, or their defaults where it keeps none."""
+    try:
+        from napari.settings import get_plugin_settings
+
+        return get_plugin_settings(DISTRIBUTION)
+    except (ImportError, KeyError):  # an older viewer; one in which the plugin was installed a moment ago
+        return DEFAULTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +57,7 @@ class Preferences:
     @classmethod
     def read(cls) -> "Preferences":
         """Read what is set now."""
-        from napari.settings import get_plugin_settings
-
-        found = get_plugin_settings(DISTRIBUTION)
+        found = plugin_settings()
         running, folders = found.running, found.folders
         return cls(
             device=running.device,
