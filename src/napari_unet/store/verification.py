@@ -12,11 +12,12 @@ import zarr
 
 from ..errors import OutputError
 from ..events import Progress
+from ..stack import DECODING
 from . import layout
 from .journal import PLAN, Journal, Plan, Region
 
 # What zarr and its codecs raise for damaged bytes: each flipped bit ends in one of these.
-UNREADABLE = (RuntimeError, ValueError, TypeError, OSError, KeyError, EOFError, MemoryError, OverflowError)
+UNREADABLE = (*DECODING, TypeError, KeyError, MemoryError, OverflowError)
 
 
 def verify(root: Path) -> Generator[Progress, None, list[str]]:
