@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from napari_unet.errors import DataError, ModelError
 from napari_unet.losses import IGNORE, Confusion, cross_entropy, dice, focal, likeliest
-from napari_unet.task import OBJECTIVES, Semantic, read_task
+from napari_unet.task import OBJECTIVES, Instances, Semantic, read_task
 from napari_unet.task.border import LEVELS
 
 label_values = st.lists(st.one_of(st.integers(0, 300), st.integers(0, 2**64 - 1)), min_size=2, max_size=6, unique=True)
@@ -237,3 +237,15 @@ def test_what_lies_between_close_parts_of_the_foreground_weighs_more():
 def test_a_weight_between_parts_needs_a_loss_that_takes_it():
     with pytest.raises(DataError, match=r"w0 is 10.0, but dice takes no weights"):
         Semantic((0, 1), objective="dice", w0=10.0)
+
+
+@pytest.mark.parametrize("task", [Semantic.of((0, 1)), Instances(w0=0.0), Instances(w0=0.0, sparse=True, background=3)])
+def test_a_border_weight_of_nothing_measures_no_distance(task, monkeypatch):
+    ids = np.random.default_rng(0).integers(0, 2, (32, 32))
+
+    def refuse(*_, **__):
+        raise AssertionError("a distance was measured")
+
+    monkeypatch.setattr("scipy.ndimage.distance_transform_edt", refuse)
+    target = task.encode(ids)
+    assert target.ndim == 2 or (target[1] == LEVELS).all()

@@ -17,14 +17,14 @@ from .errors import DataError, OutputError, UnetError, UsageError
 from .evaluation import blocks
 from .events import Progress
 from .inference import PredictConfig
-from .inference.cascade import Models, cascade, passed
+from .inference.cascade import cascade, passed
 from .inference.job import fitted
 from .inference.outputs import result_path
 from .inference.predict import predict
 from .inference.preflight import changed
 from .lock import Lock
 from .losses import BACKGROUND
-from .model import Model
+from .model import Model, Models
 from .sources import list_images, open_stack
 from .sources.pairs import stem
 from .stack import Stack
@@ -126,7 +126,7 @@ def run_batch(
     ----------
     folder : Path
         Its images, TIFF, PNG, JPEG or OME-Zarr.
-    model : Model or sequence of Model
+    model : Model, path or name, or a sequence of them
     out : Path
         Folder for the results, ``NAME.ome.zarr``, and the summary.
     config : PredictConfig, optional

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 
 from ..errors import UsageError
-from ..model import Model
+from ..model import Model, Models, as_models
 from ..normalise import Statistics
 from ..stack import Stack
 from .config import PredictConfig
 from .engine import Engine, check_fit
 from .job import fitted
 from .lazy import lazily
-
-Models = Model | Sequence[Model]
 
 
 def cascade(models: Models) -> tuple[Model, ...]:
@@ -20,9 +18,11 @@ def cascade(models: Models) -> tuple[Model, ...]:
     Raises
     ------
     UsageError
-        Where there is none, or one before the last gives labels.
+        Where there is none, what is given is none, or one before the last gives labels.
+    ModelError, UnsafeError
+        As `load_model`, where paths are given.
     """
-    found = (models,) if isinstance(models, Model) else tuple(models)
+    found = as_models(models)
     if not found:
         raise UsageError("no model is given; give at least one")
     for model in found[:-1]:

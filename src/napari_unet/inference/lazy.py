@@ -12,7 +12,7 @@ import dask.array as da
 import numpy as np
 
 from ..errors import UsageError
-from ..model import Model
+from ..model import OneModel, as_model
 from ..stack import Stack
 from ..tiles import Box, Factor, TileGrid, scaled, within
 from .blocking import block_of, choose_tile, device_memory
@@ -26,13 +26,13 @@ CACHE_BYTES = 2**28
 _made: "weakref.WeakValueDictionary[str | None, LazyBlocks]" = weakref.WeakValueDictionary()
 
 
-def predict_lazy(stack: Stack, model: Model, config: PredictConfig | None = None) -> Stack:
+def predict_lazy(stack: Stack, model: OneModel, config: PredictConfig | None = None) -> Stack:
     """Return the result of `model` on `stack` as a lazy stack: a block is computed when it is looked at, and kept.
 
     Parameters
     ----------
     stack : Stack
-    model : Model
+    model : Model, path or name
     config : PredictConfig, optional
         Its block, memory, device, precision, nan and resample count.
 
@@ -49,7 +49,7 @@ def predict_lazy(stack: Stack, model: Model, config: PredictConfig | None = None
         NaN or infinite intensities where they are refused; a pixel size without a unit where the image is to be
         resampled.
     """
-    config = config or PredictConfig()
+    config, model = config or PredictConfig(), as_model(model)
     stack = fitted(stack, model, config)
     engine = Engine.of(stack, model, config.device, config.precision, config.fill, config.mirror)
     return lazily(engine, config, config.block)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ModelError
 from ..events import Progress
-from ..model import Model
+from ..model import Model, OneModel, as_model
 from ..network import footprint
 from ..normalise import Statistics
 from ..sources import open_stack
@@ -81,14 +81,14 @@ class Decoder(Engine):
 
 
 def encode(
-    stack: Stack, model: Model, out: Path, config: PredictConfig | None = None
+    stack: Stack, model: OneModel, out: Path, config: PredictConfig | None = None
 ) -> Generator[Progress, None, Stack]:
     """Write what the bottleneck gives, a description of each place of `stack`; cancelled and resumed as `predict`.
 
     Parameters
     ----------
     stack : Stack
-    model : Model
+    model : Model, path or name
         Learnt with the task autoencode.
     out : Path
         OME-Zarr store to make, or to go on with.
@@ -110,7 +110,7 @@ def encode(
     DataError, OutputError, IncompleteError
         As `predict`.
     """
-    config = config or PredictConfig()
+    config, model = config or PredictConfig(), as_model(model)
     check_fit(stack, model)
     _check_plain(model)
     source = fitted(cached(stack), model, config)
@@ -120,7 +120,7 @@ def encode(
 
 
 def decode(
-    codes: Stack, model: Model, out: Path, config: PredictConfig | None = None
+    codes: Stack, model: OneModel, out: Path, config: PredictConfig | None = None
 ) -> Generator[Progress, None, Stack]:
     """Write the image that descriptions stand for; cancelled and resumed as `predict`.
 
@@ -128,7 +128,7 @@ def decode(
     ----------
     codes : Stack
         What `encode` returned with this model.
-    model : Model
+    model : Model, path or name
     out : Path
     config : PredictConfig, optional
 
@@ -148,7 +148,7 @@ def decode(
     DataError, OutputError, IncompleteError
         As `predict`.
     """
-    config = config or PredictConfig()
+    config, model = config or PredictConfig(), as_model(model)
     _check_plain(model)
     as_they_are = Statistics((0.0,) * codes.size("c"), (1.0,) * codes.size("c"))
     engine = Decoder(cached(codes), model, as_they_are, config.device, config.precision, config.fill)

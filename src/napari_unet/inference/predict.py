@@ -7,14 +7,14 @@ from typing import Any
 
 from ..errors import DataError
 from ..events import Progress
-from ..model import Model
+from ..model import Model, Models
 from ..normalise import Statistics
 from ..sources import missing_chunks, open_stack
 from ..sources.cached import cached
 from ..stack import Stack
 from ..store import ResultStore, find
 from ..store.admission import check_apart
-from .cascade import Models, cascade, passed
+from .cascade import cascade, passed
 from .cluster import connected, run_on
 from .config import PredictConfig
 from .engine import Engine, check_fit
@@ -46,7 +46,7 @@ def predict(
     ----------
     stack : Stack
         Any of t, c, z, y, x; c must be the model's channels. A 2-D model takes each plane for itself.
-    model : Model or sequence of Model
+    model : Model, path or name, or a sequence of them
         Several run one into the other, block by block; all but the last give images.
     out : Path
         OME-Zarr store to make, or to go on with. Not used with ``config.in_source``.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..model import Models
 from ..normalise import Statistics
 from ..stack import Stack
 from ..store import find
@@ -14,7 +15,7 @@ from ..store.admission import room_of
 from ..store.journal import Journal, plain
 from ..store.layout import existing
 from .blocking import block_bytes
-from .cascade import Models, cascade, passed
+from .cascade import cascade, passed
 from .config import PredictConfig
 from .engine import Engine
 from .job import Job, asked, fitted

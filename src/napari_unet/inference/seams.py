@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..model import Model
+from ..model import OneModel, as_model
 from ..stack import Stack
 from ..tiles import Box, Tile, TileGrid, scaled
 from .blocking import choose_tile, device_memory
@@ -51,7 +51,7 @@ class Seam:
 
 def seam_check(
     stack: Stack,
-    model: Model,
+    model: OneModel,
     config: PredictConfig | None = None,
     near: Sequence[float] | None = None,
     size: Sequence[int] | None = None,
@@ -61,7 +61,7 @@ def seam_check(
     Parameters
     ----------
     stack : Stack
-    model : Model
+    model : Model, path or name
     config : PredictConfig, optional
         Its memory, device, precision, nan and resample count.
     near : sequence of float, optional
@@ -79,7 +79,7 @@ def seam_check(
     DataError
         An image so small that every tile sees all of it; intensities that are refused.
     """
-    config = config or PredictConfig()
+    config, model = config or PredictConfig(), as_model(model)
     given, stack = stack, fitted(stack, model, config)
     engine = Engine.of(stack, model, config.device, config.precision, config.fill, config.mirror)
     shape = tuple(stack.size(a) for a in engine.axes)

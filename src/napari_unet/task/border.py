@@ -28,6 +28,8 @@ def border_weights(ids: np.ndarray, spacing: tuple[float, ...], w0: float, sigma
     ----------
     Ronneberger et al. 2015, eq. 2.
     """
+    if not w0:
+        return np.full(ids.shape, LEVELS, np.int64)
     weight = LEVELS * (1 + w0 * closeness(ids, spacing or (1.0,) * ids.ndim, sigma))
     return np.asarray(np.rint(weight).astype(np.int64))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..allocation import freed_memory_kept
 from ..errors import IncompleteError, ResourceError
 from ..events import Epoch, Progress
-from ..model import Model
+from ..model import Model, OneModel
 from ..tiles import scaled
 from .augment import augment, augmentation
 from .checkpoint import Checkpoints, write_atomic
@@ -45,7 +45,7 @@ def train(
     out: Path,
     config: TrainConfig | None = None,
     *,
-    init: Model | None = None,
+    init: OneModel | None = None,
     validation: Sequence[Pair] = (),
 ) -> Events:
     """Train a model on labelled stacks; closing the iterator stops it, and keeps its state for ``resume``.
@@ -60,7 +60,7 @@ def train(
     out : Path
         Model folder to make.
     config : TrainConfig, optional
-    init : Model, optional
+    init : Model, path or name, optional
         Model to start from: its network and intensities are taken over.
     validation : sequence of (image, labels), optional
         What is validated on; a part of `pairs` is held out where it is not given.
@@ -100,7 +100,7 @@ class Training:
         out: Path,
         config: TrainConfig | None = None,
         *,
-        init: Model | None = None,
+        init: OneModel | None = None,
         validation: Sequence[Pair] = (),
     ) -> None:
         self._config, self._out = config or TrainConfig(), Path(out)

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import DataError, ModelError, OutputError, ResourceError
 from ..events import Progress
 from ..losses import BACKGROUND
-from ..model import Model
+from ..model import Model, OneModel, as_model
 from ..normalise import Normalisation
 from ..objects.config import MANY
 from ..task import Autoencode, Instances, Restore, Semantic, SuperResolve, Task
@@ -50,7 +50,7 @@ class Setup:
 
 
 def prepare(
-    pairs: Sequence[Pair], out: Path, config: TrainConfig, init: Model | None, validation: Sequence[Pair]
+    pairs: Sequence[Pair], out: Path, config: TrainConfig, start: OneModel | None, validation: Sequence[Pair]
 ) -> Generator[Progress, None, Setup]:
     """Check, measure, plan and divide; then make the run's folder, or open it again.
 
@@ -59,7 +59,7 @@ def prepare(
     DataError, UsageError, ModelError, OutputError, ResourceError
         As `train`; nothing has been written then.
     """
-    folder = training_folder(out)
+    folder, init = training_folder(out), None if start is None else as_model(start)
     if config.learns_images:
         pairs, validation = inputs_of(pairs, config), inputs_of(validation, config)
     found = _existing(out, folder, config)
