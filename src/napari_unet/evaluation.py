@@ -19,7 +19,7 @@ from .sources import open_labels, open_stack, pair_paths
 from .sources.pairs import is_image, stem
 from .stack import Box, Stack
 from .store.layout import TABLE
-from .store.ome import METRES
+from .units import factor
 
 KINDS = ("semantic", "instances", "intensity")
 # Both sides of a block, as the widest type, stay within 64 MiB.
@@ -234,9 +234,9 @@ def _fit(result: Stack, truth: Stack) -> Pair:
     for axis in one.spatial:
         at = one.axes.index(axis)
         ours, theirs = one.scale[at], other.scale[at]
-        factor = _factor(one.units[at], other.units[at])
+        ratio = factor(one.units[at], other.units[at])
         explicit = one.units[at] is not None or (ours != 1.0 and theirs != 1.0)
-        if factor and explicit and abs(ours * factor - theirs) > SCALE_TOLERANCE * theirs:
+        if ratio and explicit and abs(ours * ratio - theirs) > SCALE_TOLERANCE * theirs:
             raise DataError(
                 f"the result {result.name} has a scale of {ours} {one.units[at] or ''} along {axis}, the truth "
                 f"{truth.name} {theirs} {other.units[at] or ''}; scores need the same pixels: "
@@ -247,13 +247,6 @@ def _fit(result: Stack, truth: Stack) -> Pair:
 
 def _squeezed(stack: Stack) -> Stack:
     return stack.select(**{axis: 0 for axis in stack.axes if axis not in "yx" and stack.size(axis) == 1})
-
-
-def _factor(unit: str | None, other: str | None) -> float | None:
-    """Return how many of `other` one `unit` is; None where that is not known."""
-    if unit == other:
-        return 1.0
-    return METRES[unit] / METRES[other] if unit in METRES and other in METRES else None
 
 
 def _count(pair: Pair) -> Iterator[Contingency]:

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .units import in_one
+
 SHIPPED = Path(__file__).parent / "data" / "models"
 CARD = "model.json"
 CARD_BYTES = 2**20
@@ -80,7 +82,8 @@ class Entry:
 
     def summary(self) -> str:
         """Return what a user chooses by, a line each: what it does, how well, learnt from what."""
-        size = " x ".join(f"{s:g}" for s in self.scale) + f" {self.units[-1] or 'pixel'}"
+        sizes, unit = in_one(self.scale, self.units)
+        size = " x ".join(f"{s:g}" for s in sizes) + f" {unit or 'pixel'}"
         channels = f"{self.channels} channel{'s' * (self.channels != 1)}"
         lines = [f"{len(self.axes)}-D, {channels}, {size}; {WORDS.get(self.task) or self.task}"]
         lines[0] += f": {', '.join(self.classes)}" if self.classes else ""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .errors import DataError, UnetError
+from .units import canonical
 
 AXES = "tczyx"
 SPATIAL = "zyx"
@@ -134,7 +135,7 @@ class Stack:
     scale : tuple of float
         Physical size of a step along each axis; 1 for axes without one.
     units : tuple of (str or None)
-        Unit of each scale, as OME-Zarr spells it (``micrometer``).
+        Unit of each scale; any spelling that `units` knows is brought to that of OME-Zarr (``micrometer``).
     translation : tuple of float
         Position of the centre of the first element, in `units`.
     name : str
@@ -168,6 +169,7 @@ class Stack:
             if len(value) != len(self.axes):
                 raise DataError(f"{self.name}: {field} {value} does not fit the axes {self.axes!r}; give one an axis")
             object.__setattr__(self, field, value)
+        object.__setattr__(self, "units", tuple(map(canonical, self.units)))
         if any(not s > 0 for s in self.scale):
             raise DataError(f"{self.name}: scale {self.scale} must be positive along every axis")
         if self.channel_names and len(self.channel_names) != self.size("c"):

@@ -16,8 +16,9 @@ from ..model import Model
 from ..sources.resample import resampled
 from ..stack import Stack
 from ..store import ResultStore
-from ..store.ome import METRES, Output
+from ..store.ome import Output
 from ..tiles import Box, TileGrid, scaled
+from ..units import factor, is_length
 from .blocking import Layout, block_bytes, choose_layout, device_memory
 from .cluster import refuse
 from .columns import ColumnGrid
@@ -53,13 +54,13 @@ def fitted(stack: Stack, model: Model, config: PredictConfig) -> Stack:
     check_fit(stack, model)
     units = stack.along(model.axes, "units")
     for axis, own, wanted in zip(model.axes, units, model.units, strict=True):
-        if own not in METRES or wanted not in METRES:
+        if not is_length(own) or not is_length(wanted):
             raise DataError(
                 f"{stack.name} cannot be brought to the model's pixel size: along {axis} its unit is "
                 f"{own or 'unknown'}, the model's is {wanted or 'unknown'}; correct it in the file's metadata (one of "
-                f"{', '.join(METRES)}), or run without --resample"
+                "nanometer, micrometer, millimeter, meter or another length), or run without --resample"
             )
-    factors = [METRES[wanted or ""] / METRES[own] for own, wanted in zip(units, model.units, strict=True)]
+    factors = [factor(wanted, own) or 1.0 for own, wanted in zip(units, model.units, strict=True)]
     return resampled(stack, {a: s * f for a, s, f in zip(model.axes, model.scale, factors, strict=True)})
 
 

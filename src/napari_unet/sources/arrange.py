@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import DataError, UsageError
 from ..stack import AXES, SPATIAL, LazyArray, Stack, View, chunk_shape
+from ..units import canonical, is_known
 
 UNKNOWN = "?"
 SAMPLES = "s"
@@ -134,8 +135,18 @@ def arrange(found: Found, axes: str | None = None) -> Stack:
         name=found.name,
         source=found.source,
         channel_names=found.channel_names if len(found.channel_names) == channels else (),
-        notes=found.notes,
+        notes=(*found.notes, *_strange_units(letters, found.units)),
     )
+
+
+def _strange_units(letters: Sequence[str], units: Sequence[str | None]) -> list[str]:
+    """Say which units are not understood, so that sizes in them are compared with nothing."""
+    words: dict[str, str] = {}
+    for letter, unit in zip(letters, units, strict=False):
+        word = canonical(unit)
+        if letter and letter != "c" and word is not None and not is_known(word):
+            words[word] = words.get(word, "") + letter
+    return [f"the unit {w!r} along {axes} is not known; sizes in it are not compared" for w, axes in words.items()]
 
 
 def _step(value: float, axis: str, name: str) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..stack import AXES
+from ..units import canonical
 from .arrange import SAMPLES, UNKNOWN, Found
 
 
@@ -64,7 +65,7 @@ def find_layer(layer: Any, level: int | None) -> Found:
     translation = _numbers(getattr(layer, "translate", None), spatial, 0.0)
     translation = [t + s * (f - 1) / 2 for t, s, f in zip(translation, scale, factors, strict=True)]
     scale = [s * f for s, f in zip(scale, factors, strict=True)]
-    units: list[str | None] = [_unit(u) for u in getattr(layer, "units", None) or ()]
+    units: list[str | None] = [canonical(u) for u in getattr(layer, "units", None) or ()]
     units = units if len(units) == spatial else [None] * spatial
     if rgb:
         known = "yx" + SAMPLES if known == UNKNOWN * 2 else known + SAMPLES
@@ -84,8 +85,3 @@ def _numbers(values: Any, ndim: int, fill: float) -> list[float]:
     """Return the last `ndim` of `values`, `fill` before them."""
     given = [] if values is None else [float(v) for v in np.asarray(values).ravel()]
     return ([fill] * ndim + given)[-ndim:] if ndim else []
-
-
-def _unit(unit: Any) -> str | None:
-    word = str(unit)
-    return None if word in ("None", "pixel", "dimensionless", "") else word

@@ -10,21 +10,9 @@ from typing import Any
 import tifffile
 
 from ..errors import DataError
+from ..units import canonical, is_known
 
 MICROMETER = "micrometer"
-UNITS = {
-    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre", "\\u00b5m"), (1.0, MICROMETER)),
-    **dict.fromkeys(("nm", "nanometer"), (1.0, "nanometer")),
-    **dict.fromkeys(("mm", "millimeter"), (1.0, "millimeter")),
-    **dict.fromkeys(("cm", "centimeter"), (1.0, "centimeter")),
-    **dict.fromkeys(("m", "meter"), (1.0, "meter")),
-    **dict.fromkeys(("å", "angstrom"), (1.0, "angstrom")),
-    **dict.fromkeys(("inch", "in"), (25400.0, MICROMETER)),
-    **dict.fromkeys(("s", "sec", "second", "seconds"), (1.0, "second")),
-    **dict.fromkeys(("ms", "millisecond"), (1.0, "millisecond")),
-    **dict.fromkeys(("min", "minute"), (1.0, "minute")),
-    **dict.fromkeys(("h", "hour"), (1.0, "hour")),
-}
 PRINT_MICROMETERS = 20.0
 CHECKED_PAGES = 4096
 Sizes = dict[str, tuple[float, str | None]]
@@ -145,9 +133,10 @@ def _put(sizes: Sizes, axis: str, value: Any, unit: Any) -> None:
         number = float(value)
     except (TypeError, ValueError):
         return
-    factor, name = UNITS.get(str(unit).strip().lower(), (0.0, None))
-    if factor and math.isfinite(number) and number > 0:
-        sizes[axis] = (number * factor, name)
+    name = canonical(unit)
+    if not is_known(name) or not math.isfinite(number) or number <= 0:
+        return
+    sizes[axis] = (number * 25400.0, MICROMETER) if name == "inch" else (number, name)
 
 
 def _tag_sizes(page: tifffile.TiffPage, described: Mapping[str, Any]) -> Sizes:
@@ -156,9 +145,9 @@ def _tag_sizes(page: tifffile.TiffPage, described: Mapping[str, Any]) -> Sizes:
     Sizes over `PRINT_MICROMETERS` in the tags' own units are for printers (72, 96, 300 dpi), not of the object.
     """
     sizes: Sizes = {}
-    unit = str(described.get("unit", "")).strip().lower()
+    unit = str(described.get("unit", "")).strip()
     per_x, per_y = page.resolution
-    if unit in UNITS:
+    if is_known(unit):
         _put(sizes, "x", 1 / per_x if per_x else None, unit)
         _put(sizes, "y", 1 / per_y if per_y else None, unit)
         _put(sizes, "z", described.get("spacing"), unit)

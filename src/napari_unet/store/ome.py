@@ -10,20 +10,13 @@ import numpy as np
 
 from ..errors import UsageError
 from ..stack import check_axes
+from ..units import factor
 
 VERSIONS = {"0.4": 2, "0.5": 3}
 KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,99}")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|zarr\.json|labels|\d+", re.IGNORECASE)
 COLOURS = ("FF0000", "00FF00", "0000FF", "FFFF00", "FF00FF", "00FFFF")
-METRES = {
-    "angstrom": 1e-10,
-    "nanometer": 1e-9,
-    "micrometer": 1e-6,
-    "millimeter": 1e-3,
-    "centimeter": 1e-2,
-    "meter": 1.0,
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,7 +123,7 @@ class Output:
 
     def in_metres(self) -> tuple[float, ...]:
         """Scale an axis in metres where the unit is known, as it stands elsewhere."""
-        return tuple(s * METRES.get(u or "", 1.0) for s, u in zip(self.scale, self.units, strict=True))
+        return tuple(s * (factor(u, "meter") or 1.0) for s, u in zip(self.scale, self.units, strict=True))
 
 
 def check_path(path: str, kind: str) -> None:

@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..normalise import Normalisation, Statistics, finite
 from ..stack import Box, Stack
 from .annotation import Objects, diameters, image_box, read_labels
+from .pixelsize import check_same_size
 
 Pair = tuple[Stack, Stack]
 PLACES = 2048
@@ -241,12 +242,7 @@ def _check_pair(image: Stack, labels: Stack) -> None:
         raise DataError(f"{labels.name} has {labels.dtype} labels; convert them to integers")
     if image.dtype.kind not in "biuf":
         raise DataError(f"{image.name} has {image.dtype} intensities; convert them to real numbers")
-    known = any(labels.units) or any(s != 1 for s in labels.scale)
-    if known and not np.allclose(labels.scale, image.along(axes), rtol=1e-3):
-        raise DataError(
-            f"{image.name} and its labels {labels.name} have different pixel sizes along {axes}: "
-            f"{image.along(axes)} and {labels.scale}; correct one, or resample the labels"
-        )
+    check_same_size(image, labels)
 
 
 def _statistics(image: Stack) -> Statistics:

@@ -13,9 +13,11 @@ from ..device import choose_device, choose_precision
 from ..errors import DataError, ModelError, ResourceError, UsageError
 from ..network import UNetConfig, footprint, ronneberger2015
 from ..normalise import Normalisation
+from ..units import in_one
 from .config import TrainConfig
 from .fingerprint import Fingerprint, StackFacts
 from .memory import parameters, training_bytes
+from .pixelsize import typical_size
 
 COARSE = 2.0
 THIN = 4
@@ -152,9 +154,12 @@ def make_plan(
         raise UsageError(f"patch is {config.patch} for a {ndim}-D network; give {ndim} sizes")
     axes = "zyx"[-ndim:]
     device = choose_device(config.device)
+    sizes = [(f.along(axes, "scale"), f.along(axes, "units")) for f in facts.stacks]
+    (spacing, units), notes = typical_size(sizes, axes)
+    reasons += notes
     data = _Data(
         shape=tuple(int(n) for n in np.median([f.along(axes) for f in facts.stacks], axis=0)),
-        spacing=tuple(float(s) for s in np.median([f.along(axes, "scale") for f in facts.stacks], axis=0)),
+        spacing=spacing,
         diameter=facts.diameters[2] if facts.diameters else math.inf,
     )
     room = _Room(config, device.type, ndim)
@@ -173,7 +178,7 @@ def make_plan(
         batch=batch,
         normalisation=normalisation or Normalisation(),
         spacing=data.spacing,
-        units=facts.stacks[0].along(axes, "units"),
+        units=units,
         preset=config.preset,
         optimiser="sgd" if config.preset == "ronneberger2015" else "adamw",
         learning_rate=config.learning_rate if config.learning_rate is not None else HIGHEST_RATE,
@@ -233,7 +238,7 @@ def _ndim(facts: Fingerprint, config: TrainConfig, reasons: list[str]) -> int:
 
 def _thin(facts: StackFacts) -> str:
     """Return why a stack is better taken plane by plane, or nothing."""
-    (z, y, x), (sz, sy, sx) = facts.along("zyx"), facts.along("zyx", "scale")
+    (z, y, x), ((sz, sy, sx), _) = facts.along("zyx"), in_one(facts.along("zyx", "scale"), facts.along("zyx", "units"))
     if z < THINNEST_VOLUME:
         return f"{facts.name} has {z} planes"
     if sz > ANISOTROPIC * min(sy, sx):

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..stack import LazyArray, Stack, View
+from ..units import is_known
 from .writing import MOST_ROWS, LayerTuple, write_image, write_labels, write_layers
 
 __all__ = ["cache_folder", "get_reader", "read", "write_image", "write_labels", "write_layers"]
@@ -21,8 +22,6 @@ MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 IN_MEMORY = 2**26
 OURS = "napari_unet"
 RGB = "RGB taken as three channels"
-PREFIXES = "yocto|zepto|atto|femto|pico|nano|micro|milli|centi|deci|deca|hecto|kilo|mega|giga|tera|peta|exa|zetta|yotta"
-UNIT = re.compile(rf"({PREFIXES})?(meter|second)|angstrom|foot|inch|mile|parsec|yard|minute|hour|day")
 COLOURS = {1: ("gray",), 2: ("magenta", "green"), 0: ("cyan", "yellow", "magenta", "red", "green", "blue")}
 WHITE = ("FFFFFF", "")
 
@@ -265,7 +264,7 @@ def _geometry(stack: Stack) -> dict[str, Any]:
     return {
         "scale": stack.scale,
         "translate": stack.translation,
-        "units": tuple(u if u and UNIT.fullmatch(u) else "pixel" for u in stack.units),
+        "units": tuple(u if u and is_known(u) else "pixel" for u in stack.units),
         "axis_labels": tuple(stack.axes),
     }
 
