@@ -57,14 +57,69 @@ def test_what_has_no_partner_is_named(tmp_path):
         pair_paths([images], [labels])
 
 
-def test_one_with_one_and_files_in_order_are_paired_as_given(tmp_path):
+def test_one_goes_with_one_but_nothing_else_is_paired_by_its_place(tmp_path):
     touch(tmp_path, "a.tif", "b.tif", "x.tif", "y.tif")
     files = {n: tmp_path / f"{n}.tif" for n in "abxy"}
     assert pair_paths([files["a"]], [files["y"]]) == [(files["a"], files["y"])]
-    assert names(pair_paths([files["a"], files["b"]], [files["y"], files["x"]])) == [
-        ("a.tif", "y.tif"),
-        ("b.tif", "x.tif"),
+    with pytest.raises(DataError, match=r"no labels for .*a\.tif.*b\.tif, no image for .*x\.tif.*rename them so that"):
+        pair_paths([files["a"], files["b"]], [files["x"], files["y"]])
+
+
+NUMBERED = [
+    ("img_{}.tif", "mask_{:03d}.tif"),
+    ("cell_{}.tif", "nucleus_{:05d}.png"),
+    ("t{:02d}.tif", "t{}.tif"),
+    ("2024-01-05_w1_{:04d}.tif", "{}_mask.tif"),
+    ("exp1_s{}_ch0.tif", "EXP1_S{:02d}_CH0_labels.tif"),
+    ("frame{}.ome.tif", "man_seg{:03d}.tif"),
+    ("Pos {}.png", "pos {:04d}.png"),
+]
+
+
+@pytest.mark.parametrize(("image", "label"), NUMBERED)
+@pytest.mark.parametrize("given", ["folders", "files", "files turned"])
+def test_numbers_in_names_are_compared_as_numbers(tmp_path, image, label, given):
+    numbers = [1, 2, 9, 10, 11, 100]
+    folders = (
+        touch(tmp_path / "i", *(image.format(n) for n in numbers)),
+        touch(tmp_path / "l", *(label.format(n) for n in numbers)),
+    )
+    sides = [[folder] if given == "folders" else sorted(folder.iterdir()) for folder in folders]
+    sides[1] = sides[1][::-1] if given == "files turned" else sides[1]
+    expected = [(image.format(n), label.format(n)) for n in numbers]
+    assert sorted(names(pair_paths(*sides))) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (["img_0", "img_1", "img_2"], ["mask_1", "mask_2", "mask_3"]),  # counted from 0 and from 1
+        (["a1", "b2"], ["b1", "a2"]),  # the letters say otherwise
+        (["wt_1", "ko_1"], ["first_1", "second_1"]),
+        (["t9", "t10"], ["t90", "t10"]),
+        (["x1_y2", "x2_y1"], ["m_12", "m_21"]),
+        (["a", "b", "c"], ["p", "q", "r"]),
+        (["cell_1", "cell_2"], ["cell_1", "cell_2", "cell_3"]),
+    ],
+)
+def test_names_that_do_not_agree_pair_nothing_and_say_what_is_left(tmp_path, images, labels):
+    sides = [
+        sorted(touch(tmp_path / side, *(f"{n}.tif" for n in stems)).iterdir())
+        for side, stems in (("i", images), ("l", labels))
     ]
+    with pytest.raises(DataError, match=r"do not pair by name: .*no image for .*; (rename|add)"):
+        pair_paths(*sides)
+
+
+def test_an_image_given_twice_is_refused_under_whatever_name(tmp_path):
+    images = touch(tmp_path / "i", "1.tif", "2.tif")
+    labels = touch(tmp_path / "l", "1.tif", "2.tif", "3.tif")
+    for again in ([images, images / "1.tif"], [images / "1.tif", images / "2.tif", images / ".." / "i" / "1.tif"]):
+        with pytest.raises(DataError, match="given twice"):
+            pair_paths(again, [labels])
+    (images / "3.tif").symlink_to(images / "1.tif")
+    with pytest.raises(DataError, match=r"3\.tif, which is .*1\.tif, is given twice"):
+        pair_paths([images], [labels])
 
 
 def test_folders_that_repeat_names_are_paired_one_by_one(tmp_path):

@@ -16,7 +16,7 @@ from .metrics import Intensity, dice, instance_scores, iou, pixel_accuracy, pixe
 from .objects.config import MANY
 from .similarity import ms_ssim, resolution, ring_correlation, ssim
 from .sources import open_labels, open_stack, pair_paths
-from .sources.pairs import is_image, stem
+from .sources.pairs import is_image, paired_lines, stem
 from .stack import Box, Stack
 from .store.layout import TABLE
 from .units import factor
@@ -153,8 +153,9 @@ def evaluate(result: Any, truth: Any, kind: str | None = None, axes: str | None 
     if kind is not None and kind not in KINDS:
         raise UsageError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
     cases, many = _cases(result, truth, axes)
+    listed = dict.fromkeys(paired_lines([(case.result, case.truth) for case in cases]) if many else [])
     floats = kind == "intensity" or (kind is None and any(case.is_float() for case in cases))
-    notes = dict.fromkeys(["scored as intensity: the values are floats"] if floats and kind is None else [])
+    notes = listed | dict.fromkeys(["scored as intensity: the values are floats"] if floats and kind is None else [])
     if floats:
         return Evaluation(_intensity(cases, many, notes), tuple(notes), "intensity")
     tables = [_tables(case, notes) for case in cases]

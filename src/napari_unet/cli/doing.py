@@ -72,6 +72,7 @@ def train(
     """
     from ..model import load_model
     from ..sources import list_images, open_labels, open_stack, pair_paths
+    from ..sources.pairs import paired_lines
     from ..training.fit import train as run
 
     given = targets if config.learns_images else labels
@@ -87,6 +88,8 @@ def train(
 
     paths = pair_paths(images, given) if given else [(path, path) for each in images for path in list_images(each)]
     pairs = [opened(*each) for each in paths]
+    for line in paired_lines(paths):
+        Console(stderr=True).print(line, markup=False, highlight=False)
     model = shown(run(pairs, out, config, init=None if init is None else load_model(init)))
     Console().print(model.card(), markup=False, highlight=False)
 

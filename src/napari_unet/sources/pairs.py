@@ -15,7 +15,9 @@ WORDS = (
 )
 BEFORE = re.compile(rf"^(?:{WORDS})[_\-. ]*(?=[\w])", re.IGNORECASE)
 AFTER = re.compile(rf"[_\-. ](?:{WORDS})$", re.IGNORECASE)
-SHOWN = 5
+SHOWN = 5  # names in a message
+LISTED = 20  # pairs that are listed: about a screen
+NUMBER = re.compile(r"[0-9]+")
 
 
 def is_image(path: Path) -> bool:
@@ -78,8 +80,8 @@ def pair_paths(images: Sequence[str | Path], labels: Sequence[str | Path]) -> li
     """Pair images with their labels by name.
 
     Names are equal, or equal but for words such as ``_mask`` and ``label_``, or but for what all images, and all
-    labels, have in common. Folders that repeat names are paired one by one. One image with one label image, and as
-    many files as files none of whose names agree, are paired as given.
+    labels, have in common; numbers are compared as numbers (``t_9`` and ``t_009``). Folders that repeat names are
+    paired one by one, and one image with one label image as they are given. Nothing else is paired by its place.
 
     Parameters
     ----------
@@ -89,16 +91,24 @@ def pair_paths(images: Sequence[str | Path], labels: Sequence[str | Path]) -> li
     Raises
     ------
     DataError
-        Naming images without labels and labels without an image.
+        Naming images without labels and labels without an image, or what is given twice.
     """
     left, right = _expand(images), _expand(labels)
-    if len(images) == len(labels) > 1 and len(set(_names(left))) < len(left) and not _by_order(images, labels):
+    _check_once(left)
+    several = len(images) == len(labels) > 1 and len(set(_names(left))) < len(left)
+    if several and not all(is_image(Path(path).expanduser()) for path in (*images, *labels)):
         return [pair for one, other in zip(images, labels, strict=True) for pair in pair_paths([one], [other])]
-    pairs = _match(left, right, _by_order(images, labels))
+    pairs = _match(left, right)
     for image, label in pairs:
         if image == label and not image.is_dir():
             raise DataError(f"{image} is given both as image and as labels; give the file with its labels")
     return pairs
+
+
+def paired_lines(pairs: Sequence[tuple[Path, Path]]) -> list[str]:
+    """Return which image goes with which labels, a line each; of many the first."""
+    lines = [f"{image.name} with {label.name}" for image, label in pairs[:LISTED] if image != label]
+    return lines + ([f"and {len(pairs) - LISTED} more pairs"] if len(pairs) > LISTED else [])
 
 
 def _expand(paths: Sequence[str | Path]) -> list[Path]:
@@ -108,16 +118,29 @@ def _expand(paths: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _by_order(images: Sequence[str | Path], labels: Sequence[str | Path]) -> bool:
-    """Say whether every path given is an image itself, so that its place in the list means something."""
-    return all(is_image(Path(path).expanduser()) for path in (*images, *labels))
+def _check_once(paths: Sequence[Path]) -> None:
+    """Refuse an image that is given twice, under whatever name."""
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        first = seen.setdefault(path.resolve(), path)
+        if first is not path:
+            name = f"{path}, which is {first}," if path != first else str(path)
+            raise DataError(f"{name} is given twice among the images; give each once")
 
 
-def _match(left: list[Path], right: list[Path], by_order: bool) -> list[tuple[Path, Path]]:
+def _match(left: list[Path], right: list[Path]) -> list[tuple[Path, Path]]:
     if len(left) == len(right) == 1:
         return [(left[0], right[0])]
     best: tuple[int, list[Path], list[Path]] = (-1, [], [])
-    for rule in (_names, _without_words, _without_common):
+    for rule in (
+        _names,
+        _alike,
+        _without_words,
+        _alike_without_words,
+        _without_common,
+        _alike_without_common,
+        _numbers,
+    ):
         one, other = rule(left), rule(right)
         if len(set(one)) < len(one) or len(set(other)) < len(other):
             continue
@@ -128,8 +151,6 @@ def _match(left: list[Path], right: list[Path], by_order: bool) -> list[tuple[Pa
         alone = [p for k, p in zip(one, left, strict=True) if k not in common]
         unused = [p for k, p in zip(other, right, strict=True) if k not in common]
         best = max(best, (len(common), alone, unused), key=lambda found: found[0])
-    if by_order and best[0] <= 0 and len(left) == len(right):
-        return list(zip(left, right, strict=True))
     raise DataError(_unpaired(best, left, right))
 
 
@@ -139,7 +160,10 @@ def _unpaired(best: tuple[int, list[Path], list[Path]], left: list[Path], right:
         return f"{len(left)} images and {len(right)} labels have names that occur twice; give each a name of its own"
     parts = [f"no labels for {_list(alone)}"] if alone else []
     parts += [f"no image for {_list(unused)}"] if unused else []
-    return f"images and labels do not pair by name: {', '.join(parts)}; add what is missing or take the others away"
+    remedy = "add what is missing or take the others away"
+    if not count:
+        remedy = "rename them so that each has the name, or the number, of its labels, as cell_1.tif and mask_001.tif"
+    return f"images and labels do not pair by name: {', '.join(parts)}; {remedy}"
 
 
 def _list(paths: Sequence[Path]) -> str:
@@ -151,8 +175,21 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [stem(p) for p in paths]
 
 
+def _alike(paths: Sequence[Path]) -> list[str]:
+    return _loosely(_names(paths))
+
+
+def _loosely(names: Sequence[str]) -> list[str]:
+    """Return names with their numbers as numbers, and in small letters."""
+    return [NUMBER.sub(lambda found: str(int(found[0])), name).lower() for name in names]
+
+
 def _without_words(paths: Sequence[Path]) -> list[str]:
     return [_stripped(stem(p)) for p in paths]
+
+
+def _alike_without_words(paths: Sequence[Path]) -> list[str]:
+    return _loosely(_without_words(paths))
 
 
 def _stripped(name: str) -> str:
@@ -178,3 +215,21 @@ def _common(names: Sequence[str]) -> int:
     columns = zip(*names, strict=False)
     same = "".join(column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
     return len(same.rstrip("0123456789"))
+
+
+def _alike_without_common(paths: Sequence[Path]) -> list[str]:
+    return _loosely(_without_common(paths))
+
+
+def _numbers(paths: Sequence[Path]) -> list[str]:
+    """Return the numbers that differ, where names are the same but for numbers; else names that pair with nothing."""
+    names = _without_words(paths)
+    if len({NUMBER.sub("#", name).lower() for name in names}) > 1:
+        return [f"/{path}" for path in paths]
+    columns = list(zip(*([int(n) for n in NUMBER.findall(name)] for name in names), strict=True))
+    rows = zip(*(column for column in columns if len(set(column)) > 1), strict=True)
+    return [" ".join(map(str, row)) for row in rows]
+
+
+# From the strictest to the loosest: the first by which all names agree decides.
+RULES = (_names, _alike, _without_words, _alike_without_words, _without_common, _alike_without_common, _numbers)
