@@ -11,11 +11,12 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from napari_unet.errors import DataError, UnsafeError, UsageError
 from napari_unet.sources import missing_chunks, open_labels, open_stack
-from napari_unet.sources.zarrays import decoded_size
+from napari_unet.sources.zarrays import Guarded, decoded_size
 
 AXES = ["yx", "zyx", "cyx", "tyx", "czyx", "tzyx", "tcyx", "tczyx"]
 SIZES = {"t": 2, "c": 3, "z": 4, "y": 12, "x": 10}
@@ -440,6 +441,66 @@ def test_a_chunk_that_unpacks_to_more_than_a_chunk_is_refused_without_unpacking_
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < size / 2
+
+
+def _shard_by_hand(folder, pieces, chunk):
+    """Write an array of one shard, whose inner chunks are the given packed bytes."""
+    metadata = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [chunk[0] * len(pieces), chunk[1]],
+        "data_type": "uint8",
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [chunk[0] * len(pieces), chunk[1]]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [
+            {
+                "name": "sharding_indexed",
+                "configuration": {
+                    "chunk_shape": list(chunk),
+                    "codecs": [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": 0, "checksum": False}}],
+                    "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+                    "index_location": "end",
+                },
+            }
+        ],
+        "attributes": {},
+    }
+    (folder / "c" / "0").mkdir(parents=True)
+    (folder / "zarr.json").write_text(json.dumps(metadata))
+    starts = np.cumsum([0, *map(len, pieces[:-1])])
+    index = np.array([(at, len(piece)) for at, piece in zip(starts, pieces, strict=True)], "<u8")
+    (folder / "c" / "0" / "0").write_bytes(b"".join(pieces) + index.tobytes())
+
+
+@pytest.mark.parametrize("forged", range(6))
+@pytest.mark.parametrize("rows", [slice(0, 48), slice(8, 40)])
+def test_each_chunk_of_a_part_of_a_shard_is_looked_at(tmp_path, forged, rows):
+    import numcodecs
+
+    zstd = numcodecs.Zstd()
+    pieces = [bytes(zstd.encode(bytes([i]) * 128)) for i in range(6)]
+    pieces[forged] = bytes(zstd.encode(bytes(32 << 20)))
+    _shard_by_hand(tmp_path / "a", pieces, (8, 16))
+    stack = open_stack(tmp_path / "a", axes="yx")
+    if rows.start <= forged * 8 < rows.stop:
+        tracemalloc.start()
+        with pytest.raises(DataError, match="unpacks to"):
+            stack.read((rows, slice(0, 16)))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 16 << 20
+    else:
+        found = stack.read((rows, slice(0, 16)))
+        assert np.array_equal(found[:, 0], np.arange(rows.start, rows.stop) // 8)
+
+
+def test_no_way_of_reading_passes_by_the_guard():
+    reads = {name for name in dir(Store) if name.startswith("get") and not name.startswith("getsize")}
+    assert reads | {"get_sync"} <= set(vars(Guarded))
 
 
 @settings(deadline=None, max_examples=40)

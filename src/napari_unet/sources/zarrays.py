@@ -4,7 +4,7 @@ import bz2
 import lzma
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ def _store(where: str) -> Store:
 class Guarded(WrapperStore[Store]):
     """A store that refuses a chunk which would decompress to more than a chunk holds.
 
+    Each way of reading that a release of zarr has is here: one that is missing would pass by the look.
+
     Parameters
     ----------
     store : Store
@@ -70,7 +72,34 @@ class Guarded(WrapperStore[Store]):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Read a chunk, or a part of a shard, and look at the size that it announces."""
-        buffer = await self._store.get(key, prototype, byte_range)
+        return self._looked_at(key, await self._store.get(key, prototype, byte_range), byte_range)
+
+    def get_sync(
+        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Do the same without an event loop, as zarr from 3.2 may."""
+        inner: Any = self._store
+        return self._looked_at(key, inner.get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
+
+    async def get_ranges(self, key: str, byte_ranges: Sequence[Any], **options: Any) -> AsyncIterator[Any]:
+        """Read several parts of a shard and look at each, however many of them zarr (from 3.2) reads at once."""
+        inner: Any = self._store
+        async for group in inner.get_ranges(key, byte_ranges, **{k: v for k, v in options.items() if v is not None}):
+            yield [(i, self._looked_at(key, buffer, byte_ranges[i])) for i, buffer in group]
+
+    def get_ranges_sync(self, key: str, byte_ranges: Sequence[Any], **options: Any) -> list[Any]:
+        """Do the same without an event loop."""
+        inner: Any = self._store
+        found = inner.get_ranges_sync(key, byte_ranges, **options)
+        return [(i, self._looked_at(key, buffer, byte_ranges[i])) for i, buffer in found]
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Read parts of several files and look at each."""
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    def _looked_at(self, key: str, buffer: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
         if buffer is None or key.rpartition("/")[2] in METADATA or self.info.compressor is None:
             return buffer
         raw = buffer.as_numpy_array().view("u1").data
