@@ -1,15 +1,25 @@
 import csv
 import dataclasses
+import json
 import os
+import shutil
+import struct
+import sys
 
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from napari_unet.batch import run_batch
 from napari_unet.errors import DataError, OutputError, UsageError
 from napari_unet.events import wait
 from napari_unet.inference import PredictConfig
+from napari_unet.inference.predict import predict
+from napari_unet.sources import open_stack
+from napari_unet.stack import Stack
+from napari_unet.store.save import save_stack
+from napari_unet.summary import check_summary, printable
 from test_predict import FP32, image_of, small, tree
 
 CONFIG = PredictConfig(**FP32)
@@ -77,6 +87,146 @@ def test_a_closed_batch_goes_on_to_the_same_results(events, folder, tmp_path):
     cut, whole = tree(tmp_path / "cut"), tree(tmp_path / "whole")
     del cut["summary.csv"], whole["summary.csv"]
     assert cut == whole
+
+
+def cut_in_its_directory(path, bigtiff):
+    tifffile.imwrite(path, image_of((40, 44)), bigtiff=bigtiff)
+    data = bytearray(path.read_bytes())
+    at = 8 if bigtiff else 4
+    size = 8 if bigtiff else 4
+    data[at : at + size] = (len(data) - 9).to_bytes(size, "little")  # where the first directory is said to begin
+    path.write_bytes(data)
+
+
+def a_zarr_of_odd_attributes(path):
+    zarr.create_array(path, shape=(8, 8), dtype="u1", chunks=(4, 4))
+    found = json.loads((path / "zarr.json").read_text())
+    found["attributes"] = {"ome": 5, "napari_unet": [1], "_ARRAY_DIMENSIONS": 5, "multiscales": "many"}
+    (path / "zarr.json").write_text(json.dumps(found))
+
+
+ODD = {
+    "cut.tif": lambda path: cut_in_its_directory(path, bigtiff=False),
+    "big.tif": lambda path: cut_in_its_directory(path, bigtiff=True),
+    "odd.zarr": a_zarr_of_odd_attributes,
+    "empty.tif": lambda path: path.write_bytes(b""),
+    "dangling.zarr": lambda path: path.symlink_to(path.with_name("nowhere")),
+    "folder.tif": lambda path: path.mkdir(),
+}
+
+
+def test_no_file_stops_the_others(folder, tmp_path):
+    for name, make in ODD.items():
+        make(folder / name)
+    rows = {row.file: row for row in wait(run_batch(folder, small(), tmp_path / "out", CONFIG))}
+    assert [rows[f"{i}.tif"].state for i in range(3)] == ["done"] * 3
+    failed = [row for row in rows.values() if row.state == "failed"]
+    assert {"cut.tif", "big.tif", "odd.zarr", "empty.tif"} <= {row.file for row in failed}
+    assert all(row.file.partition(".")[0] in row.message for row in failed)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), struct.error("unpack requires 8 bytes"), AssertionError(), KeyError(3)]
+)
+def test_what_nobody_thought_of_is_a_row_with_its_traceback_in_a_log(error, folder, tmp_path, monkeypatch):
+    read = Stack.read
+
+    def fails(stack, box):
+        if stack.name == "1":
+            raise error
+        return read(stack, box)
+
+    monkeypatch.setattr(Stack, "read", fails)
+    rows = wait(run_batch(folder, small(), tmp_path / "out", CONFIG))
+    assert [row.state for row in rows] == ["done", "failed", "done"]
+    log = tmp_path / "out" / ".napari_unet" / "errors.log"
+    if not isinstance(error, MemoryError):
+        assert type(error).__name__ in rows[1].message and "1.tif" in rows[1].message and str(log) in rows[1].message
+        assert "Traceback" in log.read_text() and "in fails" in log.read_text()
+
+
+NAMES = [
+    "=1+1.tif",
+    "+a.tif",
+    "-b.tif",
+    "@sum.tif",
+    "\ttab.tif",
+    "\rcr.tif",
+    "a\nb.tif",
+    "q\"uo,te'.tif",
+    "'=x.tif",
+    os.fsdecode(b"\xff.tif"),
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_any_name_has_a_row_that_is_read_back_and_that_no_spreadsheet_runs(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in NAMES:
+        tifffile.imwrite(tmp_path / "images" / "plain.tif", image_of((24, 24)))
+        (tmp_path / "images" / "plain.tif").rename(tmp_path / "images" / name)
+    for state in ("done", "skipped"):
+        rows = wait(run_batch(tmp_path / "images", small(), tmp_path / "out", CONFIG))
+        assert [row.state for row in rows] == [state] * len(NAMES)
+        with (tmp_path / "out" / "summary.csv").open(newline="", encoding="utf-8") as file:
+            cells = list(csv.DictReader(file))
+        assert {row.file for row in check_summary(tmp_path / "out" / "summary.csv")} == set(map(printable, NAMES))
+        assert not [c for line in cells for c in line.values() if c[:1] in set("=+-@\t\r\n")]
+
+
+@pytest.mark.parametrize("kind", ["zarr", "tiff"])
+def test_an_image_that_has_grown_is_done_anew_and_only_that(kind, folder, tmp_path):
+    growing = folder / ("g.zarr" if kind == "zarr" else "g.tif")
+
+    def written(planes):
+        data = image_of((5, 40, 44))[:planes]
+        if kind == "zarr":
+            array = zarr.create_array(
+                growing,
+                shape=data.shape,
+                dtype="u2",
+                chunks=(1, 40, 44),
+                overwrite=True,
+                dimension_names=["z", "y", "x"],
+            )
+            array[...] = data
+        else:
+            tifffile.imwrite(growing, data, imagej=True, metadata={"axes": "ZYX"})
+
+    def states():
+        return {row.file: row.state for row in wait(run_batch(folder, small(), tmp_path / "out", CONFIG))}
+
+    written(2)
+    assert states()[growing.name] == "done"
+    written(5)
+    assert states() == {growing.name: "done", "0.tif": "skipped", "1.tif": "skipped", "2.tif": "skipped"}
+    assert states()[growing.name] == "skipped"
+    assert open_stack(tmp_path / "out" / "g.ome.zarr" / "labels" / "semantic").size("z") == 5
+
+
+def test_results_among_the_images_are_left_out_and_alone_are_run(folder, tmp_path):
+    wait(predict(open_stack(folder / "0.tif"), small(), folder / "0 result.ome.zarr", CONFIG))
+    wait(save_stack(open_stack(folder / "1.tif"), folder / "saved.ome.zarr"))
+    first, *_ = run_batch(folder, small(), tmp_path / "out", CONFIG)
+    assert [row.file for row in first.rows] == ["0.tif", "1.tif", "2.tif", "saved.ome.zarr"]
+    assert "0 result.ome.zarr" in first.message
+    rows = wait(run_batch(folder, small(), tmp_path / "out2", CONFIG, "*result*"))
+    assert [row.state for row in rows] == ["done"]
+
+
+def test_the_table_holds_no_row_of_a_result_that_is_gone_or_begun_anew(folder, tmp_path):
+    out = tmp_path / "out"
+    wait(run_batch(folder, small(), out, CONFIG))
+    shutil.rmtree(out / "0.ome.zarr")
+    run = predict(
+        open_stack(folder / "1.tif"), small(), out / "1.ome.zarr", dataclasses.replace(CONFIG, overwrite=True)
+    )
+    for event in run:
+        if event.stage == "predict":
+            break
+    run.close()
+    wait(run_batch(folder, small(), out, CONFIG, "2.tif"))
+    assert [row["file"] for row in table(out)] == ["2.tif"]
 
 
 def test_patterns_choose(folder, tmp_path):

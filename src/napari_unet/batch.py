@@ -1,14 +1,14 @@
 """Many files, one run each, and a table of what happened to every one."""
 
 import collections
-import csv
+import contextlib
 import dataclasses
-import itertools
-import os
+import datetime
 import time
-from collections.abc import Generator, Iterator, Mapping
+import traceback
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import numpy as np
 
@@ -21,22 +21,25 @@ from .inference.cascade import cascade, passed
 from .inference.job import fitted
 from .inference.outputs import result_path
 from .inference.predict import predict
-from .inference.preflight import changed
+from .inference.preflight import Difference, differences
 from .lock import Lock
 from .losses import BACKGROUND
 from .model import Model, Models
 from .sources import list_images, open_stack
+from .sources.omezarr import OURS
 from .sources.pairs import stem
+from .sources.zarrmeta import read_node
 from .stack import Stack
 from .store import find
 from .store.journal import FOLDER, Journal
 from .store.layout import disk
 from .store.ome import check_path
+from .summary import LONGEST, SUMMARY, Row, Summary, check_summary, printable
 from .task import Task
 
-SUMMARY = "summary.csv"
-COLUMNS = ("file", "state", "seconds", "message", "result", "model")
-VOXELS = "voxels_"
+LOG = "errors.log"
+GROWN = "the image has grown since its last run, its result is made anew"
+GROWS = ("shape", "modified", "intensities")  # what is another of an image that goes on being written
 
 
 class Opening(TypedDict, total=False):
@@ -46,48 +49,6 @@ class Opening(TypedDict, total=False):
     level: int | None
     channel: int | str | None
     time: int | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
-    """What happened to one file.
-
-    Parameters
-    ----------
-    file : str
-        Its path in the folder.
-    state : {"waiting", "done", "skipped", "failed"}
-        Skipped is what an earlier run finished with the same model and settings.
-    seconds : float
-    message : str
-        Why it failed; otherwise what was decided on opening it.
-    result : str
-        Its result, in the folder of the results; the image itself where labels are written into that.
-    model : str
-        First characters of the model's SHA-256; of each model of a cascade.
-    counts : mapping of str to int
-        Voxels of each class, by its name.
-    """
-
-    file: str
-    state: str
-    seconds: float
-    message: str = ""
-    result: str = ""
-    model: str = ""
-    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-    def to_csv(self) -> dict[str, Any]:
-        """Return its cells by column."""
-        cells = {name: getattr(self, name) for name in COLUMNS}
-        return cells | {"seconds": f"{self.seconds:.1f}"} | {VOXELS + name: n for name, n in self.counts.items()}
-
-    @classmethod
-    def from_csv(cls, cells: Mapping[str, str]) -> "Row":
-        """Build from the cells of a line."""
-        counts = {k.removeprefix(VOXELS): int(v) for k, v in cells.items() if k.startswith(VOXELS) and v}
-        fixed: dict[str, Any] = {name: cells[name] for name in COLUMNS}
-        return cls(**fixed | {"seconds": float(cells["seconds"]), "counts": counts})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -160,16 +121,16 @@ def run_batch(
     choose_device(config.device)
     config.applied(models[-1].task)
     check_path(result_path(models[-1], config.name), models[-1].task.result)
-    jobs = _jobs(Path(folder).expanduser(), Path(out), config, pattern)
-    _check_summary(Path(out) / SUMMARY)
+    jobs, left_out = _jobs(Path(folder).expanduser(), Path(out), config, pattern)
+    check_summary(Path(out) / SUMMARY)
     with disk(Path(out)):
         (Path(out) / FOLDER).mkdir(parents=True, exist_ok=True)
     lock = Lock.acquire(Path(out) / FOLDER)
     try:
-        summary, rows = _Summary(Path(out)), []
+        summary, rows = Summary(Path(out)), []
         runner = _Runner(models, Path(out), config, opening)
         waiting = tuple(Row(job.name, "waiting", 0.0) for job in jobs)
-        yield Files(0, len(jobs), "batch", rows=waiting)
+        yield Files(0, len(jobs), "batch", left_out, rows=waiting)
         for number, job in enumerate(jobs, 1):
             lock.beat()
             row = yield from _try(job, runner, summary)
@@ -182,8 +143,10 @@ def run_batch(
         lock.release()
 
 
-def _jobs(folder: Path, out: Path, config: PredictConfig, pattern: str | None) -> list[_Job]:
-    """Say which images there are, and where the result of each goes.
+def _jobs(folder: Path, out: Path, config: PredictConfig, pattern: str | None) -> tuple[list[_Job], str]:
+    """Say which images there are, and where the result of each goes; and what was left out, in words.
+
+    Results of models among images are none; where there are only such, they are what is to be run.
 
     Raises
     ------
@@ -201,27 +164,65 @@ def _jobs(folder: Path, out: Path, config: PredictConfig, pattern: str | None) -
         images = [path for path in images if place not in path.resolve().parents]
     if not images:
         raise DataError(f"{folder} holds no image but the results in {out}")
+    images, results = _without_results(images)
     jobs: dict[str, _Job] = {}
     for path in images:
         name = path.relative_to(base)
         result = (name.parent / f"{stem(name)}.ome.zarr").as_posix()
-        job = jobs.setdefault(result.lower(), _Job(name.as_posix(), path, result))
+        job = jobs.setdefault(result.lower(), _Job(printable(name.as_posix()), path, result))
         if job.source != path:
             raise DataError(
-                f"{job.name} and {name} would have the same result, {result}; rename one, or choose with --pattern"
+                f"{job.name} and {printable(str(name))} would have the same result, {printable(result)}; "
+                "rename one, or choose with --pattern"
             )
-    return list(jobs.values())
+    said = f"{len(results)} results of models were left out, such as {results[0].name}" if results else ""
+    return list(jobs.values()), printable(said)
 
 
-def _try(job: _Job, runner: "_Runner", summary: "_Summary") -> Generator[Progress, None, Row]:
+def _without_results(images: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Part images from results of models; where there are only results, these are the images."""
+    results = [path for path in images if path.is_dir() and _is_result(path)]
+    left = [path for path in images if path not in results]
+    return (left, results) if left else (images, [])
+
+
+def _is_result(path: Path) -> bool:
+    """Say whether a model made a zarr group, as what it keeps of its making tells."""
+    try:
+        node = read_node(str(path))
+    except DataError:
+        return False
+    ours = node.attributes.get(OURS) if node is not None else None
+    made = ours.get("provenance") if isinstance(ours, dict) else None
+    return isinstance(made, dict) and "model" in made
+
+
+def _try(job: _Job, runner: "_Runner", summary: Summary) -> Generator[Progress, None, Row]:
     """Run one file; what is wrong with it is its row."""
     started = time.monotonic()
     row = Row(job.name, "failed", 0.0, model=" ".join(model.sha256[:16] for model in runner.models))
     try:
         row = yield from runner.run(job, row, summary)
     except (UnetError, OSError) as error:
-        row = dataclasses.replace(row, message=" ".join(str(error).split()))
+        row = dataclasses.replace(row, message=_line(str(error)))
+    except Exception as error:  # whatever readers of foreign files raise: a file in a hundred must not cost the others
+        where = _log(runner.out, job)
+        row = dataclasses.replace(row, message=_line(f"{job.name}: {type(error).__name__} {error}") + f"; see {where}")
     return dataclasses.replace(row, seconds=time.monotonic() - started)
+
+
+def _line(text: str) -> str:
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+
+
+def _log(out: Path, job: _Job) -> Path:
+    """Add the traceback of the error at hand to the log of the folder; a full disk costs the log alone."""
+    path = out / FOLDER / LOG
+    with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        file.write(printable(f"{now} {job.name}\n{traceback.format_exc()}\n"))
+    return path
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -236,46 +237,66 @@ class _Runner:
         """The one that gives the result."""
         return self.models[-1]
 
-    def run(self, job: _Job, row: Row, summary: "_Summary") -> Generator[Progress, None, Row]:
+    def run(self, job: _Job, row: Row, summary: Summary) -> Generator[Progress, None, Row]:
         """Run the model, unless it is done; count what came out."""
         stack = open_stack(job.source, **self.opening)
         target = self.out / job.result
         root = Path(stack.source or "") if self.config.in_source else target
-        result = str(root) if self.config.in_source else job.result
-        row = dataclasses.replace(row, message="; ".join(stack.notes), result=result)
-        if self._is_done(stack, root):
-            earlier = summary.rows.get(job.name)
-            if earlier is not None and earlier.model == row.model and earlier.counts:
-                return dataclasses.replace(row, state="skipped", counts=earlier.counts)
-            labels = open_stack(root / result_path(self.model, self.config.name))
-            return dataclasses.replace(row, state="skipped", counts=voxels(labels, self.model.task))
-        summary.drop(job.name)
-        labels = yield from predict(stack, self.models, target, self.config)
+        result = str(root.absolute()) if self.config.in_source else job.result
+        row = dataclasses.replace(row, message=_line("; ".join(stack.notes)), result=result)
+        earlier = self._earlier(stack, root)
+        if earlier == "done":
+            return dataclasses.replace(row, state="skipped", counts=self._counts(row, root, summary))
+        config = dataclasses.replace(self.config, overwrite=self.config.overwrite or earlier == "grown")
+        if earlier == "grown":
+            row = dataclasses.replace(row, message=_line(f"{row.message}; {GROWN}".lstrip("; ")))
+        summary.drop(row.file)
+        labels = yield from predict(stack, self.models, target, config)
         return dataclasses.replace(row, state="done", counts=voxels(labels, self.model.task))
 
-    def _is_done(self, stack: Stack, root: Path) -> bool:
-        """Say whether an earlier run finished just this; refuse to go over one that finished something else.
+    def _counts(self, row: Row, root: Path, summary: Summary) -> Mapping[str, int]:
+        """Return what the table says was counted of a result of the same models; count it where it does not say."""
+        known = summary.rows.get(row.file)
+        if known is not None and known.model == row.model and known.counts:
+            return known.counts
+        return voxels(open_stack(root / result_path(self.model, self.config.name)), self.model.task)
+
+    def _earlier(self, stack: Stack, root: Path) -> str:
+        """Say what an earlier run left: "done" is just this, "grown" the same of an image that was not all there yet.
 
         Raises
         ------
         OutputError
-            Naming the first setting that was another.
+            Where one finished something else, naming the first setting that was another.
         """
         found = find(root, [result_path(self.model, self.config.name)], self.config.in_source)
-        if found is None or not Journal(found[0]).finished:
-            return False
+        if found is None:
+            return ""
         measured = None
         if self.opening.get("channel") is not None:
             read = fitted(passed(stack, self.models[:-1], self.config), self.model, self.config)
             measured = self.model.normalisation.measure(read, fill=self.config.fill)
         taken = passed(stack, self.models[:-1], self.config, measure=False)
-        difference = changed(found[1].settings, taken, self.models, self.config, measured)
-        if difference and not self.config.overwrite:
+        different = list(differences(found[1].settings, taken, self.models, self.config, measured))
+        finished = Journal(found[0]).finished
+        if not different:
+            return "done" if finished else ""
+        if _has_grown(different):
+            return "grown"
+        if finished and not self.config.overwrite:
             raise OutputError(
-                f"{root} is the result of another run ({difference}); "
+                f"{root} is the result of another run ({different[0]}); "
                 "choose another place, or replace it with --overwrite"
             )
-        return not difference
+        return ""
+
+
+def _has_grown(different: Sequence[Difference]) -> bool:
+    """Say whether all that differs is that the image has more in it than when it was run, as during an acquisition."""
+    names = {each.name for each in different}
+    if not names & {"image modified", "image shape"} or not names <= {f"image {name}" for name in GROWS}:
+        return False
+    return all(each.rises for each in different if each.name != "image intensities")
 
 
 def voxels(result: Stack, task: Task) -> dict[str, int]:
@@ -291,54 +312,3 @@ def voxels(result: Stack, task: Task) -> dict[str, int]:
         values, times = np.unique(result.read(box), return_counts=True)
         counts.update(dict(zip(map(int, values), map(int, times), strict=True)))
     return {name: counts[value] for value, name in names.items()}
-
-
-class _Summary:
-    """The table of all files that batches into this folder have seen; written whole or not at all."""
-
-    def __init__(self, out: Path) -> None:
-        self._path = out / SUMMARY
-        self.rows = {row.file: row for row in _check_summary(self._path)}
-
-    def put(self, row: Row) -> None:
-        """Write it with the row of a file put in place."""
-        self.rows[row.file] = row
-        self._write()
-
-    def drop(self, file: str) -> None:
-        """Write it without the row of a file, whose result is about to change."""
-        if self.rows.pop(file, None) is not None:
-            self._write()
-
-    def _write(self) -> None:
-        lines = [row.to_csv() for row in self.rows.values()]
-        columns = dict.fromkeys(itertools.chain(COLUMNS, *lines))
-        temporary = self._path.parent / FOLDER / f"{SUMMARY}.tmp"
-        with disk(self._path.parent):
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                table = csv.DictWriter(file, list(columns), restval="")
-                table.writeheader()
-                table.writerows(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
-
-
-def _check_summary(path: Path) -> list[Row]:
-    """Read the table of earlier batches; refuse a file that is none."""
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise OutputError(f"{path} is a link or a folder; choose another folder for the results")
-    try:
-        return list(_rows(path)) if path.exists() else []
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise OutputError(
-            f"{path} exists and is not the table of a batch; move it away, or choose another folder for the results"
-        ) from error
-
-
-def _rows(path: Path) -> Iterator[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        if tuple(table.fieldnames or ())[: len(COLUMNS)] != COLUMNS:
-            raise ValueError(f"columns are {table.fieldnames}")
-        yield from map(Row.from_csv, table)

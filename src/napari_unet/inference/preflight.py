@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +96,41 @@ def preflight(stack: Stack, models: Models, out: Path, config: PredictConfig) ->
     )
 
 
-def changed(
+@dataclasses.dataclass(frozen=True, slots=True)
+class Difference:
+    """A setting that an earlier run had another value of."""
+
+    name: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} was {self.was} and is now {self.now}"
+
+    @property
+    def rises(self) -> bool:
+        """Whether a number, or each of several, is no smaller than it was."""
+        pairs = (
+            [(self.was, self.now)] if not isinstance(self.now, list) else zip(self.was or [], self.now, strict=False)
+        )
+        numbers = [(a, b) for a, b in pairs if isinstance(a, int | float) and isinstance(b, int | float)]
+        return bool(numbers) and all(a <= b for a, b in numbers)
+
+
+def changed(settings: Mapping[str, Any], stack: Stack, models: Models, config: PredictConfig) -> str | None:
+    """Name the first setting in which an earlier run differs from what is asked for, with both values."""
+    found = next(differences(settings, stack, models, config), None)
+    return None if found is None else str(found)
+
+
+def differences(
     settings: Mapping[str, Any],
     stack: Stack,
     models: Models,
     config: PredictConfig,
     intensities: Statistics | None = None,
-) -> str | None:
-    """Name the first setting in which an earlier run differs from what is asked for, with both values.
+) -> Iterator[Difference]:
+    """Yield the settings in which an earlier run differs from what is asked for.
 
     Blocks, and a precision left open, make no difference.
 
@@ -124,7 +151,7 @@ def changed(
     image, was = wanted.pop("image"), settings.get("image", {})
     pairs = [(name, settings.get(name), value) for name, value in wanted.items() if name not in free]
     pairs += [(f"image {name}", was.get(name), value) for name, value in image.items()]
-    return next((f"{name} was {old} and is now {new}" for name, old, new in pairs if old != new), None)
+    yield from (Difference(name, old, new) for name, old, new in pairs if old != new)
 
 
 def _size(count: float) -> str:

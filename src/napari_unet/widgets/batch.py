@@ -20,7 +20,7 @@ from .preferences import Preferences, models_changed
 if TYPE_CHECKING:
     import napari
 
-    from ..batch import Row
+    from ..summary import Row
 
 COLUMNS = ("file", "state", "time", "counts", "message")
 COLOURS = {"done": "#009E73", "skipped": "#56B4E9", "failed": "#D55E00"}

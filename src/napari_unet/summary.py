@@ -1,0 +1,166 @@
+"""The table of a batch: a row a file, whatever the file is called, and nothing in it that a spreadsheet would run."""
+
+import csv
+import dataclasses
+import io
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import OutputError
+from .store.journal import FOLDER
+from .store.layout import disk, ledgers, read_group
+
+SUMMARY = "summary.csv"
+COLUMNS = ("file", "state", "seconds", "message", "result", "model")
+TEXT = ("file", "state", "message", "result", "model")
+VOXELS = "voxels_"
+LONGEST = 2000  # letters of a message; readers of CSV refuse fields of 131,072
+# What spreadsheets take for a formula; with the apostrophes before it, so that the rule can be undone.
+FORMULA = re.compile(r"'*(?:\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """What happened to one file.
+
+    Parameters
+    ----------
+    file : str
+        Its path in the folder, as `printable` writes it.
+    state : {"waiting", "done", "skipped", "failed"}
+        Skipped is what an earlier run finished with the same model and settings.
+    seconds : float
+    message : str
+        Why it failed; otherwise what was decided on opening it.
+    result : str
+        Its result, in the folder of the results; the image itself where labels are written into that.
+    model : str
+        First characters of the model's SHA-256; of each model of a cascade.
+    counts : mapping of str to int
+        Voxels of each class, by its name.
+    """
+
+    file: str
+    state: str
+    seconds: float
+    message: str = ""
+    result: str = ""
+    model: str = ""
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def to_csv(self) -> dict[str, str]:
+        """Return its cells by column."""
+        cells = {name: _cell(getattr(self, name)) for name in TEXT}
+        counts = {VOXELS + printable(name): str(n) for name, n in self.counts.items()}
+        return cells | {"seconds": f"{self.seconds:.1f}"} | counts
+
+    @classmethod
+    def from_csv(cls, cells: Mapping[str, str]) -> "Row":
+        """Build from the cells of a line."""
+        counts = {k.removeprefix(VOXELS): int(v) for k, v in cells.items() if k.startswith(VOXELS) and v}
+        fixed: dict[str, Any] = {name: _text(cells[name]) for name in TEXT}
+        return cls(**fixed | {"seconds": float(cells["seconds"]), "counts": counts})
+
+
+def printable(text: str) -> str:
+    r"""Return text that any terminal and file takes: bytes of a name that are no UTF-8 stand as ``\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _cell(text: str) -> str:
+    """Return text as it stands in the table: an apostrophe before whatever a spreadsheet would take for a formula."""
+    text = printable(text)
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def _text(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+class Summary:
+    """The rows of all files that batches into a folder have seen; written whole or not at all.
+
+    A row is dropped before its result changes and put back after that is complete, so that at any moment each row
+    that is there is true.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the results.
+
+    Raises
+    ------
+    OutputError
+        Where its ``summary.csv`` is not the table of a batch.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._path = out / SUMMARY
+        self.rows = {row.file: row for row in check_summary(self._path) if _stands(out, row)}
+
+    def put(self, row: Row) -> None:
+        """Write it with the row of a file put in place."""
+        self.rows[row.file] = row
+        self._write()
+
+    def drop(self, file: str) -> None:
+        """Write it without the row of a file, whose result is about to change."""
+        if self.rows.pop(file, None) is not None:
+            self._write()
+
+    def _write(self) -> None:
+        lines = [row.to_csv() for row in self.rows.values()]
+        columns = dict.fromkeys(itertools.chain(COLUMNS, *lines))
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, list(columns), restval="")
+        table.writeheader()
+        table.writerows(lines)
+        temporary = self._path.parent / FOLDER / f"{SUMMARY}.tmp"
+        with disk(self._path.parent):
+            with temporary.open("wb") as file:
+                file.write(text.getvalue().encode())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+
+
+def _stands(out: Path, row: Row) -> bool:
+    """Say whether what a row tells of is still so: a result that is said to be complete is there, and is."""
+    if row.state not in ("done", "skipped"):
+        return True
+    groups = (read_group(ledger.parent) for ledger in ledgers(out / row.result))
+    return any(_state(attributes) == "complete" for _, attributes in filter(None, groups))
+
+
+def _state(attributes: Mapping[str, Any]) -> object:
+    ours = attributes.get(FOLDER.lstrip("."))
+    return ours.get("state") if isinstance(ours, dict) else None
+
+
+def check_summary(path: Path) -> list[Row]:
+    """Read the table of earlier batches; refuse a file that is none.
+
+    Raises
+    ------
+    OutputError
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OutputError(f"{path} is a link or a folder; choose another folder for the results")
+    try:
+        return list(_rows(path)) if path.exists() else []
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        raise OutputError(
+            f"{path} exists and is not the table of a batch; move it away, or choose another folder for the results"
+        ) from error
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        table = csv.DictReader(file)
+        if tuple(table.fieldnames or ())[: len(COLUMNS)] != COLUMNS:
+            raise ValueError(f"columns are {table.fieldnames}")
+        yield from map(Row.from_csv, table)
