@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from kinds import finder
 from napari_unet.errors import DataError, IncompleteError, ModelError, OutputError, UnetError, UsageError
@@ -26,6 +28,7 @@ from napari_unet.training.checkpoint import Checkpoints
 from napari_unet.training.learner import rate_at
 from napari_unet.training.record import RUN
 from napari_unet.training.setup import prepare
+from napari_unet.training.state import State
 
 
 def example(shape=(48, 48), seed=0, name="image", axes=None):
@@ -73,6 +76,39 @@ def same(a, b):
 
 def losses(model):
     return [(row["step"], row["train_loss"], row["validation_loss"]) for row in model.record["history"]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept"),
+    [
+        ([(0.2, 1.0), (0.5, 2.0), (0.4, 0.5)], 2),  # the score decides
+        ([(0.0, 1.0), (0.0, 0.5), (0.0, 0.7)], 2),  # it says nothing: the loss
+        ([(math.nan, 1.0), (math.nan, 0.9), (math.nan, 0.8)], 3),
+        ([(0.6, 1.0), (0.6, 0.5), (0.6, 0.5)], 2),  # a tie: the loss, then the earlier
+        ([(0.0, 0.1), (0.1, 2.0), (0.0, 0.01)], 2),
+        ([(0.3, 1.0), (0.9, math.nan), (0.2, 0.1)], 1),  # what is not finite is never kept
+        ([(-3.0, 1.0), (-2.0, 2.0), (-2.0, 1.5)], 3),
+        ([(math.nan, math.inf), (math.nan, 3.0)], 2),
+    ],
+)
+def test_the_score_keeps_an_epoch_and_where_it_does_not_tell_the_loss(rows, kept):
+    state = State()
+    for score, loss in rows:
+        state.epoch += 1
+        state.keep_if_best(score, loss)
+    assert state.best_epoch == kept
+
+
+@pytest.mark.parametrize("task", ["semantic", "instances"])
+def test_a_score_of_nothing_is_said(tmp_path, task):
+    image, labels = example()
+    blank = Stack(np.random.default_rng(1).normal(size=(48, 48)), "yx"), Stack(np.zeros((48, 48), np.uint8), "yx")
+    labels = Stack(np.asarray(ndimage.label(labels.data)[0], np.uint8) if task == "instances" else labels.data, "yx")
+    config = small(task=task, augment=0.0, steps=4)
+    said, model = collect(train([(image, labels)], tmp_path / "m.model", config, validation=[blank]))
+    assert any("by its validation loss" in event.message for event in said if isinstance(event, Progress))
+    history = model.record["history"]
+    assert model.record["best"]["validation_loss"] == min(row["validation_loss"] for row in history)
 
 
 @pytest.fixture(autouse=True)

@@ -125,6 +125,35 @@ def test_scores_and_settings_come_from_the_objects_that_were_seen():
     assert Instances().scores().settings() == {}
 
 
+@pytest.mark.parametrize("guess", [0, 1, 2])
+def test_where_no_object_is_to_be_found_the_score_says_nothing_whatever_is_found(guess):
+    target = torch.from_numpy(Instances().encode(np.zeros((20, 20), int)))[None]
+    seen = Instances().scores()
+    seen.add(torch.nn.functional.one_hot(torch.full((1, 20, 20), guess), 3).movedim(-1, 1).float(), target)
+    assert set(seen.result().values()) == {0.0}
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(9, 4), (9, 3), (10, 6), (8, 2), (12, 5), (7, 3)])
+@pytest.mark.parametrize("square", [False, True])
+def test_rings_stay_rings_and_cracks_of_full_objects_are_filled(outer, inner, square):
+    y, x = np.mgrid[:60, :60]
+    rings, discs = np.zeros((2, 60, 60), int)
+    for number, (cy, cx) in enumerate([(14, 14), (14, 44), (44, 14), (44, 44)], 1):
+        far = np.maximum(abs(y - cy), abs(x - cx)) ** 2 if square else (y - cy) ** 2 + (x - cx) ** 2
+        rings[(far <= outer**2) & (far > inner**2)] = number
+        discs[far <= outer**2] = number
+    for truth, cracks in ((rings, 0), (discs, 2)):
+        target = torch.from_numpy(Instances().encode(truth))
+        classes = target[0].clone()
+        classes[10:12, 12:14] *= not cracks
+        logits = 9.0 * torch.nn.functional.one_hot(classes, 3).movedim(-1, 0).float()[None]
+        seen = Instances().scores()
+        seen.add(logits, target[None])
+        best = dataclasses.replace(Instances(), **seen.settings()).scores()
+        best.add(logits, target[None])
+        assert best.result()["ap"] == 1.0
+
+
 def test_sizes_are_learnt_from_what_was_painted_whole():
     task, ids = Instances(sparse=True, background=9, grow=0), np.full((40, 80), 9)
     ids[5:15, 5:15], ids[20:30, 5:25] = 1, 2

@@ -65,6 +65,46 @@ def divided(pairs, axes, seed=0, sparse=False):
     return hold_out(samples(pairs, wait(fingerprint(pairs, sparse)), axes), seed)
 
 
+def squares(shape, at, value=1, seed=0):
+    labels = np.zeros(shape, np.uint8)
+    for y, x in at:
+        labels[..., y : y + 4, x : x + 4] = value
+    axes = "tzyx"[-len(shape) :]
+    return Stack(np.random.default_rng(seed).normal(size=shape).astype(np.float32), axes), Stack(labels, axes)
+
+
+SPREAD = [(2, 2), (2, 30), (20, 10), (30, 30), (33, 2), (12, 24)]
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (1, 40, 40), (6, 40, 40), (2, 40, 40), (40, 64)])
+@pytest.mark.parametrize("negatives", [1, 2, 5, 11])
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_the_only_image_with_objects_is_in_both_parts(shape, negatives, seed):
+    pairs = [squares(shape, SPREAD)] + [squares(shape, [], seed=i + 1) for i in range(negatives)]
+    for part in divided(pairs[seed % len(pairs) :] + pairs[: seed % len(pairs)], "yx", seed):
+        assert any(len(sample.places.get(1, ())) for sample in part)
+        assert all(sample.labels.shape[-1] > 1 for sample in part)
+
+
+@pytest.mark.parametrize("rare", [2, 5, 9])
+@pytest.mark.parametrize("where", [0, 2, 4])
+def test_a_class_of_one_image_is_in_both_parts(rare, where):
+    pairs = [squares((40, 40), SPREAD, seed=i) for i in range(5)]
+    pairs[where][1].data[2:6, 20:24] = pairs[where][1].data[22:26, 22:26] = pairs[where][1].data[34:38, 20:24] = rare
+    training, held_out = divided(pairs, "yx")
+    for part in (training, held_out):
+        assert {v for sample in part for v, at in sample.places.items() if len(at)} == {0, 1, rare}
+    assert sum(s.image.shape[0] * s.image.shape[1] for s in training + held_out) == 5 * 40 * 40
+
+
+def test_a_class_too_small_to_divide_stays_in_training():
+    pairs = [squares((40, 40), SPREAD, seed=i) for i in range(5)]
+    pairs[3][1].data[10, 30] = 2
+    training, held_out = divided(pairs, "yx")
+    assert any(len(sample.places.get(2, ())) for sample in training)
+    assert len(training) + len(held_out) == 5
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(1, 7), st.integers(9, 30), st.integers(9, 30)), min_size=1, max_size=4),

@@ -208,6 +208,22 @@ def test_scores_of_nothing_are_zero_not_nan():
     assert scores.result() == {"dice": 0.0}
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 999), st.sampled_from([(1,), (2,), (1, 3), (1, 2, 3)]))
+def test_classes_that_the_truth_lacks_do_not_change_the_score(seed, held):
+    rng = np.random.default_rng(seed)
+    truth = torch.from_numpy(np.array([0, *held])[rng.integers(0, 1 + len(held), (1, 20, 20))])
+    guess = torch.where(torch.from_numpy(rng.random((1, 20, 20)) < 0.3), 0, truth)
+    false = guess.clone()
+    false[(truth == 0) & torch.from_numpy(rng.random((1, 20, 20)) < 0.1)] = 4
+    means = []
+    for result in (guess, false):
+        scores = Confusion(("background", "a", "b", "c", "d"))
+        scores.add(torch.nn.functional.one_hot(result, 5).movedim(-1, 1).float(), truth)
+        means.append(scores.result()["dice"])
+    assert means[0] == means[1] > 0.5
+
+
 def test_attributes_name_and_colour_each_label():
     found = Semantic((0, 3, 300), ("background", "pore", "grain")).attributes()
     assert [(p["label-value"], p["class"]) for p in found["properties"]] == [(3, "pore"), (300, "grain")]

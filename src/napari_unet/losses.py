@@ -154,10 +154,12 @@ class Confusion(Scores):
     def result(self) -> dict[str, float]:
         """Return ``dice``, the mean without the background, and ``dice_<name>`` for each class that was seen.
 
-        ``dice`` is 0 where no class but the background was seen.
+        A class that the truth does not hold is left out of the mean, which one false voxel of it would halve.
+        ``dice`` is 0, which says nothing, where the truth holds no class but the background.
         """
-        sizes = self.counts.sum(0) + self.counts.sum(1)
+        truth = self.counts.sum(1)
+        sizes = self.counts.sum(0) + truth
         each = {name: float(2 * self.counts[i, i] / sizes[i]) for i, name in enumerate(self.names) if sizes[i]}
-        objects = [score for name, score in each.items() if name != BACKGROUND]
+        objects = [each[name] for i, name in enumerate(self.names) if truth[i] and name != BACKGROUND]
         mean = sum(objects) / len(objects) if objects else 0.0
         return {"dice": mean, **{f"dice_{name}": score for name, score in each.items()}}

@@ -123,7 +123,7 @@ class Training:
             model = setup.run.finish()
         finally:
             setup.run.release()
-        yield Progress(1, 1, "train", f"the best model, of epoch {fit.state.best_epoch}, is in {self._out}")
+        yield Progress(1, 1, "train", f"the best model, of epoch {fit.state.kept}, is in {self._out}")
         return model
 
     def model(self) -> Model | None:
@@ -190,7 +190,7 @@ class _Fit:
         self.checkpoints.drop_after(self.state.step)
         self.best.drop_after(self.state.step)
         if self.state.best_step not in self.best.steps():
-            self.state.best = -math.inf
+            self.state.best, self.state.best_loss = -math.inf, math.inf
         self.learner.restore(found.tensors, self.state.updates)
         self._began -= self.state.elapsed
         self._saved_step = self.state.step
@@ -342,10 +342,7 @@ class _Fit:
     def _record(self, loss: float, scores: dict[str, float]) -> Epoch:
         """Write the epoch into the history and decide whether it is the best."""
         state, config = self.state, self.config
-        quality = scores.get(self.task.score, math.nan) if math.isfinite(loss) else math.nan
-        best = math.isfinite(quality) and quality > state.best
-        if best:
-            state.best, state.best_epoch, state.best_step = quality, state.epoch, state.step
+        best = state.keep_if_best(scores.get(self.task.score, math.nan), loss)
         train_loss = state.loss_sum / state.loss_count if state.loss_count else math.nan
         seconds = self._elapsed() - state.epoch_elapsed
         row = {"epoch": state.epoch, "step": state.step, "train_loss": train_loss, "validation_loss": loss}

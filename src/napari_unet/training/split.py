@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -185,8 +185,9 @@ def hold_out(every: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sam
     Parameters
     ----------
     every : sequence of Sample
-        Two or more: about a fifth of them is held out, but no class is lost to training. One: a slab at an end of it,
-        of planes or time points where the network takes each for itself, of the longest axis otherwise.
+        Two or more: about a fifth of them is held out, but no class is lost to training; of an image that alone has a
+        class, a slab. One: a slab at an end of it, of planes or time points where the network takes each for itself,
+        of the longest axis otherwise.
     seed : int
 
     Returns
@@ -199,20 +200,40 @@ def hold_out(every: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sam
         Where an image is too small to be divided.
     """
     rng = np.random.default_rng([seed, len(every)])
-    if len(every) > 1:
-        count = max(1, round(HELD_OUT * len(every)))
-        best: tuple[int, tuple[list[Sample], list[Sample]]] | None = None
-        for _ in range(TRIES):
-            order = rng.permutation(len(every))
-            parts = [every[i] for i in sorted(order[count:])], [every[i] for i in sorted(order[:count])]
-            if _classes(parts[0]) == _classes(every) and (best is None or len(_classes(parts[1])) > best[0]):
-                best = len(_classes(parts[1])), parts
-                if best[0] == len(_classes(every)):
-                    break
-        if best is not None:
-            return best[1]
+    if len(every) > 1 and (whole := _whole_images(every, rng)) is not None:
+        return _with_all_classes(*whole, rng)
     divided = [_divide(sample, rng) for sample in every]
     return [kept for kept, _ in divided], [held for _, held in divided]
+
+
+def _whole_images(every: Sequence[Sample], rng: np.random.Generator) -> tuple[list[Sample], list[Sample]] | None:
+    """Hold out whole images, those tried with most classes; None where training would lose a class."""
+    count = max(1, round(HELD_OUT * len(every)))
+    best: tuple[int, tuple[list[Sample], list[Sample]]] | None = None
+    for _ in range(TRIES):
+        order = rng.permutation(len(every))
+        parts = [every[i] for i in sorted(order[count:])], [every[i] for i in sorted(order[:count])]
+        if _classes(parts[0]) == _classes(every) and (best is None or len(_classes(parts[1])) > best[0]):
+            best = len(_classes(parts[1])), parts
+            if best[0] == len(_classes(every)):
+                break
+    return None if best is None else best[1]
+
+
+def _with_all_classes(
+    training: list[Sample], held_out: list[Sample], rng: np.random.Generator
+) -> tuple[list[Sample], list[Sample]]:
+    """Divide an image of the training for each class that validation lacks, such as the only one with objects."""
+    for value in sorted(_classes(training) - _classes(held_out)):
+        if value in _classes(held_out):
+            continue
+        for index, sample in enumerate(training):
+            both = [parts for parts in _slabs(sample, rng, {value}) if all(value in _classes([p]) for p in parts)]
+            if both:
+                training = [*training[:index], both[0][0], *training[index + 1 :]]
+                held_out = [*held_out, both[0][1]]
+                break
+    return training, held_out
 
 
 def _classes(parts: Sequence[Sample]) -> set[int]:
@@ -231,8 +252,15 @@ def _divide(sample: Sample, rng: np.random.Generator) -> tuple[Sample, Sample]:
     return options[max(range(len(options)), key=lambda i: (scores[i], -i))]
 
 
-def _slabs(sample: Sample, rng: np.random.Generator) -> Iterator[tuple[Sample, Sample]]:
-    places = np.concatenate([at for at in sample.places.values() if len(at)])
+def _slabs(sample: Sample, rng: np.random.Generator, values: Collection[int] = ()) -> Iterator[tuple[Sample, Sample]]:
+    """Yield parts of an image, what is kept and a slab at an end that holds about a fifth of what is annotated.
+
+    With `values` it is a fifth of the voxels of these.
+    """
+    found = [at for value, at in sample.places.items() if len(at) and (not values or value in values)]
+    if not found:
+        return
+    places = np.concatenate(found)
     shape, batch = sample.extent, len(sample.batch_shape)
     planes = sorted((a for a in range(batch) if shape[a] >= FEWEST_PLANES), key=lambda a: -shape[a])
     longest = sorted((a for a in range(batch, len(shape)) if shape[a] >= SMALLEST_REGION), key=lambda a: -shape[a])

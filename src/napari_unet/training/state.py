@@ -23,7 +23,7 @@ class State:
         Learning rate of the last step.
     joined_progress, joined_rate : float, float or None
         From where an extended run goes over to its new schedule.
-    best, best_epoch, best_step : float, int, int
+    best, best_loss, best_epoch, best_step : float, float, int, int
         The best validation so far.
     validation_seconds : float
     history : list of dict
@@ -44,7 +44,25 @@ class State:
     joined_progress: float = 0.0
     joined_rate: float | None = None
     best: float = -math.inf
+    best_loss: float = math.inf
     best_epoch: int = 0
     best_step: int = 0
     validation_seconds: float = 0.0
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def keep_if_best(self, score: float, loss: float) -> bool:
+        """Take the epoch that has just ended as the best where it is, and say so.
+
+        The score decides, then the loss: that alone where the score is the same each time, or says nothing.
+        """
+        mark = (score if math.isfinite(score) else -math.inf, -loss)
+        best = math.isfinite(loss) and mark > (self.best, -self.best_loss)
+        if best:
+            self.best, self.best_loss, self.best_epoch, self.best_step = mark[0], loss, self.epoch, self.step
+        return best
+
+    @property
+    def kept(self) -> str:
+        """The number of the epoch that is kept, and by what where that is not its score."""
+        why = "" if self.best not in (0.0, -math.inf) else " by its validation loss, as no epoch had a score above 0"
+        return f"{self.best_epoch}{why}"
