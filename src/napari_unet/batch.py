@@ -16,6 +16,7 @@ from .device import choose_device
 from .errors import DataError, OutputError, UnetError, UsageError
 from .evaluation import blocks
 from .events import Progress
+from .files import disk
 from .inference import PredictConfig
 from .inference.cascade import cascade, passed
 from .inference.job import fitted
@@ -32,7 +33,6 @@ from .sources.zarrmeta import read_node
 from .stack import Stack
 from .store import find
 from .store.journal import FOLDER, Journal
-from .store.layout import disk
 from .store.ome import check_path
 from .summary import LONGEST, SUMMARY, Row, Summary, check_summary, printable
 from .task import Task

@@ -12,6 +12,7 @@ from .errors import OutputError
 from .evaluation import evaluate
 from .events import Epoch, Progress
 from .examples import NOISE, PIXEL, noisy_nuclei, nuclei
+from .files import disk
 from .inference import PredictConfig
 from .inference.outputs import result_path
 from .inference.predict import predict
@@ -21,7 +22,6 @@ from .sources import open_stack
 from .stack import Stack
 from .store import Output, ResultStore, find
 from .store.journal import Journal
-from .store.layout import disk
 from .training.config import TrainConfig
 from .training.fit import train
 

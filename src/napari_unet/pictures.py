@@ -1,6 +1,5 @@
 """Images beside each other as one PNG: what was given, what came out, what is true."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from scipy import ndimage
 
 from .errors import UsageError
+from .files import disk, replacing
 from .sources import open_stack
-from .store.layout import disk
 
 WHITE = (255, 255, 255)
 HEAD, GAP, FONT = 36, 8, 18
@@ -58,13 +57,8 @@ def save_panels(path: Path, panels: Sequence[Panel], software: str) -> None:
         draw.text((int(left) + 8, 7), title, fill=colour, font=font)
     about = PngImagePlugin.PngInfo()
     about.add_text("Software", software)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with disk(path.parent):
-        with temporary.open("wb") as file:
-            sheet.save(file, "PNG", pnginfo=about)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+    with disk(path.parent), replacing(path) as file:
+        sheet.save(file, "PNG", pnginfo=about)
 
 
 def save_comparison(path: Path, result: Any, truth: Any, before: Any = None, axes: str | None = None) -> None:

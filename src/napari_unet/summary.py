@@ -4,15 +4,15 @@ import csv
 import dataclasses
 import io
 import itertools
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
+from .files import disk, replace
 from .store.journal import FOLDER
-from .store.layout import disk, ledgers, read_group
+from .store.layout import ledgers, read_group
 
 SUMMARY = "summary.csv"
 COLUMNS = ("file", "state", "seconds", "message", "result", "model")
@@ -119,13 +119,8 @@ class Summary:
         table = csv.DictWriter(text, list(columns), restval="")
         table.writeheader()
         table.writerows(lines)
-        temporary = self._path.parent / FOLDER / f"{SUMMARY}.tmp"
         with disk(self._path.parent):
-            with temporary.open("wb") as file:
-                file.write(text.getvalue().encode())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
+            replace(self._path, text.getvalue().encode(), self._path.parent / FOLDER)
 
 
 def _stands(out: Path, row: Row) -> bool:

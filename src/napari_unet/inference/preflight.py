@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..files import existing
 from ..model import Models
 from ..normalise import Statistics
 from ..stack import Stack
 from ..store import find
 from ..store.admission import room_of
 from ..store.journal import Journal, plain
-from ..store.layout import existing
 from .blocking import block_bytes
 from .cascade import cascade, passed
 from .config import PredictConfig

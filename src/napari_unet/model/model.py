@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import safetensors.numpy
 import torch
 
 from ..errors import ModelError, OutputError, ResourceError
+from ..files import replace
 from ..library import CARD, CARD_BYTES, locate
 from ..network import UNet, UNetConfig
 from ..normalise import Normalisation
@@ -166,8 +166,8 @@ class Model:
         new = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / name, data)
-            _write(folder / CARD, card)
+            replace(folder / name, data)
+            replace(folder / CARD, card)
         except OSError as error:
             if _points_to(folder) != name:
                 _tidy(folder, {name}, new)
@@ -347,25 +347,6 @@ def _card_bytes(card: dict[str, Any], record: dict[str, Any]) -> bytes:
         if not isinstance(history, list) or len(history) < 2:
             raise ModelError(f"the model's record has {len(data)} bytes, the most is {CARD_BYTES}; record less")
         record = {**record, HISTORY: history[::-2][::-1]}
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Put a file in place in one step, safely on the disk."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    if os.name == "posix":
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _tidy(folder: Path, names: set[str], whole: bool) -> None:

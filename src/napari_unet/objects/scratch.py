@@ -1,11 +1,10 @@
 """The folder that holds what is known so far: components of each block, and the marks of finished blocks."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,13 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from ..errors import OutputError, ResourceError, UnetError
+from ..errors import OutputError
+from ..files import PARTIAL, disk, replace, replacing
 from ..stack import Box
 from .config import Grid, ObjectConfig
 
 CHUNK = {2: 256, 3: 64}
 JOB = "job.json"
-
-
-@contextlib.contextmanager
-def _disk(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except UnetError:
-        raise
-    except OSError as error:
-        raise ResourceError(f"cannot use {folder}: {error.strerror or error}; free space or name another") from error
 
 
 class Scratch:
@@ -52,14 +42,14 @@ class Scratch:
     def __init__(self, folder: Path, grid: Grid, config: ObjectConfig) -> None:
         self.folder = folder
         job = json.loads(json.dumps({"grid": dataclasses.asdict(grid), "config": dataclasses.asdict(config)}))
-        with _disk(folder):
+        with disk(folder):
             shutil.rmtree(self._trash, ignore_errors=True)
             folder.mkdir(exist_ok=True)
             if (folder / JOB).exists():
                 found = json.loads((folder / JOB).read_text(encoding="utf-8"))
                 if found != job:
                     raise OutputError(f"{folder} belongs to {found}, not to {job}; name another folder or delete it")
-            elif any(not path.name.endswith(".tmp") for path in folder.iterdir()):
+            elif any(not (PARTIAL.fullmatch(p.name) or p.suffix == ".tmp") for p in folder.iterdir()):
                 raise OutputError(f"{folder} holds files that are not of this work; name an empty or a new folder")
             else:
                 self._put(JOB, json.dumps(job).encode())
@@ -79,18 +69,16 @@ class Scratch:
         return self.folder.with_name(f"{self.folder.name}.trash")
 
     def _put(self, name: str, data: bytes) -> None:
-        temporary = self.folder / f"{name}.tmp"
-        temporary.write_bytes(data)
-        temporary.replace(self.folder / name)
+        replace(self.folder / name, data)
 
     def read(self, box: Box) -> np.ndarray:
         """Return local labels of a region."""
-        with _disk(self.folder):
+        with disk(self.folder):
             return np.asarray(self._labels[box])
 
     def write(self, box: Box, labels: np.ndarray) -> None:
         """Keep local labels of a region."""
-        with _disk(self.folder):
+        with disk(self.folder):
             self._labels[box] = labels
 
     def has(self, name: str) -> bool:
@@ -99,19 +87,16 @@ class Scratch:
 
     def save(self, name: str, tables: Mapping[str, np.ndarray]) -> None:
         """Keep arrays under one name, all of them or none."""
-        temporary = self.folder / f"{name}.npz.tmp"
-        with _disk(self.folder):
-            with temporary.open("wb") as file:
-                np.savez(file, **tables)  # type: ignore[arg-type]
-            temporary.replace(self.folder / f"{name}.npz")
+        with disk(self.folder), replacing(self.folder / f"{name}.npz") as file:
+            np.savez(file, **tables)  # type: ignore[arg-type]
 
     def load(self, name: str, *keys: str) -> list[np.ndarray]:
         """Return the arrays `keys` of the tables `name`."""
-        with _disk(self.folder), np.load(self.folder / f"{name}.npz", allow_pickle=False) as tables:
+        with disk(self.folder), np.load(self.folder / f"{name}.npz", allow_pickle=False) as tables:
             return [tables[key] for key in keys]
 
     def remove(self) -> None:
         """Delete the folder: gone at once for whoever looks for it, and then from the disk."""
-        with _disk(self.folder):
+        with disk(self.folder):
             os.replace(self.folder, self._trash)  # noqa: PTH105
             shutil.rmtree(self._trash)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import OutputError, ResourceError, UnetError, UsageError
+from ..files import existing
 from ..lock import Lock
 from ..stack import Stack
 from . import layout
@@ -103,7 +104,7 @@ def check_room(root: Path, outputs: Sequence[Output], found: tuple[Path, Plan] |
     Labels are taken to compress to a quarter, images not at all; coarser levels add what they add.
     """
     needed = room_of(outputs)
-    place = layout.existing(root)
+    place = existing(root)
     free = shutil.disk_usage(place).free
     if found and overwrite:
         free += sum(f.stat().st_size for path in found[1].outputs for f in (root / path).rglob("*") if f.is_file())

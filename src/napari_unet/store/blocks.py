@@ -11,9 +11,9 @@ import numpy as np
 import zarr
 
 from ..errors import UsageError
+from ..files import disk
 from ..lock import Permit
 from ..stack import Box
-from . import layout
 from .journal import Region
 from .ome import Output
 from .verification import crc32
@@ -66,7 +66,7 @@ class BlockWriter:
         self.check(regions)
         if self.permit is not None:
             self.permit.check()
-        with layout.disk(self.root):
+        with disk(self.root):
             return [
                 replaced(self.root / path / "0", f"{path}/0".lstrip("/"), self.arrays[path], box, data)
                 for path, (box, data) in regions.items()

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ..errors import OutputError
+from ..files import replace_json
 
 FOLDER = ".napari_unet"
 PLAN, DONE = "plan.json", "done.jsonl"
@@ -104,7 +105,7 @@ class Plan:
 
     def save(self, folder: Path) -> None:
         """Write it, whole or not at all, into the ledger's folder."""
-        replace(folder / PLAN, {"napari_unet": 1, "fingerprint": self.fingerprint, **dataclasses.asdict(self)})
+        replace_json(folder / PLAN, {"napari_unet": 1, "fingerprint": self.fingerprint, **dataclasses.asdict(self)})
 
     @classmethod
     def load(cls, folder: Path) -> "Plan":
@@ -296,24 +297,6 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def replace(path: Path, values: Mapping[str, Any], via: Path | None = None) -> None:
-    """Write a JSON file so that it is there whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-    values : mapping
-    via : Path, optional
-        Folder of the same disk for the temporary file; the file's own if not given.
-    """
-    temporary = (via or path.parent) / f"{path.name.lstrip('.')}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(values, indent=2, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def plain(value: Any) -> Any:

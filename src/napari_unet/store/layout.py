@@ -1,20 +1,19 @@
 """Where a result lies on disk: find ours, refuse what is not, make and remove its groups and arrays."""
 
-import contextlib
-import errno
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import zarr
 from zarr.codecs import ZstdCodec
 
-from ..errors import OutputError, ResourceError, UnetError
+from ..errors import OutputError
+from ..files import refuse_links, remove_leftovers, replace_json
 from ..lock import LOCK
-from .journal import DONE, FOLDER, PLAN, Plan, replace
+from .journal import DONE, FOLDER, PLAN, Plan
 from .ome import VERSIONS, Output, versioned
 from .pyramid import Level
 
@@ -25,42 +24,6 @@ ZLIB: Mapping[str, Any] = {"id": "zlib", "level": 1}
 NEWEST = 3
 TABLE = "objects.csv"
 GROUP_FILES = ("zarr.json", ".zattrs", ".zgroup")
-PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
-
-
-@contextlib.contextmanager
-def disk(root: Path) -> Iterator[None]:
-    """Turn what a disk refuses into an error that says which disk.
-
-    Raises
-    ------
-    ResourceError
-        Where it is full or may not be written.
-    """
-    try:
-        yield
-    except UnetError:
-        raise
-    except OSError as error:
-        place = existing(root)
-        if error.errno in FULL:
-            free = shutil.disk_usage(place).free
-            raise ResourceError(
-                f"the disk of {place} is full ({free} bytes free, {error.strerror}); what is done is kept: "
-                "free some space and run the same command again"
-            ) from error
-        if error.errno in REFUSED:
-            raise ResourceError(
-                f"{root} cannot be written ({error.strerror}); choose a folder that you may write"
-            ) from error
-        raise
-
-
-def existing(path: Path) -> Path:
-    """Return the path, or the nearest folder above it that exists."""
-    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
 
 
 def ledger_of(root: Path, paths: Sequence[str]) -> Path:
@@ -127,14 +90,16 @@ def check_links(root: Path, paths: Sequence[str]) -> None:
 
 def own_file(plan: Plan) -> re.Pattern[str]:
     """Return the pattern of the paths of all files that a run with this plan makes."""
-    partial = r"(\.[0-9a-f]{32}\.partial)?"
-    group = r"(zarr\.json|\.zattrs|\.zgroup|zarr(?=\.[0-9a-f]{32}\.partial))" + partial
+    hidden = r"\.[0-9a-f]{32}\.partial"
+    partial = rf"({hidden})?"
+    group = rf"(zarr\.json|\.zattrs|\.zgroup|zarr(?={hidden})){partial}"
     array = rf"\d+/({group}|\.zarray{partial}|(c/)?\d+(/\d+)*{partial})"
+    table = rf"{re.escape(TABLE)}(\.partial)?"
     primary = next(iter(plan.outputs))
     prefixes = [re.escape(f"{path}/") if path else "" for path in plan.outputs]
-    allowed = [rf"{prefix}({group}|{array})" for prefix in prefixes]
-    allowed.append(re.escape(f"{primary}/{FOLDER}/" if primary else f"{FOLDER}/") + r"(objects(\.trash)?/.*|[a-z.]+)")
-    allowed += [rf"{prefix}{re.escape(TABLE)}(\.partial)?" for prefix in prefixes]
+    allowed = [rf"{prefix}({group}|{array}|{table}|{hidden})" for prefix in prefixes]
+    ledger = re.escape(f"{primary}/{FOLDER}/" if primary else f"{FOLDER}/")
+    allowed.append(rf"{ledger}(objects(\.trash)?/.*|[a-z.]+|{hidden})")
     if not plan.inside:
         allowed.append(rf"(labels/)?{group}")
     return re.compile("|".join(allowed))
@@ -192,20 +157,31 @@ def level_folders(root: Path, paths: Iterable[str]) -> list[Path]:
     return [f for path in paths for f in (root / path).glob("*") if f.name.isdigit() and f.is_dir()]
 
 
-def litter(root: Path, paths: Sequence[str]) -> list[Path]:
-    """List the temporary files that a killed run left."""
-    return [f for place in level_folders(root, paths) for f in place.rglob("*.partial") if PARTIAL.fullmatch(f.name)]
+def tidy(root: Path, paths: Sequence[str]) -> None:
+    """Remove the temporary files that a killed run left, and refuse links among what a run writes.
+
+    Raises
+    ------
+    UnsafeError
+        Naming the link.
+    """
+    places = [ledger_of(root, paths), *level_folders(root, paths)]
+    for place in places:
+        refuse_links(place)
+    remove_leftovers(places)
 
 
 def write_group(folder: Path, version: str, attributes: Mapping[str, Any], via: Path) -> None:
     """Make a group, or give one of ours other attributes, in one step."""
     folder.mkdir(exist_ok=True)
     if VERSIONS[version] == NEWEST:
-        replace(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}, via)
+        replace_json(
+            folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}, via
+        )
         return
     if not (folder / ".zgroup").exists():
-        replace(folder / ".zgroup", {"zarr_format": 2}, via)
-    replace(folder / ".zattrs", attributes, via)
+        replace_json(folder / ".zgroup", {"zarr_format": 2}, via)
+    replace_json(folder / ".zattrs", attributes, via)
 
 
 def read_group(folder: Path) -> tuple[int, dict[str, Any]] | None:
@@ -274,7 +250,7 @@ def list_labels(
     holder["labels"] = wanted
     if version == "0.5" and found is not None:
         values = json.loads((folder / "zarr.json").read_text("utf-8"))
-        replace(folder / "zarr.json", {**values, "attributes": attributes}, via)
+        replace_json(folder / "zarr.json", {**values, "attributes": attributes}, via)
     else:
         write_group(folder, version, attributes, via)
 

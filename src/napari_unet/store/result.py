@@ -13,6 +13,7 @@ import zarr
 
 from ..errors import IncompleteError, UsageError
 from ..events import Progress
+from ..files import disk
 from ..lock import Lock
 from ..stack import Box
 from ..threads import in_threads
@@ -104,7 +105,7 @@ class ResultStore:
         version = layout.version_inside(root) if into_existing else version
         check_outputs(outputs, blocks, version, into_existing)
         plan = Plan(settings, {o.path: o.to_json() for o in outputs}, blocks, version, into_existing, provenance)
-        with layout.disk(root):
+        with disk(root):
             found = admit(root, plan, overwrite)
             check_room(root, outputs, found, overwrite)
             lock = enter(root, plan, overwrite, break_lock)
@@ -124,8 +125,7 @@ class ResultStore:
         else:
             plan = found[1]
         store = cls(root, outputs, plan, Journal(ledger, plan.blocks), lock)
-        for file in layout.litter(root, list(plan.outputs)):
-            file.unlink()
+        layout.tidy(root, list(plan.outputs))
         layout.list_labels(root, plan.version, remove=plan.outputs, via=ledger)
         if any(o.kind == "labels" for o in outputs) and layout.read_group(root / "labels") is None:
             layout.write_group(root / "labels", plan.version, {}, ledger)
@@ -187,7 +187,7 @@ class ResultStore:
         self.writer.check(regions)
         for path, (box, _) in regions.items():
             self._claim(block, path, box)
-        with layout.disk(self.root):
+        with disk(self.root):
             self.renew([block])
             self._journal.append(block, self.writer.write(regions))
 
@@ -252,7 +252,7 @@ class ResultStore:
                 raise IncompleteError(
                     f"{path or 'image'}: the {self.plan.blocks} blocks leave {int((owners == 0).sum())} files unwritten"
                 )
-        with layout.disk(self.root):
+        with disk(self.root):
             yield from self._check_blocks()
             yield from self._build_pyramids()
             self._publish()

@@ -1,10 +1,8 @@
 """Checkpoints: the complete state of a training, written so that a kill at any time leaves a good one."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ import safetensors.torch
 from torch import Tensor
 
 from ..errors import DataError, ResourceError
+from ..files import remove_leftovers, replace
 
 KEPT = 2
-TEMPORARY = ".partial"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -27,28 +25,10 @@ def write_atomic(path: Path, data: bytes) -> None:
     ResourceError
         Where it cannot be written; the old one is untouched.
     """
-    partial = path.with_name(path.name + TEMPORARY)
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
+        replace(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise ResourceError(f"cannot write {path} ({len(data)} bytes): {error.strerror or error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,6 +105,7 @@ class Checkpoints:
         for path in self.folder.glob(f"{self.kind}-*"):
             if path.name.partition(".")[0] not in kept:
                 path.unlink(missing_ok=True)
+        remove_leftovers([self.folder])
 
     def load(self) -> Checkpoint | None:
         """Return the newest good checkpoint, with a note for each newer one that is damaged; None if there is none.

@@ -1,0 +1,227 @@
+"""Files that are there whole or not at all, opened through no link; what a disk refuses, said as an error of ours.
+
+Every small file of ours goes through `replacing`: a temporary file of a random name, made anew, is written, synced and
+put in place, then its folder is synced, so that after a loss of power either the old file is there or the new one.
+Chunks are not synced: their checksums are in the ledger, and are held against them before a run is finished.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .errors import OutputError, ResourceError, UnetError, UnsafeError, UsageError
+
+PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")  # ours and zarr's
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+# Windows has none of these; links there are looked for before anything is opened.
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # a named pipe would be waited for without end
+LINKED = (errno.ELOOP, errno.EMLINK)  # what opening a link gives: Linux and macOS, FreeBSD
+
+
+def explained(error: OSError, place: Path) -> UnetError | None:
+    """Return what a disk refused as an error that says so; None where it is another fault.
+
+    Parameters
+    ----------
+    error : OSError
+    place : Path
+        What was to be written.
+    """
+    if error.errno in FULL:
+        folder = existing(place)
+        free = shutil.disk_usage(folder).free
+        return ResourceError(
+            f"the disk of {folder} is full ({free} bytes free, {error.strerror}); what is done is kept: "
+            "free some space and run the same command again"
+        )
+    if error.errno in REFUSED:
+        return ResourceError(f"{place} cannot be written ({error.strerror}); choose a folder that you may write")
+    if error.errno == errno.ENAMETOOLONG:
+        named = [Path(p) for p in (error.filename, error.filename2) if isinstance(p, str)]
+        name = max((part for path in (place, *named) for part in path.parts), key=len)
+        return UsageError(f"the name {name[:40]}... has {len(name)} letters, more than the disk allows; shorten it")
+    return None
+
+
+@contextlib.contextmanager
+def disk(root: Path) -> Iterator[None]:
+    """Turn what a disk refuses into an error that says which disk.
+
+    Raises
+    ------
+    ResourceError
+        Where it is full or may not be written.
+    UsageError
+        Where a name is too long for it.
+    """
+    try:
+        yield
+    except UnetError:
+        raise
+    except OSError as error:
+        found = explained(error, root)
+        if found is None:
+            raise
+        raise found from error
+
+
+def existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists."""
+    return next(p for p in (path.absolute(), *path.absolute().parents) if os.path.lexists(p))
+
+
+@contextlib.contextmanager
+def replacing(path: Path, via: Path | None = None) -> Iterator[BinaryIO]:
+    """Write a file so that it is there whole or not at all; what an error leaves is the file of before.
+
+    Parameters
+    ----------
+    path : Path
+        Put in place at the end; a link of that name is replaced, what it points to is not touched.
+    via : Path, optional
+        Folder of the same disk for the temporary file; the file's own if not given.
+    """
+    temporary = (via or path.parent) / f".{secrets.token_hex(16)}.partial"
+    try:
+        with os.fdopen(_opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def replace_json(path: Path, values: Mapping[str, Any], via: Path | None = None) -> None:
+    """Write a JSON object as `replacing` does."""
+    replace(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode(), via)
+
+
+def replace(path: Path, data: bytes, via: Path | None = None) -> None:
+    """Write bytes as `replacing` does."""
+    with replacing(path, via) as file:
+        file.write(data)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network file systems sync no folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: Path, flags: int) -> int:
+    """Open a plain file, never through a link.
+
+    Raises
+    ------
+    UnsafeError
+        Where it is a link, a pipe or a device.
+    """
+    refuse_link(path)
+    try:
+        descriptor = os.open(path, flags | NO_LINK | NO_WAIT, 0o644)
+    except OSError as error:
+        if error.errno in LINKED:
+            raise _linked(path) from error
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise UnsafeError(f"{path} is no plain file; it is neither read nor written: remove it")
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """Open a file of ours for reading, which must be no link."""
+    return os.fdopen(_opened(path, os.O_RDONLY), "rb")
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Open a file of ours, made where it is not there, for lines at its end; unbuffered, and it must be no link."""
+    return os.fdopen(_opened(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "ab", buffering=0)
+
+
+def read(path: Path, most: int) -> bytes:
+    """Read a file of ours of at most so many bytes.
+
+    Raises
+    ------
+    OutputError
+        Where it is longer.
+    """
+    with open_to_read(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OutputError(f"{path} has more than {most} bytes, so this program did not make it; move it away")
+    return data
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a symbolic link.
+
+    Raises
+    ------
+    UnsafeError
+    """
+    if path.is_symlink():
+        raise _linked(path)
+
+
+def _linked(path: Path) -> UnsafeError:
+    return UnsafeError(f"{path} is a symbolic link; results are not written through links: remove it")
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder that is a link, or that holds one however deep.
+
+    Raises
+    ------
+    UnsafeError
+        Naming the first that is found.
+    """
+    refuse_link(folder)
+    for item in below(folder):
+        if item.is_symlink():
+            raise _linked(Path(item.path))
+
+
+def below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield all that lies in a folder and its folders, following no link; nothing where it is not there."""
+    waiting = [os.fspath(folder)]
+    while waiting:
+        try:
+            found = os.scandir(waiting.pop())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        with found:
+            for item in found:
+                yield item
+                if item.is_dir(follow_symlinks=False):
+                    waiting.append(item.path)
+
+
+def remove_leftovers(folders: Iterable[Path]) -> None:
+    """Remove the temporary files that killed writers left in folders and below; call it where no other writes."""
+    for folder in folders:
+        for item in below(folder):
+            if PARTIAL.fullmatch(item.name) and not item.is_dir(follow_symlinks=False):
+                Path(item.path).unlink(missing_ok=True)
