@@ -1,12 +1,12 @@
 """What a path would be opened as, in words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 from ..stack import Stack
-from .omezarr import OURS, SHOWN, images_inside, labels_inside, ome, pyramid
+from .omezarr import OURS, SHOWN, images_inside, labels_inside, levels_there, ome, pyramid
 from .open import TIFF_ENDINGS, blocks_done, open_stack
 from .pairs import list_images
 from .tiff import tiff_levels
@@ -39,7 +39,8 @@ def describe(path: str | Path) -> Rows:
     rows: Rows = [("path", where), ("kind", _kind(node, where))]
     if node is not None:
         rows += _state(node)
-        if node.attributes.get(OURS, {}).get("state") == "incomplete":
+        ours = node.attributes.get(OURS)
+        if isinstance(ours, dict) and ours.get("state") == "incomplete":
             return rows
         single = node.is_array or "multiscales" in ome(node)
         inside = [] if single else images_inside(node)
@@ -97,16 +98,16 @@ def _image(where: str, node: Node | None) -> Rows:
             raise
         return [("axes", f"to be given ({error})")]
     rows = [*_stack(stack)]
-    for number in range(1, _levels(where, node)):
+    for number in _levels(where, node)[1:]:
         level = open_stack(where, level=number, allow_incomplete=True)
         rows.append((f"level {number}", f"{_sizes(level.axes, level.shape)}, scale {_scale(level)}"))
     return rows + [("labels", name) for name in (labels_inside(node) if node and not node.is_array else [])]
 
 
-def _levels(where: str, node: Node | None) -> int:
+def _levels(where: str, node: Node | None) -> Sequence[int]:
     if node is not None:
-        return len(pyramid(node).levels) if not node.is_array and "multiscales" in ome(node) else 1
-    return tiff_levels(Path(where)) if Path(where).suffix.lower() in TIFF_ENDINGS else 1
+        return levels_there(pyramid(node)) if not node.is_array and "multiscales" in ome(node) else [0]
+    return range(tiff_levels(Path(where)) if Path(where).suffix.lower() in TIFF_ENDINGS else 1)
 
 
 def _stack(stack: Stack) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
-"""OME-Zarr 0.4 and 0.5, and what surrounds it: pyramids, labels, plates, series, bare arrays."""
+"""OME-Zarr 0.1 to 0.6, and what surrounds it: pyramids, labels, plates, series, bare arrays."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,31 +9,40 @@ from typing import Any
 from ..errors import DataError
 from ..stack import AXES
 from .arrange import UNKNOWN, Found
+from .omero import channel_names
+from .transforms import Placing, chain, coordinate_system, placing
 from .zarrays import open_array
 from .zarrmeta import Node, array_info, below, children, is_remote, read_node
 
 OURS = "napari_unet"
 CLASSES = "_classes"  # behind the name of objects: the labels of what they are made of
 SHOWN = 8
+TYPES = {"channel": "c", "time": "t"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Level:
-    """One level of a pyramid: its path in the group, and the scale and translation of its elements."""
+    """One level of a pyramid: its path in the group, and the scale and translation of its elements.
+
+    `scaled` and `moved` tell whether it has them of its own.
+    """
 
     path: str
     scale: tuple[float, ...]
     translation: tuple[float, ...]
+    scaled: bool
+    moved: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pyramid:
-    """What the metadata of an OME-Zarr image says. `known` is one letter a dimension, as in `Found`."""
+    """What the metadata of an OME-Zarr image says; `known` is one letter per dimension, `shape` the finest level's."""
 
     node: Node
     known: str
     units: tuple[str | None, ...]
     levels: tuple[Level, ...]
+    shape: tuple[int, ...]
     channel_names: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -130,22 +140,35 @@ def pyramid(node: Node) -> Pyramid:
     datasets = first.get("datasets") if isinstance(first, dict) else None
     if not isinstance(first, dict) or not isinstance(datasets, list) or not datasets:
         raise DataError(f"{node.where}: its multiscales metadata lists no datasets; open an array inside it, with axes")
-    paths = _paths(first, "datasets")
-    if len(paths) != len(datasets):
+    usable = [d for d in datasets if isinstance(d, dict) and isinstance(d.get("path"), str)]
+    if usable[:1] != datasets[:1]:
         raise DataError(f"{node.where}: its metadata has datasets without a path; open an array inside, with axes")
-    top = read_node(below(node.where, paths[0]))
+    top = read_node(below(node.where, usable[0]["path"]))
     if top is None or not top.is_array:
-        raise DataError(f"{node.where}: its multiscales metadata names the array {paths[0]!r}, which is not there")
-    ndim = len(array_info(top).shape)
-    known, units = _axes(first.get("axes"), ndim, node.where)
-    outer = first.get("coordinateTransformations")
-    levels = tuple(
-        Level(path, *_transform([data.get("coordinateTransformations"), outer], ndim, node.where))
-        for path, data in zip(paths, datasets, strict=True)
-    )
+        raise DataError(
+            f"{node.where}: its multiscales metadata names the array {usable[0]['path']!r}, which is not there; "
+            "copy the image again, or open another array inside, with axes"
+        )
+    shape = array_info(top).shape
+    system, beyond = coordinate_system(first, usable[0])
+    known, units = _axes(system, len(shape), node.where)
     several = len(attributes["multiscales"])
-    notes = () if several == 1 else (f"the first of {several} multiscales was taken",)
-    return Pyramid(node, known, units, levels, _channel_names(attributes), notes)
+    notes = [f"the first of {several} multiscales was taken"] if several > 1 else []
+    notes += [f"{len(datasets) - len(usable)} datasets without a path were passed over"] if usable != datasets else []
+    outer = None if beyond is not None else first.get("coordinateTransformations")
+    levels = _levels([(d["path"], chain(d, beyond)) for d in usable], outer, len(shape), node)
+    return Pyramid(node, known, units, levels, shape, channel_names(attributes), (*notes, *(beyond or ())))
+
+
+def _levels(datasets: Sequence[tuple[str, Any]], outer: Any, ndim: int, node: Node) -> tuple[Level, ...]:
+    """Place each level by its own transformations, then by those of the multiscale."""
+    around = placing(outer, ndim, node)[0]
+    found = []
+    for path, steps in datasets:
+        own, scaled = placing(steps, ndim, node)
+        placed = own.then(around)
+        found.append(Level(path, placed.scale, placed.translation, scaled, any(own.translation)))
+    return tuple(found)
 
 
 def _axes(axes: Any, ndim: int, where: str) -> tuple[str, tuple[str | None, ...]]:
@@ -155,42 +178,15 @@ def _axes(axes: Any, ndim: int, where: str) -> tuple[str, tuple[str | None, ...]
     entries = [axis if isinstance(axis, dict) else {"name": axis} for axis in axes]
     if len(entries) != ndim:
         raise DataError(f"{where}: its metadata has {len(entries)} axes, its array {ndim}; open that, with axes")
-    types = {"channel": "c", "time": "t"}
     letters = []
     for entry in entries:
         name = str(entry.get("name", "")).lower()
-        letters.append(name if len(name) == 1 and name in AXES else types.get(str(entry.get("type")), UNKNOWN))
+        letters.append(name if len(name) == 1 and name in AXES else TYPES.get(str(entry.get("type")), UNKNOWN))
     known = "".join(letters)
     if any(known.count(a) > 1 for a in AXES):
         known = UNKNOWN * ndim
     units = tuple(u if isinstance(u := entry.get("unit"), str) else None for entry in entries)
     return known, units
-
-
-def _transform(steps: Sequence[Any], ndim: int, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Combine the transformations of a dataset, then of its multiscale, into one scale and translation."""
-    scale, translation = [1.0] * ndim, [0.0] * ndim
-    for step in (s for part in steps if isinstance(part, list) for s in part if isinstance(s, dict)):
-        kind = step.get("type")
-        if kind not in ("scale", "translation") or kind not in step:
-            continue
-        values = step[kind]
-        if not isinstance(values, list) or len(values) != ndim or not all(isinstance(v, int | float) for v in values):
-            raise DataError(f"{where}: its {kind} {values} does not fit {ndim} axes; open the array inside, with axes")
-        if kind == "scale":
-            scale = [s * v for s, v in zip(scale, values, strict=True)]
-            translation = [t * v for t, v in zip(translation, values, strict=True)]
-        else:
-            translation = [t + v for t, v in zip(translation, values, strict=True)]
-    return tuple(scale), tuple(translation)
-
-
-def _channel_names(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    omero = attributes.get("omero")
-    channels = omero.get("channels") if isinstance(omero, dict) else None
-    if not isinstance(channels, list):
-        return ()
-    return tuple(str(c.get("label") or i) if isinstance(c, dict) else str(i) for i, c in enumerate(channels))
 
 
 def find_level(image: Pyramid, level: int) -> Found:
@@ -207,17 +203,58 @@ def find_level(image: Pyramid, level: int) -> Found:
         raise DataError(
             f"{node.where} has {data.ndim} dimensions, its metadata {len(image.known)} axes; open it by its path"
         )
+    placed, notes = _placed(image, level, tuple(data.shape))
     return Found(
         data,
         image.known,
         short_name(where),
         where,
-        scale=chosen.scale,
+        scale=placed.scale,
         units=image.units,
-        translation=chosen.translation,
+        translation=tuple(t if math.isfinite(t) else 0.0 for t in placed.translation),
         channel_names=image.channel_names,
-        notes=image.notes,
+        notes=(*image.notes, *notes, *_missing_note(image)),
     )
+
+
+def _placed(image: Pyramid, level: int, shape: tuple[int, ...]) -> tuple[Placing, list[str]]:
+    """Return where the elements of a level lie: as it says, else by how much smaller it is than the finest."""
+    chosen, finest = image.levels[level], image.levels[0]
+    placed, notes = Placing(chosen.scale, chosen.translation), []
+    coarser = Placing(finest.scale, finest.translation).reduced(image.shape, shape)
+    plane = [i for i, a in enumerate(image.known) if a in "yx" and coarser.scale[i] >= 1.5 * finest.scale[i]]
+    if level and (not chosen.scaled or (plane and all(chosen.scale[i] == finest.scale[i] for i in plane))):
+        if chosen.scaled:
+            notes.append(
+                f"level {level} says the pixel size of level 0, though it is smaller; it was taken from its shape"
+            )
+        placed = Placing(coarser.scale, chosen.translation if chosen.moved else coarser.translation)
+    odd = [a for a, t in zip(image.known, placed.translation, strict=True) if not math.isfinite(t)]
+    notes += [f"the position along {', '.join(odd)} is no finite number; 0 was taken"] if odd else []
+    return placed, notes
+
+
+def levels_there(image: Pyramid) -> list[int]:
+    """List the levels that can be opened; the finest must be there, others may have been lost on the way."""
+    return [0, *(i for i in range(1, len(image.levels)) if _is_there(image, i))]
+
+
+def _is_there(image: Pyramid, level: int) -> bool:
+    try:
+        node = read_node(below(image.node.where, image.levels[level].path))
+        return node is not None and node.is_array and len(array_info(node).shape) == len(image.shape)
+    except DataError:
+        return False
+
+
+def _missing_note(image: Pyramid) -> list[str]:
+    """Say which levels are not there; of addresses that would take a request each."""
+    where = image.node.where
+    if is_remote(where):
+        return []
+    folders = [Path(where, level.path) for level in image.levels]
+    gone = [str(i) for i, f in enumerate(folders) if not (f / "zarr.json").is_file() and not (f / ".zarray").is_file()]
+    return [f"level {', '.join(gone)} of its pyramid is not there"] if gone else []
 
 
 def _bare(node: Node, level: int | None) -> Found:

@@ -169,7 +169,7 @@ def _unnamed(found: Any) -> LayerTuple:
 def _images(where: str) -> list[LayerTuple]:
     """Read the pyramid of the image at `where`, a layer a channel."""
     from ..sources import open_stack
-    from ..sources.omezarr import images_inside, ome, pyramid
+    from ..sources.omezarr import images_inside, levels_there, ome, pyramid
     from ..sources.zarrmeta import below, read_node
 
     node = read_node(where)
@@ -178,7 +178,7 @@ def _images(where: str) -> list[LayerTuple]:
         node = read_node(below(node.where, inside[0])) if len(inside) == 1 else None
     if node is None or node.is_array:
         return _shown([open_stack(where)], where, {})
-    levels = [open_stack(where, level=i) for i in range(len(pyramid(node).levels))]
+    levels = [open_stack(where, level=i) for i in levels_there(pyramid(node))]
     return _shown(levels, where, ome(node))
 
 
@@ -214,13 +214,13 @@ def _labels(where: str) -> list[LayerTuple]:
     """Read a label image; where it has channels, a layer each."""
     from ..sources import open_stack
     from ..sources.arrange import cast
-    from ..sources.omezarr import ome, pyramid
+    from ..sources.omezarr import levels_there, ome, pyramid
     from ..sources.zarrmeta import read_node
 
     node = read_node(where)
     if node is None or "multiscales" not in ome(node):
         return []
-    levels = [open_stack(where, level=i) for i in range(len(pyramid(node).levels))]
+    levels = [open_stack(where, level=i) for i in levels_there(pyramid(node))]
     if levels[0].dtype.kind == "f":
         return _images(where)
     about = ome(node).get("image-label")
@@ -271,21 +271,15 @@ def _geometry(stack: Stack) -> dict[str, Any]:
 
 def _look(attributes: Mapping[str, Any], channel: int) -> dict[str, Any]:
     """Return contrast limits and colour of a channel, where ``omero`` has them and they can be."""
-    omero = attributes.get("omero")
-    channels = omero.get("channels") if isinstance(omero, dict) else None
-    one = channels[channel] if isinstance(channels, list) and channel < len(channels) else None
-    if not isinstance(one, dict):
-        return {}
-    found: dict[str, Any] = {}
-    window = one.get("window")
-    limits: list[Any] = [window.get("start"), window.get("end")] if isinstance(window, dict) else [None]
-    if all(isinstance(v, int | float) and math.isfinite(v) for v in limits) and limits[0] < limits[1]:
-        found["contrast_limits"] = tuple(map(float, limits))
-    colour = str(one.get("color") or "").lstrip("#").upper()
-    if re.fullmatch("[0-9A-F]{6}", colour) and colour != "000000":
-        found["colormap"] = "gray" if colour in WHITE else f"#{colour.lower()}"
-    if one.get("active") is False:
-        found["visible"] = False
+    from ..sources.omero import look
+
+    said, found = look(attributes, channel), {}
+    if "limits" in said:
+        found["contrast_limits"] = said["limits"]
+    if "colour" in said:
+        found["colormap"] = "gray" if said["colour"] in WHITE else f"#{said['colour'].lower()}"
+    if "visible" in said:
+        found["visible"] = said["visible"]
     return found
 
 
@@ -307,24 +301,16 @@ def _limits(data: LazyArray) -> tuple[float, float] | None:
     return (low, high) if high > low else (low, low + 1)
 
 
-def _entries(about: Mapping[str, Any], key: str) -> dict[int, dict[str, Any]]:
-    """Return what is said of each label value."""
-    listed = about.get(key)
-    entries = [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
-    return {e["label-value"]: e for e in entries if isinstance(e.get("label-value"), int)}
-
-
 def _classes(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return colours of labels, and a table of what is known of them: row i is label i, row 0 the background."""
+    from ..sources.omero import described, label_colour
+
     found: dict[str, Any] = {}
-    colours: dict[int | None, list[float]] = {
-        value: [part / 255 for part in e["rgba"]]
-        for value, e in _entries(about, "colors").items()
-        if isinstance(e.get("rgba"), list) and len(e["rgba"]) == 4
-    }
+    shades = {value: label_colour(e) for value, e in described(about, "colors").items()}
+    colours: dict[int | None, list[float]] = {value: shade for value, shade in shades.items() if shade is not None}
     if colours:
         found["colormap"] = {None: [0.5, 0.5, 0.5, 1.0], 0: [0.0] * 4} | colours
-    properties = _entries(about, "properties")
+    properties = described(about, "properties")
     highest = max(properties, default=0)
     keys = dict.fromkeys(k for e in properties.values() for k in e if k != "label-value")
     if 0 < highest <= MOST_ROWS and min(properties) >= 0 and keys:
