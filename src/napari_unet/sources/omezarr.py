@@ -223,12 +223,10 @@ def _placed(image: Pyramid, level: int, shape: tuple[int, ...]) -> tuple[Placing
     placed, notes = Placing(chosen.scale, chosen.translation), []
     coarser = Placing(finest.scale, finest.translation).reduced(image.shape, shape)
     plane = [i for i, a in enumerate(image.known) if a in "yx" and coarser.scale[i] >= 1.5 * finest.scale[i]]
-    if level and (not chosen.scaled or (plane and all(chosen.scale[i] == finest.scale[i] for i in plane))):
-        if chosen.scaled:
-            notes.append(
-                f"level {level} says the pixel size of level 0, though it is smaller; it was taken from its shape"
-            )
+    if level and not chosen.scaled:
         placed = Placing(coarser.scale, chosen.translation if chosen.moved else coarser.translation)
+    elif level and plane and all(chosen.scale[i] == finest.scale[i] for i in plane):
+        notes.append(f"level {level} says the pixel size of level 0, though it is smaller")
     odd = [a for a, t in zip(image.known, placed.translation, strict=True) if not math.isfinite(t)]
     notes += [f"the position along {', '.join(odd)} is no finite number; 0 was taken"] if odd else []
     return placed, notes
