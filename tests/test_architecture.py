@@ -61,15 +61,22 @@ def test_public_names_are_there_and_are_all():
         _ = napari_unet.nothing
 
 
-def test_a_namesake_in_the_environment_is_named():
-    script = (
-        "import importlib.metadata as m\n"
-        "m.packages_distributions = lambda: {'napari_unet': ['napari-unet-stacks', 'napari-unet']}\n"
-        "import napari_unet\n"
-    )
+@pytest.mark.parametrize(
+    ("folder", "file", "refused"),
+    [
+        ("napari_unet-0.3.1", "napari_unet/__init__.py", "pip uninstall napari-unet,"),
+        ("my_unet_fork-1.0", "napari_unet/cli.py", "pip uninstall my-unet-fork,"),
+        ("napari_unet_stacks-9.9", "napari_unet/__init__.py", ""),
+        ("other_unet-1.0", "other_unet/__init__.py", ""),
+    ],
+)
+def test_a_namesake_in_the_environment_is_named(tmp_path, folder, file, refused):
+    (tmp_path / f"{folder}.dist-info").mkdir()
+    (tmp_path / f"{folder}.dist-info" / "RECORD").write_text(f"{file},sha256=x,12\n")
+    script = f"import sys; sys.path.append({str(tmp_path)!r}); import napari_unet"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert found.returncode == 1
-    assert "pip uninstall napari-unet," in found.stderr
+    assert found.returncode == bool(refused)
+    assert refused in found.stderr
 
 
 def test_the_manifest_in_the_package_is_the_one_at_the_top():

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from .cards import is_model
 from .errors import OutputError
 from .evaluation import evaluate
 from .events import Epoch, Progress
@@ -16,7 +17,7 @@ from .files import disk
 from .inference import PredictConfig
 from .inference.outputs import result_path
 from .inference.predict import predict
-from .model import Model, is_model, load_model
+from .model import Model, load_model
 from .pictures import WHITE, Panel, enlarged, grey, outlined, save_panels
 from .sources import open_stack
 from .stack import Stack

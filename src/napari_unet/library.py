@@ -1,15 +1,13 @@
 """Models known by name: those that ship with the package, and those in a folder of one's own. Reads cards only."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
+from .cards import CARD, parse_card
 from .units import in_one
 
 SHIPPED = Path(__file__).parent / "data" / "models"
-CARD = "model.json"
-CARD_BYTES = 2**20
 WORDS = {
     "restore": "gives a restored image",
     "super_resolve": "gives a finer image",
@@ -60,8 +58,7 @@ class Entry:
         OSError, ValueError, KeyError, TypeError
             Where it is none.
         """
-        with (folder / CARD).open("rb") as file:
-            card = json.loads(file.read(CARD_BYTES))
+        card = parse_card(folder / CARD)
         return cls(
             name=folder.name.removesuffix(".model"),
             path=folder,

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from .contingency import Contingency, ranks, summed
 from .errors import DataError
@@ -119,6 +117,9 @@ class Overlaps:
 
     def matches(self, threshold: float = 0.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Match as `matched` does: (TP,) arrays of the truth object, the result object and their IoU."""
+        from scipy.sparse import csr_array  # not at the top: a run has no use for scores
+        from scipy.sparse.csgraph import maximum_bipartite_matching
+
         keep = self.iou >= threshold
         pairs = csr_array(
             (self.iou[keep], (self.truth[keep], self.result[keep])), shape=(self.n_truth + 1, self.n_result + 1)

@@ -78,14 +78,15 @@ def info(
     debug: Debug = False,
 ) -> None:
     """Say what a path would be opened as; of a model, its card."""
+    from ..cards import describe_model, is_model
     from ..library import locate
-    from ..model import is_model, load_model
-    from ..sources import describe
 
     path = locate(path)
     if is_model(path):
-        Console().print(load_model(path).card(), markup=False, highlight=False)
+        Console().print(describe_model(path), markup=False, highlight=False)
         return
+    from ..sources import describe
+
     table = Table.grid(padding=(0, 2))
     for name, value in describe(path):
         table.add_row(name, value)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.metadata
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from .. import DISTRIBUTION
 from ..errors import UnetError
 from .options import Several
 from .progress import show
@@ -20,18 +22,38 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CANCELLED, INCOMPLETE, FAILED = 130, 7, 3
 
+HELP = (
+    "Train U-Nets and run them on microscopy stacks larger than memory.\n\n"
+    "Results are OME-Zarr, do not depend on how the work was cut up, and a command that was stopped goes on "
+    "where it was when it is run again."
+)
+
 app = typer.Typer(
     name="napari-unet",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Train U-Nets and run them on microscopy stacks larger than memory.\n\n"
-    "Results are OME-Zarr, do not depend on how the work was cut up, and a command that was stopped goes on "
-    "where it was when it is run again.",
     epilog="Exit codes: 0 done, 2 wrong usage, 3 bad input, 4 refused as unsafe, 5 output in the way, "
     "6 disk or memory, 7 incomplete but resumable, 130 cancelled.",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+]
+
+
+@app.callback(help=HELP)
+def main(version: Version = False) -> None:
+    """Take the options that stand before a command."""
+
 
 Axes = Annotated[str | None, typer.Option(help="Axes of the stack, letters of tczyx, where its file does not say.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -6,9 +6,8 @@ import uuid
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import dask.array as da
 import numpy as np
 
 from ..errors import UsageError
@@ -20,6 +19,9 @@ from .config import PredictConfig
 from .engine import Engine
 from .job import fitted
 from .outputs import result_geometry
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 CACHE_BYTES = 2**28
 
@@ -178,8 +180,10 @@ class LazyBlocks:
         """Undo `_arranged`: (channels, *tiled axes)."""
         return np.moveaxis(values, int(self.engine.axes.startswith("t")), 0) if self.channels > 1 else values[None]
 
-    def as_dask(self) -> da.Array:
+    def as_dask(self) -> "da.Array":
         """Return a dask array with one chunk a block."""
+        import dask.array as da  # not at the top: a run has no use for it
+
         sizes = zip(self.grid.core, self.grid.shape, self.engine.factors, strict=True)
         each = [tuple(min(c, n - start) * f for start in range(0, n, c)) for c, n, f in sizes]
         at = int(self.engine.axes.startswith("t"))

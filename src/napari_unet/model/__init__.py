@@ -1,8 +1,7 @@
 """Trained models: what they are made of, kept and loaded without running code from them."""
 
-from .foreign import import_weights
 from .given import Models, OneModel, as_model, as_models
-from .model import Model, is_model, load_model, plain
+from .model import Model, load_model, plain
 from .weights import weights_of
 
 __all__ = [
@@ -11,8 +10,6 @@ __all__ = [
     "OneModel",
     "as_model",
     "as_models",
-    "import_weights",
-    "is_model",
     "load_model",
     "plain",
     "weights_of",

@@ -14,9 +14,10 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+from ..cards import CARD, CARD_BYTES, FORMAT, VERSION, WEIGHTS, card_text, is_model, parse_card, read_card, reason
 from ..errors import ModelError, OutputError, ResourceError
 from ..files import replace
-from ..library import CARD, CARD_BYTES, locate
+from ..library import locate
 from ..network import UNet, UNetConfig
 from ..normalise import Normalisation
 from ..stack import SPATIAL
@@ -24,12 +25,7 @@ from ..task import Task, read_task
 from .foreign import refuse_foreign
 from .weights import check_finite, check_shapes, expected, meta, read_weights, write_weights
 
-FORMAT = "napari_unet model"
-VERSION = 1
-# Two names, so that a model can be replaced: the new weights lie beside the old until the card points to them.
-WEIGHTS = ("weights.safetensors", "weights-2.safetensors")
 PARTIAL = ".partial"
-
 HISTORY = "history"
 
 
@@ -177,25 +173,8 @@ class Model:
 
     def card(self) -> str:
         """Return what a person wants to know of it, a line each."""
-        config, count = self.config, sum(v.size for v in self.weights.values() if v.dtype.kind == "f")
-        sizes = " x ".join(f"{s:g} {u or ''}".strip() for s, u in zip(self.scale, self.units, strict=True))
-        exact = "" if config.tile_exact else "; its norm takes statistics from the tile: expect seams"
-        network = f"{config.ndim}-D U-Net, depth {config.depth}, {config.base_features} features, {count:,} weights"
-        lines = {
-            "task": f"{self.task.name}: {', '.join(self.task.names)}",
-            "network": network + exact,
-            "axes": self.axes,
-            "channels": ", ".join(self.channel_names) or str(config.in_channels),
-            "pixel size": sizes,
-            "intensities": " ".join(str(v) for v in self.normalisation.to_json().values()),
-            "sha256": self.sha256,
-        }
-        lines |= {k: _short(v) for k, v in self.record.items() if k not in lines and isinstance(v, str | int | float)}
-        scores = self.record.get("scores")
-        if isinstance(scores, dict):
-            lines["scores"] = ", ".join(f"{k} {v:.4g}" for k, v in scores.items() if isinstance(v, int | float))
-        width = max(map(len, lines))
-        return "\n".join(f"{_printable(key):{width}}  {_printable(value)}" for key, value in lines.items())
+        count = sum(v.size for v in self.weights.values() if v.dtype.kind == "f")
+        return card_text(self._described() | {"record": self.record}, count, self.sha256)
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
@@ -219,7 +198,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         folder = folder.parent
     if not folder.is_dir():
         raise ModelError(f"{folder} is no model; a model is a folder with {CARD}")
-    card = _read_card(folder / CARD)
+    card = read_card(folder / CARD)
     try:
         config = UNetConfig.from_json(card["config"])
         expected(config)
@@ -228,25 +207,17 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         rest = {key: tuple(card[key]) for key in ("scale", "units", "channel_names")}
         axes, record = str(card["axes"]), dict(card["record"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{folder / CARD} cannot be used: {_reason(error)}; get the model again") from error
+        raise ModelError(f"{folder / CARD} cannot be used: {reason(error)}; get the model again") from error
     if name not in WEIGHTS:
         raise ModelError(f"{folder / CARD} names the weights {name!r}; it must be one of {', '.join(WEIGHTS)}")
     weights = read_weights(folder / name, config, sha256)
     try:
         model = Model(config, weights, task, normalisation, axes, record=record, **rest)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"{folder / CARD} cannot be used: {_reason(error)}; get the model again") from error
+        raise ModelError(f"{folder / CARD} cannot be used: {reason(error)}; get the model again") from error
     if model.sha256 != card.get("sha256"):
         raise ModelError(f"{folder / CARD} was changed after the model was saved (sha256 differs); get the model again")
     return model
-
-
-def is_model(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder says that it is a model of ours, of whatever version."""
-    try:
-        return bool(_parse(Path(path) / CARD).get("format") == FORMAT)
-    except (OSError, ValueError, RecursionError):
-        return False
 
 
 def plain(value: Any) -> Any:
@@ -266,39 +237,6 @@ def _refuse_foreign(folder: Path) -> None:
     """Refuse what looks like somebody else's model and has no card of ours."""
     if not (folder / CARD).is_file() and folder.name != CARD:
         refuse_foreign(folder)
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    """Read a card, not more than its greatest size; ValueError where it is none."""
-    with path.open("rb") as file:
-        data = file.read(CARD_BYTES + 1)
-    if len(data) > CARD_BYTES:
-        raise ValueError(f"it is larger than {CARD_BYTES} bytes")
-    found = json.loads(data)
-    if not isinstance(found, dict):
-        raise ValueError("it holds no table")
-    return found
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        card = _parse(path)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path.parent} is no model: it has no {CARD}") from error
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is damaged: {_reason(error)}; get the model again") from error
-    if card.get("format") != FORMAT:
-        raise ModelError(
-            f"{path} is no model card of this package: it says {str(card.get('format'))[:100]!r}, not {FORMAT!r}"
-        )
-    version = card.get("version")
-    if not isinstance(version, int) or version < 1:
-        raise ModelError(f"{path} is damaged: its version is {str(version)[:100]!r}; get the model again")
-    if version > VERSION:
-        raise ModelError(f"{path} has version {version}, this package reads up to {VERSION}; update napari-unet-stacks")
-    return card
 
 
 def _chosen(part: Any) -> dict[str, Any]:
@@ -331,7 +269,7 @@ def _points_to(folder: Path) -> str | None:
     """Return the name of the weights that the card of a folder names, None where it has none of ours."""
     if not is_model(folder):
         return None
-    weights = _parse(folder / CARD).get("weights")
+    weights = parse_card(folder / CARD).get("weights")
     name = weights.get("file") if isinstance(weights, dict) else None
     return name if name in WEIGHTS else None
 
@@ -355,16 +293,3 @@ def _tidy(folder: Path, names: set[str], whole: bool) -> None:
             (folder / name).unlink(missing_ok=True)
         if whole:
             folder.rmdir()
-
-
-def _reason(error: BaseException) -> str:
-    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)[:300]
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)

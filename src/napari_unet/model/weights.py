@@ -1,22 +1,20 @@
 """Weights as safetensors: written with care, and believed only after every check."""
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 import torch
 
+from ..cards import read_header
 from ..errors import ModelError
 from ..network import UNet, UNetConfig
 
 LISTED = 5
-HEADER_BYTES = 4 * 2**20
 SIZES = {"F16": 2, "F32": 4, "I64": 8}
 MAX_WEIGHTS = 2**33
 Shapes = dict[str, tuple[tuple[int, ...], bool]]
@@ -126,7 +124,7 @@ def read_weights(path: Path, config: UNetConfig, sha256: str | None = None) -> d
     damaged = f"{path} is truncated or damaged"
     remedy = "get the model again, or train it again"
     try:
-        header, start = _header(path)
+        header, start = read_header(path)
         entries = {k: v for k, v in header.items() if k != "__metadata__"}
         shapes = {key: (tuple(map(int, v["shape"])), v["dtype"] != "I64") for key, v in entries.items()}
         size = start + sum(math.prod(shapes[key][0]) * SIZES[v["dtype"]] for key, v in entries.items())
@@ -146,18 +144,6 @@ def read_weights(path: Path, config: UNetConfig, sha256: str | None = None) -> d
         raise ModelError(f"{damaged}: {error}; {remedy}") from error
     check_finite(weights, str(path))
     return {key: v.astype(np.float32) if v.dtype.kind == "f" else v for key, v in weights.items()}
-
-
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """Read a safetensors header: (entries, where the data begin)."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length <= min(HEADER_BYTES, path.stat().st_size - 8):
-            raise ValueError(f"the header would have {length} bytes")
-        header = json.loads(file.read(length))
-    if not isinstance(header, dict):
-        raise TypeError("the header is no table")
-    return header, 8 + length
 
 
 def _first(names: list[str]) -> str:

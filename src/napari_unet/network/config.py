@@ -5,12 +5,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self, cast
 
+from ..cards import TILE_EXACT_NORMS
 from ..errors import ModelError
 
 Padding = Literal["same", "valid"]
 Norm = Literal["batch", "none", "instance", "group"]
 Upsample = Literal["transpose", "interpolate"]
-TILE_EXACT_NORMS = ("batch", "none")
 GROUPS = 8
 MOST_FINER = 8
 CHOICES = {

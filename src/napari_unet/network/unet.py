@@ -105,8 +105,8 @@ class UNet(nn.Module):
         self.head = _conv(config.ndim)(features[0], config.out_channels, 1)
         self.dropout = nn.Dropout(config.dropout)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Conv3d) and module is not self.head:
-                nn.init.kaiming_normal_(module.weight)
+            if isinstance(module, nn.Conv2d | nn.Conv3d) and module is not self.head and not module.weight.is_meta:
+                nn.init.kaiming_normal_(module.weight)  # of meta tensors it would import a compiler
         if config.residual:  # it begins as the input itself
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(cast("Tensor", self.head.bias))

@@ -1,8 +1,6 @@
 """Ids carried on from one time point to the next, where objects lie on each other."""
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 
 def overlaps(ids: np.ndarray) -> np.ndarray:
@@ -47,10 +45,20 @@ def tracks(shared: np.ndarray, size: np.ndarray, least: float) -> np.ndarray:
     likely = np.flatnonzero(iou >= least)
     before, after, iou = before[likely], after[likely], iou[likely]
     kept = np.intersect1d(_best(before, iou, after), _best(after, iou, before))
-    graph = coo_array((np.ones(len(kept), np.int8), (before[kept], after[kept])), shape=(len(size), len(size)))
-    root = connected_components(graph, directed=False)[1]
+    root = connected(np.column_stack([before[kept], after[kept]]), len(size))
     _, first, of = np.unique(root, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[of.ravel()]
+
+
+def connected(edges: np.ndarray, count: int) -> np.ndarray:
+    """Return the number, from 0, of the connected component of each of `count` nodes; (edges, 2) say who is joined."""
+    if not len(edges):
+        return np.arange(count)
+    from scipy.sparse import coo_array  # not at the top: a run of one block joins nothing
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1])
 
 
 def _best(side: np.ndarray, iou: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -4,14 +4,12 @@ import itertools
 from collections.abc import Generator, Iterator
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ..errors import ResourceError
 from ..stack import Box
 from .components import unique_pairs
 from .config import Grid, ObjectConfig
-from .link import overlaps, tracks
+from .link import connected, overlaps, tracks
 from .scratch import Scratch
 
 MOST_PARTS = 2**31 - 2
@@ -69,7 +67,7 @@ def name_parts(scratch: Scratch, grid: Grid, config: ObjectConfig) -> Generator[
             edges.append(pairs[alike if faces else ~left & ~right])
         yield block + 1
     ids, count = final_ids(
-        size, first, is_inside, _roots(np.concatenate(edges), len(size)), np.concatenate(contacts), config
+        size, first, is_inside, connected(np.concatenate(edges), len(size)), np.concatenate(contacts), config
     )
     sizes = np.bincount(ids, size, count + 1).astype(np.int64)
     track = yield from _linked(scratch, grid, config, (offset, ids), sizes)
@@ -159,12 +157,6 @@ def _shifted(a: np.ndarray, b: np.ndarray, axis: int, step: int) -> tuple[np.nda
         size = a.shape[axis]
         a, b = a.take(range(size - 1), axis), b.take(range(1, size), axis)
     return a, b
-
-
-def _roots(edges: np.ndarray, parts: int) -> np.ndarray:
-    """Return the number of the connected component of each part."""
-    graph = coo_array((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(parts, parts))
-    return connected_components(graph, directed=False)[1]
 
 
 def final_ids(

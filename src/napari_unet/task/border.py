@@ -1,7 +1,6 @@
 """The weight map of the 2015 paper: what lies between two objects that are close counts more."""
 
 import numpy as np
-from scipy import ndimage
 
 from ..errors import DataError
 
@@ -49,6 +48,8 @@ def closeness(ids: np.ndarray, spacing: tuple[float, ...], sigma: float) -> np.n
     -------
     (*S) float32 array
     """
+    from scipy import ndimage  # not at the top: only who trains needs it
+
     nearest = np.full(ids.shape, np.inf, np.float32)
     second = nearest.copy()
     margin = [int(np.ceil(SIGHT * sigma / s)) for s in spacing]

@@ -6,18 +6,18 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
+from ..cards import OBJECT_CLASSES
 from ..contingency import Contingency
 from ..errors import DataError
-from ..losses import BACKGROUND, IGNORE, Scores, cross_entropy, dice, likeliest
+from ..losses import IGNORE, Scores, cross_entropy, dice, likeliest
 from ..metrics import THRESHOLDS, Overlaps
 from ..objects import ObjectConfig, objects_of
 from .base import COLOURS, Task, as_labels, read_fields
 from .border import LEVELS, border_weights, check_border
 
-CLASSES = (BACKGROUND, "inside", "border")
+CLASSES = OBJECT_CLASSES
 BORDER = 2
 REACH = {2: 2, 3: 1}
 SPLITS = (-1.0, 0.0, 1.0, 2.0)
@@ -194,6 +194,8 @@ def touching(ids: np.ndarray) -> np.ndarray:
     -------
     (*S) bool array
     """
+    from scipy import ndimage  # not at the top: only who trains needs it
+
     size = 2 * REACH[ids.ndim] + 1
     highest = ndimage.maximum_filter(ids, size)
     lowest = ndimage.minimum_filter(np.where(ids > 0, ids, ids.max(initial=0) + 1), size)
@@ -250,6 +252,8 @@ class Matches(Scores):
 
     def _sizes(self) -> np.ndarray:
         """Return the sizes of the objects that were painted whole; of all where there is none."""
+        from scipy import ndimage  # not at the top: only who trains needs it
+
         every, whole = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for _, known, ids in self._seen:
             counts = np.bincount(ids.ravel())

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from ..errors import DataError
@@ -133,6 +132,8 @@ class Semantic(Task):
         target = self._indices(as_labels(labels))
         if not self.w0:
             return target
+        from scipy import ndimage  # not at the top: only who trains needs it
+
         background = self.class_names.index(BACKGROUND) if BACKGROUND in self.class_names else 0
         parts = ndimage.label((target != IGNORE) & (target != background))[0]
         return np.stack([target, border_weights(parts, self.spacing, self.w0, self.sigma)])

@@ -1,0 +1,174 @@
+"""A model's card, ``model.json``: read within limits, and told as text, without the network or its libraries."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelError
+
+CARD = "model.json"
+CARD_BYTES = 2**20  # a card is numbers and a history; more is an attack or a mistake
+FORMAT = "napari_unet model"
+VERSION = 1
+# Two names, so that a model can be replaced: the new weights lie beside the old until the card points to them.
+WEIGHTS = ("weights.safetensors", "weights-2.safetensors")
+HEADER_BYTES = 4 * 2**20  # of a safetensors file: some 100 bytes a weight
+TILE_EXACT_NORMS = ("batch", "none")  # the others take statistics from the tile
+OBJECT_CLASSES = ("background", "inside", "border")
+LINE = 200  # characters of a record's entry that are shown
+HASHED = 2**20  # bytes of weights in memory at a time
+
+
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder says that it is a model of ours, of whatever version."""
+    try:
+        return bool(parse_card(Path(path) / CARD).get("format") == FORMAT)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def parse_card(path: Path) -> dict[str, Any]:
+    """Read a card, not more than its greatest size; ValueError where it is none."""
+    with path.open("rb") as file:
+        data = file.read(CARD_BYTES + 1)
+    if len(data) > CARD_BYTES:
+        raise ValueError(f"it is larger than {CARD_BYTES} bytes")
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError("it holds no table")
+    return found
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Read a card of a version that is known.
+
+    Raises
+    ------
+    ModelError
+        Naming the file and what is wrong with it.
+    """
+    try:
+        card = parse_card(path)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path.parent} is no model: it has no {CARD}") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is damaged: {reason(error)}; get the model again") from error
+    if card.get("format") != FORMAT:
+        raise ModelError(
+            f"{path} is no model card of this package: it says {str(card.get('format'))[:100]!r}, not {FORMAT!r}"
+        )
+    version = card.get("version")
+    if not isinstance(version, int) or version < 1:
+        raise ModelError(f"{path} is damaged: its version is {str(version)[:100]!r}; get the model again")
+    if version > VERSION:
+        raise ModelError(f"{path} has version {version}, this package reads up to {VERSION}; update napari-unet-stacks")
+    return card
+
+
+def describe_model(folder: Path) -> str:
+    """Return the text of a model's card, its weights held against their size and hash.
+
+    Raises
+    ------
+    ModelError
+        Where card or weights are missing or damaged.
+    """
+    path = folder / CARD
+    card = read_card(path)
+    try:
+        count = _count(folder, card["weights"])
+        return card_text(card, count, str(card["sha256"]))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{path} cannot be used: {reason(error)}; get the model again") from error
+
+
+def card_text(card: Mapping[str, Any], count: int, sha256: str) -> str:
+    """Return what a person wants to know of a model, a line each.
+
+    Parameters
+    ----------
+    card : mapping
+        Plain values, as ``model.json`` has them.
+    count : int
+        Number of its weights.
+    sha256 : str
+    """
+    config, task, record = card["config"], card["task"], card["record"]
+    exact = "" if config["norm"] in TILE_EXACT_NORMS else "; its norm takes statistics from the tile: expect seams"
+    lines = {
+        "task": f"{task['name']}: {', '.join(map(str, task_names(task)))}",
+        "network": f"{config['ndim']}-D U-Net, depth {config['depth']}, {config['base_features']} features, "
+        f"{count:,} weights{exact}",
+        "axes": str(card["axes"]),
+        "channels": ", ".join(map(str, card["channel_names"])) or str(config["in_channels"]),
+        "pixel size": " x ".join(f"{s:g} {u or ''}".strip() for s, u in zip(card["scale"], card["units"], strict=True)),
+        "intensities": " ".join(str(v) for v in card["normalisation"].values() if v not in ([], ())),
+        "sha256": sha256,
+    }
+    lines |= {k: _short(v) for k, v in record.items() if k not in lines and isinstance(v, str | int | float)}
+    scores = record.get("scores")
+    if isinstance(scores, dict):
+        lines["scores"] = ", ".join(f"{k} {v:.4g}" for k, v in scores.items() if isinstance(v, int | float))
+    width = max(map(len, lines))
+    return "\n".join(f"{_printable(key):{width}}  {_printable(value)}" for key, value in lines.items())
+
+
+def task_names(task: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the name of each thing a task tells apart: classes, or channels of an image."""
+    named = task.get("class_names") or task.get("channels") or task.get("values", ())
+    return OBJECT_CLASSES if task["name"] == "instances" else tuple(named)
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Read the header of a safetensors file: (entries, where the data begin); ValueError or TypeError where none."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= min(HEADER_BYTES, path.stat().st_size - 8):
+            raise ValueError(f"the header would have {length} bytes")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise TypeError("the header is no table")
+    return header, 8 + length
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says, in one short line."""
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)[:300]
+
+
+def _count(folder: Path, weights: Mapping[str, Any]) -> int:
+    """Count the floating numbers of a model's weights, once their hash is right."""
+    name = weights["file"]
+    if name not in WEIGHTS:
+        raise ModelError(f"{folder / CARD} names the weights {name!r}; it must be one of {', '.join(WEIGHTS)}")
+    path, found = folder / name, hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while part := file.read(HASHED):
+                found.update(part)
+        if found.hexdigest() != weights["sha256"]:
+            raise ModelError(
+                f"{path} is truncated or damaged: its sha256 is not the one in {CARD}; get the model again"
+            )
+        header, _ = read_header(path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    entries = [value for key, value in header.items() if key != "__metadata__"]
+    return sum(math.prod(entry["shape"]) for entry in entries if entry["dtype"] != "I64")
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= LINE else f"{text[: LINE - 3]}..."
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
