@@ -13,6 +13,7 @@ from zarr.codecs import ZstdCodec
 from ..errors import OutputError
 from ..files import refuse_links, remove_leftovers, replace_json
 from ..lock import LOCK
+from . import consolidated
 from .journal import DONE, FOLDER, PLAN, Plan
 from .ome import VERSIONS, Output, versioned
 from .pyramid import Level
@@ -136,6 +137,8 @@ def clear(root: Path, ledger: Path, plan: Plan) -> None:
         shutil.rmtree(array)
     for path in plan.outputs:
         (root / path / TABLE).unlink(missing_ok=True)
+    if plan.inside:
+        consolidated.renew(root, list(plan.outputs), VERSIONS[plan.version], ledger)
     for item in [item for item in ledger.iterdir() if item.name not in (PLAN, LOCK)]:
         if item.is_dir():
             shutil.rmtree(item)

@@ -17,11 +17,11 @@ from ..files import disk
 from ..lock import Lock
 from ..stack import Box
 from ..threads import in_threads
-from . import layout
+from . import consolidated, layout
 from .admission import admit, check_outputs, check_room, enter
 from .blocks import BlockWriter, replaced
 from .journal import FINISHED, Journal, Plan, Region, Unit
-from .ome import Output, group_attributes
+from .ome import VERSIONS, Output, group_attributes
 from .pyramid import Level, above, levels_of, parts, reduce
 from .verification import problem_of, verify
 
@@ -324,6 +324,7 @@ class ResultStore:
             layout.write_group(self.root / path, self.plan.version, attributes, ledger)
         if self.plan.inside:
             self._list()
+            consolidated.renew(self.root, list(self.outputs), VERSIONS[self.plan.version], ledger)
         if not self._journal.finished:
             self._journal.append(FINISHED)
 
