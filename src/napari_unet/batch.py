@@ -275,7 +275,8 @@ class _Runner:
         measured = None
         if self.opening.get("channel") is not None:
             read = fitted(passed(stack, self.models[:-1], self.config), self.model, self.config)
-            measured = self.model.normalisation.measure(read, fill=self.config.fill)
+            quick = len(self.models) > 1
+            measured = self.model.normalisation.measure(read, fill=self.config.fill, quick=quick)
         taken = passed(stack, self.models[:-1], self.config, measure=False)
         different = list(differences(found[1].settings, taken, self.models, self.config, measured))
         finished = Journal(found[0]).finished

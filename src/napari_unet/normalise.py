@@ -1,20 +1,20 @@
 """Intensity normalisation: one set of statistics a stack and channel, never a tile's own."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
 
 from .errors import DataError, ModelError
+from .sampling import Pool, percentiles, sample
 from .stack import Box, Stack
-from .threads import in_threads
 
 KINDS = ("percentile", "zscore", "fixed", "none")
-WHOLE = 2**24
-BOXES = 32
-BOX_ELEMENTS = 2**18
+WHOLE = 2**24  # elements of a channel that are always measured exactly: 0.1 s
 LEAST_EDGE = 16
+LARGE_EDGE = 128  # where a damaged part is small beside the image: a chunk is tried some tens of times
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,10 +57,12 @@ class Normalisation:
         fixed = (tuple(map(float, values.get(name, ()))) for name in ("offset", "scale"))
         return cls(str(values["kind"]), float(values["low"]), float(values["high"]), *fixed)
 
-    def measure(self, stack: Stack, seed: int = 0, fill: float | None = None) -> "Statistics":
-        """Measure a stack once: on all of it where it is small, else on seeded boxes that depend on its shape only.
+    def measure(self, stack: Stack, seed: int = 0, fill: float | None = None, quick: bool = False) -> "Statistics":
+        """Measure a stack once: on all of it where it is small, else on cells that depend on its shape only.
 
-        Fixed intensities are not measured; the sample is looked at all the same, for what is not finite.
+        Of a large image, cells that hold one value (empty field, padding, chunks that are not stored) are left out, and
+        as many others are read as it takes until the figures are stable (see `sampling`). Fixed intensities are not
+        measured; the sample is looked at all the same, for what is not finite.
 
         Parameters
         ----------
@@ -68,41 +70,52 @@ class Normalisation:
         seed : int
         fill : float, optional
             Value taken in place of NaN and infinity; without it they are refused.
+        quick : bool
+            Read few cells of a large image, which a network computes where it is read.
 
         Raises
         ------
         DataError
             Where the sample holds NaN or infinity, with their number and the first index.
         """
-        samples: list[list[np.ndarray]] = [[] for _ in range(stack.size("c"))]
-        errors: list[DataError] = []
-        for _, parts in in_threads(lambda box: list(readable(stack, box)), _sample_boxes(stack, seed)):
-            for part, values in parts:
-                if isinstance(values, DataError):
-                    errors.append(values)
-                    continue
-                data = finite(values, stack, part, fill)
-                channels = np.moveaxis(data, stack.axes.index("c"), 0) if "c" in stack.axes else data[None]
-                for sample, channel in zip(samples, channels, strict=True):
-                    sample.append(channel.ravel())
-        if errors and not samples[0]:
-            raise errors[0]
+        large = math.prod(map(float, stack.shape)) > WHOLE * stack.size("c")
+
+        def read(box: Box) -> Iterator[tuple[Box, np.ndarray | DataError]]:
+            for part, values in readable(stack, box, LARGE_EDGE if large else LEAST_EDGE):
+                yield part, values if isinstance(values, DataError) else finite(values, stack, part, fill)
+
+        if large:
+            found = sample(stack, self._figures, read, seed, quick)
+            pairs, lost = [self._figures(pool) for pool in found.pools], found.lost
+        else:
+            channels, lost = _whole(stack, read)
+            pairs = [self._measure_channel(values) for values in channels]
         if self.kind == "fixed":
-            return Statistics(self.offset, self.scale, len(errors))
-        pairs = [self._measure_channel(np.concatenate(sample)) for sample in samples]
-        return Statistics(tuple(o for o, _ in pairs), tuple(s for _, s in pairs), len(errors))
+            return Statistics(self.offset, self.scale, lost)
+        return Statistics(tuple(o for o, _ in pairs), tuple(s for _, s in pairs), lost)
+
+    def _figures(self, pool: Pool) -> tuple[float, float]:
+        """Return (offset, scale) of what was read of a channel; scale 0 where it is constant."""
+        if self.kind == "none":
+            return 0.0, 1.0
+        if self.kind != "percentile":
+            return pool.moments()
+        low, high = map(float, pool.percentiles((self.low, self.high)))
+        if high <= low and pool.cells:  # nearly all of it is one value: what stands out decides
+            low, high = pool.low, pool.high
+        return low, high - low
 
     def _measure_channel(self, values: np.ndarray) -> tuple[float, float]:
         """Return (offset, scale); scale 0 for a constant channel."""
         if self.kind == "none":
             return 0.0, 1.0
-        if self.kind == "zscore":
+        if self.kind != "percentile":
             values = values.astype(np.float32) if values.dtype.itemsize < 4 else values
             return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-        low, high = _percentiles(values, (self.low, self.high))
+        low, high = map(float, percentiles(values, (self.low, self.high)))
         if high <= low:  # nearly all of it is one value: what stands out decides
-            low, high = values.min(), values.max()
-        return float(low), float(high) - float(low)
+            low, high = float(values.min()), float(values.max())
+        return low, high - low
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,43 +168,44 @@ def finite(data: np.ndarray, stack: Stack, box: Box, fill: float | None = None) 
     )
 
 
-def readable(stack: Stack, box: Box) -> Iterator[tuple[Box, np.ndarray | DataError]]:
-    """Read a box; where some of it is damaged, read the rest: yield each part with its data, or with the error."""
+def readable(stack: Stack, box: Box, least: int = LEAST_EDGE) -> Iterator[tuple[Box, np.ndarray | DataError]]:
+    """Read a box; where some of it is damaged, read the rest: yield each part with its data, or with the error.
+
+    Parameters
+    ----------
+    stack : Stack
+    box : box
+    least : int
+        Parts of no longer edge are not divided further.
+    """
     try:
         data = stack.read(box)
     except DataError as error:
         sizes = [part.stop - part.start for part in box]
         axis = sizes.index(max(sizes))
-        if sizes[axis] <= LEAST_EDGE:
+        if sizes[axis] <= least:
             yield box, error
             return
         middle = box[axis].start + sizes[axis] // 2
         for half in (slice(box[axis].start, middle), slice(middle, box[axis].stop)):
-            yield from readable(stack, (*box[:axis], half, *box[axis + 1 :]))
+            yield from readable(stack, (*box[:axis], half, *box[axis + 1 :]), least)
     else:
         yield box, data
 
 
-def _percentiles(values: np.ndarray, wanted: tuple[float, float]) -> tuple[float, float]:
-    """Return percentiles, interpolated linearly; of 8 and 16 bit integers by counting, which is much faster."""
-    if values.dtype.kind != "u" or values.dtype.itemsize > 2:
-        found = np.percentile(values.astype(np.float32) if values.dtype.itemsize < 4 else values, wanted)
-        return float(found[0]), float(found[1])
-    below = np.cumsum(np.bincount(values))
-    places = np.array(wanted) / 100 * (values.size - 1)
-    first, second = (np.searchsorted(below, np.floor(places) + k, "right").clip(max=len(below) - 1) for k in (0, 1))
-    low, high = first + (second - first) * (places - np.floor(places))
-    return float(low), float(high)
-
-
-def _sample_boxes(stack: Stack, seed: int) -> Iterator[Box]:
-    shape = stack.shape
-    if np.prod([float(n) for n in shape]) <= WHOLE * stack.size("c"):
-        yield tuple(slice(0, n) for n in shape)
-        return
-    rng = np.random.default_rng(seed)
-    edge = round(BOX_ELEMENTS ** (1 / len(stack.spatial)))
-    size = {a: min(edge, stack.size(a)) for a in stack.spatial} | {"c": stack.size("c"), "t": 1}
-    for _ in range(BOXES):
-        starts = [int(rng.integers(0, n - size[a] + 1)) for a, n in zip(stack.axes, shape, strict=True)]
-        yield tuple(slice(start, start + size[a]) for a, start in zip(stack.axes, starts, strict=True))
+def _whole(
+    stack: Stack, read: Callable[[Box], Iterator[tuple[Box, np.ndarray | DataError]]]
+) -> tuple[list[np.ndarray], int]:
+    """Read all of a stack: the values of each channel, and how many parts cannot be read."""
+    channels: list[list[np.ndarray]] = [[] for _ in range(stack.size("c"))]
+    lost, first = 0, None
+    for _, values in read(tuple(slice(0, n) for n in stack.shape)):
+        if isinstance(values, DataError):
+            lost, first = lost + 1, first or values
+            continue
+        data = np.moveaxis(values, stack.axes.index("c"), 0) if "c" in stack.axes else values[None]
+        for channel, part in zip(channels, data, strict=True):
+            channel.append(part.ravel())
+    if first is not None and not channels[0]:
+        raise first
+    return [np.concatenate(parts) for parts in channels], lost

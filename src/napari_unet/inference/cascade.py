@@ -48,11 +48,11 @@ def passed(stack: Stack, models: Sequence[Model], config: PredictConfig, measure
     ModelError, DataError
         Where one does not fit what comes before it.
     """
-    for model in models:
+    for number, model in enumerate(models):
         stack = fitted(stack, model, config)
         check_fit(stack, model)
         nothing = Statistics((0.0,) * stack.size("c"), (1.0,) * stack.size("c"))
-        statistics = model.normalisation.measure(stack, fill=config.fill) if measure else nothing
+        statistics = model.normalisation.measure(stack, fill=config.fill, quick=number > 0) if measure else nothing
         engine = Engine(stack, model, statistics, config.device, config.precision, config.fill, config.mirror)
         stack = lazily(engine, config, block=None)
     return stack

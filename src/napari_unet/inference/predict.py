@@ -90,7 +90,7 @@ def predict(
     stack = fitted(passed(cached(stack), models[:-1], config), models[-1], config)
     start = None if near is None else index_in(given, stack, near)
     root = _root(stack, out, config)
-    engine = _engine(root, stack, models[-1], config)
+    engine = _engine(root, stack, models, config)
     job = Job.plan(engine, config, models[:-1])
     with connected(config.scheduler, job) as client, job.create(root, config) as store:
         if config.precision == "auto" and not store.count:
@@ -139,14 +139,15 @@ def _rounded(engine: Engine) -> Iterator[Progress]:
             yield Progress(0, 0, "measure", str(found))
 
 
-def _engine(root: Path, stack: Stack, model: Model, config: PredictConfig) -> Engine:
-    measured = _measured(root, stack, model, config)
-    return Engine(stack, model, measured, config.device, config.precision, config.fill, config.mirror)
+def _engine(root: Path, stack: Stack, models: tuple[Model, ...], config: PredictConfig) -> Engine:
+    measured = _measured(root, stack, models, config)
+    return Engine(stack, models[-1], measured, config.device, config.precision, config.fill, config.mirror)
 
 
-def _measured(root: Path, stack: Stack, model: Model, config: PredictConfig) -> Statistics:
+def _measured(root: Path, stack: Stack, models: tuple[Model, ...], config: PredictConfig) -> Statistics:
     """Measure the intensities; of a source repaired since, those with which an earlier run normalised what is done."""
-    measured = model.normalisation.measure(stack, fill=config.fill)
+    *before, model = models
+    measured = model.normalisation.measure(stack, fill=config.fill, quick=bool(before))
     found = find(root, [result_path(model, config.name)], config.in_source)
     if found is None:
         return measured

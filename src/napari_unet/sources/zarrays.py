@@ -14,8 +14,9 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from ..errors import DataError
-from ..stack import Stack, View
+from ..stack import Box, Stack, View
 from .arrange import Cast
+from .cached import ChunkCache
 from .zarrmeta import ArrayInfo, Node, array_info, is_remote
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
@@ -172,7 +173,7 @@ def base_array(stack: Stack) -> tuple[Any, tuple[slice | int, ...]]:
     """Return what a stack is read from in the end, and which region of it, in its own order of axes."""
     data: Any = stack.data
     index = View.of(data).index
-    while isinstance(data, View | Cast):
+    while isinstance(data, View | Cast | ChunkCache):
         data = data.base
     return data, index
 
@@ -194,6 +195,34 @@ def missing_chunks(stack: Stack) -> int:
         for at in _stored(Path(data.store.where), len(chunks))
     )
     return math.prod(high - low for low, high in grid) - present
+
+
+def stored_boxes(stack: Stack) -> Iterator[Box] | None:
+    """Yield the region of each stored chunk (shard, where there are any) of a stack, in its own indices.
+
+    None for sources that are no zarr array in a local folder, where that is not known.
+    """
+    data, index = base_array(stack)
+    if not isinstance(data, zarr.Array) or not isinstance(data.store, Guarded) or is_remote(data.store.where):
+        return None
+    chunks = data.shards or data.chunks
+    if 0 in chunks:
+        return None
+    return _boxes_of(Path(data.store.where), chunks, index, View.of(stack.data).order)
+
+
+def _boxes_of(
+    folder: Path, chunks: tuple[int, ...], index: tuple[slice | int, ...], order: tuple[int, ...]
+) -> Iterator[Box]:
+    """Yield the stored chunks of a folder as regions of a view of its array."""
+    parts = [part if isinstance(part, slice) else slice(part, part + 1) for part in index]
+    for at in _stored(folder, len(chunks)):
+        box = [
+            slice(max(i * c, p.start) - p.start, min(i * c + c, p.stop) - p.start)
+            for i, c, p in zip(at, chunks, parts, strict=True)
+        ]
+        if all(b.start < b.stop for b in box):
+            yield tuple(box[axis] for axis in order)
 
 
 def _chunk_range(part: slice | int, size: int) -> tuple[int, int]:

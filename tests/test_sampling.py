@@ -1,0 +1,139 @@
+"""Intensities of large images: a specimen in a dark field is seen, however the image is stored."""
+
+import dask.array as da
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from napari_unet.errors import DataError
+from napari_unet.normalise import Normalisation
+from napari_unet.sources import open_stack
+from napari_unet.stack import Stack
+
+SIDE = 5800  # a little over 2^25 elements
+
+
+def slide(side=SIDE, field=0, at=(3000, 700), share=0.03, dtype=np.uint8, noise=0):
+    """A dark field with one bright specimen, of `share` of its area."""
+    rng = np.random.default_rng(1)
+    data = np.full((side, side), field, dtype)
+    if noise:
+        data += rng.integers(0, noise, data.shape, dtype=np.uint8)
+    edge = int(side * share**0.5)
+    part = data[at[0] : at[0] + edge, at[1] : at[1] + edge]
+    part[...] = rng.integers(field + 20, field + 200, part.shape).astype(dtype)
+    return data
+
+
+def as_zarr(data, path, chunks, **more):
+    array = zarr.create_array(path, shape=data.shape, dtype=data.dtype, chunks=chunks, **more)
+    array[...] = data
+    return array
+
+
+WAYS = {
+    "numpy": lambda data, folder: data,
+    "sparse zarr": lambda data, folder: open_stack(as_zarr(data, folder / "a.zarr", (512, 512)).store.root, "yx"),
+    "dense zarr": lambda data, folder: as_zarr(
+        data, folder / "b.zarr", (700, 900), config={"write_empty_chunks": True}
+    ),
+    "sharded": lambda data, folder: as_zarr(data, folder / "s.zarr", (100, 290), shards=(1000, 2900)),
+    "dask": lambda data, folder: da.from_array(data, chunks=(1000, 777)),
+    "tiled tiff": lambda data, folder: _tiff(data, folder / "c.tif", tile=(256, 256), compression="zlib"),
+    "strips": lambda data, folder: _tiff(data, folder / "d.tif", compression="zlib", rowsperstrip=64),
+}
+
+
+def _tiff(data, path, **how):
+    tifffile.imwrite(path, data, **how)
+    return path
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_measured_depends_on_the_image_and_not_on_how_it_is_stored(way, tmp_path):
+    data = slide()
+    want = Normalisation().measure(Stack(data=data, axes="yx"))
+    assert want.scale[0] > 150
+    stack = open_stack(WAYS[way](data, tmp_path), axes="yx")
+    assert Normalisation().measure(stack) == want
+    assert Normalisation("zscore").measure(stack) == Normalisation("zscore").measure(Stack(data=data, axes="yx"))
+
+
+@pytest.mark.parametrize("at", [(0, 0), (5799 - 1004, 5799 - 1004), (17, 4000), (2600, 2600), (4700, 3)])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_specimen_in_a_noisy_field_is_seen_wherever_it_lies(at, dtype):
+    data = slide(field=100, at=at, noise=9, dtype=dtype)
+    found = Normalisation().measure(Stack(data=data, axes="yx"))
+    low, high = np.percentile(data, (1, 99.8))
+    assert found.offset[0] == pytest.approx(low, abs=1)
+    assert found.offset[0] + found.scale[0] == pytest.approx(high, abs=4)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "chunks", "place"),
+    [
+        ("yx", (2**20, 2**20), (1024, 1024), (500_000, 900_000)),
+        ("zyx", (4000, 30_000, 30_000), (64, 64, 64), (3000, 5, 29_000)),
+        ("tyx", (500, 20_000, 20_000), (1, 1000, 1000), (444, 7, 19_000)),
+        ("czyx", (2, 1000, 20_000, 20_000), (1, 16, 256, 256), (1, 900, 900, 12_345)),
+        ("tczyx", (9, 2, 100, 20_000, 20_000), (1, 1, 10, 200, 300), (8, 0, 99, 10, 11_000)),
+    ],
+)
+def test_of_a_sparse_store_the_stored_chunks_are_measured(axes, shape, chunks, place, tmp_path):
+    array = zarr.create_array(tmp_path / "a.zarr", shape=shape, chunks=chunks, dtype="u2", dimension_names=axes)
+    rng = np.random.default_rng(0)
+    size = [1 if a in "tc" else min(n - p, 70) for a, n, p in zip(axes, shape, place, strict=True)]
+    array[tuple(slice(p, p + s) for p, s in zip(place, size, strict=True))] = rng.integers(500, 4000, size, "u2")
+    found = Normalisation().measure(open_stack(tmp_path / "a.zarr"))
+    channel = place[axes.index("c")] if "c" in axes else 0
+    assert found.scale[channel] > 2000
+    assert all(s == 0 for i, s in enumerate(found.scale) if i != channel)
+
+
+@pytest.mark.parametrize("value", [0, 7])
+@pytest.mark.parametrize("kind", ["percentile", "zscore"])
+def test_a_large_image_of_one_value_is_constant(value, kind, tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(2**17, 2**17), chunks=(999, 999), dtype="u2", fill_value=value)
+    found = Normalisation(kind).measure(open_stack(tmp_path / "a.zarr", "yx"))
+    assert (found.offset, found.scale) == ((float(value),), (0.0,))
+
+
+def test_stored_chunks_of_one_value_beside_others_that_are_not_stored_are_not_constant(tmp_path):
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(2**15, 2**15), chunks=(512, 512), dtype="u1")
+    array[512:1024, :512] = 9
+    found = Normalisation().measure(open_stack(tmp_path / "a.zarr", "yx"))
+    assert found.scale[0] > 8
+
+
+def test_a_cut_of_a_sparse_store_is_measured_where_it_is_stored(tmp_path):
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(3, 2**16, 2**16), chunks=(1, 512, 512), dtype="u2")
+    array[0, :512, :512] = 9000
+    array[2, 40_000:40_100, 50_000:50_200] = np.random.default_rng(0).integers(1, 100, (100, 200), "u2")
+    stack = open_stack(tmp_path / "a.zarr", "zyx").select(z=2, x=slice(300, 60_001))
+    assert 80 < Normalisation().measure(stack).scale[0] < 100
+
+
+def test_a_large_image_is_sampled_the_same_every_time_and_close_to_the_whole(tmp_path):
+    rng = np.random.default_rng(3)
+    tile = rng.gamma(2.0, 300.0, (2048, 2048)).astype(np.uint16)
+    image = da.tile(da.from_array(tile, chunks=(2048, 2048)), (16, 16))
+    found = [Normalisation().measure(Stack(data=image, axes="yx")) for _ in range(2)]
+    assert found[0] == found[1]
+    want = np.percentile(tile, (1, 99.8))
+    assert found[0].offset[0] == pytest.approx(want[0], abs=0.01 * want[1])
+    assert found[0].offset[0] + found[0].scale[0] == pytest.approx(want[1], rel=0.02)
+
+
+def test_of_a_large_image_damaged_parts_are_left_out_and_one_all_damaged_is_refused(tmp_path):
+    array = as_zarr(slide(share=0.2), tmp_path / "a.zarr", (2048, 2048))
+    chunks = [p for p in (tmp_path / "a.zarr" / "c").rglob("*") if p.is_file()]
+    chunks[0].write_bytes(b"torn")
+    found = Normalisation().measure(open_stack(tmp_path / "a.zarr", "yx"))
+    assert found.unreadable and found.scale[0] > 150
+    for number in np.ndindex(array.cdata_shape):
+        path = tmp_path / "a.zarr" / "c" / "/".join(map(str, number))
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(b"torn")
+    with pytest.raises(DataError, match=r"a\.zarr"):
+        Normalisation().measure(open_stack(tmp_path / "a.zarr", "yx"))
