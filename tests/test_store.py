@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -19,8 +20,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.errors import IncompleteError, OutputError, ResourceError, UsageError
+from napari_unet.errors import IncompleteError, OutputError, ResourceError, UnsafeError, UsageError
 from napari_unet.events import wait
+from napari_unet.sources.zarrays import open_own
 from napari_unet.store import Output, ResultStore, verify
 from napari_unet.store.journal import FOLDER
 
@@ -437,6 +439,50 @@ def test_a_missing_chunk_and_a_missing_block_are_found(tmp_path: Path) -> None:
     assert f"1 of {len(CORES)} blocks" in wait(verify(tmp_path / "half"))[0]
     with pytest.raises(OutputError, match="no result"):
         wait(verify(tmp_path))
+
+
+class Bomb:
+    """What leaves a trace when it is unpickled."""
+
+    def __init__(self, where: Path) -> None:
+        self.where = where
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.where,)
+
+
+TEXT, PICKLE = {"id": "vlen-utf8"}, {"id": "pickle"}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"filters": [PICKLE], "compressor": None},
+        {"dtype": "|O", "filters": [TEXT, PICKLE], "compressor": None},
+        {"dtype": "|O", "filters": [TEXT], "compressor": PICKLE},
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_result_with_a_filter_that_runs_code_is_neither_read_nor_written(
+    tmp_path: Path, finished: bool, forged: dict[str, Any]
+) -> None:
+    root, trace = tmp_path / "r", tmp_path / "PWNED"
+    if finished:
+        run(root, version="0.4")
+    else:
+        with create(root, version="0.4") as store:
+            store.write(0, regions(0))
+    metadata = json.loads((root / "0/.zarray").read_text())
+    (root / "0/.zarray").write_text(json.dumps(metadata | forged))
+    for chunk in (path for path in (root / "0").rglob("*") if path.name.isdecimal() and path.is_file()):
+        chunk.write_bytes(pickle.dumps(Bomb(trace)))
+    assert any("pickle makes objects, or runs code" in problem for problem in wait(verify(root)))
+    with pytest.raises(UnsafeError, match="pickle"):
+        open_own(root / "0")
+    if not finished:
+        with pytest.raises(UnsafeError, match="pickle"):
+            create(root, version="0.4")
+    assert not trace.exists()
 
 
 def test_metadata_that_is_gone_or_damaged_is_found(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class Scratch:
         chunks = tuple(-(-b // -(-b // most)) for b, most in zip(blocks, sizes, strict=True))
         store = LocalStore(self.folder / "labels.zarr")
         if (self.folder / "labels.zarr" / "zarr.json").exists():
-            return zarr.open_array(store, mode="r+")
+            return zarr.open_array(store, mode="r+", zarr_format=3)
         return zarr.create_array(store, shape=grid.shape, chunks=chunks, dtype="uint32", fill_value=0)
 
     @property

@@ -13,6 +13,7 @@ from zarr.codecs import ZstdCodec
 from ..errors import OutputError
 from ..files import refuse_links, remove_leftovers, replace_json
 from ..lock import LOCK
+from ..sources.zarrays import open_own
 from . import consolidated
 from .journal import DONE, FOLDER, PLAN, Plan
 from .ome import VERSIONS, Output, versioned
@@ -258,7 +259,7 @@ def list_labels(
         write_group(folder, version, attributes, via)
 
 
-def make_array(folder: Path, output: Output, level: Level, version: str) -> zarr.Array[Any]:
+def make_array(folder: Path, output: Output, level: Level, version: str) -> "zarr.Array[Any]":
     """Make one level's array, or open it where it is there already.
 
     Raises
@@ -269,7 +270,7 @@ def make_array(folder: Path, output: Output, level: Level, version: str) -> zarr
     zarr_format: Any = VERSIONS[version]
     folder = folder.absolute()  # workers, which write to it too, have folders of their own
     if (folder / ("zarr.json" if zarr_format == NEWEST else ".zarray")).exists():
-        array = zarr.open_array(folder, mode="r+", zarr_format=zarr_format)
+        array = open_own(folder, "r+")
         if array.shape != level.shape or array.dtype != output.dtype:
             raise OutputError(
                 f"{folder} is {array.shape} {array.dtype}, planned is {level.shape} {output.dtype}; "
@@ -282,7 +283,7 @@ def make_array(folder: Path, output: Output, level: Level, version: str) -> zarr
     return array
 
 
-def _new_array(folder: Path, output: Output, level: Level, zarr_format: Any) -> zarr.Array[Any]:
+def _new_array(folder: Path, output: Output, level: Level, zarr_format: Any) -> "zarr.Array[Any]":
     chunks = output.chunks
     if output.shards is None:
         chunks = tuple(min(c, n) for c, n in zip(chunks, level.shape, strict=True))

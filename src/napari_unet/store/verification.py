@@ -12,6 +12,7 @@ import zarr
 
 from ..errors import OutputError
 from ..events import Progress
+from ..sources.zarrays import open_own
 from ..stack import DECODING
 from . import layout
 from .journal import PLAN, Journal, Plan, Region
@@ -75,13 +76,13 @@ def _open(base: Path, name: str, arrays: dict[str, Any]) -> str:
     """Open an array once: what is wrong with it, or nothing."""
     if name not in arrays:
         try:
-            arrays[name] = zarr.open_array(base / name, mode="r")
+            arrays[name] = open_own(base / name)
         except UNREADABLE as error:
             return f"{base / name} cannot be opened ({error})"
     return ""
 
 
-def problem_of(array: zarr.Array[Any], base: Path, region: Region) -> str:
+def problem_of(array: "zarr.Array[Any]", base: Path, region: Region) -> str:
     """Read a region back: what is wrong with it, naming the chunks, or nothing."""
     try:
         data = np.asarray(array[region.box])
@@ -92,7 +93,7 @@ def problem_of(array: zarr.Array[Any], base: Path, region: Region) -> str:
     return f"{region} is not what was written: {_damaged_chunks(array, base, region)}"
 
 
-def _damaged_chunks(array: zarr.Array[Any], base: Path, region: Region) -> str:
+def _damaged_chunks(array: "zarr.Array[Any]", base: Path, region: Region) -> str:
     """Name the files under a region that cannot be read, or are not there."""
     unit = array.shards or array.chunks
     cells = itertools.product(

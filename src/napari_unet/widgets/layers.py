@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
+from ..sources.zarrays import open_own
 from ..stack import AXES, Box, Stack
 
 if TYPE_CHECKING:
@@ -305,10 +306,8 @@ def table(classes: Mapping[int, str], counts: Mapping[str, int], step: float, un
 
 def open_levels(group: Path) -> list[Any]:
     """Open the levels of an OME-Zarr group of ours for reading, the finest first."""
-    import zarr
-
     folders = sorted((p for p in group.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
-    return [zarr.open_array(folder, mode="r") for folder in folders]
+    return [open_own(folder) for folder in folders]
 
 
 def remove(viewer: "ViewerModel", layer: "Image | Labels | None") -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ..sources.zarrays import open_own
 from ..stack import Box
 
 FACTOR = 4
@@ -30,7 +31,7 @@ class Live:
     """
 
     def __init__(self, folder: Path, axes: str, done: int = 0) -> None:
-        self.first: Any = zarr.open_array(folder, mode="r")
+        self.first: Any = open_own(folder)
         at = int(axes.startswith("t"))
         self.axes = axes if self.first.ndim == len(axes) else f"{axes[:at]}c{axes[at:]}"
         self._factors = list(self._coarser())
