@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .network import UNet, UNetConfig, ronneberger2015
     from .sources import open_labels, open_stack
     from .stack import Stack
+    from .store.tiff import save_tiff
     from .training.config import TrainConfig
     from .training.fit import train
 
@@ -41,6 +42,7 @@ __all__ = [
     "predict_lazy",
     "ronneberger2015",
     "run_batch",
+    "save_tiff",
     "train",
     "wait",
 ]
@@ -59,6 +61,7 @@ _ROOMS = {
     "network": ("UNet", "UNetConfig", "ronneberger2015"),
     "sources": ("open_labels", "open_stack"),
     "stack": ("Stack",),
+    "store.tiff": ("save_tiff",),
     "training.config": ("TrainConfig",),
     "training.fit": ("train",),
 }

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -114,6 +114,31 @@ def replace(path: Path, data: bytes, via: Path | None = None) -> None:
     """Write bytes as `replacing` does."""
     with replacing(path, via) as file:
         file.write(data)
+
+
+def check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str) -> None:
+    """Refuse to write where something lies that is no file of that kind of ours.
+
+    Parameters
+    ----------
+    path : Path
+    is_ours : callable
+        Whether a file, which may be any, is of that kind.
+    what : str
+        The kind, in words: "scores of evaluate".
+
+    Raises
+    ------
+    OutputError
+        Naming the file.
+    UnsafeError
+        Where it is a link.
+    """
+    refuse_link(path)
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; choose another name for the {what}")
+    if path.exists() and not (path.is_file() and is_ours(path)):
+        raise OutputError(f"{path} exists and is no {what}; it is left as it is: choose another name")
 
 
 def _sync_folder(folder: Path) -> None:

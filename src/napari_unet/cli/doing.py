@@ -110,7 +110,9 @@ def finish(
 def predict(
     stack: Annotated[Path, typer.Argument(help="OME-Zarr, zarr, TIFF, PNG or JPEG.", show_default=False)],
     model: ModelPath,
-    out: Annotated[Path | None, typer.Option(help="Result, RESULT.ome.zarr.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Result: RESULT.ome.zarr, or RESULT.tif.", show_default=False)
+    ] = None,
     axes: Axes = None,
     level: Level = None,
     channel: Channel = None,
@@ -118,7 +120,7 @@ def predict(
     debug: Debug = False,
     config: Any = None,
 ) -> None:
-    """Run a model on a stack of any size; the result is OME-Zarr: labels, or an image.
+    """Run a model on a stack of any size; the result is OME-Zarr, or a TIFF: labels, or an image.
 
     [dim]napari-unet predict stack.ome.zarr --model nuclei.model --out nuclei.ome.zarr[/dim]
 
@@ -129,7 +131,9 @@ def predict(
     from ..sources import open_stack
 
     if (out is None) != config.in_source:
-        raise typer.BadParameter("give --out RESULT.ome.zarr, or --in-source to write into the source's own group")
+        raise typer.BadParameter(
+            "give --out RESULT.ome.zarr or RESULT.tif, or --in-source to write into the source's own group"
+        )
     source = open_stack(stack, axes, level=level, channel=_channel(channel), time=time)
     for note in source.notes:
         Console().print(note, markup=False, highlight=False)

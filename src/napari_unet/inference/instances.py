@@ -18,6 +18,7 @@ from ..store.layout import TABLE
 if TYPE_CHECKING:
     from .job import Job
 
+HEAD = b"id,voxels,"  # of a table of objects
 MOST_ROWS = 100_000
 
 
@@ -110,6 +111,12 @@ def write_table(
             values = (f"{value:.10g}" for value in row)
             writer.writerow([int(objects.id[i]), int(objects.count[i]), *values, int(objects.border[i])])
     temporary.replace(path)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file begins as a table of objects does."""
+    with path.open("rb") as file:
+        return file.read(len(HEAD)) == HEAD
 
 
 def read_table(path: Path, most: int = MOST_ROWS) -> dict[str, Any]:

@@ -164,8 +164,8 @@ class Job:
         objects = None if task.objects is None else objects_output(engine, grid, config.name, task.objects)
         return cls(grid, layout, Decoder(engine, tuple(outputs), coarser, task), objects, before)
 
-    def create(self, root: Path, config: PredictConfig) -> ResultStore:
-        """Make the store, or take up an unfinished run with the same settings."""
+    def create(self, root: Path, config: PredictConfig, reopen: bool = False) -> ResultStore:
+        """Make the store, or take up an unfinished run with the same settings; with `reopen` a finished one too."""
         engine = self.decoder.engine
         models = [{"sha256": m.sha256, "name": m.record.get("name")} for m in (*self.before, engine.model)]
         return ResultStore.create(
@@ -183,6 +183,7 @@ class Job:
             version=config.ome_version,
             overwrite=config.overwrite,
             into_existing=config.in_source,
+            reopen=reopen,
         )
 
     def settings(self, config: PredictConfig) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Run a model over a stack of any size into an OME-Zarr store: exact, out of core, resumable."""
 
 import contextlib
+import functools
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import DataError
 from ..events import Progress
@@ -14,6 +15,7 @@ from ..sources.cached import cached
 from ..stack import Stack
 from ..store import ResultStore, find
 from ..store.admission import check_apart
+from ..store.tiff import names_tiff
 from .cascade import cascade, passed
 from .cluster import connected, run_on
 from .config import PredictConfig
@@ -24,8 +26,16 @@ from .lazy import LazyBlocks
 from .outputs import result_path
 from .reuse import Shown, blocks_of, taken_over
 from .rounding import rounding
+from .tiff import Then, into_tiff
 
 ELSEWHERE = "choose another place, or write labels into it with --in-source"
+
+
+class _Look(NamedTuple):
+    """Where somebody looks, and what was computed for it."""
+
+    near: tuple[float, ...] | None
+    blocks: LazyBlocks | None
 
 
 def predict(
@@ -49,7 +59,8 @@ def predict(
     model : Model, path or name, or a sequence of them
         Several run one into the other, block by block; all but the last give images.
     out : Path
-        OME-Zarr store to make, or to go on with. Not used with ``config.in_source``.
+        OME-Zarr store to make, or to go on with. Where the name ends in ``.tif``, a TIFF: see `save_tiff`; until it is
+        whole ``OUT.ome.zarr`` lies beside it. Not used with ``config.in_source``.
     config : PredictConfig, optional
     near : tuple of float, optional
         Where somebody looks: indices in `stack`, one an axis without c. Blocks are computed from there outward.
@@ -82,22 +93,44 @@ def predict(
         Some blocks could not be read; the others are done and kept.
     """
     config, models = config or PredictConfig(), cascade(model)
+    run = functools.partial(_into_store, stack, models, _Look(near, None if shown is None else blocks_of(shown)))
+    if names_tiff(out) and not config.in_source:
+        check_apart(Path(out), stack, "choose another name")
+        return (yield from into_tiff(run, Path(out), config, models[-1].task.result))
+    return (yield from run(Path(out), config))
+
+
+def _into_store(
+    stack: Stack,
+    models: tuple[Model, ...],
+    look: _Look,
+    out: Path,
+    config: PredictConfig,
+    then: Then | None = None,
+) -> Generator[Progress, None, Stack]:
+    """Write the result as OME-Zarr, then do `then` with it before others may.
+
+    With `then`, a store that is finished is taken up again.
+    """
     check_fit(stack, models[0])
     config.applied(models[-1].task)
-    seen = None if shown is None else blocks_of(shown)
     missing, given = _missing(stack, config), stack
     yield Progress(0, 0, "measure", f"intensities of {stack.name}")
     stack = fitted(passed(cached(stack), models[:-1], config), models[-1], config)
-    start = None if near is None else index_in(given, stack, near)
+    start = None if look.near is None else index_in(given, stack, look.near)
     root = _root(stack, out, config)
     engine = _engine(root, stack, models, config)
     job = Job.plan(engine, config, models[:-1])
-    with connected(config.scheduler, job) as client, job.create(root, config) as store:
+    reopen = then is not None
+    with connected(config.scheduler, job) as client, job.create(root, config, reopen) as store:
         if config.precision == "auto" and not store.count:
             yield from _rounded(engine)
         yield Progress(store.count, job.total, "predict", job.summary(missing, config.memory))
-        yield from carried_out(job, store, client, start, seen)
-    return open_stack(root / job.outputs[0].path)
+        yield from carried_out(job, store, client, start, look.blocks)
+        result = open_stack(root / job.outputs[0].path)
+        if then is not None:
+            yield from then(result)
+    return result
 
 
 def carried_out(

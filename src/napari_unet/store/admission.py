@@ -10,10 +10,11 @@ from ..files import existing
 from ..lock import Lock
 from ..stack import Stack
 from . import layout
-from .journal import Journal, Plan
+from .journal import PLAN, Journal, Plan
 from .ome import VERSIONS, Output
 from .pyramid import levels_of
 
+FILE_ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 # What a store takes on disk, as a part of its size in memory: labels compress well, images may not at all.
 SHARE_ON_DISK = {"labels": 0.25, "image": 1.0}
 
@@ -37,6 +38,17 @@ def check_outputs(outputs: Sequence[Output], blocks: int, version: str, inside: 
         raise UsageError("OME-Zarr 0.4 has no shards; choose 0.5 or no shards")
 
 
+def check_folder(root: Path) -> None:
+    """Refuse the name of a picture for a store, which is a folder; a store of such a name that is there goes on.
+
+    Raises
+    ------
+    UsageError
+    """
+    if root.suffix.lower() in FILE_ENDINGS and not root.is_dir():
+        raise UsageError(f"{root} is the name of a file, the result is a folder; choose {root.stem}.ome.zarr")
+
+
 def check_apart(root: Path, stack: Stack, remedy: str) -> None:
     """Refuse to write over, into or around where a stack lies.
 
@@ -49,13 +61,16 @@ def check_apart(root: Path, stack: Stack, remedy: str) -> None:
         raise OutputError(f"{root} is where the image {stack.name} lies; {remedy}")
 
 
-def admit(root: Path, plan: Plan, overwrite: bool) -> tuple[Path, Plan] | None:
-    """Find the run that is there, and refuse what must not be gone on with; reads only."""
+def admit(root: Path, plan: Plan, overwrite: bool, reopen: bool = False) -> tuple[Path, Plan] | None:
+    """Find the run that is there, and refuse what must not be gone on with; reads only.
+
+    With `reopen` a finished run with the same settings is taken up too.
+    """
     found = layout.find(root, list(plan.outputs), plan.inside)
     if found is None or overwrite:
         return found
     changed = found[1].difference(plan)
-    if Journal(found[0]).finished:
+    if Journal(found[0]).finished and not (reopen and not changed):
         raise OutputError(
             f"{root / next(iter(plan.outputs))} is finished already; "
             "choose another place, or replace it with --overwrite"
@@ -67,26 +82,45 @@ def admit(root: Path, plan: Plan, overwrite: bool) -> tuple[Path, Plan] | None:
     return found
 
 
-def enter(root: Path, plan: Plan, overwrite: bool, break_lock: bool) -> Lock:
+def enter(root: Path, plan: Plan, overwrite: bool, break_lock: bool, reopen: bool = False) -> Lock:
     """Take the lock; with `overwrite` remove the run that is there."""
     ledger = layout.ledger_of(root, list(plan.outputs))
-    found = admit(root, plan, overwrite)
+    found = admit(root, plan, overwrite, reopen)
     if found and overwrite:
-        old, previous = found
-        lock = Lock.acquire(old, break_lock=break_lock)
-        try:
-            layout.clear(root, old, previous)
-        finally:
-            lock.release()
-        layout.prune(root, previous)
+        _remove(root, *found, break_lock)
     ledger.mkdir(parents=True, exist_ok=True)
     lock = Lock.acquire(ledger, break_lock=break_lock)
     try:
-        admit(root, plan, False)
+        admit(root, plan, False, reopen)
     except UnetError:
         lock.release()
         raise
     return lock
+
+
+def _remove(root: Path, ledger: Path, plan: Plan, break_lock: bool) -> None:
+    """Remove what a run made, under its lock."""
+    lock = Lock.acquire(ledger, break_lock=break_lock)
+    try:
+        layout.clear(root, ledger, plan)
+    finally:
+        lock.release()
+    layout.prune(root, plan)
+
+
+def discard(root: Path) -> None:
+    """Remove a result of this program, and nothing else; its folder too, where it is empty then.
+
+    Raises
+    ------
+    OutputError
+        Where a file is there that the run did not make, or another run is at work.
+    """
+    for ledger in layout.ledgers(root):
+        if (ledger / PLAN).exists():
+            _remove(root, ledger, Plan.load(ledger), False)
+    if not any(root.iterdir()):
+        root.rmdir()
 
 
 def room_of(outputs: Sequence[Output]) -> float:

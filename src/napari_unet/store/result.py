@@ -18,7 +18,7 @@ from ..lock import Lock
 from ..stack import Box
 from ..threads import in_threads
 from . import consolidated, layout
-from .admission import admit, check_outputs, check_room, enter
+from .admission import admit, check_folder, check_outputs, check_room, enter
 from .blocks import BlockWriter, replaced
 from .journal import FINISHED, Journal, Plan, Region, Unit
 from .ome import VERSIONS, Output, group_attributes
@@ -68,6 +68,7 @@ class ResultStore:
         overwrite: bool = False,
         into_existing: bool = False,
         break_lock: bool = False,
+        reopen: bool = False,
     ) -> "ResultStore":
         """Make a store, or take up an unfinished run with the same settings.
 
@@ -91,6 +92,8 @@ class ResultStore:
             Add labels to an image's own group, and leave all else in it as it is.
         break_lock : bool
             Take the lock of a run on another machine that is known to be gone.
+        reopen : bool
+            Take up a finished run with these settings too: nothing is computed again, every block is checked.
 
         Raises
         ------
@@ -104,11 +107,12 @@ class ResultStore:
         root = Path(root)
         version = layout.version_inside(root) if into_existing else version
         check_outputs(outputs, blocks, version, into_existing)
+        check_folder(root)
         plan = Plan(settings, {o.path: o.to_json() for o in outputs}, blocks, version, into_existing, provenance)
         with disk(root):
-            found = admit(root, plan, overwrite)
+            found = admit(root, plan, overwrite, reopen)
             check_room(root, outputs, found, overwrite)
-            lock = enter(root, plan, overwrite, break_lock)
+            lock = enter(root, plan, overwrite, break_lock, reopen)
             try:
                 return cls._open(root, outputs, plan, lock)
             except BaseException:

@@ -1,0 +1,73 @@
+"""A result as one TIFF: it is an OME-Zarr beside it until it is finished, and then written plane by plane."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Literal
+
+from ..errors import UsageError
+from ..events import Progress
+from ..files import check_replaceable, disk, replacing
+from ..sources import open_stack
+from ..sources.pairs import stem
+from ..stack import Stack
+from ..store.admission import discard
+from ..store.layout import TABLE
+from ..store.tiff import check_tiff, save_tiff
+from .config import PredictConfig
+from .instances import is_table
+
+ALONE = ("probabilities", "uncertainty", "error")
+Then = Callable[[Stack], Iterator[Progress]]
+Run = Callable[[Path, PredictConfig, Then], Generator[Progress, None, Stack]]
+
+
+def into_tiff(
+    run: Run, out: Path, config: PredictConfig, kind: Literal["labels", "image"]
+) -> Generator[Progress, None, Stack]:
+    """Write a result as a TIFF; where it was stopped, the same call goes on.
+
+    The run makes ``OUT.ome.zarr``. When it is finished the TIFF is written from it, and it is removed when the TIFF is
+    whole. The table of objects goes to ``NAME.objects.csv``.
+
+    Parameters
+    ----------
+    run : callable
+        Makes a result in a store, and calls what it is given on it before it is closed to others.
+    out : Path
+    config : PredictConfig
+    kind : "labels" or "image"
+
+    Returns
+    -------
+    Stack
+        The TIFF, lazily.
+
+    Raises
+    ------
+    UsageError
+        Where something is chosen that a TIFF has no place for.
+    OutputError
+        Where something is there already.
+    """
+    chosen = [name for name in ALONE if getattr(config, name)]
+    if chosen:
+        raise UsageError(f"{', '.join(chosen)}: a TIFF holds the result alone; choose another place, NAME.ome.zarr")
+    scratch, table = out.with_name(f"{out.name}.ome.zarr"), out.with_name(f"{stem(out)}.objects.csv")
+
+    def finish(result: Stack) -> Iterator[Progress]:
+        made = Path(result.source or "") / TABLE
+        if made.is_file():
+            check_replaceable(table, is_table, "table of objects")
+            with disk(table), replacing(table) as file, made.open("rb") as old:
+                shutil.copyfileobj(old, file)
+        yield from save_tiff(result, out, kind=kind, overwrite=config.overwrite)
+
+    check_tiff(out, config.overwrite)
+    if kind == "labels":
+        check_replaceable(table, is_table, "table of objects")
+    yield from run(scratch, dataclasses.replace(config, overview=False), finish)
+    with disk(scratch):
+        discard(scratch)
+    return open_stack(out)
