@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError
+from .text import escaped
 
 CARD = "model.json"
 CARD_BYTES = 2**20  # a card is numbers and a history; more is an attack or a mistake
@@ -118,7 +119,7 @@ def card_text(card: Mapping[str, Any], count: int, sha256: str) -> str:
     if isinstance(scores, dict):
         lines["scores"] = ", ".join(f"{k} {v:.4g}" for k, v in scores.items() if isinstance(v, int | float))
     width = max(map(len, lines))
-    return "\n".join(f"{_printable(key):{width}}  {_printable(value)}" for key, value in lines.items())
+    return "\n".join(f"{escaped(key):{width}}  {escaped(value)}" for key, value in lines.items())
 
 
 def task_names(task: Mapping[str, Any]) -> tuple[str, ...]:
@@ -168,7 +169,3 @@ def _count(folder: Path, weights: Mapping[str, Any]) -> int:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= LINE else f"{text[: LINE - 3]}..."
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)

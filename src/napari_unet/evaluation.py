@@ -19,6 +19,7 @@ from .sources import open_labels, open_stack, pair_paths
 from .sources.pairs import is_image, paired_lines, stem
 from .stack import Box, Stack
 from .store.layout import TABLE
+from .text import escaped
 from .units import factor
 
 KINDS = ("semantic", "instances", "intensity")
@@ -51,8 +52,9 @@ class Evaluation:
 
     def table(self) -> str:
         """Return the scores as aligned text, one a line."""
-        width = max(map(len, self.scores), default=0)
-        return "\n".join(f"{name:<{width}}  {_number(name, value):>10}" for name, value in self.scores.items())
+        lines = [(escaped(name), _number(name, value)) for name, value in self.scores.items()]
+        width = max((len(name) for name, _ in lines), default=0)
+        return "\n".join(f"{name:<{width}}  {value:>10}" for name, value in lines)
 
 
 def _number(name: str, value: float) -> str:

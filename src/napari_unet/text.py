@@ -8,10 +8,10 @@ WRITTEN_OUT = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 JOINERS = "\u200c\u200d"  # between letters of several scripts, and in emoji: they change no order
 
 
-def printable(text: object) -> str:
+def escaped(text: object) -> str:
     r"""Return a text with all that a terminal would obey, or could not show, written out: ``\x1b``, ``\n``.
 
-    >>> printable("cells\x1b[31m\n")
+    >>> escaped("cells\x1b[31m\n")
     'cells\\x1b[31m\\n'
     """
     return "".join(

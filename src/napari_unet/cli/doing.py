@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from ..inference.config import PredictConfig
 from ..training.config import TrainConfig
 from .options import with_settings
+from .output import say, tell, tell_lines, tell_table
 from .shell import FAILED, Axes, Debug, command, shown
 
 if TYPE_CHECKING:
@@ -89,9 +88,9 @@ def train(
     paths = pair_paths(images, given) if given else [(path, path) for each in images for path in list_images(each)]
     pairs = [opened(*each) for each in paths]
     for line in paired_lines(paths):
-        Console(stderr=True).print(line, markup=False, highlight=False)
+        say(line, "")
     model = shown(run(pairs, out, config, init=None if init is None else load_model(init)))
-    Console().print(model.card(), markup=False, highlight=False)
+    tell_lines(model.card())
 
 
 @command
@@ -102,7 +101,7 @@ def finish(
     """Make a model of a training that was stopped: the best so far."""
     from ..training.fit import finish as run
 
-    Console().print(run(out).card(), markup=False, highlight=False)
+    tell_lines(run(out).card())
 
 
 @command
@@ -136,9 +135,9 @@ def predict(
         )
     source = open_stack(stack, axes, level=level, channel=_channel(channel), time=time)
     for note in source.notes:
-        Console().print(note, markup=False, highlight=False)
+        tell(note)
     result = shown(run(source, [load_model(each) for each in model], out or stack, config))
-    Console().print(f"the result is in {result.source}", markup=False, highlight=False, soft_wrap=True)
+    tell(f"the result is in {result.source}")
 
 
 @command
@@ -175,10 +174,8 @@ def batch(
             channel=_channel(channel),
         )
     )
-    table = Table("file", "state", "seconds", "message")
-    for row in rows:
-        table.add_row(Path(row.file).name, row.state, f"{row.seconds:.1f}", row.message)
-    Console().print(table)
+    cells = [(Path(row.file).name, row.state, f"{row.seconds:.1f}", row.message) for row in rows]
+    tell_table(("file", "state", "seconds", "message"), cells)
     if any(row.state == "failed" for row in rows):
         raise typer.Exit(FAILED)
 
@@ -189,7 +186,7 @@ def _coded(way: str, stack: Path, model: Path, out: Path, axes: str | None, conf
     from ..sources import open_stack
 
     result = shown(getattr(parts, way)(open_stack(stack, axes), load_model(model), out, config))
-    Console().print(f"the result is in {result.source}", markup=False, highlight=False, soft_wrap=True)
+    tell(f"the result is in {result.source}")
 
 
 Autoencoder = Annotated[Path, typer.Option("--model", help="Model learnt with --task autoencode.", show_default=False)]

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from .shell import FAILED, Axes, Debug, command, say, shown
+from .output import say, tell, tell_lines, tell_rows, tell_table
+from .shell import FAILED, Axes, Debug, command, shown
 
 
 @command
@@ -35,10 +34,9 @@ def evaluate(
     if layers is not None and any(side.is_dir() and not is_image(side) for side in (result, truth)):
         raise UsageError("--layers are of one result and its truth; name two images, not folders of them")
     found = run(result, truth, kind, axes=axes)
-    console = Console()
     for note in found.notes:
-        console.print(note, markup=False, highlight=False)
-    console.print(found.table(), markup=False, highlight=False)
+        tell(note)
+    tell_lines(found.table())
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(found.to_json(), indent=1) + "\n")
@@ -53,7 +51,7 @@ def evaluate(
             for name in ("misses", "false", "split", "merged"):
                 ids = getattr(objects, name)
                 listed = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
-                console.print(f"{f'time {time}: ' if time else ''}{name}: {listed or 'none'}", highlight=False)
+                tell(f"{f'time {time}: ' if time else ''}{name}: {listed or 'none'}")
 
 
 @command
@@ -66,10 +64,9 @@ def annotate(
     """Say where to annotate next: the patches in which the network is the least certain."""
     from ..inference.annotate import annotate_next
 
-    table = Table("centre, in pixels", "uncertainty")
-    for centre, mean in annotate_next(result, count, patch):
-        table.add_row(" ".join(f"{c:.0f}" for c in centre), f"{mean:.3f}")
-    Console().print(table)
+    places = annotate_next(result, count, patch)
+    rows = ((" ".join(f"{c:.0f}" for c in centre), f"{mean:.3f}") for centre, mean in places)
+    tell_table(("centre, in pixels", "uncertainty"), rows)
 
 
 @command
@@ -83,14 +80,11 @@ def info(
 
     path = locate(path)
     if is_model(path):
-        Console().print(describe_model(path), markup=False, highlight=False)
+        tell_lines(describe_model(path))
         return
     from ..sources import describe
 
-    table = Table.grid(padding=(0, 2))
-    for name, value in describe(path):
-        table.add_row(name, value)
-    Console().print(table, highlight=False)
+    tell_rows(describe(path))
 
 
 @command
@@ -106,7 +100,7 @@ def verify(
         say(problem)
     if problems:
         raise typer.Exit(FAILED)
-    Console().print(f"{result} is as it was written", markup=False, highlight=False)
+    tell(f"{result} is as it was written")
 
 
 @command
@@ -120,9 +114,5 @@ def demo(
     from ..demo import run_demo
 
     found = shown(run_demo(out, steps=steps, restore=restore))
-    table = Table.grid(padding=(0, 2))
-    for name in ("model", "image", "result", "overview"):
-        table.add_row(name, str(getattr(found, name)))
-    for name, score in found.scores.items():
-        table.add_row(name, f"{score:.3f}")
-    Console().print(table, highlight=False, soft_wrap=True)
+    tell_rows((name, getattr(found, name)) for name in ("model", "image", "result", "overview"))
+    tell_rows((name, f"{score:.3f}") for name, score in found.scores.items())

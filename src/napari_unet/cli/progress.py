@@ -9,8 +9,10 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from ..events import Epoch, Progress
+from ..text import escaped
 
 T = TypeVar("T")
 EVERY = 10.0
@@ -32,16 +34,16 @@ def show(events: Generator[Progress | Epoch, None, T] | Generator[Progress, None
 @contextlib.contextmanager
 def _bars(console: Console) -> Iterator[Callable[[Progress | Epoch], None]]:
     """Give what draws an event: a bar for the stage at work, a line for each epoch and message."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=console, transient=True) as bars:
         task: dict[str, TaskID] = {}
 
         def take(event: Progress | Epoch) -> None:
             if isinstance(event, Epoch):
-                console.print(epoch_line(event), markup=False, highlight=False)
+                console.print(Text(escaped(epoch_line(event))))
                 return
             if event.message and event.stage != "train":
-                console.print(f"{event.stage}: {event.message}", markup=False, highlight=False)
+                console.print(Text(escaped(f"{event.stage}: {event.message}")))
             if event.stage not in task:
                 for old in task.values():
                     bars.remove_task(old)
@@ -68,7 +70,7 @@ class _Lines:
         else:
             return
         self._said = now
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(f"{escaped(line)}\n")
 
 
 def epoch_line(event: Epoch) -> str:

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import importlib.metadata
 import signal
-import sys
 from collections.abc import Callable, Generator, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -14,7 +13,7 @@ import typer
 from .. import DISTRIBUTION
 from ..errors import UnetError
 from .options import Several
-from .progress import show
+from .output import say
 
 if TYPE_CHECKING:
     from ..events import Epoch, Progress
@@ -78,13 +77,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return app.command(cls=Several)(guarded)
 
 
-def say(line: str) -> None:
-    """Write one line for the user beside the output."""
-    sys.stderr.write(f"napari-unet: {' '.join(line.split())}\n")
-
-
 def shown(events: "Generator[Progress | Epoch, None, T] | Generator[Progress, None, T]") -> T:
     """Show the events of a piece of work while it runs, and return its result; closed cleanly when interrupted."""
+    from .progress import show  # not at the top: bars are for work
+
     with _interruptible(), contextlib.closing(events):
         return show(events)
 

@@ -18,7 +18,7 @@ from ..events import Progress
 from ..files import check_replaceable, disk, replacing
 from ..sources.cached import cached
 from ..stack import Stack
-from ..text import printable
+from ..text import escaped
 from ..units import canonical, factor, in_one, is_length, short
 from .admission import check_apart
 from .save import boxes_of, layout_of
@@ -264,7 +264,7 @@ def _imagej_tags(stack: Stack, axes: str, sizes: dict[str, float], unit: str | N
     if sizes:
         tags |= {"resolution": (1 / sizes["x"], 1 / sizes["y"]), "resolutionunit": "none"}
     if stack.channel_names:
-        names = [printable(name) for name in stack.channel_names]
+        names = [escaped(name) for name in stack.channel_names]
         labels = {"Labels": names * (stack.size("t") * stack.size("z"))}
         tags["extratags"] = tifffile.imagej_metadata_tag(labels, "<" if sys.byteorder == "little" else ">")
     return tags
@@ -280,7 +280,7 @@ def _interval(stack: Stack) -> float | None:
 
 
 def _ome_tags(stack: Stack, axes: str, dtype: np.dtype[Any]) -> dict[str, Any]:
-    about: dict[str, Any] = {"Name": printable(stack.name)}
+    about: dict[str, Any] = {"Name": escaped(stack.name)}
     for axis in axes:
         (size,), (unit,) = stack.along(axis), stack.along(axis, "units")
         if axis in "zyx" and (size != 1 or canonical(unit)):
@@ -289,7 +289,7 @@ def _ome_tags(stack: Stack, axes: str, dtype: np.dtype[Any]) -> dict[str, Any]:
         if axis == "t" and _interval(stack) is not None:
             about |= {"TimeIncrement": size, "TimeIncrementUnit": _ome_unit(unit)}
     if stack.channel_names:
-        about["Channel"] = {"Name": [printable(name) for name in stack.channel_names]}
+        about["Channel"] = {"Name": [escaped(name) for name in stack.channel_names]}
     shape = tuple(stack.size(a) for a in axes)
     stored = (math.prod(shape[:-2]), 1, 1, shape[-2], shape[-1], 1)
     name = uuid.uuid5(uuid.NAMESPACE_URL, f"{stack.source} {stack.name} {shape} {dtype}")  # equal runs, equal bytes

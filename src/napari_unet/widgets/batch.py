@@ -14,7 +14,7 @@ from .chain import Chain
 from .choice import ModelChoice
 from .form import Form
 from .jobs import Ended, Job, duration
-from .panel import Panel, button, field, folded, folder, path_in, row
+from .panel import Panel, button, field, folded, folder, path_in, plain_tip, row
 from .preferences import Preferences, models_changed
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class BatchWidget(Panel):
         time = "" if found.state == "waiting" else duration(found.seconds)
         for column, value in enumerate((found.file, found.state, time, counts, found.message)):
             item = QTableWidgetItem(value)
-            item.setToolTip(found.message if found.state == "failed" else value)
+            item.setToolTip(plain_tip(found.message if found.state == "failed" else value))
             if column == 1 and found.state in COLOURS:
                 item.setForeground(QColor(COLOURS[found.state]))
             self.table.setItem(at, column, item)

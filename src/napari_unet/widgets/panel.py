@@ -1,6 +1,7 @@
 """What the widgets share: a status line, progress, one piece of work at a time, and a word before the window closes."""
 
 import contextlib
+import html
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -204,10 +205,16 @@ def text(value: str, **more: Any) -> Label:
     """Return a label whose lines wrap, and whose text can be copied."""
     label = Label(value=value, **more)
     native: Any = label.native
+    native.setTextFormat(Qt.TextFormat.PlainText)  # a name may hold what Qt takes for HTML
     native.setWordWrap(True)
     native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     native.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label
+
+
+def plain_tip(value: str) -> str:
+    """Return a tooltip that shows a text as it is, whatever Qt would take for HTML in it."""
+    return f"<qt>{html.escape(value)}</qt>"
 
 
 def button(name: str, action: Callable[[], Any], tooltip: str = "", **more: Any) -> PushButton:
