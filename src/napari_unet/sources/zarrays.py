@@ -3,6 +3,7 @@
 import bz2
 import lzma
 import math
+import stat
 import zlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,19 +11,18 @@ from typing import Any
 
 import zarr
 from zarr.abc.buffer import Buffer, BufferPrototype
-from zarr.abc.store import ByteRequest, Store
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from ..errors import DataError
 from ..stack import Box, Stack, View
 from .arrange import Cast
 from .cached import ChunkCache
-from .zarrmeta import ArrayInfo, Node, array_info, is_remote, read_node
+from .zarrmeta import INDEX_ENTRY, MAX_METADATA, PACKED, ROOM, ArrayInfo, Node, array_info, is_remote, read_node
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 SLACK = 1024
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-INDEX_ENTRY = 16
 EMPTY = 2**64 - 1
 
 
@@ -93,23 +93,27 @@ class Guarded(WrapperStore[Store]):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Read a chunk, or a part of a shard, and look at the size that it announces."""
+        self._check_file(key, [byte_range])
         return self._looked_at(key, await self._store.get(key, prototype, byte_range), byte_range)
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Do the same without an event loop, as zarr from 3.2 may."""
+        self._check_file(key, [byte_range])
         inner: Any = self._store
         return self._looked_at(key, inner.get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
 
     async def get_ranges(self, key: str, byte_ranges: Sequence[Any], **options: Any) -> AsyncIterator[Any]:
         """Read several parts of a shard and look at each, however many of them zarr (from 3.2) reads at once."""
+        self._check_file(key, byte_ranges)
         inner: Any = self._store
         async for group in inner.get_ranges(key, byte_ranges, **{k: v for k, v in options.items() if v is not None}):
             yield [(i, self._looked_at(key, buffer, byte_ranges[i])) for i, buffer in group]
 
     def get_ranges_sync(self, key: str, byte_ranges: Sequence[Any], **options: Any) -> list[Any]:
         """Do the same without an event loop."""
+        self._check_file(key, byte_ranges)
         inner: Any = self._store
         found = inner.get_ranges_sync(key, byte_ranges, **options)
         return [(i, self._looked_at(key, buffer, byte_ranges[i])) for i, buffer in found]
@@ -119,6 +123,30 @@ class Guarded(WrapperStore[Store]):
     ) -> list[Buffer | None]:
         """Read parts of several files and look at each."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    def _check_file(self, key: str, byte_ranges: Sequence[ByteRequest | None]) -> None:
+        """Refuse what is no plain file, or more than a chunk can be packed to, before any of it is read."""
+        if is_remote(self.where):
+            return
+        try:
+            found = Path(self.where, key).stat()
+        except (OSError, ValueError):
+            return  # what is absent reads as the fill value; the rest the store says
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise DataError(f"{self.where}: {key} is no plain file but a pipe or a device; it is not read")
+        whole = MAX_METADATA if key.rpartition("/")[2] in METADATA else self.info.most_bytes
+        part = PACKED * self.info.chunk_bytes + ROOM
+        for wanted in byte_ranges:
+            size = found.st_size
+            if isinstance(wanted, RangeByteRequest):
+                size = min(size, wanted.end) - wanted.start
+            if isinstance(wanted, SuffixByteRequest):
+                size = min(size, wanted.suffix)
+            if size > (whole if wanted is None else max(part, self.info.index_bytes)):
+                raise DataError(
+                    f"{self.where}: {key} has {size} bytes to read, a chunk holds {self.info.chunk_bytes}; "
+                    "it is damaged or forged"
+                )
 
     def _looked_at(self, key: str, buffer: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
         if buffer is None or key.rpartition("/")[2] in METADATA or self.info.compressor is None:

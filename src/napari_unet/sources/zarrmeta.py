@@ -1,6 +1,8 @@
 """The metadata of a zarr array or group, read as plain JSON and checked before zarr itself opens anything."""
 
+import asyncio
 import dataclasses
+import http
 import json
 import math
 import os
@@ -9,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import fsspec.asyn
 import numpy as np
 
 from ..errors import DataError, UnsafeError, UsageError
 
 MAX_METADATA = 16 * 2**20
+METADATA_SECONDS = 60.0  # for 16 MiB over 2 Mbit/s
 MAX_CHUNK = 2 * 2**30
 MAX_INNER_CHUNKS = 2**22
 MAX_SIZE = 2**63
+INDEX_ENTRY = 16  # bytes of a shard's index for each chunk: where it begins, and how long it is
+CHECKSUM = 4  # bytes of crc32c behind the index
+PACKED, ROOM = 2, 2**20  # no codec packs random bytes to twice their number; headers take their room
 SCHEMES = ("http", "https", "s3", "gs")
 DTYPES = ("bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)), "float16", "float32", "float64")
 COMPRESSORS = ("gzip", "zlib", "zstd", "blosc", "lz4", "bz2", "lzma")
@@ -55,6 +62,17 @@ class ArrayInfo:
     def chunk_bytes(self) -> int:
         """Size of one decoded chunk."""
         return math.prod(self.chunks) * self.dtype.itemsize
+
+    @property
+    def index_bytes(self) -> int:
+        """Largest size of a shard's index with its checksum; 0 where there are no shards."""
+        inner = math.prod(s // c for s, c in zip(self.shards, self.chunks, strict=True)) if self.shards else 0
+        return inner * INDEX_ENTRY + CHECKSUM if inner else 0
+
+    @property
+    def most_bytes(self) -> int:
+        """Largest size that a file of this array can have: what does not compress grows a little when it is packed."""
+        return PACKED * math.prod(self.shards or self.chunks) * self.dtype.itemsize + self.index_bytes + ROOM
 
 
 def is_remote(where: str) -> bool:
@@ -131,6 +149,10 @@ def _read_json(where: str, name: str) -> dict[str, Any] | None:
 
 def _load(path: Path) -> bytes | None:
     try:
+        if not path.exists() or path.is_dir():
+            return None
+        if not path.is_file():
+            raise DataError(f"{path} is no plain file but a pipe or a device; it is not read")
         with path.open("rb") as file:
             return file.read(MAX_METADATA + 1)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -144,12 +166,38 @@ def _fetch(url: str) -> bytes | None:
         files, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise DataError(f"{url} cannot be reached: {error}") from None
-    (content,) = files.cat([path], on_error="return").values()
+    content = _first_bytes(files, path)
     if isinstance(content, FileNotFoundError):
         return None
     if isinstance(content, Exception):
         raise DataError(f"{url} cannot be reached: {type(content).__name__} {content}") from content
     return bytes(content)
+
+
+def _first_bytes(files: Any, path: str) -> bytes | Exception:
+    """Read a remote file as far as metadata may go: a server that sends more, or never ends, is not read on."""
+    if "http" in files.protocol:
+        (content,) = fsspec.asyn.sync(files.loop, _attempted, files, path)
+    else:
+        (content,) = files.cat([path], on_error="return", start=0, end=MAX_METADATA + 1).values()
+    return content
+
+
+async def _attempted(files: Any, path: str) -> list[bytes | BaseException]:
+    reading = asyncio.wait_for(_received(files, path), METADATA_SECONDS)
+    return list(await asyncio.gather(reading, return_exceptions=True))
+
+
+async def _received(files: Any, path: str) -> bytes:
+    session = await files.set_session()
+    async with session.get(files.encode_url(path), **files.kwargs) as reply:
+        if reply.status == http.HTTPStatus.NOT_FOUND:
+            raise FileNotFoundError(path)
+        reply.raise_for_status()
+        content = bytearray()
+        while len(content) <= MAX_METADATA and (part := await reply.content.read(MAX_METADATA)):
+            content += part
+        return bytes(content)
 
 
 def array_info(node: Node) -> ArrayInfo:

@@ -1,0 +1,141 @@
+"""What lies in place of a chunk or of metadata, and could be read without end, is refused at once."""
+
+import json
+import os
+import sys
+import threading
+import tracemalloc
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_unet.errors import DataError
+from napari_unet.sources import open_stack
+
+needs_pipes = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
+LIMIT = 2**27
+
+
+def array(where, zarr_format=3, **options):
+    options = {"chunks": (32, 32), "dtype": "u2", **options}
+    made = zarr.create_array(str(where), shape=(64, 64), zarr_format=zarr_format, **options)
+    made[...] = np.arange(64 * 64).reshape(64, 64)
+    return sorted(p for p in where.rglob("*") if p.is_file() and not p.name.startswith((".z", "zarr.json")))
+
+
+def sparse(path, size):
+    path.unlink(missing_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def pipe(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def device(path):
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/zero")
+
+
+OPTIONS = [
+    {},
+    {"compressors": None},
+    {"compressors": None, "filters": None, "chunks": (64, 64)},
+    {"shards": (64, 64)},
+    {"shards": (64, 64), "compressors": None},
+]
+
+
+@pytest.mark.parametrize("number", range(len(OPTIONS)))
+@pytest.mark.parametrize("size", [2**23, 2**33, 2**40])
+def test_a_sparse_file_in_place_of_a_chunk_is_not_read(tmp_path, number, size):
+    for chunk in array(tmp_path / "a.zarr", **OPTIONS[number]):
+        sparse(chunk, size)
+    stack = open_stack(tmp_path / "a.zarr", "yx")
+    tracemalloc.start()
+    with pytest.raises(DataError, match="damaged or forged"):
+        stack.read((slice(0, 64), slice(0, 64)))
+    assert tracemalloc.get_traced_memory()[1] < LIMIT
+    tracemalloc.stop()
+
+
+def test_parts_of_a_large_shard_are_read_all_the_same(tmp_path):
+    (shard,) = array(tmp_path / "a.zarr", shards=(64, 64))
+    raw = shard.read_bytes()
+    shard.write_bytes(raw[:-68] + bytes(2**23) + raw[-68:])  # a hole before the index, as an in-place writer leaves it
+    assert open_stack(tmp_path / "a.zarr", "yx").read((slice(0, 32), slice(32, 64)))[0, 0] == 32
+
+
+@needs_pipes
+@pytest.mark.parametrize("make", [pipe, device])
+@pytest.mark.parametrize("number", range(len(OPTIONS)))
+def test_a_pipe_or_a_device_in_place_of_a_chunk_is_not_waited_for(tmp_path, number, make):
+    for chunk in array(tmp_path / "a.zarr", **OPTIONS[number]):
+        make(chunk)
+    with pytest.raises(DataError, match="pipe or a device"):
+        open_stack(tmp_path / "a.zarr", "yx").read((slice(0, 64), slice(0, 64)))
+
+
+@needs_pipes
+@pytest.mark.parametrize("make", [pipe, device, lambda path: sparse(path, 2**40)])
+@pytest.mark.parametrize("file", [".zgroup", ".zattrs", "0/.zarray", "0/.zattrs", "zarr.json", "0/zarr.json"])
+def test_metadata_that_is_no_plain_file_is_not_waited_for(tmp_path, make, file):
+    root, zarr_format = tmp_path / "a.zarr", 3 if "zarr.json" in file else 2
+    multiscale = {"axes": ["y", "x"], "version": "0.4", "datasets": [{"path": "0"}]}
+    attributes = {"multiscales": [multiscale]}
+    attributes = attributes if zarr_format == 2 else {"ome": {"version": "0.5", **attributes}}
+    zarr.create_group(str(root), zarr_format=zarr_format, attributes=attributes)
+    array(root / "0", zarr_format)
+    make(root / file)
+    with pytest.raises(DataError, match=r"pipe or a device|larger than"):
+        open_stack(root)
+
+
+class Endless(BaseHTTPRequestHandler):
+    """A server whose metadata never ends."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        try:
+            self.wfile.write(b'{"zarr_format": 3, "attributes": {"a": "')
+            while True:
+                self.wfile.write(b"a" * 2**16)
+        except OSError:
+            pass
+
+    def log_message(self, *args):
+        pass
+
+
+def test_endless_metadata_of_an_address_is_not_read_on():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(DataError, match="larger than 16 MiB"):
+            open_stack(f"http://127.0.0.1:{server.server_address[1]}/a.zarr")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"null", json.dumps({"zarr_format": 3}).encode()])
+def test_short_metadata_of_an_address_is_named(content):
+    class Short(Endless):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Short)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(DataError, match=r"zarr\.json"):
+            open_stack(f"http://127.0.0.1:{server.server_address[1]}/a.zarr")
+    finally:
+        server.shutdown()
+        server.server_close()
