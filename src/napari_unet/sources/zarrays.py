@@ -36,7 +36,7 @@ def open_array(node: Node) -> "zarr.Array[Any]":
     """
     info = array_info(node)
     try:
-        store = _store(node.where)
+        store = _bare(node.where)
         guarded = Guarded(store, node.where, info)
         return zarr.open_array(store=guarded, mode="r", zarr_format=2 if node.format == 2 else 3)
     except (ValueError, TypeError, KeyError, ImportError, OSError, ArithmeticError) as error:
@@ -63,7 +63,7 @@ def open_own(folder: Path, mode: str = "r") -> "zarr.Array[Any]":
     return zarr.open_array(folder, **options)
 
 
-def _store(where: str) -> Store:
+def _bare(where: str) -> Store:
     if is_remote(where):
         return FsspecStore.from_url(where, read_only=True)
     return LocalStore(Path(where).absolute(), read_only=True)  # workers have folders of their own
@@ -85,6 +85,7 @@ class Guarded(WrapperStore[Store]):
 
     def __init__(self, store: Store, where: str, info: ArrayInfo) -> None:
         super().__init__(store)
+        self.inner: Any = store
         self.where = where
         self.info = info
 
@@ -94,28 +95,26 @@ class Guarded(WrapperStore[Store]):
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Read a chunk, or a part of a shard, and look at the size that it announces."""
         self._check_file(key, [byte_range])
-        return self._looked_at(key, await self._store.get(key, prototype, byte_range), byte_range)
+        return self._looked_at(key, await self.inner.get(key, prototype, byte_range), byte_range)
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Do the same without an event loop, as zarr from 3.2 may."""
         self._check_file(key, [byte_range])
-        inner: Any = self._store
-        return self._looked_at(key, inner.get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
+        return self._looked_at(key, self.inner.get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
 
     async def get_ranges(self, key: str, byte_ranges: Sequence[Any], **options: Any) -> AsyncIterator[Any]:
         """Read several parts of a shard and look at each, however many of them zarr (from 3.2) reads at once."""
         self._check_file(key, byte_ranges)
-        inner: Any = self._store
-        async for group in inner.get_ranges(key, byte_ranges, **{k: v for k, v in options.items() if v is not None}):
+        given = {name: value for name, value in options.items() if value is not None}
+        async for group in self.inner.get_ranges(key, byte_ranges, **given):
             yield [(i, self._looked_at(key, buffer, byte_ranges[i])) for i, buffer in group]
 
     def get_ranges_sync(self, key: str, byte_ranges: Sequence[Any], **options: Any) -> list[Any]:
         """Do the same without an event loop."""
         self._check_file(key, byte_ranges)
-        inner: Any = self._store
-        found = inner.get_ranges_sync(key, byte_ranges, **options)
+        found = self.inner.get_ranges_sync(key, byte_ranges, **options)
         return [(i, self._looked_at(key, buffer, byte_ranges[i])) for i, buffer in found]
 
     async def get_partial_values(

@@ -14,6 +14,7 @@ from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QMessageBox, QSizePolicy, QWidget
 
 from ..events import Progress
+from .floors import check_viewer
 from .jobs import Clock, Ended, Work
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Panel(Container[Widget]):
     answers: tuple[str, ...] = (STOP, STAY)
 
     def __init__(self, viewer: "napari.Viewer") -> None:
+        check_viewer()
         super().__init__(scrollable=True, labels=False)
         self.viewer = viewer
         self.status = text("")
@@ -69,7 +71,7 @@ class Panel(Container[Widget]):
 
     def add_below(self, *widgets: QWidget) -> None:
         """Put widgets of the window's own kind below the controls, and room below them."""
-        layout: Any = self._widget._layout  # type: ignore[attr-defined]
+        layout = super().native.layout()
         for widget in widgets:
             widget.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
             layout.addWidget(widget)
