@@ -7,7 +7,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from napari_unet.cli import app
-from napari_unet.errors import UsageError
+from napari_unet.errors import OutputError, UsageError
 from napari_unet.pictures import GAP, HEAD, SHOWN, grey, save_comparison
 
 
@@ -50,8 +50,9 @@ def test_of_a_large_volume_the_middle_is_shown(tmp_path):
 )
 def test_what_cannot_be_drawn_is_refused(name, before, message, tmp_path):
     (tmp_path / "there.png").write_bytes(b"mine")
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises((UsageError, OutputError), match=message) as refused:
         save_comparison(tmp_path / name, *images(), before if before is None else np.zeros(before), "yx")
+    assert refused.value.exit_code == (5 if message == "exists" else 2)
     with pytest.raises(UsageError, match="of one image"):
         save_comparison(tmp_path / "q.png", images()[0][:40], images()[1], axes="yx")
     assert [path.name for path in tmp_path.iterdir()] == ["there.png"]

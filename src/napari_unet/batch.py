@@ -125,7 +125,7 @@ def run_batch(
     check_summary(Path(out) / SUMMARY)
     with disk(Path(out)):
         (Path(out) / FOLDER).mkdir(parents=True, exist_ok=True)
-    lock = Lock.acquire(Path(out) / FOLDER)
+    lock = Lock.acquire(Path(out) / FOLDER, break_lock=config.break_lock)
     try:
         summary, rows = Summary(Path(out)), []
         runner = _Runner(models, Path(out), config, opening)

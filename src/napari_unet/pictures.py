@@ -9,13 +9,14 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from scipy import ndimage
 
 from .errors import UsageError
-from .files import disk, replacing
+from .files import check_replaceable, disk, replacing
 from .sources import open_stack
 
 WHITE = (255, 255, 255)
 HEAD, GAP, FONT = 36, 8, 18
 SHOWN, SMALLEST = 512, 240  # pixels of the truth that are shown at most, and of a panel at least
 GAMMA = 0.6  # so that what is dim is seen
+SOFTWARE = "napari-unet evaluate"  # by which a picture of ours is known
 Colour = tuple[int, int, int]
 Panel = tuple[str, np.ndarray, Colour]
 
@@ -76,10 +77,11 @@ def save_comparison(path: Path, result: Any, truth: Any, before: Any = None, axe
     Raises
     ------
     UsageError
-        Where `path` is there already, or is no PNG, or an image does not lie on the truth.
+        Where `path` is no PNG, or an image does not lie on the truth.
+    OutputError, UnsafeError
+        Where something lies there that is no picture of this function.
     """
-    if path.suffix.lower() != ".png" or path.exists():
-        raise UsageError(f"{path} {'exists' if path.exists() else 'is no .png'}; choose another file for the picture")
+    check_picture(path)
     right, found = _middle(truth, axes), _middle(result, axes)
     if found.shape != right.shape:
         raise UsageError(f"the result is of {found.shape} pixels, the truth of {right.shape}; give those of one image")
@@ -92,7 +94,29 @@ def save_comparison(path: Path, result: Any, truth: Any, before: Any = None, axe
     off = np.abs(found.astype(np.float64) - right)[box]
     worst = f"difference, white: {(high - low) / 2:.4g} or more"
     panels.append((worst, enlarged(grey(off, (0, (high - low) / 2), 1.0), times), WHITE))
-    save_panels(path, panels, "napari-unet evaluate")
+    with disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    save_panels(path, panels, SOFTWARE)
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a name that is no PNG's, and to write where something lies that `save_comparison` did not draw.
+
+    Raises
+    ------
+    UsageError, OutputError, UnsafeError
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path} is no .png; choose another name for the picture")
+    check_replaceable(path, _is_drawn, "picture by evaluate")
+
+
+def _is_drawn(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except (OSError, ValueError):
+        return False
 
 
 def _middle(source: Any, axes: str | None) -> np.ndarray:

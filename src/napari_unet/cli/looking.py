@@ -1,12 +1,12 @@
 """Commands that look at what is there: scores, checks, descriptions, and an example."""
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .output import say, tell, tell_lines, tell_rows, tell_table
+from .scores import check_scores, save_scores
 from .shell import FAILED, Axes, Debug, command, shown
 
 
@@ -27,19 +27,15 @@ def evaluate(
 
     [dim]napari-unet evaluate nuclei.ome.zarr truth.tif --kind semantic --json scores.json[/dim]
     """
-    from ..errors import UsageError
     from ..evaluation import evaluate as run
-    from ..sources.pairs import is_image
 
-    if layers is not None and any(side.is_dir() and not is_image(side) for side in (result, truth)):
-        raise UsageError("--layers are of one result and its truth; name two images, not folders of them")
+    _check_evaluate((result, truth), out, picture, layers)
     found = run(result, truth, kind, axes=axes)
     for note in found.notes:
         tell(note)
     tell_lines(found.table())
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+        save_scores(out, found.to_json())
     if picture is not None:
         from ..pictures import save_comparison
 
@@ -48,10 +44,28 @@ def evaluate(
         from ..comparison import compare
 
         for time, objects in enumerate(shown(compare(result, truth, layers, axes, overwrite=overwrite))):
-            for name in ("misses", "false", "split", "merged"):
-                ids = getattr(objects, name)
-                listed = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
-                tell(f"{f'time {time}: ' if time else ''}{name}: {listed or 'none'}")
+            _tell_objects(f"time {time}: " if time else "", objects)
+
+
+def _check_evaluate(sides: tuple[Path, Path], out: Path | None, picture: Path | None, layers: Path | None) -> None:
+    """Refuse places that cannot be written to, before anything is scored."""
+    from ..errors import UsageError
+    from ..pictures import check_picture
+    from ..sources.pairs import is_image
+
+    if layers is not None and any(side.is_dir() and not is_image(side) for side in sides):
+        raise UsageError("--layers are of one result and its truth; name two images, not folders of them")
+    if out is not None:
+        check_scores(out)
+    if picture is not None:
+        check_picture(picture)
+
+
+def _tell_objects(when: str, objects: Any) -> None:
+    for name in ("misses", "false", "split", "merged"):
+        ids = getattr(objects, name)
+        listed = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
+        tell(f"{when}{name}: {listed or 'none'}")
 
 
 @command

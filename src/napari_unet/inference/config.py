@@ -46,6 +46,7 @@ class PredictConfig:
     )
     scheduler: str | None = setting(None, "Address of a dask scheduler whose workers do the work: tls://host:port")
     allow_tcp: bool = setting(False, "Take a scheduler at a tcp:// address, where nobody has to show who they are")
+    break_lock: bool = setting(False, "Take over from a run on another machine that is known to be gone")
     overwrite: bool = setting(False, "Replace a result of an earlier run; nothing else is ever replaced")
 
     def __post_init__(self) -> None:

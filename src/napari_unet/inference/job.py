@@ -96,7 +96,7 @@ def asked(stack: Stack, model: Model, config: PredictConfig, before: Sequence[Mo
     """
     stack = fitted(stack, model, config)
     chosen = dataclasses.asdict(config)
-    for name in ("overwrite", "device", "memory", "missing", "scheduler", "allow_tcp"):
+    for name in ("overwrite", "break_lock", "device", "memory", "missing", "scheduler", "allow_tcp"):
         del chosen[name]
     image = {"shape": list(stack.shape), "axes": stack.axes, "dtype": str(stack.dtype), "modified": _modified(stack)}
     cascade = {"cascade": [m.sha256 for m in before]} if before else {}
@@ -182,6 +182,7 @@ class Job:
             },
             version=config.ome_version,
             overwrite=config.overwrite,
+            break_lock=config.break_lock,
             into_existing=config.in_source,
             reopen=reopen,
         )

@@ -16,7 +16,7 @@ OBJECTIVES = ("l2", "l1", "ssim")
 TYPES = ("float32", "float16", "uint8", "uint16", "int16", "uint32", "int32")
 OF_LABELS = ("sparse", "binary", "background", "class_names", "border", "balance")
 OF_IMAGES = ("objective", "blind", "spread", "factor", "blur", "noise", "result_type")
-RUN_FIELDS = ("minutes", "steps", "learning_rate", "patience", "precision", "device", "memory", "resume")
+RUN_FIELDS = ("minutes", "steps", "learning_rate", "patience", "precision", "device", "memory", "break_lock", "resume")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class TrainConfig:
     device: str = setting("auto", "Where the network is trained", choices=DEVICES)
     memory: float | None = setting(None, "Memory for network and data, in GiB; from the machine if not given", ge=0.05)
     licence: str | None = setting(None, "Licence of the model, for its card")
+    break_lock: bool = setting(False, "Take over from a run on another machine that is known to be gone")
     resume: bool = setting(False, "Go on with the run that was stopped; more steps or minutes extend a finished one")
 
     def __post_init__(self) -> None:

@@ -87,10 +87,10 @@ class Run:
         write_atomic(self.folder / "plan.txt", ("\n".join(self.plan.summary()) + "\n").encode())
         write_atomic(self.folder / RUN, json.dumps(values, indent=1).encode())
 
-    def take(self) -> None:
+    def take(self, break_lock: bool = False) -> None:
         """Lock the folder for this process."""
         (self.folder / LEDGER).mkdir(exist_ok=True)
-        self.lock = Lock.acquire(self.folder / LEDGER)
+        self.lock = Lock.acquire(self.folder / LEDGER, break_lock=break_lock)
 
     def beat(self) -> None:
         """Show that this process is alive; refuse where another one has taken the lock."""

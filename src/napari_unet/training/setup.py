@@ -85,7 +85,7 @@ def prepare(
     if found is None:
         run.create()
     else:
-        run.take()
+        run.take(config.break_lock)
     return Setup(run.plan, run.task, training, held_out, run, init.weights if init is not None else None)
 
 
