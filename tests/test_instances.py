@@ -2,6 +2,10 @@
 
 import csv
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,7 +225,7 @@ def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bytes(tmp_path):
     run(stack, model, tmp_path / "whole.ome.zarr", block=block)
     config = PredictConfig(**FP32, block=block)
     steps = sum(1 for _ in predict(stack, model, tmp_path / "count.ome.zarr", config))
-    for stop in range(1, steps, 3):
+    for stop in range(1, steps):
         out = tmp_path / f"{stop}.ome.zarr"
         work = predict(stack, model, out, config)
         for _ in range(stop):
@@ -230,7 +234,53 @@ def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bytes(tmp_path):
         wait(predict(stack, model, out, config))
         assert tree(out) == tree(tmp_path / "whole.ome.zarr")
         assert wait(verify(out)) == []
-        assert not (out / "labels" / "instances" / ".napari_unet" / "objects").exists()
+        assert not list(out.rglob("objects*/"))
+        assert (out / "labels/instances/objects.csv").exists()
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, {tests!r})
+
+def killed(event, args):
+    if (event, sys.argv[2]) == ("os.rename", "table") and str(args[1]).endswith("objects.csv"):
+        os.kill(os.getpid(), 9)
+    if (event, sys.argv[2]) == ("shutil.rmtree", "scratch") and "trash" in str(args[0]):
+        os.kill(os.getpid(), 9)
+
+from test_instances import PredictConfig, FP32, cells, finder, predict, wait
+sys.addaudithook(killed)
+wait(predict(cells((40, 36)), finder(min_size=2), sys.argv[1], PredictConfig(**FP32, block=(16, 16))))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+@pytest.mark.parametrize("moment", ["table", "scratch"])
+def test_a_run_that_is_killed_about_its_table_ends_with_it(tmp_path, moment):
+    code, out = KILLED.format(tests=str(Path(__file__).parent)), tmp_path / "a.ome.zarr"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", code, str(out), moment], env=environment, check=False)
+    assert ended.returncode == -9
+    stack, model = cells((40, 36)), finder(min_size=2)
+    run(stack, model, out, block=(16, 16))
+    run(stack, model, tmp_path / "whole.ome.zarr", block=(16, 16))
+    assert tree(out) == tree(tmp_path / "whole.ome.zarr")
+    assert not list(out.rglob("*.partial"))
+    assert not list(out.rglob("objects*/"))
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
+def test_the_table_is_verified(tmp_path, damage):
+    out = tmp_path / "a.ome.zarr"
+    run(cells((40, 36)), finder(min_size=2), out)
+    (path,) = out.rglob("objects.csv")
+    data = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-3] if damage == "cut" else data.replace(b"1", b"2", 1))
+    (problem,) = wait(verify(out))
+    assert "objects.csv" in problem
 
 
 def test_the_table_says_of_each_object_what_its_labels_show(tmp_path):

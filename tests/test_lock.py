@@ -92,6 +92,49 @@ def test_the_lock_of_another_machine_is_only_broken_when_told(tmp_path: Path) ->
     assert Lock.acquire(tmp_path, break_lock=True).notice
 
 
+@pytest.mark.parametrize("beats", [True, False])
+@pytest.mark.parametrize(
+    "where", [{"space": "pid:[1]"}, {"space": "pid:[1]", "boot": "twin"}, {"space": "pid:[1]", "host": "renamed"}]
+)
+def test_what_cannot_be_seen_from_here_is_gone_when_it_beats_no_more(
+    tmp_path: Path, where: dict[str, Any], beats: bool
+) -> None:
+    holder(tmp_path, **{"boot": room._boot(), "pid": 2**22 + 1, **where})
+    ended = threading.Event()
+    if beats:
+
+        def beat() -> None:
+            while not ended.wait(0.1):
+                os.utime(tmp_path / LOCK)
+
+        beating = threading.Thread(target=beat)
+        beating.start()
+        with pytest.raises(OutputError, match="is being written by process"):
+            Lock.acquire(tmp_path, break_lock=True)
+        ended.set()
+        beating.join()
+    else:
+        long_ago = time.time() - 2 * room.SILENCE
+        os.utime(tmp_path / LOCK, (long_ago, long_ago))
+        Lock.acquire(tmp_path, break_lock=True).release()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_lock_of_a_machine_that_has_another_name_now_is_known(tmp_path: Path) -> None:
+    if not room._boot():
+        pytest.skip("this system does not say when it was started")
+    holder(tmp_path, host="renamed", boot=room._boot(), space=room._space(), pid=2**22 + 1)
+    assert "which is gone" in Lock.acquire(tmp_path).notice
+
+
+@pytest.mark.parametrize(
+    "values", [{"pid": "x"}, {"pid": 10**30}, {"pid": -1}, {"pid": None}, {"since": {"a": 1}}, {"host": 7}, {"run": []}]
+)
+def test_a_lock_of_odd_values_is_one_sentence_or_taken_over(tmp_path: Path, values: dict[str, Any]) -> None:
+    holder(tmp_path, **{"boot": room._boot(), "space": room._space(), "started": "1", **values})
+    Lock.acquire(tmp_path, break_lock=True).release()
+
+
 @pytest.mark.parametrize("torn", ["", "{", "[]"])
 def test_a_torn_lock_is_taken_over(tmp_path: Path, torn: str) -> None:
     (tmp_path / LOCK).write_text(torn)

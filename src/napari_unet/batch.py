@@ -279,7 +279,7 @@ class _Runner:
             measured = self.model.normalisation.measure(read, fill=self.config.fill, quick=quick)
         taken = passed(stack, self.models[:-1], self.config, measure=False)
         different = list(differences(found[1].settings, taken, self.models, self.config, measured))
-        finished = Journal(found[0]).finished
+        finished = Journal.of(*found).finished
         if not different:
             return "done" if finished else ""
         if _has_grown(different):

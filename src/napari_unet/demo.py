@@ -175,7 +175,7 @@ def _write_mosaic(root: Path, image: np.ndarray, truth: np.ndarray, job: "Job") 
     """Write an image and its truth as OME-Zarr, unless it is there."""
     about = {"example": job.example, "trained": TRAINED, "pixel": PIXEL}
     earlier = find(root, ["", job.truth], False)
-    if earlier and earlier[1].settings == about and Journal(earlier[0]).finished:
+    if earlier and earlier[1].settings == about and Journal.of(*earlier).finished:
         return
     more: dict[str, Any] = {"axes": "yx", "chunks": (512, 512), **_calibration()}
     outputs = [
@@ -193,7 +193,7 @@ def _predicted(image: Path, model: Model, root: Path) -> Generator[Progress, Non
     """Run the model, unless its result is there; that of another model is replaced."""
     name = result_path(model, None)
     earlier = find(root, [name], False)
-    finished = earlier is not None and Journal(earlier[0]).finished
+    finished = earlier is not None and Journal.of(*earlier).finished
     if earlier and finished and earlier[1].settings.get("model") == model.sha256:
         return open_stack(root / name)
     return (yield from predict(open_stack(image), model, root, PredictConfig(overwrite=finished)))

@@ -39,6 +39,12 @@ class OutputError(UnetError, FileExistsError):
     exit_code = 5
 
 
+class LedgerError(OutputError):
+    """The record of a result that is damaged, or that no run of this program can have written."""
+
+    exit_code = 3
+
+
 class ResourceError(UnetError, OSError):
     """Not enough disk or memory, or no permission to write."""
 

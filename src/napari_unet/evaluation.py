@@ -18,7 +18,7 @@ from .similarity import ms_ssim, resolution, ring_correlation, ssim
 from .sources import open_labels, open_stack, pair_paths
 from .sources.pairs import is_image, paired_lines, stem
 from .stack import Box, Stack
-from .store.layout import TABLE
+from .store.plan import TABLE
 from .text import escaped
 from .units import factor
 

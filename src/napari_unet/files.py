@@ -93,7 +93,7 @@ def replacing(path: Path, via: Path | None = None) -> Iterator[BinaryIO]:
     """
     temporary = (via or path.parent) / f".{secrets.token_hex(16)}.partial"
     try:
-        with os.fdopen(_opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+        with create(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -175,6 +175,11 @@ def _opened(path: Path, flags: int) -> int:
     raise UnsafeError(f"{path} is no plain file; it is neither read nor written: remove it")
 
 
+def create(path: Path) -> BinaryIO:
+    """Make a file that is not there yet and open it for writing."""
+    return os.fdopen(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
+
+
 def open_to_read(path: Path) -> BinaryIO:
     """Open a file of ours for reading, which must be no link."""
     return os.fdopen(_opened(path, os.O_RDONLY), "rb")
@@ -234,14 +239,14 @@ def below(folder: Path) -> Iterator[os.DirEntry[str]]:
     waiting = [os.fspath(folder)]
     while waiting:
         try:
-            found = os.scandir(waiting.pop())
+            with os.scandir(waiting.pop()) as found:
+                items = list(found)  # all of a folder before any of it is removed
         except (FileNotFoundError, NotADirectoryError):
             continue
-        with found:
-            for item in found:
-                yield item
-                if item.is_dir(follow_symlinks=False):
-                    waiting.append(item.path)
+        for item in items:
+            if item.is_dir(follow_symlinks=False):
+                waiting.append(item.path)
+            yield item
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import itertools
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..events import Block, Progress
-from ..objects import Grid, Objects, Scratch, find, paint
+from ..files import disk, replacing
+from ..objects import Grid, Objects, find, paint
+from ..objects.scratch import discard
 from ..stack import Box
 from ..store import ResultStore
-from ..store.layout import TABLE
+from ..store.plan import TABLE
 
 if TYPE_CHECKING:
     from .job import Job
@@ -44,7 +47,11 @@ def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
         Where the disk refuses.
     """
     output, options = job.objects, job.decoder.task.objects
-    if output is None or options is None or not store.pending():
+    if output is None or options is None:
+        return
+    scratch = store.ledger / "objects"
+    if not store.pending() and store.has_table:
+        discard(scratch)  # a run that ended in the middle of removing it
         return
     first = len(job.grid)
     grid = Grid(output.axes, output.shape, job.grid.core, job.decoder.engine.model.config.ndim)
@@ -56,7 +63,6 @@ def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
     def write(number: int, box: Box, labels: np.ndarray) -> None:
         store.write(first + number, {output.path: (box, labels.astype(output.dtype, copy=False))})
 
-    scratch = store.ledger / "objects"
     yield from _told(find(read, grid, scratch, options), store, job.total)
     painting = paint(read, grid, write, scratch, options, job.decoder.engine.read)
     for number in range(len(grid)):
@@ -66,8 +72,11 @@ def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
         next(painting)
     except StopIteration as end:
         channels = job.decoder.engine.stack.channel_names
-        write_table(store.root / output.path / TABLE, end.value, output.scale, output.translation, channels)
-    Scratch(scratch, grid, options).remove()
+        with disk(store.root):
+            place = store.root / output.path / TABLE
+            write_table(place, end.value, output.scale, output.translation, channels, store.ledger)
+        store.record_table(output.path)
+    discard(scratch)
 
 
 def _told(work: Generator[Progress, None, int], store: ResultStore, total: int) -> Iterator[Progress]:
@@ -83,6 +92,7 @@ def write_table(
     scale: tuple[float, ...],
     translation: tuple[float, ...],
     channels: tuple[str, ...] = (),
+    via: Path | None = None,
 ) -> None:
     """Write what is known of each object, a row each.
 
@@ -94,6 +104,8 @@ def write_table(
         Of the labels, an axis: positions are of voxel centres, bounding boxes of first and last voxels.
     channels : tuple of str
         Names of the channels, 0, 1, ... if not given.
+    via : Path, optional
+        Folder of the same disk for the temporary file.
     """
     size, start = np.array(scale), np.array(translation)
     centre = objects.centroid * size + start
@@ -101,8 +113,8 @@ def write_table(
     names = [f"{kind}_{a}" for kind in ("centroid", "first", "last") for a in objects.axes]
     given = objects.intensity.shape[1]
     names += [f"mean_{channel}" for channel in (channels if len(channels) == given else range(given))]
-    temporary = path.with_name(f"{path.name}.partial")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path, via) as binary:
+        file = io.TextIOWrapper(binary, "utf-8", newline="")
         writer = csv.writer(file)
         writer.writerow(["id", "voxels", *names, "touches_border"])
         light = objects.intensity if given else np.zeros((len(objects), 0))
@@ -110,7 +122,7 @@ def write_table(
         for i, row in enumerate(columns):
             values = (f"{value:.10g}" for value in row)
             writer.writerow([int(objects.id[i]), int(objects.count[i]), *values, int(objects.border[i])])
-    temporary.replace(path)
+        file.detach()
 
 
 def is_table(path: Path) -> bool:

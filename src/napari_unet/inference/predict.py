@@ -184,6 +184,9 @@ def _measured(root: Path, stack: Stack, models: tuple[Model, ...], config: Predi
     found = find(root, [result_path(model, config.name)], config.in_source)
     if found is None:
         return measured
-    was = found[1].settings["image"]["intensities"]
-    earlier = Statistics(tuple(was["offset"]), tuple(was["scale"]), was["unreadable"])
+    try:
+        was = found[1].settings["image"]["intensities"]
+        earlier = Statistics(tuple(was["offset"]), tuple(was["scale"]), int(was["unreadable"]))
+    except (KeyError, TypeError, ValueError):  # no run of a model: it is refused when its place is taken
+        return measured
     return earlier if earlier.unreadable > measured.unreadable else measured

@@ -81,7 +81,7 @@ def preflight(stack: Stack, models: Models, out: Path, config: PredictConfig) ->
     found = find(root, [result_path(model, config.name)], config.in_source)
     state, done = "new", 0
     if found is not None:
-        journal = Journal(found[0], found[1].blocks)
+        journal = Journal.of(*found)
         state = "finished" if journal.finished else "unfinished"
         state = "other" if changed(found[1].settings, stack, (*before, model), config) else state
         done = len(journal.blocks)

@@ -13,7 +13,7 @@ from ..sources import open_stack
 from ..sources.pairs import stem
 from ..stack import Stack
 from ..store.admission import discard
-from ..store.layout import TABLE
+from ..store.plan import TABLE
 from ..store.tiff import check_tiff, save_tiff
 from .config import PredictConfig
 from .instances import is_table

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +42,7 @@ class Scratch:
         self.folder = folder
         job = json.loads(json.dumps({"grid": dataclasses.asdict(grid), "config": dataclasses.asdict(config)}))
         with disk(folder):
-            shutil.rmtree(self._trash, ignore_errors=True)
+            shutil.rmtree(_trash(folder), ignore_errors=True)
             folder.mkdir(exist_ok=True)
             if (folder / JOB).exists():
                 found = json.loads((folder / JOB).read_text(encoding="utf-8"))
@@ -63,10 +62,6 @@ class Scratch:
         if (self.folder / "labels.zarr" / "zarr.json").exists():
             return zarr.open_array(store, mode="r+", zarr_format=3)
         return zarr.create_array(store, shape=grid.shape, chunks=chunks, dtype="uint32", fill_value=0)
-
-    @property
-    def _trash(self) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.trash")
 
     def _put(self, name: str, data: bytes) -> None:
         replace(self.folder / name, data)
@@ -96,7 +91,19 @@ class Scratch:
             return [tables[key] for key in keys]
 
     def remove(self) -> None:
-        """Delete the folder: gone at once for whoever looks for it, and then from the disk."""
-        with disk(self.folder):
-            os.replace(self.folder, self._trash)  # noqa: PTH105
-            shutil.rmtree(self._trash)
+        """Delete the folder."""
+        discard(self.folder)
+
+
+def _trash(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.trash")
+
+
+def discard(folder: Path) -> None:
+    """Delete a scratch folder, there or not: gone at once for whoever looks for it, and then from the disk."""
+    with disk(folder):
+        if folder.is_dir():
+            shutil.rmtree(_trash(folder), ignore_errors=True)
+            folder.replace(_trash(folder))
+        if _trash(folder).is_dir():
+            shutil.rmtree(_trash(folder))

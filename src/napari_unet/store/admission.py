@@ -67,10 +67,17 @@ def admit(root: Path, plan: Plan, overwrite: bool, reopen: bool = False) -> tupl
     With `reopen` a finished run with the same settings is taken up too.
     """
     found = layout.find(root, list(plan.outputs), plan.inside)
-    if found is None or overwrite:
+    if found is None:
+        return None
+    if found[1].made_by_hand and not plan.made_by_hand:
+        raise OutputError(
+            f"{root / next(iter(found[1].outputs))} was saved by somebody, and is no result of a run; "
+            "it is left as it is: choose another place or name"
+        )
+    if overwrite:
         return found
     changed = found[1].difference(plan)
-    if Journal(found[0]).finished and not (reopen and not changed):
+    if Journal.of(*found).finished and not (reopen and not changed):
         raise OutputError(
             f"{root / next(iter(plan.outputs))} is finished already; "
             "choose another place, or replace it with --overwrite"
@@ -143,7 +150,7 @@ def check_room(root: Path, outputs: Sequence[Output], found: tuple[Path, Plan] |
     if found and overwrite:
         free += sum(f.stat().st_size for path in found[1].outputs for f in (root / path).rglob("*") if f.is_file())
     elif found:
-        needed *= 1 - len(Journal(found[0], found[1].blocks).blocks) / found[1].blocks
+        needed *= 1 - Journal.of(*found).records.count / found[1].blocks
     if needed > free:
         raise ResourceError(
             f"the result needs about {needed / 2**20:,.0f} MiB, the disk of {place} has {free / 2**20:,.0f} MiB free; "

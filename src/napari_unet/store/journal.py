@@ -1,131 +1,32 @@
-"""What a run sets out to do and what of it is done: a plan and a ledger beside the data."""
+"""What of a run is done: the ledger, a line a unit, each with its checksum, beside the data."""
 
-import dataclasses
-import hashlib
-import io
 import json
-import math
 import operator
 import os
 import threading
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 
-from ..errors import OutputError
-from ..files import replace_json
+from ..errors import LedgerError
+from ..files import open_to_append, open_to_read, replacing
+from .plan import FOLDER, MOST_BLOCKS, PLAN, Plan, Region, Unit, plain
 
-FOLDER = ".napari_unet"
-PLAN, DONE = "plan.json", "done.jsonl"
+__all__ = ["DONE", "FINISHED", "FOLDER", "PLAN", "Journal", "Plan", "Records", "Region", "Unit", "plain"]
+
+DONE = "done.jsonl"
 FINISHED = "finished"
-Unit = int | str
 LINE = json.JSONEncoder(separators=(",", ":"))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Region:
-    """A box of one array, and the checksum of what was written there.
-
-    Parameters
-    ----------
-    array : str
-        Path of the array below the result's root.
-    start, stop : tuple of int
-        The box, in elements.
-    crc32 : int
-        Of the elements' bytes in C order.
-    """
-
-    array: str
-    start: tuple[int, ...]
-    stop: tuple[int, ...]
-    crc32: int
-
-    @property
-    def box(self) -> tuple[slice, ...]:
-        """The region as slices."""
-        return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
-
-    def __str__(self) -> str:
-        return f"{self.array}[{', '.join(f'{a}:{b}' for a, b in zip(self.start, self.stop, strict=True))}]"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run sets out to do; a run may only be resumed with an equal plan.
-
-    Parameters
-    ----------
-    settings, outputs : mapping
-        JSON values: what the user and the program chose, and the arrays that are written, by path.
-    blocks : int
-        Units of work.
-    version : str
-        Of OME-Zarr.
-    inside : bool
-        Whether the result lies in a group that is not ours.
-    provenance : mapping
-        JSON values, kept but not compared.
-    created : str
-        When the run was first started.
-    """
-
-    settings: Mapping[str, Any]
-    outputs: Mapping[str, Any]
-    blocks: int
-    version: str
-    inside: bool
-    provenance: Mapping[str, Any]
-    created: str = ""
-
-    def __post_init__(self) -> None:
-        for field in ("settings", "outputs", "provenance"):
-            object.__setattr__(self, field, plain(getattr(self, field)))
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of all that must be equal for a run to go on."""
-        text = json.dumps(self._compared(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def _compared(self) -> dict[str, Any]:
-        names = {"settings": self.settings, "outputs": self.outputs, "order": list(self.outputs)}
-        return {**names, "blocks": self.blocks, "version": self.version, "inside": self.inside}
-
-    def difference(self, other: "Plan") -> str | None:
-        """Name the first field that is not the same in `other`, with both values; None where they are equal."""
-        old, new = _flat(self._compared()), _flat(other._compared())
-        for key in dict.fromkeys([*new, *old]):
-            if old.get(key) != new.get(key):
-                name = key.removeprefix("settings.")
-                return f"{name} was {_short(old.get(key))} and is now {_short(new.get(key))}"
-        return None
-
-    def save(self, folder: Path) -> None:
-        """Write it, whole or not at all, into the ledger's folder."""
-        replace_json(folder / PLAN, {"napari_unet": 1, "fingerprint": self.fingerprint, **dataclasses.asdict(self)})
-
-    @classmethod
-    def load(cls, folder: Path) -> "Plan":
-        """Read it back.
-
-        Raises
-        ------
-        OutputError
-            Where the file is damaged.
-        """
-        try:
-            values = json.loads((folder / PLAN).read_text("utf-8"))
-            plan = cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
-        except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(
-                f"{folder / PLAN} is damaged ({error}); remove the result by hand to start anew"
-            ) from error
-        if plan.fingerprint != values.get("fingerprint"):
-            raise OutputError(f"{folder / PLAN} was changed by hand; remove the result by hand to start anew")
-        return plan
+SUM = b'{"sum":"'  # what a line with a checksum begins with; those of earlier versions have none
+BEFORE = (b'{"unit"', b'{"forget"')
+SUMMED = len(SUM) + 10  # its 8 digits, the quote and the comma: the rest is what they are the checksum of
+LONGEST = 2**22  # bytes of a line; what is longer is none of ours
+NOISE = 2**26  # bytes without any record after which a file is no ledger
+PLACES = 2**24  # blocks whose places are held in an array: 128 MB if all are used
+FORGOTTEN = 1000  # units a line
 
 
 class Records(Mapping[Unit, tuple[Region, ...]]):
@@ -141,7 +42,7 @@ class Records(Mapping[Unit, tuple[Region, ...]]):
 
     def __init__(self, path: Path, blocks: int) -> None:
         self._path = path
-        self._places = np.zeros(blocks, np.int64)  # one more than the place, 0 where there is none
+        self._places = np.zeros(min(blocks, PLACES), np.int64)  # one more than the place, 0 where there is none
         self._others: dict[Unit, int] = {}
         self.count = 0  # of blocks; kept beside them, as one thread may ask while another records
 
@@ -182,10 +83,10 @@ class Records(Mapping[Unit, tuple[Region, ...]]):
         numbers = np.flatnonzero(self._places)
         found: list[tuple[int, Unit]] = [*zip((self._places[numbers] - 1).tolist(), numbers.tolist(), strict=True)]
         found += [(place, unit) for unit, place in self._others.items()]
-        with self._path.open("rb") as file:
+        with open_to_read(self._path) as file:
             for place, unit in sorted(found, key=operator.itemgetter(0)):
                 file.seek(place)
-                yield unit, _parsed(file.readline())[1]
+                yield unit, _parsed(file.readline(LONGEST))[1]
 
     def of_blocks(self) -> Iterator[tuple[int, Region]]:
         """Yield the blocks with each region that was written of them."""
@@ -193,13 +94,18 @@ class Records(Mapping[Unit, tuple[Region, ...]]):
             if isinstance(unit, int):
                 yield from ((unit, region) for region in regions)
 
-    def __getitem__(self, unit: Unit) -> tuple[Region, ...]:
+    def place(self, unit: Unit) -> int:
+        """Return where in the file a unit stands."""
         place = int(self._places[unit]) - 1 if self._numbered(unit) else self._others[unit]
         if place < 0:
             raise KeyError(unit)
-        with self._path.open("rb") as file:
+        return place
+
+    def __getitem__(self, unit: Unit) -> tuple[Region, ...]:
+        place = self.place(unit)
+        with open_to_read(self._path) as file:
             file.seek(place)
-            return _parsed(file.readline())[1]
+            return _parsed(file.readline(LONGEST))[1]
 
     def __contains__(self, unit: object) -> bool:
         return bool(self._places[unit]) if self._numbered(unit) else unit in self._others
@@ -212,16 +118,56 @@ class Records(Mapping[Unit, tuple[Region, ...]]):
         return int(np.count_nonzero(self._places)) + len(self._others)
 
 
-def _parsed(line: bytes) -> tuple[Unit, tuple[Region, ...]]:
+def _entry(line: bytes) -> dict[str, Any]:
+    """Return what a line says.
+
+    Raises
+    ------
+    ValueError
+        Where it says nothing, or its checksum is another.
+    """
+    if line.startswith(SUM):
+        line, said = b"{" + line[SUMMED:], line[len(SUM) : SUMMED - 2]
+        if said != b"%08x" % zlib.crc32(line.rstrip(b"\n")):
+            raise ValueError("another checksum")
+    elif not line.startswith(BEFORE):
+        raise ValueError("no record")
     entry = json.loads(line)
-    regions = [Region(a, tuple(start), tuple(stop), crc) for a, start, stop, crc in entry["regions"]]
-    return entry["unit"], tuple(regions)
+    return dict(entry)
+
+
+def _parsed(line: bytes) -> tuple[Unit, tuple[Region, ...]]:
+    entry = _entry(line)
+    unit = _unit(entry["unit"])
+    return unit, tuple(_region(*parts) for parts in entry["regions"])
+
+
+def _unit(value: Any) -> Unit:
+    if isinstance(value, str) or (type(value) is int and 0 <= value < MOST_BLOCKS):
+        return value
+    raise ValueError(f"no unit: {value!r:.40}")
+
+
+def _region(array: Any, start: Any, stop: Any, crc: Any) -> Region:
+    numbers = [*start, *stop, crc]
+    if not isinstance(array, str) or len(start) != len(stop) or any(type(n) is not int or n < 0 for n in numbers):
+        raise ValueError("no region")
+    return Region(array, tuple(start), tuple(stop), crc)
+
+
+def _pieces(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield (place, line); one that is longer than any of ours comes in several, none of which is a record."""
+    place = 0
+    while line := file.readline(LONGEST):
+        yield place, line
+        place += len(line)
 
 
 class Journal:
     """The append-only record of what is done.
 
-    A unit is recorded after its data is written. What cannot be read back from the record counts as not done.
+    A unit is recorded after its data is written. What cannot be read back from the record, or cannot be of the plan,
+    counts as not done.
 
     Parameters
     ----------
@@ -229,37 +175,96 @@ class Journal:
         The ledger's folder, which exists.
     blocks : int
         Number of blocks, where it is known.
+    plan : Plan, optional
+        What the records have to fit.
+
+    Attributes
+    ----------
+    damaged : int
+        Whole lines that are no records any more; lines that a kill has cut are none of them.
+
+    Raises
+    ------
+    LedgerError
+        Where the file holds anything but records.
+    UnsafeError
+        Where it is a link.
     """
 
-    def __init__(self, folder: Path, blocks: int = 0) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, blocks: int = 0, plan: Plan | None = None) -> None:
+        self.folder, self.damaged = folder, 0
         self.records = Records(folder / DONE, blocks)
+        self._plan = plan
         self._mutex = threading.Lock()
-        self._file: io.FileIO | None = None
+        self._file: BinaryIO | None = None
         self._torn = False
-        path, place = folder / DONE, 0
-        if path.exists():
-            with path.open("rb") as file:
-                for line in file:
-                    self._replay(line, place)
-                    place += len(line)
-                    self._torn = not line.endswith(b"\n")
-
-    def _replay(self, line: bytes, place: int) -> None:
         try:
-            entry = json.loads(line)
-            if "forget" in entry:
-                for unit in entry["forget"]:
-                    self.records.drop(unit)
-                return
-            self.records.put(_parsed(line)[0], place)
-        except (ValueError, KeyError, TypeError):
+            with open_to_read(folder / DONE) as file:
+                self._replay_all(file)
+        except FileNotFoundError:
             return
+
+    @classmethod
+    def of(cls, folder: Path, plan: Plan) -> "Journal":
+        """Read the record of a plan's run."""
+        return cls(folder, plan.blocks, plan)
+
+    def _replay_all(self, file: BinaryIO) -> None:
+        noise = 0
+        for place, line in _pieces(file):
+            noise = 0 if self._replay(line, place) else noise + len(line)
+            if noise > NOISE:
+                raise LedgerError(f"{self.folder / DONE} is no record of a run; remove the result by hand")
+            self._torn = not line.endswith(b"\n")
+
+    def _replay(self, line: bytes, place: int) -> bool:
+        """Take up a line: whether it is a record."""
+        try:
+            entry = _entry(line)
+            if "forget" in entry:
+                for unit in [_unit(each) for each in entry["forget"]]:
+                    self.records.drop(unit)
+                return True
+            unit, regions = _parsed(line)
+            if self._plan is not None and not self._plan.fits(unit, regions):
+                raise ValueError("not of this plan")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self._count_damage(line)
+            return False
+        self.records.put(unit, place)
+        return True
+
+    def _count_damage(self, line: bytes) -> None:
+        """Look whether a line was whole once; one that may have said what was forgotten costs what follows from blocks.
+
+        Blocks that it may have named need nothing: they are held against their checksums before the run is finished.
+        """
+        if not line.startswith(b"{") or not line.rstrip().endswith(b"]}"):
+            return
+        self.damaged += 1
+        if b'"unit"' not in line:
+            for unit in self.records.named:
+                self.records.drop(unit)
+
+    def mend(self) -> None:
+        """Write the record anew without what is damaged in it; nobody else may be writing."""
+        if not self.damaged:
+            return
+        self.close()
+        with replacing(self.folder / DONE) as file, open_to_read(self.folder / DONE) as before:
+            self.records.drop(FINISHED)  # what was lost is to be made again
+            for unit in self.records:
+                place = self.records.place(unit)
+                before.seek(place)
+                self.records.put(unit, file.tell())
+                file.write(before.readline(LONGEST).rstrip(b"\n") + b"\n")
+        self.damaged, self._torn = 0, False
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
-        return FINISHED in self.records
+        """Whether the run came to its end, and nothing of its record is lost since."""
+        whole = self._plan is None or self.records.count >= self._plan.blocks
+        return FINISHED in self.records and whole and not self.damaged
 
     @property
     def blocks(self) -> np.ndarray:
@@ -273,18 +278,19 @@ class Journal:
 
     def forget(self, units: Sequence[Unit]) -> None:
         """Record that units are not done after all."""
-        if units:
-            self._write({"forget": list(units)})
+        for first in range(0, len(units), FORGOTTEN):
+            self._write({"forget": list(units[first : first + FORGOTTEN])})
         for unit in units:
             self.records.drop(unit)
 
     def _write(self, entry: Mapping[str, Any]) -> int:
         """Append a line; return where it begins."""
-        line = LINE.encode(entry).encode() + b"\n"
+        text = LINE.encode(entry).encode()
+        line = SUM + b'%08x",' % zlib.crc32(text) + text[1:] + b"\n"
         with self._mutex:
             if self._file is None or not os.fstat(self._file.fileno()).st_nlink:  # somebody removed the folder
                 self.close()
-                self._file = (self.folder / DONE).open("ab", buffering=0)
+                self._file = open_to_append(self.folder / DONE)
             whole = b"\n" + line if self._torn else line
             place = self._file.seek(0, os.SEEK_END) + len(whole) - len(line)
             self._torn = True
@@ -297,29 +303,3 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def plain(value: Any) -> Any:
-    """Bring settings to what JSON gives back: lists, dicts of str, numbers; anything else as text."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if hasattr(value, "tolist") and hasattr(value, "dtype"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        k: v for name, part in value.items() for k, v in _flat(part, f"{prefix}.{name}" if prefix else name).items()
-    }
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,9 +1,9 @@
 """Where a result lies on disk: find ours, refuse what is not, make and remove its groups and arrays."""
 
+import contextlib
 import json
 import re
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from ..errors import OutputError
-from ..files import refuse_links, remove_leftovers, replace_json
+from ..files import below, refuse_link, refuse_links, remove_leftovers, replace_json
 from ..lock import LOCK
 from ..sources.zarrays import open_own
 from . import consolidated
-from .journal import DONE, FOLDER, PLAN, Plan
+from .journal import DONE
 from .ome import VERSIONS, Output, versioned
+from .plan import FOLDER, LEVEL, PLAN, TABLE, Plan
 from .pyramid import Level
 
 ZSTD_LEVEL = 1  # of images five times as fast as 3 at a tenth more, of labels as small
@@ -24,7 +25,8 @@ ZSTD_LEVEL = 1  # of images five times as fast as 3 at a tenth more, of labels a
 # by numcodecs before 0.13. Level 1 writes 90 MB/s of images and 500 of labels, faster than any network.
 ZLIB: Mapping[str, Any] = {"id": "zlib", "level": 1}
 NEWEST = 3
-TABLE = "objects.csv"
+HIDDEN = r"\.[0-9a-f]{32}\.partial"
+BEGINNING = re.compile(rf"lock|done\.jsonl|plan\.json\.tmp|{HIDDEN}")
 GROUP_FILES = ("zarr.json", ".zattrs", ".zgroup")
 
 
@@ -49,7 +51,9 @@ def find(root: Path, paths: Sequence[str], inside: bool) -> tuple[Path, Plan] | 
     if root.exists() and not root.is_dir():
         raise OutputError(f"{root} exists and is a file; choose another place for the result")
     for ledger in [ledger_of(root, paths)] if inside else ledgers(root):
+        check_ledger(root, ledger)
         if (ledger / PLAN).exists() and (plan := Plan.load(ledger)).inside == inside:
+            check_place(ledger, plan)
             taken = [p for p in paths if inside and p not in plan.outputs and (root / p).exists()]
             _refuse_strangers(root, taken)
             return ledger, plan
@@ -63,15 +67,51 @@ def ledgers(root: Path) -> list[Path]:
     return sorted(path for path in found if path.is_dir())
 
 
+def check_ledger(root: Path, ledger: Path) -> None:
+    """Refuse a ledger whose files, or folders below the result, are links.
+
+    Raises
+    ------
+    UnsafeError
+    """
+    for folder in (ledger, *ledger.parents):
+        if folder == root:
+            break
+        refuse_link(folder)
+    for item in ledger.iterdir() if ledger.is_dir() else ():
+        refuse_link(item)
+
+
+def check_place(ledger: Path, plan: Plan) -> Path:
+    """Return the result's root, by where its ledger lies; refuse a ledger that lies elsewhere than it was made.
+
+    Raises
+    ------
+    OutputError
+    """
+    parts = Path(next(iter(plan.outputs))).parts
+    if ledger.absolute().parent.parts[-len(parts) :] != parts and parts:
+        raise OutputError(
+            f"{ledger.parent} was made as {'/'.join(parts)} of its result, and has another name now; give it that name"
+        )
+    return (ledger if len(ledger.parents) > len(parts) else ledger.absolute()).parents[len(parts)]
+
+
 def _refuse_strangers(root: Path, paths: Sequence[str]) -> None:
     """Refuse to write where there is more than empty folders and a ledger that never began."""
     for path in paths:
-        for item in (root / path).rglob("*"):
-            if not item.is_dir() and (item.parent.name != FOLDER or (item.parent / PLAN).exists()):
+        for item in below(root / path):
+            if not item.is_dir(follow_symlinks=False) and not _never_began(Path(item.path)):
                 raise OutputError(
                     f"{root / path} exists and was not made by this program (it holds {item.name}); "
                     "it is left as it is: choose another place or name for the result"
                 )
+
+
+def _never_began(file: Path) -> bool:
+    """Say whether a file is all that is left of a run that ended before it had a plan."""
+    ours = BEGINNING.fullmatch(file.name) is not None
+    return ours and file.parent.name == FOLDER and not (file.parent / PLAN).exists()
 
 
 def check_links(root: Path, paths: Sequence[str]) -> None:
@@ -92,31 +132,40 @@ def check_links(root: Path, paths: Sequence[str]) -> None:
 
 def own_file(plan: Plan) -> re.Pattern[str]:
     """Return the pattern of the paths of all files that a run with this plan makes."""
-    hidden = r"\.[0-9a-f]{32}\.partial"
-    partial = rf"({hidden})?"
-    group = rf"(zarr\.json|\.zattrs|\.zgroup|zarr(?={hidden})){partial}"
-    array = rf"\d+/({group}|\.zarray{partial}|(c/)?\d+(/\d+)*{partial})"
+    partial = rf"({HIDDEN})?"
+    group = rf"(zarr\.json|\.zattrs|\.zgroup|zarr(?={HIDDEN})){partial}"
     table = rf"{re.escape(TABLE)}(\.partial)?"
+    allowed = [] if plan.inside else [rf"(labels/)?{group}"]
+    for path, output in plan.outputs.items():
+        prefix = re.escape(f"{path}/") if path else ""
+        more = len(output.get("shape", ())) - 1
+        array = rf"\d{{1,2}}/({group}|\.zarray{partial}|(c/)?\d+(/\d+){{{max(more, 0)}}}{partial})"
+        allowed.append(rf"{prefix}({group}|{array}|{table}|{HIDDEN})")
     primary = next(iter(plan.outputs))
-    prefixes = [re.escape(f"{path}/") if path else "" for path in plan.outputs]
-    allowed = [rf"{prefix}({group}|{array}|{table}|{hidden})" for prefix in prefixes]
     ledger = re.escape(f"{primary}/{FOLDER}/" if primary else f"{FOLDER}/")
-    allowed.append(rf"{ledger}(objects(\.trash)?/.*|[a-z.]+|{hidden})")
-    if not plan.inside:
-        allowed.append(rf"(labels/)?{group}")
+    scratch = r"objects(\.trash)?/(labels\.zarr/.*|[^/]+\.(npz|tmp|partial)|job\.json)"
+    allowed.append(rf"{ledger}({scratch}|plan\.json|done\.jsonl|lock|[a-z.]+\.tmp|{HIDDEN})")
     return re.compile("|".join(allowed))
 
 
-def _refuse_other_files(root: Path, plan: Plan) -> None:
-    """Refuse to overwrite a run beside whose files lie others, or links."""
+def _own_files(root: Path, plan: Plan) -> Iterator[Path]:
+    """Yield the files of a run, and refuse all that lies beside them.
+
+    Raises
+    ------
+    OutputError
+        Naming a file that the run did not make, or a link.
+    """
     pattern = own_file(plan)
     for place in [root / path for path in plan.outputs] if plan.inside else [root]:
-        for item in place.rglob("*"):
-            name = item.relative_to(root).as_posix()
-            if item.is_symlink() or (not item.is_dir() and pattern.fullmatch(name) is None):
+        for item in below(place):
+            name = Path(item.path).relative_to(root).as_posix()
+            if item.is_symlink() or (not item.is_dir(follow_symlinks=False) and pattern.fullmatch(name) is None):
                 raise OutputError(
                     f"{root} holds {name}, which this program did not make; move it away before overwriting the result"
                 )
+            if not item.is_dir(follow_symlinks=False):
+                yield Path(item.path)
 
 
 def clear(root: Path, ledger: Path, plan: Plan) -> None:
@@ -127,25 +176,30 @@ def clear(root: Path, ledger: Path, plan: Plan) -> None:
     OutputError
         Where a file is there that the run did not make; then nothing is removed.
     """
-    _refuse_other_files(root, plan)
+    for _ in _own_files(root, plan):  # all of them are looked at before the first is removed
+        pass
     (ledger / DONE).unlink(missing_ok=True)
     if plan.inside:
         list_labels(root, plan.version, remove=plan.outputs, via=ledger)
     groups = [*plan.outputs, *([] if plan.inside else ["", "labels"])]
     for file in sorted({root / path / name for path in groups for name in GROUP_FILES}):
         file.unlink(missing_ok=True)
-    for array in level_folders(root, plan.outputs):
-        shutil.rmtree(array)
-    for path in plan.outputs:
-        (root / path / TABLE).unlink(missing_ok=True)
+    for file in _own_files(root, plan):
+        if file not in (ledger / PLAN, ledger / LOCK):
+            file.unlink()
+    for folder in [*level_folders(root, plan.outputs), *(ledger / name for name in ("objects", "objects.trash"))]:
+        _remove_empty(folder)
     if plan.inside:
         consolidated.renew(root, list(plan.outputs), VERSIONS[plan.version], ledger)
-    for item in [item for item in ledger.iterdir() if item.name not in (PLAN, LOCK)]:
-        if item.is_dir():
-            shutil.rmtree(item)
-        else:
-            item.unlink()
     (ledger / PLAN).unlink()
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder and those in it, which hold no files any more."""
+    found = [Path(item.path) for item in below(folder)]
+    for inner in sorted([*found, folder], key=lambda path: len(path.parts), reverse=True):
+        with contextlib.suppress(FileNotFoundError):
+            inner.rmdir()
 
 
 def prune(root: Path, plan: Plan) -> None:
@@ -158,7 +212,12 @@ def prune(root: Path, plan: Plan) -> None:
 
 def level_folders(root: Path, paths: Iterable[str]) -> list[Path]:
     """List the folders of all levels of all outputs."""
-    return [f for path in paths for f in (root / path).glob("*") if f.name.isdigit() and f.is_dir()]
+    return [
+        f
+        for path in paths
+        for f in (root / path).glob("*")
+        if LEVEL.fullmatch(f.name) and (f.is_dir() or f.is_symlink())
+    ]
 
 
 def tidy(root: Path, paths: Sequence[str]) -> None:

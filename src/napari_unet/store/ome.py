@@ -138,13 +138,13 @@ def check_path(path: str, kind: str) -> None:
         raise UsageError(f"kind is {kind!r}; choose labels or image")
     if kind == "image" and not path:
         return
-    folder, _, name = path.rpartition("/")
+    name = path.rpartition("/")[2]
     if NAME.fullmatch(name) is None or RESERVED.fullmatch(name) or name[-1] in ". ":
         raise UsageError(
             f"the name {name!r} is not allowed; use letters, digits, '.', '_', '-' and spaces, at most 100, "
             "begin with a letter or digit, and none that is only digits or a word some system reserves"
         )
-    if folder != ("labels" if kind == "labels" else ""):
+    if path != (f"labels/{name}" if kind == "labels" else name):
         raise UsageError(f"{path!r} cannot hold {kind}; labels lie in labels/NAME, images in NAME")
 
 

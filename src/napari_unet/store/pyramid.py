@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -130,3 +131,20 @@ def _pairs(data: np.ndarray, axis: int) -> np.ndarray:
     out[:pairs] *= 0.5
     out[:pairs] += data[1::2] * np.asarray(0.5, data.dtype)
     return np.moveaxis(out, 0, axis)
+
+
+def shown_ranges(array: Any, axes: str) -> list[tuple[float, float]]:
+    """Return the 0.1 and 99.9 percentiles of each channel of a coarse level, of at most 32 planes an axis."""
+    ranges = []
+    for channel in range(array.shape[axes.index("c")] if "c" in axes else 1):
+        key = [
+            slice(None, None, max(1, n // 32)) if a in "tz" else slice(None)
+            for a, n in zip(axes, array.shape, strict=True)
+        ]
+        if "c" in axes:
+            key[axes.index("c")] = slice(channel, channel + 1)
+        data = np.asarray(array[tuple(key)]).astype(np.float64)
+        data = data[np.isfinite(data)]
+        low, high = np.percentile(data, (0.1, 99.9)) if data.size else (0.0, 1.0)
+        ranges.append((float(low), float(high) if high > low else float(low) + 1))
+    return ranges

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from ..errors import IncompleteError, UsageError
+from ..errors import IncompleteError, LedgerError, UsageError
 from ..events import Progress
 from ..files import disk
 from ..lock import Lock
@@ -20,10 +20,11 @@ from ..threads import in_threads
 from . import consolidated, layout
 from .admission import admit, check_folder, check_outputs, check_room, enter
 from .blocks import BlockWriter, replaced
-from .journal import FINISHED, Journal, Plan, Region, Unit
+from .journal import DONE, FINISHED, Journal, Plan, Region, Unit
 from .ome import VERSIONS, Output, group_attributes
-from .pyramid import Level, above, levels_of, parts, reduce
-from .verification import problem_of, verify
+from .plan import TABLE
+from .pyramid import Level, above, levels_of, parts, reduce, shown_ranges
+from .verification import problem_of, table_region, verify
 
 __all__ = ["Output", "ResultStore", "verify"]
 
@@ -125,10 +126,12 @@ class ResultStore:
         ledger = layout.ledger_of(root, list(plan.outputs))
         found = layout.find(root, list(plan.outputs), plan.inside)
         if found is None:
+            (ledger / DONE).unlink(missing_ok=True)  # of a run that was being removed
             plan.save(ledger)
         else:
             plan = found[1]
-        store = cls(root, outputs, plan, Journal(ledger, plan.blocks), lock)
+        store = cls(root, outputs, plan, Journal.of(ledger, plan), lock)
+        store._journal.mend()
         layout.tidy(root, list(plan.outputs))
         layout.list_labels(root, plan.version, remove=plan.outputs, via=ledger)
         if any(o.kind == "labels" for o in outputs) and layout.read_group(root / "labels") is None:
@@ -138,9 +141,16 @@ class ResultStore:
         for output in outputs:
             folder = root / output.path / "0"
             store.arrays[output.path] = layout.make_array(folder, output, store._levels[output.path][0], plan.version)
-        for block, region in store._journal.records.of_blocks():
-            store._claim(block, region.array.rpartition("0")[0].rstrip("/"), region.box)
+        store._claim_recorded()
         return store
+
+    def _claim_recorded(self) -> None:
+        """Take up what the blocks of an earlier run wrote."""
+        for block, region in self._journal.records.of_blocks():
+            try:
+                self._claim(block, region.output, region.box)
+            except UsageError as error:
+                raise LedgerError(f"{self.ledger / DONE} is damaged: {error}; start anew with --overwrite") from error
 
     @property
     def ledger(self) -> Path:
@@ -211,8 +221,19 @@ class ResultStore:
         """
         self._lock.beat()
         for region in regions:
-            self._claim(block, region.array.rpartition("0")[0].rstrip("/"), region.box)
+            self._claim(block, region.output, region.box)
         self._journal.append(block, regions)
+
+    @property
+    def has_table(self) -> bool:
+        """Whether the table of objects is written."""
+        return TABLE in self._journal.records
+
+    def record_table(self, path: str) -> None:
+        """Record the table that lies beside an output as written; it is forgotten where a block is written anew."""
+        name = f"{path}/{TABLE}"
+        self._journal.append(TABLE, [table_region(self.root / name, name)])
+        self._derived.append(TABLE)
 
     @property
     def writer(self) -> BlockWriter:
@@ -279,7 +300,7 @@ class ResultStore:
 
     def _problem(self, recorded: tuple[int, Region]) -> str:
         region = recorded[1]
-        return problem_of(self.arrays[region.array.rpartition("0")[0].rstrip("/")], self.root, region)
+        return problem_of(self.arrays[region.output], self.root, region)
 
     def _build_pyramids(self) -> Iterator[Progress]:
         work = [
@@ -355,26 +376,14 @@ class ResultStore:
 
     def _window(self, output: Output) -> list[tuple[float, float]]:
         """Return what to show of each channel: as given, else the 0.1 and 99.9 percentiles of the coarsest level."""
-        channels = output.shape[output.axes.index("c")] if "c" in output.axes else 1
         if output.kind == "labels":
             return []
         if "window" in output.attributes:
+            channels = output.shape[output.axes.index("c")] if "c" in output.axes else 1
             return [tuple(output.attributes["window"])] * channels
         levels = self._levels[output.path]
         array = layout.make_array(self.root / output.path / str(len(levels) - 1), output, levels[-1], self.plan.version)
-        windows = []
-        for channel in range(channels):
-            key = [
-                slice(None, None, max(1, n // 32)) if a in "tz" else slice(None)
-                for a, n in zip(output.axes, array.shape, strict=True)
-            ]
-            if "c" in output.axes:
-                key[output.axes.index("c")] = slice(channel, channel + 1)
-            data = np.asarray(array[tuple(key)]).astype(np.float64)
-            data = data[np.isfinite(data)]
-            low, high = np.percentile(data, (0.1, 99.9)) if data.size else (0.0, 1.0)
-            windows.append((float(low), float(high) if high > low else float(low) + 1))
-        return windows
+        return shown_ranges(array, output.axes)
 
     def close(self) -> None:
         """Give back the lock."""

@@ -12,13 +12,18 @@ import zarr
 
 from ..errors import OutputError
 from ..events import Progress
-from ..sources.zarrays import open_own
-from ..stack import DECODING
+from ..files import open_to_read, refuse_link
+from ..sources.zarrays import open_array
+from ..sources.zarrmeta import read_node
+from ..stack import DECODING, Box
 from . import layout
 from .journal import PLAN, Journal, Plan, Region
 
 # What zarr and its codecs raise for damaged bytes: each flipped bit ends in one of these.
 UNREADABLE = (*DECODING, TypeError, KeyError, MemoryError, OverflowError)
+AT_ONCE = 2**27  # bytes that are held against a checksum at once; most blocks are smaller
+NAMED = 4096  # chunks of a block that are looked at one by one, to name those that are damaged
+REMEDY = "run the same command again, which does anew what they were of"
 
 
 def verify(root: Path) -> Generator[Progress, None, list[str]]:
@@ -44,18 +49,21 @@ def verify(root: Path) -> Generator[Progress, None, list[str]]:
         raise OutputError(f"{root} holds no result of this program that could be verified; name a result or its labels")
     problems: list[str] = []
     for ledger in found:
+        layout.check_ledger(Path(root), ledger)
         plan = Plan.load(ledger)
-        journal = Journal(ledger, plan.blocks)
-        base = ledger.parents[len(Path(next(iter(plan.outputs))).parts)]
+        journal = Journal.of(ledger, plan)
+        base = layout.check_place(ledger, plan)
         if not journal.finished:
             problems.append(f"{ledger.parent} is unfinished: {len(journal.blocks)} of {plan.blocks} blocks are done")
         else:
             problems += filter(None, (_group_problem(base, path) for path in plan.outputs))
+        if journal.damaged:
+            problems.append(f"{ledger.parent}: {journal.damaged} lines of the record are damaged; {REMEDY}")
         arrays: dict[str, zarr.Array[Any]] = {}
         total = len(journal.records)
         for number, (unit, regions) in enumerate(journal.records.walk(), 1):
             for region in regions:
-                problem = _open(base, region.array, arrays) or problem_of(arrays[region.array], base, region)
+                problem = _problem(base, region, arrays)
                 if problem:
                     problems.append(f"block {unit}: {problem}")
             yield Progress(number, total, "verify")
@@ -72,25 +80,85 @@ def _group_problem(base: Path, path: str) -> str:
     return "" if state == "complete" else f"{base / path} is {state}, though all of it was written"
 
 
+def _problem(base: Path, region: Region, arrays: dict[str, Any]) -> str:
+    """Read what was recorded back: what is wrong with it, or nothing."""
+    if region.is_table:
+        return _table_problem(base / region.array, region)
+    return _open(base, region.array, arrays) or problem_of(arrays[region.array], base, region)
+
+
+def _table_problem(path: Path, region: Region) -> str:
+    """Hold a table against its checksum: what is wrong with it, or nothing."""
+    try:
+        found = table_region(path, region.array)
+    except FileNotFoundError:
+        return f"{region.array} is missing"
+    except OSError as error:
+        return f"{region.array} cannot be read ({error})"
+    return "" if found == region else f"{region.array} is not what was written"
+
+
+def table_region(path: Path, name: str) -> Region:
+    """Return what is recorded of a table: its bytes, and their checksum."""
+    size = crc = 0
+    with open_to_read(path) as file:
+        while piece := file.read(2**20):
+            size, crc = size + len(piece), zlib.crc32(piece, crc)
+    return Region(name, (0,), (size,), crc)
+
+
 def _open(base: Path, name: str, arrays: dict[str, Any]) -> str:
-    """Open an array once: what is wrong with it, or nothing."""
+    """Open an array once, as any that comes from elsewhere: what is wrong with it, or nothing.
+
+    Raises
+    ------
+    UnsafeError
+        Where it, or a folder above it, is a link.
+    """
     if name not in arrays:
+        _refuse_links(base, name)
         try:
-            arrays[name] = open_own(base / name)
+            node = read_node(str(base / name))
+            if node is None or not node.is_array:
+                return f"{base / name} cannot be opened (it has no metadata)"
+            arrays[name] = open_array(node)
         except UNREADABLE as error:
             return f"{base / name} cannot be opened ({error})"
     return ""
 
 
+def _refuse_links(base: Path, name: str) -> None:
+    """Refuse an array that a link below the result leads to."""
+    parts = Path(name).parts
+    for depth in range(len(parts)):
+        refuse_link(base.joinpath(*parts[: depth + 1]))
+
+
 def problem_of(array: "zarr.Array[Any]", base: Path, region: Region) -> str:
     """Read a region back: what is wrong with it, naming the chunks, or nothing."""
+    if array.ndim != len(region.box):
+        return f"{region} is not what was written: the array has {array.ndim} axes"
     try:
-        data = np.asarray(array[region.box])
+        found = _checksum(array, region.box)
     except UNREADABLE as error:
         return f"{region}: {_damaged_chunks(array, base, region)} cannot be read ({error})"
-    if crc32(data) == region.crc32:
+    if found == region.crc32:
         return ""
     return f"{region} is not what was written: {_damaged_chunks(array, base, region)}"
+
+
+def _checksum(array: zarr.Array[Any], box: Box) -> int:
+    """Return the checksum of a region, read in whole chunks along its first axis where it is large."""
+    sizes = [part.stop - part.start for part in box]
+    axis = next((i for i, n in enumerate(sizes) if n > 1), 0)
+    unit = (array.shards or array.chunks)[axis]
+    row = math.prod(sizes) // sizes[axis] * array.dtype.itemsize
+    step = max(AT_ONCE // max(row, 1) // unit, 1) * unit
+    found = 0
+    for start in range(box[axis].start // unit * unit, box[axis].stop, step):
+        part = slice(max(start, box[axis].start), min(start + step, box[axis].stop))
+        found = crc32(np.asarray(array[(*box[:axis], part, *box[axis + 1 :])]), found)
+    return found
 
 
 def _damaged_chunks(array: "zarr.Array[Any]", base: Path, region: Region) -> str:
@@ -100,7 +168,7 @@ def _damaged_chunks(array: "zarr.Array[Any]", base: Path, region: Region) -> str
         *(range(b.start // u, math.ceil(b.stop / u)) for b, u in zip(region.box, unit, strict=True))
     )
     broken, missing = [], []
-    for cell in cells:
+    for cell in itertools.islice(cells, NAMED):
         key = array.metadata.encode_chunk_key(cell)
         try:
             array[tuple(slice(i * u, (i + 1) * u) for i, u in zip(cell, unit, strict=True))]
@@ -115,6 +183,6 @@ def _damaged_chunks(array: "zarr.Array[Any]", base: Path, region: Region) -> str
     return f"chunk {', '.join(found[:3])}{more}{'' if broken else ' is missing'}"
 
 
-def crc32(data: np.ndarray) -> int:
-    """Checksum of an array's bytes in C order."""
-    return zlib.crc32(np.ascontiguousarray(data).data.cast("B"))
+def crc32(data: np.ndarray, before: int = 0) -> int:
+    """Checksum of an array's bytes in C order, behind those of which `before` is the checksum."""
+    return zlib.crc32(np.ascontiguousarray(data).data.cast("B"), before)

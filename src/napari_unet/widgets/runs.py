@@ -133,7 +133,7 @@ def segment(request: Request, look: "Look | None" = None) -> Generator[Any, None
     from ..inference.job import fitted
     from ..inference.outputs import blank, classes_path, result_path
     from ..inference.predict import predict
-    from ..store.layout import TABLE
+    from ..store.plan import TABLE
 
     stack, models = request.load()
     model = models[-1]
