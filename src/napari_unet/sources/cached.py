@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DataError
 from ..stack import LazyArray, Stack, View
 
 LIMIT = 2**28
+LONGEST = 2**28  # elements along an axis: the largest scans have 2**22, an hour at 1 kHz as many time points
+MOST_CHUNKS = 2**32  # of a petabyte in chunks of 64 x 64 x 64 bytes
 Place = tuple[int, ...]
 
 
@@ -26,6 +29,7 @@ def cached(stack: Stack, limit: int = LIMIT) -> Stack:
     limit : int
         Bytes that are kept.
     """
+    check_countable(stack)
     base: Any = stack.data.base if isinstance(stack.data, View) else stack.data
     edges = chunk_edges(base)
     largest = math.prod(max(np.diff(e), default=0) for e in edges) * np.dtype(base.dtype).itemsize if edges else 0
@@ -34,6 +38,21 @@ def cached(stack: Stack, limit: int = LIMIT) -> Stack:
     kept = ChunkCache(base, edges, limit)
     data = dataclasses.replace(stack.data, base=kept) if isinstance(stack.data, View) else kept
     return dataclasses.replace(stack, data=data)
+
+
+def check_countable(stack: Stack) -> None:
+    """Refuse an image that is larger than any that was ever stored, before something is counted off over it.
+
+    Raises
+    ------
+    DataError
+    """
+    chunks = math.prod(-(-n // max(1, c)) for n, c in zip(stack.shape, stack.chunks, strict=True))
+    if max(stack.shape) > LONGEST or chunks > MOST_CHUNKS:
+        raise DataError(
+            f"{stack.name} says that it has the shape {stack.shape} in {chunks} chunks, more than any disk holds; its "
+            "metadata is damaged or forged"
+        )
 
 
 def chunk_edges(array: Any) -> list[np.ndarray]:

@@ -263,8 +263,8 @@ def _bare(node: Node, level: int | None) -> Found:
     around = None if is_remote(node.where) else _in_pyramid(Path(node.where))
     if around is not None:
         return dataclasses.replace(around, source=node.where)
-    names = info.dimension_names or node.attributes.get("_ARRAY_DIMENSIONS") or ()
-    letters = [str(n).lower() for n in names]
+    names = info.dimension_names or node.attributes.get("_ARRAY_DIMENSIONS")
+    letters = [str(n).lower() for n in names] if isinstance(names, list | tuple) else []
     usable = len(letters) == len(info.shape) == len(set(letters)) and all(len(n) == 1 and n in AXES for n in letters)
     known = "".join(letters) if usable else UNKNOWN * len(info.shape)
     return Found(open_array(node), known, short_name(node.where), node.where)

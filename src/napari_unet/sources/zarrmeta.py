@@ -28,6 +28,7 @@ SCHEMES = ("http", "https", "s3", "gs")
 DTYPES = ("bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)), "float16", "float32", "float64")
 COMPRESSORS = ("gzip", "zlib", "zstd", "blosc", "lz4", "bz2", "lzma")
 FILTERS = ("shuffle", "delta", "crc32c", "crc32")
+OF_ARRAYS = {"transpose", "delta"}  # of zarr v3: codecs that come before the bytes
 RUNS_CODE = ("pickle", "vlen-utf8", "vlen-bytes", "vlen-array", "json2", "msgpack2")
 OVERRIDE = "NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE"
 
@@ -214,7 +215,9 @@ def array_info(node: Node) -> ArrayInfo:
         raise UnsafeError(f"{OVERRIDE} is set, so that data could run code; unset it")
     try:
         info = _info3(node) if node.format == 3 else _info2(node)
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+    except DataError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise DataError(f"{node.where}: array metadata is damaged: {type(error).__name__} {error}") from None
     if not len(info.shape) == len(info.chunks) or min((0, *info.shape)) < 0 or min((1, *info.chunks)) < 1:
         raise DataError(f"{node.where}: shape {info.shape} and chunks {info.chunks} do not fit each other")
@@ -251,12 +254,16 @@ def _info3(node: Node) -> ArrayInfo:
         if len(codecs) != 1:
             raise DataError(f"{node.where}: shards packed again by another codec (zarr v3) are not read")
         inner = sharding[0]["configuration"]
-        _check_codecs([_codec_name(c) for c in inner.get("index_codecs", ())], node.where)
+        index = [_codec_name(c) for c in inner.get("index_codecs", ())]
+        _check_codecs(index, node.where)
+        _check_order(index, node.where)
         shards, chunks, codecs = chunks, _sizes(inner["chunk_shape"]), inner["codecs"]
         at_end = inner.get("index_location", "end") == "end"
         if any(s % c for s, c in zip(shards, chunks, strict=True)):
             raise DataError(f"{node.where}: shards {shards} are no multiple of their chunks {chunks}")
-    compressor = _check_codecs([_codec_name(c) for c in codecs], node.where)
+    order = [_codec_name(c) for c in codecs]
+    compressor = _check_codecs(order, node.where)
+    _check_order(order, node.where)
     names = tuple(n if isinstance(n, str) else None for n in meta.get("dimension_names") or ())
     return ArrayInfo(_sizes(meta["shape"]), np.dtype(meta["data_type"]), chunks, shards, compressor, at_end, names)
 
@@ -296,6 +303,14 @@ def _check_codecs(names: Sequence[str], where: str) -> str | None:
     if len(compressors) > 1:
         raise DataError(f"{where}: chunks are compressed {len(compressors)} times ({', '.join(compressors)}); not read")
     return compressors[0] if compressors else None
+
+
+def _check_order(names: Sequence[str], where: str) -> None:
+    """Refuse codecs of zarr v3 in an order in which nothing can be unpacked: arrays, their bytes, packed bytes."""
+    plain = [name.removeprefix("numcodecs.") for name in names]
+    at = plain.index("bytes") if "bytes" in plain else -1
+    if at < 0 or not set(plain[:at]) <= OF_ARRAYS or set(plain[at + 1 :]) & {*OF_ARRAYS, "bytes"}:
+        raise DataError(f"{where}: its codecs {', '.join(plain)[:200]} do not follow each other (zarr v3); not read")
 
 
 def children(where: str) -> Iterator[Node]:

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import DataError
 from ..events import Progress
 from ..sources.arrange import cast
-from ..sources.cached import cached
+from ..sources.cached import cached, check_countable
 from ..sources.omezarr import ome
 from ..sources.zarrays import base_array
 from ..sources.zarrmeta import read_node
@@ -78,6 +78,7 @@ def save_stack(  # noqa: PLR0913
         Where an argument cannot be.
     """
     root = Path(root).expanduser()
+    check_countable(stack)
     stack = _storable(stack, kind)
     output, block = _output(stack, kind, name, attributes or {})
     boxes = list(boxes_of(stack.shape, block))
