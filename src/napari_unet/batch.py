@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from .losses import BACKGROUND
 from .model import Model, Models
 from .sources import list_images, open_stack
 from .sources.omezarr import OURS
+from .sources.open import Opening
 from .sources.pairs import stem
 from .sources.zarrmeta import read_node
 from .stack import Stack
@@ -40,15 +41,6 @@ from .task import Task
 LOG = "errors.log"
 GROWN = "the image has grown since its last run, its result is made anew"
 GROWS = ("shape", "modified", "intensities")  # what is another of an image that goes on being written
-
-
-class Opening(TypedDict, total=False):
-    """How the images are opened, as `open_stack` takes it."""
-
-    axes: str | None
-    level: int | None
-    channel: int | str | None
-    time: int | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,7 +86,7 @@ def run_batch(
     pattern : str, optional
         Take only what this matches, as in ``*_raw.tif`` or ``*/images/*.png``.
     **opening
-        ``axes``, ``level``, ``channel`` and ``time`` of every image, as `open_stack` takes them.
+        How every image is opened: `Opening`.
 
     Yields
     ------

@@ -17,6 +17,7 @@ from .objects.config import MANY
 from .similarity import ms_ssim, resolution, ring_correlation, ssim
 from .sources import open_labels, open_stack, pair_paths
 from .sources.pairs import is_image, paired_lines, stem
+from .sources.wholes import WERE_FLOATS, is_patchy
 from .stack import Box, Stack
 from .store.plan import TABLE
 from .text import escaped
@@ -216,13 +217,14 @@ def _named(what: Any) -> str:
 
 
 def _is_float(what: Any, axes: str | None) -> bool:
+    """Say whether something holds floats that are no labels: whole numbers alone may be an image too."""
     try:
-        open_labels(what, axes)
+        labels = open_labels(what, axes)
     except DataError:
         if open_stack(what, axes).dtype.kind == "f":
             return True
         raise
-    return False
+    return WERE_FLOATS in labels.notes and not is_patchy(labels)
 
 
 def _fit(result: Stack, truth: Stack) -> Pair:

@@ -12,6 +12,7 @@ from .output import say, tell, tell_lines, tell_table
 from .shell import FAILED, Axes, Debug, command, shown
 
 if TYPE_CHECKING:
+    from ..sources.open import More
     from ..training.fingerprint import Pair
 
 Images = Annotated[
@@ -37,6 +38,13 @@ ModelPath = Annotated[
 ]
 Level = Annotated[int | None, typer.Option(help="Level of a pyramid, 0 is the finest.", min=0)]
 Channel = Annotated[str | None, typer.Option(help="Take one channel: its number, from 0, or its name.")]
+Series = Annotated[
+    str | None,
+    typer.Option(help="Image of a TIFF with several: its number, from 0, or its name; the largest if not given."),
+]
+AllowIncomplete = Annotated[
+    bool, typer.Option("--allow-incomplete", help="Open what is there of a file that lacks planes, or of a result.")
+]
 Time = Annotated[int | None, typer.Option(help="Take one time point, from 0.", min=0)]
 
 
@@ -53,6 +61,8 @@ def train(
     targets: Targets = None,
     axes: Axes = None,
     channel: Channel = None,
+    series: Series = None,
+    allow_incomplete: AllowIncomplete = False,
     init: Annotated[Path | None, typer.Option(help="Model to go on from.", show_default=False)] = None,
     debug: Debug = False,
     config: Any = None,
@@ -79,11 +89,13 @@ def train(
         what, other = ("--targets", "--labels") if config.learns_images else ("--labels", "--targets")
         raise typer.BadParameter(f"the task {config.task} is learnt from {what}, not from {other}")
 
+    more: More = {"series": series, "allow_incomplete": allow_incomplete}
+
     def opened(image: Path, other: Path) -> "Pair":
-        stack = open_stack(image, axes, channel=_channel(channel))
+        stack = open_stack(image, axes, channel=_channel(channel), **more)
         if not config.learns_images:
-            return stack, open_labels(other, axes and axes.replace("c", ""))
-        return stack, stack if other == image else open_stack(other, axes, channel=_channel(channel))
+            return stack, open_labels(other, axes and axes.replace("c", ""), allow_incomplete=allow_incomplete)
+        return stack, stack if other == image else open_stack(other, axes, channel=_channel(channel), **more)
 
     paths = pair_paths(images, given) if given else [(path, path) for each in images for path in list_images(each)]
     pairs = [opened(*each) for each in paths]
@@ -116,6 +128,8 @@ def predict(
     level: Level = None,
     channel: Channel = None,
     time: Time = None,
+    series: Series = None,
+    allow_incomplete: AllowIncomplete = False,
     debug: Debug = False,
     config: Any = None,
 ) -> None:
@@ -133,7 +147,8 @@ def predict(
         raise typer.BadParameter(
             "give --out RESULT.ome.zarr or RESULT.tif, or --in-source to write into the source's own group"
         )
-    source = open_stack(stack, axes, level=level, channel=_channel(channel), time=time)
+    more: More = {"series": series, "allow_incomplete": allow_incomplete}
+    source = open_stack(stack, axes, level, _channel(channel), time, **more)
     for note in source.notes:
         tell(note)
     result = shown(run(source, [load_model(each) for each in model], out or stack, config))
@@ -150,6 +165,8 @@ def batch(
     axes: Axes = None,
     level: Level = None,
     channel: Channel = None,
+    series: Series = None,
+    allow_incomplete: AllowIncomplete = False,
     debug: Debug = False,
     config: Any = None,
 ) -> None:
@@ -172,6 +189,8 @@ def batch(
             axes=axes,
             level=level,
             channel=_channel(channel),
+            series=series,
+            allow_incomplete=allow_incomplete,
         )
     )
     cells = [(Path(row.file).name, row.state, f"{row.seconds:.1f}", row.message) for row in rows]

@@ -86,6 +86,10 @@ def annotate(
 @command
 def info(
     path: Annotated[Path, typer.Argument(help="An image, labels, a result, or a model.", show_default=False)],
+    series: Annotated[str | None, typer.Option(help="Image of a TIFF with several: its number, or its name.")] = None,
+    allow_incomplete: Annotated[
+        bool, typer.Option("--allow-incomplete", help="Describe what is there of a file that lacks planes.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Say what a path would be opened as; of a model, its card."""
@@ -98,7 +102,7 @@ def info(
         return
     from ..sources import describe
 
-    tell_rows(describe(path))
+    tell_rows(describe(path, series=series, allow_incomplete=allow_incomplete))
 
 
 @command

@@ -125,7 +125,7 @@ def arrange(found: Found, axes: str | None = None) -> Stack:
         data = data.transpose([left.index(i) for i in order])
     ordered = "".join(letters[i] for i in order)
     scale = tuple(_step(found.scale[i], letters[i], found.name) for i in order) if found.scale else ()
-    channels = shape[letters.index("c")] if "c" in letters else 0
+    channels = shape[letters.index("c")] if "c" in letters else 1
     return Stack(
         data,
         ordered,
@@ -239,12 +239,11 @@ def choose(stack: Stack, channel: int | str | None, time: int | None) -> Stack:
 
 
 def _channel(stack: Stack, channel: int | str) -> int:
-    if isinstance(channel, str):
-        if channel in stack.channel_names:
-            return stack.channel_names.index(channel)
-        if not channel.isdigit():
-            known = ", ".join(stack.channel_names) or f"no names, numbers 0 to {stack.size('c') - 1}"
-            raise DataError(f"{stack.name} has no channel {channel!r}; it has {known}")
+    if str(channel) in stack.channel_names and (isinstance(channel, str) or channel >= stack.size("c")):
+        return stack.channel_names.index(str(channel))
+    if isinstance(channel, str) and not channel.isdecimal():
+        known = ", ".join(stack.channel_names) or f"no names, numbers 0 to {stack.size('c') - 1}"
+        raise DataError(f"{stack.name} has no channel {channel!r}; it has {known}")
     if not 0 <= int(channel) < stack.size("c"):
         raise DataError(f"{stack.name} has channels 0 to {stack.size('c') - 1}, not {channel}")
     return int(channel)

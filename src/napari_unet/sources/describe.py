@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ..errors import DataError
 from ..stack import Stack
 from .omezarr import OURS, SHOWN, images_inside, labels_inside, levels_there, ome, pyramid
-from .open import TIFF_ENDINGS, blocks_done, open_stack
+from .open import TIFF_ENDINGS, More, blocks_done, open_stack
 from .pairs import list_images
-from .tiff import tiff_levels
+from .tiff import tiff_images, tiff_levels
 from .zarrays import missing_chunks
 from .zarrmeta import Node, is_remote, read_node
 
@@ -17,7 +17,7 @@ Rows = list[tuple[str, str]]
 BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def describe(path: str | Path) -> Rows:
+def describe(path: str | Path, **more: Unpack[More]) -> Rows:
     """Describe an image, a zarr group or a folder of images; reads metadata only.
 
     Returns
@@ -48,7 +48,7 @@ def describe(path: str | Path) -> Rows:
         if len(inside) > 1 or (labels and not inside):
             rows += [("image", name) for name in inside[:SHOWN]]
             return [*rows, ("images inside", str(len(inside))), *[("labels", name) for name in labels]]
-    rows += _image(where, node)
+    rows += _image(where, node, more)
     return rows
 
 
@@ -90,24 +90,28 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _image(where: str, node: Node | None) -> Rows:
+def _image(where: str, node: Node | None, more: More) -> Rows:
+    if node is not None:
+        more = {"allow_incomplete": True}
     try:
-        stack = open_stack(where, allow_incomplete=True)
+        stack = open_stack(where, **more)
     except DataError as error:
         if node is None or not node.is_array:
             raise
         return [("axes", f"to be given ({error})")]
     rows = [*_stack(stack)]
-    for number in _levels(where, node)[1:]:
-        level = open_stack(where, level=number, allow_incomplete=True)
+    inside = tiff_images(Path(where)) if node is None and Path(where).suffix.lower() in TIFF_ENDINGS else []
+    rows += [(f"image {i}", text) for i, text in inside] if len(inside) > 1 else []
+    for number in _levels(where, node, more)[1:]:
+        level = open_stack(where, level=number, **more)
         rows.append((f"level {number}", f"{_sizes(level.axes, level.shape)}, scale {_scale(level)}"))
     return rows + [("labels", name) for name in (labels_inside(node) if node and not node.is_array else [])]
 
 
-def _levels(where: str, node: Node | None) -> Sequence[int]:
+def _levels(where: str, node: Node | None, more: More) -> Sequence[int]:
     if node is not None:
         return levels_there(pyramid(node)) if not node.is_array and "multiscales" in ome(node) else [0]
-    return range(tiff_levels(Path(where)) if Path(where).suffix.lower() in TIFF_ENDINGS else 1)
+    return range(tiff_levels(Path(where), more.get("series")) if Path(where).suffix.lower() in TIFF_ENDINGS else 1)
 
 
 def _stack(stack: Stack) -> Iterator[tuple[str, str]]:

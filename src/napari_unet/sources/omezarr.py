@@ -212,7 +212,7 @@ def find_level(image: Pyramid, level: int) -> Found:
         scale=placed.scale,
         units=image.units,
         translation=tuple(t if math.isfinite(t) else 0.0 for t in placed.translation),
-        channel_names=image.channel_names,
+        channel_names=image.channel_names if "c" in image.known else (),
         notes=(*image.notes, *notes, *_missing_note(image)),
     )
 

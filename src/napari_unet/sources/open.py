@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from .layers import find_array, find_layer, is_array, is_layer
 from .omezarr import OURS, find, labels_inside
 from .pictures import find_picture
 from .tiff import find_tiff
+from .wholes import whole_numbers
 from .zarrmeta import Node, below, is_remote, read_node
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -21,14 +22,29 @@ TIFF_ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".tf2", ".lsm", ".qptiff", ".sv
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
+class More(TypedDict, total=False):
+    """What else is said of how an image is opened; `open_stack` describes it."""
+
+    series: int | str | None
+    allow_incomplete: bool
+
+
+class Opening(More, total=False):
+    """How images are opened, as `open_stack` takes it: ``axes``, ``level``, ``channel``, ``time``, and `More`."""
+
+    axes: str | None
+    level: int | None
+    channel: int | str | None
+    time: int | None
+
+
 def open_stack(
     what: Any,
     axes: str | None = None,
     level: int | None = None,
     channel: int | str | None = None,
     time: int | None = None,
-    *,
-    allow_incomplete: bool = False,
+    **more: Unpack[More],
 ) -> Stack:
     """Open an image lazily.
 
@@ -45,8 +61,10 @@ def open_stack(
         Take one channel, by number or name; its axis stays, with size 1.
     time : int, optional
         Take one time point; its axis goes.
-    allow_incomplete : bool
-        Open a result whose run has not come to its end.
+    **more
+        ``series``, number or name of an image, of several in a TIFF file: without it the image whose planes lie in
+        the file, of several the one of most pixels. ``allow_incomplete``: open a result whose run has not come to its
+        end, and what is there of a TIFF that lacks planes, as of a stopped acquisition.
 
     Raises
     ------
@@ -60,7 +78,7 @@ def open_stack(
     if isinstance(what, Stack):
         return choose(_again(what, axes, level), channel, time)
     if isinstance(what, str | Path):
-        found = _find_path(str(what), level, allow_incomplete)
+        found = _find_path(str(what), level, more)
     elif is_array(what):
         found = _no_levels(find_array(what), level)
     elif is_layer(what):
@@ -76,8 +94,7 @@ def open_labels(
     level: int | None = None,
     channel: int | str | None = None,
     time: int | None = None,
-    *,
-    allow_incomplete: bool = False,
+    **more: Unpack[More],
 ) -> Stack:
     """Open a label image lazily: integers, booleans as 0 and 1, without a channel axis.
 
@@ -91,10 +108,10 @@ def open_labels(
         are no integers.
     """
     if isinstance(what, str | Path):
-        found = _find_path(_labels_path(str(what)), level, allow_incomplete, colours=False)
+        found = _find_path(_labels_path(str(what)), level, more, colours=False)
         stack = choose(arrange(found, axes), channel, time)
     else:
-        stack = open_stack(what, axes, level, channel, time)
+        stack = open_stack(what, axes, level, channel, time, **more)
     if stack.size("c") > 1:
         raise DataError(
             f"{stack.name} has {stack.size('c')} channels where labels have none; choose one with channel, or convert "
@@ -103,7 +120,7 @@ def open_labels(
     if "c" in stack.axes:
         stack = stack.select(c=0)
     if stack.dtype.kind == "f":
-        raise DataError(f"{stack.name} holds {stack.dtype}, labels are integers; convert it with astype('uint16')")
+        stack = whole_numbers(stack)
     if stack.dtype.kind == "b":
         stack = dataclasses.replace(stack, data=cast(stack.data, np.uint8))
     return stack
@@ -118,13 +135,15 @@ def _again(stack: Stack, axes: str | None, level: int | None) -> Stack:
     return arrange(Found(known=stack.axes, **fields), axes)
 
 
-def _no_levels(found: Found, level: int | None) -> Found:
+def _no_levels(found: Found, level: int | None, series: int | str | None = None) -> Found:
     if level:
         raise DataError(f"{found.name} is a single image, there is no level {level}")
+    if str(series or 0) != "0":
+        raise DataError(f"{found.name} is a single image, there is no image {series!r}")
     return found
 
 
-def _find_path(where: str, level: int | None, allow_incomplete: bool, colours: bool = True) -> Found:
+def _find_path(where: str, level: int | None, more: More, colours: bool = True) -> Found:
     if is_remote(where):
         node = read_node(where)
         if node is None:
@@ -135,15 +154,15 @@ def _find_path(where: str, level: int | None, allow_incomplete: bool, colours: b
         node = read_node(str(path))
         if node is None:
             raise DataError(_no_image(path))
-        if not allow_incomplete:
+        if not more.get("allow_incomplete"):
             _check_finished(node)
         return find(node, level)
     if not path.is_file():
-        raise DataError(f"{path} does not exist")
-    return _find_file(path, level, colours)
+        raise DataError(f"{path} {'is no regular file' if path.exists() else 'does not exist'}")
+    return _find_file(path, level, more, colours)
 
 
-def _find_file(path: Path, level: int | None, colours: bool) -> Found:
+def _find_file(path: Path, level: int | None, more: More, colours: bool) -> Found:
     try:
         with path.open("rb") as file:
             magic = file.read(8)
@@ -155,9 +174,9 @@ def _find_file(path: Path, level: int | None, colours: bool) -> Found:
         if holds and ending in endings:
             raise DataError(f"{path} is named {ending} but holds {kind}; rename it")
     if is_tiff:
-        return find_tiff(path, level)
+        return find_tiff(path, level, more.get("series"), allow_incomplete=more.get("allow_incomplete", False))
     if is_picture:
-        return _no_levels(find_picture(path, colours), level)
+        return _no_levels(find_picture(path, colours), level, more.get("series"))
     if not magic:
         raise DataError(f"{path} is empty (0 bytes); copy it again")
     if ending in TIFF_ENDINGS + PICTURE_ENDINGS:

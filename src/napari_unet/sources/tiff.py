@@ -1,9 +1,12 @@
 """TIFF, OME-TIFF, ImageJ hyperstacks and BigTIFF through tifffile's zarr view: nothing is read whole."""
 
 import contextlib
+import dataclasses
 import logging
 import math
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,70 +17,170 @@ import zarr
 from ..errors import DataError
 from ..stack import AXES, LazyArray, View
 from .arrange import SAMPLES, UNKNOWN, Found
-from .tifftags import channel_names, check_complete, check_text, pixel_sizes
+from .omexml import Image, read_ome
+from .tiffseries import (
+    POSITIONS,
+    Chosen,
+    check_manager,
+    choose_series,
+    count_planes,
+    images_of,
+    leading_box,
+    position_in,
+)
+from .tifftags import channel_names, pixel_sizes
 from .zarrmeta import MAX_CHUNK
 
 WHOLE_PAGE = 2**24
-TIFF_ERRORS = (ValueError, TypeError, LookupError, OSError, RuntimeError, ArithmeticError, tifffile.TiffFileError)
+TIFF_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    tifffile.TiffFileError,
+)  # what tifffile raises for bytes that are not what they should be
 
 
-def find_tiff(path: Path, level: int | None) -> Found:
-    """Open the first series of a TIFF file lazily.
+def find_tiff(
+    path: Path, level: int | None, series: int | str | None = None, *, allow_incomplete: bool = False
+) -> Found:
+    """Open an image of a TIFF file lazily.
 
     Parameters
     ----------
     path : Path
     level : int, optional
         Of a pyramid, 0 the finest.
+    series : int or str, optional
+        Number or name of the image, of several in the file; `choose_series` says which is taken without it.
+    allow_incomplete : bool
+        Open what is there of a file that lacks planes: the largest box from the first plane on.
 
     Raises
     ------
     DataError
         Where it is damaged, incomplete, or stored in a way that is not read.
     """
+    with _opened(path) as (tif, images, complaints):
+        chosen = choose_series(path, tif, images, series)
+        box, notes = _complete(path, tif, chosen, complaints, allow_incomplete)
+        found = _found(path, tif, chosen, level or 0)
+        position = position_in(tif, chosen.series)
+        if position is not None:
+            box[chosen.series.axes.index(POSITIONS)] = position
+            notes.append(f"position {position} was taken, whose planes lie in this file")
+        return _cut(dataclasses.replace(found, notes=(*chosen.notes, *found.notes, *notes)), box)
+
+
+def tiff_levels(path: Path, series: int | str | None = None) -> int:
+    """Return the number of pyramid levels of an image of a TIFF file."""
+    with _opened(path) as (tif, images, _):
+        return len(choose_series(path, tif, images, series).series.levels)
+
+
+def tiff_images(path: Path) -> list[tuple[int, str]]:
+    """Return number and a line of text for each image of a TIFF file: its name, and its sizes."""
+    with _opened(path) as (tif, _, _):
+        return [
+            (i, f"{f'{s.name}, ' if s.name else ''}{s.axes.lower()} {' x '.join(map(str, s.shape))}, {s.dtype}")
+            for i, s in images_of(tif)
+        ]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Image, ...], list[str]]]:
+    """Open a file, with what its OME-XML says and what tifffile complained of; nothing of it is followed unchecked."""
     with _named_errors(path), _strict_log() as complaints, tifffile.TiffFile(path) as tif:
         if not tif.pages:
             raise DataError(f"{path} is a TIFF without a page; copy it again")
-        check_text(path, tif)
-        series = tif.series[0]
-        check_complete(path, tif, series, complaints)
-        return _found(path, tif, series, level or 0)
+        images = read_ome(path, tif)
+        check_manager(path, tif)
+        yield tif, images, complaints
 
 
-def tiff_levels(path: Path) -> int:
-    """Return the number of pyramid levels of the first series of a TIFF file."""
-    with _named_errors(path), _strict_log(), tifffile.TiffFile(path) as tif:
-        return len(tif.series[0].levels)
+def _complete(
+    path: Path, tif: tifffile.TiffFile, chosen: Chosen, complaints: Sequence[str], allow_incomplete: bool
+) -> tuple[list[slice | int], list[str]]:
+    """Return the box of what is there, and what is to be said of it; refuse a file that was cut off or is damaged."""
+    series = chosen.series
+    planes = count_planes(tif, chosen)
+    whole: list[slice | int] = [slice(0, n) for n in series.shape]
+    if planes.whole >= planes.declared:
+        errors = [line for line in complaints if line.startswith("ERROR")]
+        if errors and not allow_incomplete:
+            raise DataError(f"{path} is damaged: {errors[0].partition(': ')[2]}; copy it again")
+        return whole, [line.partition(": ")[2] for line in errors]
+    readable = planes.listed if planes.listed < planes.declared else planes.whole
+    counts = f"it declares {planes.declared} pages, {readable} readable"
+    if not allow_incomplete or not planes.whole:
+        raise DataError(
+            f"{path} is incomplete: {counts}; copy it again, or open what is there with allow_incomplete "
+            "(--allow-incomplete)"
+        )
+    outer = len(series.shape) - len(series.keyframe.shape)
+    box = leading_box(series.shape[:outer], planes.whole)
+    return [*box, *whole[outer:]], [f"incomplete: {counts}; what is there was taken"]
 
 
-def _found(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, level: int) -> Found:
+def _found(path: Path, tif: tifffile.TiffFile, choice: Chosen, level: int) -> Found:
+    series, image = choice.series, choice.image
     if not 0 <= level < len(series.levels):
         raise DataError(f"{path} has levels 0 to {len(series.levels) - 1}, not {level}")
     chosen = series.levels[level]
-    known = "".join(_letter(a) for a in series.axes)
-    if len(set(known.replace(UNKNOWN, ""))) < len(known.replace(UNKNOWN, "")):
-        known = UNKNOWN * len(known)
-    data: LazyArray = _lazy(path, series, level)
+    known = _letters(tif, series)
+    data: LazyArray = _lazy(path, choice.index, series, level)
     if tuple(data.shape) != tuple(chosen.shape):
         raise DataError(f"{path}: level {level} has shape {tuple(data.shape)}, its metadata says {tuple(chosen.shape)}")
-    notes = [] if len(tif.series) == 1 else [f"the first of {len(tif.series)} images in the file was taken"]
-    data, more = _samples(data, known, series.keyframe)
+    data, notes = _samples(data, known, series.keyframe)
     factors = [a / b for a, b in zip(series.shape, chosen.shape, strict=True)]
-    sizes = pixel_sizes(tif, series)
-    scale = [sizes.get(a, (1.0, None))[0] * (f if a in "zyx" else 1.0) for a, f in zip(known, factors, strict=True)]
+    sizes = image.sizes if image is not None else pixel_sizes(tif, series)
+    given = [sizes.found.get(a, (1.0, None)) for a in known]
+    scale = [size * (f if a in "zyx" else 1.0) for a, (size, _), f in zip(known, given, factors, strict=True)]
+    channels = data.shape[known.index("c")] if "c" in known else 1
     return Found(
         data,
         known,
         _stem(path),
         str(path),
         scale=tuple(scale),
-        units=tuple(sizes.get(a, (1.0, None))[1] for a in known),
+        units=tuple(unit for _, unit in given),
         translation=tuple(
             (s - s / f) / 2 if a in "zyx" else 0.0 for a, s, f in zip(known, scale, factors, strict=True)
         ),
-        channel_names=channel_names(tif),
-        notes=(*notes, *more),
+        channel_names=image.channel_names if image is not None else channel_names(tif, channels),
+        notes=(*notes, *sizes.notes),
     )
+
+
+def _cut(found: Found, box: Sequence[slice | int]) -> Found:
+    """Take a part of what was found; an integer removes the axis."""
+    if all(isinstance(part, slice) and part.stop >= n for part, n in zip(box, found.data.shape, strict=True)):
+        return found
+    left = [i for i, part in enumerate(box) if isinstance(part, slice)]
+    fields = ("scale", "units", "translation")
+    kept: dict[str, Any] = {name: tuple(getattr(found, name)[i] for i in left) for name in fields}
+    data = View.of(found.data).cut(box)
+    return dataclasses.replace(found, data=data, known="".join(found.known[i] for i in left), **kept)
+
+
+def _letters(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> str:
+    """Name the axes; pages of ImageJ that tifffile takes for a plain list are what ImageJ declares more than one of."""
+    known = "".join(_letter(a) for a in series.axes)
+    if len(set(known.replace(UNKNOWN, ""))) < len(known.replace(UNKNOWN, "")):
+        return UNKNOWN * len(known)
+    if known.startswith(UNKNOWN) and tif.imagej_metadata:
+        meta = tif.imagej_metadata
+        several = [a for a, key in (("t", "frames"), ("z", "slices"), ("c", "channels")) if meta.get(key, 1) > 1]
+        if len(several) == 1 and several[0] not in known:
+            return several[0] + known[1:]
+    return known
 
 
 def _letter(axis: str) -> str:
@@ -117,13 +220,14 @@ class TiffArray:
     Parameters
     ----------
     path : Path
-    level : int
+    image, level : int
+        Of the images in the file, and of that image's pyramid.
     data : zarr.Array
         tifffile's view of it.
     """
 
-    def __init__(self, path: Path, level: int, data: "zarr.Array[Any]") -> None:
-        self._path, self._level, self._data = path, level, data
+    def __init__(self, path: Path, image: int, level: int, data: "zarr.Array[Any]") -> None:
+        self._path, self._image, self._level, self._data = path, image, level, data
         self.shape, self.dtype, self.chunks = data.shape, data.dtype, data.chunks
         self.ndim = data.ndim
 
@@ -136,27 +240,28 @@ class TiffArray:
         return np.asarray(self[...], dtype=dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self._path.absolute(), self._level)  # workers have folders of their own
+        return _reopened, (self._path.absolute(), self._image, self._level)  # workers have folders of their own
 
 
-def _reopened(path: Path, level: int) -> Any:
-    with _named_errors(path), tifffile.TiffFile(path) as tif:
-        return _lazy(path, tif.series[0], level)
+def _reopened(path: Path, image: int, level: int) -> Any:
+    with _opened(path) as (tif, _, _):
+        return _lazy(path, image, tif.series[image], level)
 
 
-def _lazy(path: Path, series: tifffile.TiffPageSeries, level: int) -> Any:
+def _lazy(path: Path, image: int, series: tifffile.TiffPageSeries, level: int) -> Any:
     """Return the lazy array: pages as chunks where they are small, else their strips or tiles, or the mapped file."""
     chosen = series.levels[level]
     page = chosen.keyframe
     page.decode(None, 0)
     small = math.prod(page.shape) * np.dtype(page.dtype).itemsize <= WHOLE_PAGE
-    if not small and not page.is_tiled and page.is_memmappable and chosen.dataoffset is not None:
-        return tifffile.memmap(path, series=0, level=level, mode="r")
+    mapped = not small and not page.is_tiled and page.is_memmappable and chosen.dataoffset is not None
+    if mapped and (chosen.dataoffset or 0) + chosen.nbytes <= page.parent.filehandle.size:
+        return tifffile.memmap(path, series=image, level=level, mode="r")
     store = series.aszarr(level=level, chunkmode=2 if small and not page.is_tiled else 0)
     data = zarr.open_array(store=store, mode="r")  # zarr v2 or v3, by the release of tifffile
     if math.prod(data.chunks) * data.dtype.itemsize > MAX_CHUNK:
         raise DataError(f"{path}: one strip or tile is larger than {MAX_CHUNK >> 30} GiB; save it as OME-Zarr")
-    return TiffArray(path, level, data)
+    return TiffArray(path, image, level, data)
 
 
 @contextlib.contextmanager

@@ -1,162 +1,124 @@
-"""What the tags of a TIFF say: is it complete, how large is a pixel, what are its channels called."""
+"""What the tags of a TIFF say of its pixels: how large they are, and what the channels are called."""
 
-import html
+import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import tifffile
 
-from ..errors import DataError
-from ..units import canonical, is_known
+from ..units import canonical, factor, is_length
 
 MICROMETER = "micrometer"
-PRINT_MICROMETERS = 20.0
-CHECKED_PAGES = 4096
-Sizes = dict[str, tuple[float, str | None]]
+INCH_MICROMETERS = 25400.0
+PRINT_MICROMETERS = 20.0  # 1270 dots per inch; a microscope that has larger pixels says so in its metadata
+TAG_UNITS = {2: "inch", 3: "centimeter"}  # values of the tag ResolutionUnit
+NO_RESOLUTION = 1.0  # what the resolution tags hold where nobody gave a size
+POSITION = re.compile(r"\b[ctz]:\s*\d+/\d+\b")  # "c:1/2 z:3/5 - DAPI": where a plane lies, before its name
+MICRO_MANAGER = 51123  # tag with the settings of a plane, as JSON
 
 
-def check_text(path: Path, tif: tifffile.TiffFile) -> None:
-    """Refuse OME-XML with entities of its own, or that points to files outside of the folder, before it is parsed."""
-    text = tif.pages.first.description or ""
-    if "<OME" not in text and ":OME" not in text:
-        return
-    if "<!ENTITY" in text or "<!DOCTYPE" in text:
-        raise DataError(f"{path}: its OME-XML defines entities, which no microscope writes; refused")
-    for name in re.findall(r'FileName\s*=\s*"([^"]*)"', text):
-        plain = html.unescape(name)
-        if "/" in plain or "\\" in plain or plain == "..":
-            raise DataError(f"{path}: its OME-XML points to {plain!r}, outside of its folder; refused")
+@dataclasses.dataclass
+class Sizes:
+    """Size of a step and its unit along each axis, as far as a file says, and what in it could not be understood."""
+
+    found: dict[str, tuple[float, Any]] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def put(self, axis: str, value: Any, unit: Any) -> None:
+        """Keep a size; its sign only says in which direction a stage moved."""
+        if value is None or value == "":
+            return
+        try:
+            number = abs(float(str(value).replace(",", ".")))
+        except ValueError:
+            number = math.nan
+        if number == 0:
+            return  # how many programs write that it is not known
+        if not math.isfinite(number):
+            self.notes.append(f"the pixel size {str(value)[:40]!r} along {axis} is no number; it is taken as unknown")
+            return
+        self.found[axis] = (number * INCH_MICROMETERS, MICROMETER) if canonical(unit) == "inch" else (number, unit)
 
 
-def check_complete(
-    path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, complaints: Sequence[str]
-) -> None:
-    """Refuse a file that was cut off: fewer pages than it declares, or data beyond its end.
-
-    Raises
-    ------
-    DataError
-        Naming how many pages are declared, and how many can be read.
-    """
-    length, readable = tif.filehandle.size, len(tif.pages)
-    planes = math.prod(series.shape) // max(1, math.prod(series.keyframe.shape))
-    declared = max(_declared(tif), planes)
-    if len(series.pages) == 1 < declared and series.dataoffset is not None:
-        readable = max(0, length - series.dataoffset) // max(1, series.keyframe.nbytes)
-    elif series.kind == "ome" and len(series.pages) > 1:
-        readable, declared = sum(page is not None for page in series.pages), len(series.pages)
-    elif readable >= declared:
-        declared = readable
-    if readable >= declared and not _pages_fit(tif, length):
-        readable = declared - 1
-    if readable < declared:
-        raise DataError(f"{path} is incomplete: it declares {declared} pages, {readable} readable; copy it again")
-    errors = [line for line in complaints if line.startswith("ERROR")]
-    if errors:
-        raise DataError(f"{path} is damaged: {errors[0].partition(': ')[2]}; copy it again")
-
-
-def _declared(tif: tifffile.TiffFile) -> int:
-    """Return the number of pages that ImageJ, OME or tifffile metadata declare, 1 where there is none."""
-    if tif.is_imagej and tif.imagej_metadata:
-        return int(tif.imagej_metadata.get("images", 1))
-    if tif.is_shaped and tif.shaped_metadata:
-        shape = tif.shaped_metadata[0].get("shape", ())
-        return int(math.prod(shape) // max(1, math.prod(tif.pages.first.shape)))
-    pixels = _attributes(tif.pages.first.description or "", "Pixels")
-    if not tif.is_ome or "Modulo" in (tif.pages.first.description or ""):
-        return 1
-    samples = int(_attributes(tif.pages.first.description or "", "Channel").get("SamplesPerPixel", 1))
-    return math.prod(int(pixels.get(f"Size{a}", 1)) for a in "ZCT") // max(1, samples)
-
-
-def _pages_fit(tif: tifffile.TiffFile, length: int) -> bool:
-    count = len(tif.pages)
-    step = max(1, math.ceil(count / CHECKED_PAGES))
-    for number in {*range(0, count, step), count - 1}:
-        page: Any = tif.pages[number]
-        ends = [a + b for a, b in zip(page.dataoffsets, page.databytecounts, strict=False)]
-        if max(ends, default=0) > length:
-            return False
-    return True
-
-
-def _attributes(text: str, element: str) -> dict[str, str]:
-    """Return the attributes of the first such element of an XML text."""
-    found = re.search(rf"<(?:\w+:)?{element}\b([^>]*)>", text)
-    pairs = re.findall(r'([\w:]+)\s*=\s*"([^"]*)"', found.group(1)) if found else []
-    return {name: html.unescape(value) for name, value in pairs}
-
-
-def channel_names(tif: tifffile.TiffFile) -> tuple[str, ...]:
-    """Return the names of the channels, from OME-XML or ImageJ labels, or none."""
-    text = tif.pages.first.description or ""
-    if tif.is_ome:
-        pixels = re.search(r"<(?:\w+:)?Pixels\b.*?</(?:\w+:)?Pixels>", text, re.DOTALL)
-        channels = re.findall(r"<(?:\w+:)?Channel\b[^>]*>", pixels.group(0)) if pixels else []
-        names = [_attributes(channel, "Channel").get("Name", "") for channel in channels]
-        return tuple(names) if names and all(names) else ()
+def channel_names(tif: tifffile.TiffFile, channels: int) -> tuple[str, ...]:
+    """Return the names of the channels: ImageJ's labels, where each channel has one of its own, or Micro-Manager's."""
+    meta: Mapping[str, Any] = tif.imagej_metadata or {}
+    labels = meta.get("Labels")
+    if isinstance(labels, list) and channels > 1 and str(meta.get("order", "czt")).startswith("c"):
+        names = [{_plain(label) for label in labels[c::channels]} for c in range(channels)]
+        single = [next(iter(each)) for each in names if len(each) == 1]
+        if len(set(single)) == channels and all(single):
+            return tuple(single)
+    listed = _summary(tif).get("ChNames")
+    if isinstance(listed, list) and len(listed) == channels and all(isinstance(name, str) for name in listed):
+        return tuple(listed)
     return ()
 
 
+def _plain(label: Any) -> str:
+    return POSITION.sub("", str(label)).strip(" -;:")
+
+
 def pixel_sizes(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Sizes:
-    """Return the size of a step and its unit, by axis, as far as the file says."""
-    if tif.is_ome:
-        return _ome_sizes(_attributes(tif.pages.first.description or "", "Pixels"))
+    """Return the pixel size that a file without OME-XML gives: in its maker's metadata, else in its resolution tags."""
+    sizes = Sizes()
     if tif.is_lsm and tif.lsm_metadata:
-        values = {a: float(tif.lsm_metadata.get(f"VoxelSize{a.upper()}", 0)) * 1e6 for a in "zyx"}
-        return {a: (v, MICROMETER) for a, v in values.items() if v > 0}
+        for axis in "zyx":
+            sizes.put(axis, float(tif.lsm_metadata.get(f"VoxelSize{axis.upper()}", 0)) * 1e6, MICROMETER)
+        return sizes
+    if tif.is_micromanager:
+        _put_micromanager(sizes, tif)
+    if sizes.found:
+        return sizes
     described: Mapping[str, Any] = tif.imagej_metadata or {}
     if not described and tif.is_shaped and tif.shaped_metadata:
         described = tif.shaped_metadata[0]
-    return _tag_sizes(series.keyframe, described)
-
-
-def _ome_sizes(pixels: Mapping[str, str]) -> Sizes:
-    sizes: Sizes = {}
-    for axis, key, default in (
-        ("z", "PhysicalSizeZ", "µm"),
-        ("y", "PhysicalSizeY", "µm"),
-        ("x", "PhysicalSizeX", "µm"),
-    ):
-        _put(sizes, axis, pixels.get(key), pixels.get(f"{key}Unit", default))
-    _put(sizes, "t", pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"))
+    _put_tags(sizes, series.keyframe, described, tif.is_imagej)
+    if described.get("finterval"):
+        sizes.put("t", described["finterval"], described.get("tunit", "s"))
     return sizes
 
 
-def _put(sizes: Sizes, axis: str, value: Any, unit: Any) -> None:
-    """Keep a size that is a positive number, in a unit that is known."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return
-    name = canonical(unit)
-    if not is_known(name) or not math.isfinite(number) or number <= 0:
-        return
-    sizes[axis] = (number * 25400.0, MICROMETER) if name == "inch" else (number, name)
+def _summary(tif: tifffile.TiffFile) -> Mapping[str, Any]:
+    found = (tif.micromanager_metadata or {}).get("Summary") if tif.is_micromanager else None
+    return found if isinstance(found, dict) else {}
 
 
-def _tag_sizes(page: tifffile.TiffPage, described: Mapping[str, Any]) -> Sizes:
-    """Pixel size from the resolution tags, in ImageJ's unit where it names one, else in centimetres or inches.
+def _put_micromanager(sizes: Sizes, tif: tifffile.TiffFile) -> None:
+    """Put what Micro-Manager says: of the plane (``PixelSizeUm``), else of the whole (``PixelSize_um``)."""
+    tag = tif.pages.first.tags.get(MICRO_MANAGER)
+    plane = tag.value if tag is not None and isinstance(tag.value, dict) else {}
+    known = {re.sub("[^a-z]", "", str(k).lower()): v for part in (_summary(tif), plane) for k, v in part.items() if v}
+    for axes, key, unit in (("yx", "pixelsizeum", MICROMETER), ("z", "zstepum", MICROMETER), ("t", "intervalms", "ms")):
+        for axis in axes:
+            sizes.put(axis, known.get(key), unit)
+
+
+def _put_tags(sizes: Sizes, page: tifffile.TiffPage, described: Mapping[str, Any], imagej: bool) -> None:
+    """Put the pixel size of the resolution tags, in ImageJ's unit where it names one, else in centimetres or inches.
 
     Sizes over `PRINT_MICROMETERS` in the tags' own units are for printers (72, 96, 300 dpi), not of the object.
     """
-    sizes: Sizes = {}
-    unit = str(described.get("unit", "")).strip()
-    per_x, per_y = page.resolution
-    if is_known(unit):
-        _put(sizes, "x", 1 / per_x if per_x else None, unit)
-        _put(sizes, "y", 1 / per_y if per_y else None, unit)
-        _put(sizes, "z", described.get("spacing"), unit)
-    else:
-        micrometers = {2: 25400.0, 3: 10000.0}.get(int(page.resolutionunit or 1), 0.0)
-        for axis, per in (("x", per_x), ("y", per_y)):
-            if per > 0 and 0 < micrometers / per <= PRINT_MICROMETERS:
-                sizes[axis] = (micrometers / per, MICROMETER)
-    interval = described.get("finterval")
-    if interval:
-        _put(sizes, "t", interval, described.get("tunit", "s"))
-    return sizes
+    unit = described.get("unit")
+    named = canonical(unit) is not None
+    tag_unit = TAG_UNITS.get(int(page.resolutionunit or 1))
+    for axis, per in zip("xy", page.resolution, strict=True):
+        if not per > 0:
+            continue
+        of_object = tag_unit is not None and 0 < INCH_MICROMETERS * _inches(tag_unit) / per <= PRINT_MICROMETERS
+        own = described.get(f"{axis}unit", unit)
+        if tag_unit and of_object and (not named or is_length(own)):
+            target = own if named else MICROMETER
+            sizes.put(axis, (factor(tag_unit, target) or 1.0) / per, target)
+        elif named:
+            sizes.put(axis, 1 / per, own)
+        elif imagej and tag_unit is None and per != NO_RESOLUTION:
+            sizes.put(axis, 1 / per, None)
+    if named or imagej:
+        sizes.put("z", described.get("spacing"), described.get("zunit", unit))
+
+
+def _inches(unit: str) -> float:
+    return factor(unit, "inch") or 1.0

@@ -1,0 +1,114 @@
+"""Floats that are labels: whole numbers that a program saved as floats."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..stack import Box, LazyArray, Stack, View, chunk_shape
+
+WERE_FLOATS = "whole numbers saved as floats taken as labels"
+SAMPLED = 2**22  # elements that are looked at before floats are taken as labels; all are when they are read
+PARTS = 16  # places that they lie in, spread over the stack
+HIGHEST = 2**32  # beyond it neighbouring ids are the same number in 32-bit floats, and in uint32 there is no room
+MADE_BY_IMAGEJ = 4  # bytes: it saves labels as 32-bit floats; zeros in 64 bits are an array that nobody has filled
+CONSTANT = 0.5  # share of neighbours with the same value from which on an image is one of labels
+
+
+def whole_numbers(stack: Stack) -> Stack:
+    """Return a stack of floats as labels, uint32.
+
+    Raises
+    ------
+    DataError
+        Where a number in a sample of it is none of a label: not whole, negative, infinite. Such a number elsewhere is
+        refused when it is read.
+    """
+    some = False
+    for box in _sample(stack):
+        some |= bool(_whole(stack.read(box), stack.name).any())
+    if not some and stack.dtype.itemsize > MADE_BY_IMAGEJ:
+        raise DataError(_refusal(stack.data, stack.name))
+    data: LazyArray
+    if isinstance(stack.data, View):
+        data = dataclasses.replace(stack.data, base=WholeNumbers(stack.data.base, stack.name))
+    else:
+        data = WholeNumbers(stack.data, stack.name)
+    return dataclasses.replace(stack, data=data, notes=(*stack.notes, WERE_FLOATS))
+
+
+def is_patchy(stack: Stack) -> bool:
+    """Say whether most neighbours in a sample have the same value, as in labels and hardly in an image."""
+    same = total = 0
+    for box in _sample(stack):
+        data = stack.read(box)
+        same += int((data[..., 1:] == data[..., :-1]).sum())
+        total += data[..., 1:].size
+    return total == 0 or same >= CONSTANT * total
+
+
+def _sample(stack: Stack) -> Iterator[Box]:
+    """Yield boxes spread over a stack: all of it where it is small."""
+    steps = [min(c, 512) for c in chunk_shape(stack.data)]
+    counts = [math.ceil(n / step) for n, step in zip(stack.shape, steps, strict=True)]
+    total = math.prod(counts)
+    places = range(total)
+    if math.prod(stack.shape) > SAMPLED:
+        places = range(0, total, max(1, total // PARTS))
+    budget = max(1, SAMPLED // math.prod(steps)) if math.prod(stack.shape) > SAMPLED else total
+    for place in itertools.islice(places, budget):
+        at = np.unravel_index(place, counts)
+        yield tuple(slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(at, steps, stack.shape, strict=True))
+
+
+def _refusal(data: LazyArray, name: str) -> str:
+    return f"{name} holds {np.dtype(data.dtype)}, labels are integers; convert it with astype('uint16')"
+
+
+def _whole(data: np.ndarray, name: str) -> np.ndarray:
+    """Return floats as integers, or say that they are none."""
+    with np.errstate(invalid="ignore"):
+        wrong = ~((data >= 0) & (data < HIGHEST) & (data == np.floor(data)))
+    if wrong.any():
+        raise DataError(f"{_refusal(data, name)} (there is {data[wrong][0]:g} in it)")
+    return data.astype(np.uint32)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WholeNumbers:
+    """A lazy array of floats read as uint32; what is no whole number is refused where it is read."""
+
+    base: LazyArray
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        return tuple(self.base.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return np.dtype(np.uint32)
+
+    @property
+    def ndim(self) -> int:
+        """Return the number of axes."""
+        return len(self.base.shape)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Largest chunk along each axis."""
+        return chunk_shape(self.base)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read a region."""
+        return _whole(np.asarray(self.base[key]), self.name)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all of it."""
+        return np.asarray(self[...], dtype=dtype)
