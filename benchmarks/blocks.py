@@ -53,7 +53,7 @@ def run(blocks: int, workers: int, folder: Path) -> dict[str, float]:
     config = UNetConfig(ndim=3, depth=1, base_features=8, norm="instance")
     weights = {name: value.numpy() for name, value in UNet(config).state_dict().items()}
     model = Model(config, weights, Semantic.of((0, 1)), Normalisation(), "zyx")
-    engine = Engine.of(open_stack(folder / "a.zarr"), model, "cpu", "fp32", None)
+    engine = Engine.of(open_stack(folder / "a.zarr"), model, PredictConfig(device="cpu", precision="fp32"))
     wanted = PredictConfig(device="cpu", precision="fp32", block=(4, 4, 4), overview=False)
     job = Job.plan(engine, wanted)
     job = Idle(job.grid, job.layout, job.decoder)

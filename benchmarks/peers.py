@@ -59,7 +59,7 @@ def ours(net: UNet, data: np.ndarray, precision: str) -> np.ndarray:
     state = {k: v.numpy() for k, v in net.state_dict().items()}
     model = Model(net.config, state, Semantic.of(range(2)), Normalisation(), axes="zyx"[-data.ndim :])
     config = PredictConfig(precision=precision, device="cpu", overview=False)
-    engine = Engine.of(Stack(data=data, axes=model.axes), model, "cpu", precision, None)
+    engine = Engine.of(Stack(data=data, axes=model.axes), model, PredictConfig(device="cpu", precision=precision))
     engine.statistics = type(engine.statistics)((0.0,), (1.0,), 0)
     job = Job.plan(engine, config)
     route, found = job.route(), np.empty(data.shape, np.uint8)

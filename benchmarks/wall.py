@@ -100,7 +100,9 @@ def main() -> None:
         for number in range(args.rounds):
             rates.append(rate(len(args.shape), dtype))
             for copied, config in configs.items():
-                engine = Engine.of(Stack(data=data, axes=axes), model, "cpu", args.precision, None)
+                engine = Engine.of(
+                    Stack(data=data, axes=axes), model, PredictConfig(device="cpu", precision=args.precision)
+                )
                 job = Job.plan(engine, config)
                 if not any(times.values()):
                     network_seconds(job)  # memory that was never touched before is slower, for both

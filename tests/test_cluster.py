@@ -256,7 +256,7 @@ def test_what_a_task_has_written_is_recorded_while_it_goes_on(tmp_path, workers)
 def test_tasks_of_a_run_that_was_ended_write_no_more(tmp_path):
     stack, model, out = stored(tmp_path, (32, 32, 32)), small(3), tmp_path / "a.ome.zarr"
     config = PredictConfig(block=(16, 32, 32), **FP32)
-    job = Job.plan(Engine.of(stack, model, "cpu", "fp32", None), config)
+    job = Job.plan(Engine.of(stack, model, PredictConfig(device="cpu", precision="fp32")), config)
     with job.create(out, config) as store:
         writer = pickle.loads(pickle.dumps(store.sent_writer))
         route = job.route()

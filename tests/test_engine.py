@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kinds import model_of
 from napari_unet.errors import UsageError
 from napari_unet.inference.blocking import block_bytes, choose_layout, choose_tile
+from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine, transposed
 from napari_unet.network import UNetConfig, footprint
 from napari_unet.stack import Stack
@@ -87,7 +88,7 @@ def test_a_constant_tile_is_computed_once_and_right():
     data = np.zeros((64, 64), np.uint16)
     data[:16] = image_of((16, 64))
     stack = Stack(data=data, axes="yx")
-    engine = Engine.of(stack, model, "cpu", "fp32", None)
+    engine = Engine.of(stack, model, PredictConfig(device="cpu", precision="fp32"))
     calls = []
     engine.net().register_forward_hook(lambda *_: calls.append(1))
     grid = TileGrid((64, 64), (16, 16), footprint(UNetConfig(depth=1, base_features=4)))

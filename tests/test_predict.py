@@ -588,13 +588,18 @@ def test_an_error_that_is_not_of_memory_is_not_tried_again(tmp_path, monkeypatch
 
 def test_what_bfloat16_changes_is_said_of_a_sample():
     model, stack = small(), Stack(data=image_of((1400, 1300)), axes="yx")
-    engine = Engine.of(stack, model, "cpu", "bf16", None)
+    engine = Engine.of(stack, model, PredictConfig(device="cpu", precision="bf16"))
     found = rounding(engine)
     assert found.voxels == 128 * 128
     assert 0 <= found.changed < 0.2 * found.voxels
     assert str(found).startswith("bf16 changes")
     assert rounding(engine.at("fp32")) is None
-    assert rounding(Engine.of(Stack(data=image_of((200, 200)), axes="yx"), model, "cpu", "bf16", None)) is None
+    assert (
+        rounding(
+            Engine.of(Stack(data=image_of((200, 200)), axes="yx"), model, PredictConfig(device="cpu", precision="bf16"))
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize("block", [None, (512, 512)])

@@ -85,7 +85,7 @@ def test_blocks_that_were_shown_in_part_are_computed(networks, tmp_path):
 
 def test_a_preview_serves_as_well(networks, tmp_path):
     stack, model = made()
-    preview = Preview(Engine.of(stack, model, "cpu", "fp32", None))
+    preview = Preview(Engine.of(stack, model, PredictConfig(device="cpu", precision="fp32")))
     list(preview.blocks(np.s_[0:96, 0:80]))
     networks.clear()
     wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=preview))

@@ -19,6 +19,7 @@ from .events import Progress
 from .files import disk
 from .inference import PredictConfig
 from .inference.cascade import cascade, passed
+from .inference.intensities import measured
 from .inference.job import fitted
 from .inference.outputs import result_path
 from .inference.predict import predict
@@ -111,7 +112,7 @@ def run_batch(
     """
     config, models = config or PredictConfig(), cascade(model)
     choose_device(config.device)
-    config.applied(models[-1].task)
+    config.check_models(models)
     check_path(result_path(models[-1], config.name), models[-1].task.result)
     jobs, left_out = _jobs(Path(folder).expanduser(), Path(out), config, pattern)
     check_summary(Path(out) / SUMMARY)
@@ -264,13 +265,12 @@ class _Runner:
         found = find(root, [result_path(self.model, self.config.name)], self.config.in_source)
         if found is None:
             return ""
-        measured = None
+        seen = None
         if self.opening.get("channel") is not None:
             read = fitted(passed(stack, self.models[:-1], self.config), self.model, self.config)
-            quick = len(self.models) > 1
-            measured = self.model.normalisation.measure(read, fill=self.config.fill, quick=quick)
+            seen = measured(read, self.model, self.config, len(self.models) > 1)
         taken = passed(stack, self.models[:-1], self.config, measure=False)
-        different = list(differences(found[1].settings, taken, self.models, self.config, measured))
+        different = list(differences(found[1].settings, taken, self.models, self.config, seen))
         finished = Journal.of(*found).finished
         if not different:
             return "done" if finished else ""

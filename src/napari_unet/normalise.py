@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from .errors import DataError, ModelError
-from .sampling import Pool, percentiles, sample
+from .sampling import SEEN, Pool, percentiles, sample, without
+from .spikes import empty_corners, outliers, padded
 from .stack import Box, Stack
 
 KINDS = ("percentile", "zscore", "fixed", "none")
@@ -57,7 +58,19 @@ class Normalisation:
         fixed = (tuple(map(float, values.get(name, ()))) for name in ("offset", "scale"))
         return cls(str(values["kind"]), float(values["low"]), float(values["high"]), *fixed)
 
-    def measure(self, stack: Stack, seed: int = 0, fill: float | None = None, quick: bool = False) -> "Statistics":
+    @property
+    def measures(self) -> bool:
+        """Whether it follows from the image, and not from numbers that are fixed."""
+        return self.kind in ("percentile", "zscore")
+
+    def measure(
+        self,
+        stack: Stack,
+        seed: int = 0,
+        fill: float | None = None,
+        quick: bool = False,
+        padding: float | None = None,
+    ) -> "Statistics":
         """Measure a stack once: on all of it where it is small, else on cells that depend on its shape only.
 
         Of a large image, cells that hold one value (empty field, padding, chunks that are not stored) are left out, and
@@ -72,6 +85,8 @@ class Normalisation:
             Value taken in place of NaN and infinity; without it they are refused.
         quick : bool
             Read few cells of a large image, which a network computes where it is read.
+        padding : float, optional
+            Value that is left out, as the 0 around a mosaic; where all is this value it counts.
 
         Raises
         ------
@@ -85,19 +100,37 @@ class Normalisation:
                 yield part, values if isinstance(values, DataError) else finite(values, stack, part, fill)
 
         if large:
-            found = sample(stack, self._figures, read, seed, quick)
+            found = sample(stack, self._figures, read, seed, quick, padding)
             pairs, lost = [self._figures(pool) for pool in found.pools], found.lost
+            notes = [self._spikes(*pool.histogram(), *pair) for pool, pair in zip(found.pools, pairs, strict=True)]
         else:
-            channels, lost = _whole(stack, read)
+            channels, lost = _whole(stack, read, padding)
             pairs = [self._measure_channel(values) for values in channels]
-        if self.kind == "fixed":
-            return Statistics(self.offset, self.scale, lost)
-        return Statistics(tuple(o for o, _ in pairs), tuple(s for _, s in pairs), lost)
+            notes = [self._spikes(*_occurring(v), *pair) for v, pair in zip(channels, pairs, strict=True)]
+            if padding is None and not lost:
+                shape = [n for n, a in zip(stack.shape, stack.axes, strict=True) if a != "c"]
+                notes += [self._padding(v.reshape(shape), *pair) for v, pair in zip(channels, pairs, strict=True)]
+        offset, scale = (self.offset, self.scale) if self.kind == "fixed" else tuple(zip(*pairs, strict=True))
+        if self.kind == "none":
+            offset, scale = (0.0,) * len(pairs), (1.0,) * len(pairs)
+        told = tuple(dict.fromkeys(note for note in notes if note))
+        return Statistics(tuple(offset), tuple(scale), lost, large, (), tuple(pairs), told)
+
+    def _spikes(self, values: np.ndarray, counts: np.ndarray, low: float, scale: float) -> str | None:
+        """Say what stands out and spoils percentiles."""
+        if self.kind != "percentile" or not scale:
+            return None
+        return outliers(values, counts, low, low + scale, self.high)
+
+    def _padding(self, planes: np.ndarray, low: float, scale: float) -> str | None:
+        """Say that padding spoils percentiles."""
+        if self.kind != "percentile" or not scale or not empty_corners(planes):
+            return None
+        rest = planes[planes != 0]
+        return padded(planes, low, low + scale, float(percentiles(rest, (self.low,))[0])) if rest.size else None
 
     def _figures(self, pool: Pool) -> tuple[float, float]:
         """Return (offset, scale) of what was read of a channel; scale 0 where it is constant."""
-        if self.kind == "none":
-            return 0.0, 1.0
         if self.kind != "percentile":
             return pool.moments()
         low, high = map(float, pool.percentiles((self.low, self.high)))
@@ -107,8 +140,6 @@ class Normalisation:
 
     def _measure_channel(self, values: np.ndarray) -> tuple[float, float]:
         """Return (offset, scale); scale 0 for a constant channel."""
-        if self.kind == "none":
-            return 0.0, 1.0
         if self.kind != "percentile":
             values = values.astype(np.float32) if values.dtype.itemsize < 4 else values
             return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
@@ -127,14 +158,49 @@ class Statistics:
     offset, scale : tuple of float, one a channel
     unreadable : int
         Parts of the sample that could not be read and were left out.
+    cells : bool
+        Whether they are of cells of a large image.
+    times : tuple of Statistics
+        Of each time point, where each has its own; offset and scale are those of the first then.
+    seen : tuple of (float, float), one a channel
+        What was measured: mean and standard deviation where intensities are fixed, else offset and scale.
+    notes : tuple of str
+        What spoils the range, and what helps.
     """
 
     offset: tuple[float, ...]
     scale: tuple[float, ...]
     unreadable: int = 0
+    cells: bool = False
+    times: tuple["Statistics", ...] = ()
+    seen: tuple[tuple[float, float], ...] = dataclasses.field(default=(), compare=False)
+    notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
-    def apply(self, data: np.ndarray) -> np.ndarray:
-        """Normalise (C, ...) intensities of any real type to float32."""
+    @classmethod
+    def of_times(cls, times: Sequence["Statistics"]) -> Self:
+        """Put the statistics of each time point together."""
+        first, lost = times[0], sum(each.unreadable for each in times)
+        notes = tuple(dict.fromkeys(note for each in times for note in each.notes))[:1]
+        return cls(first.offset, first.scale, lost, first.cells, tuple(times), first.seen, notes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a ledger: those that decide a result."""
+        found = {"offset": list(self.offset), "scale": list(self.scale), "unreadable": self.unreadable}
+        found |= {"cells": True} if self.cells else {}
+        return found | ({"times": [each.to_json() for each in self.times]} if self.times else {})
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Build from what `to_json` gave."""
+        times = tuple(map(cls.from_json, values.get("times", ())))
+        cells = bool(values.get("cells", False))
+        return cls(tuple(values["offset"]), tuple(values["scale"]), int(values["unreadable"]), cells, times)
+
+    def apply(self, data: np.ndarray, at: slice | None = None) -> np.ndarray:
+        """Normalise (C, ...) intensities of any real type to float32; with a time axis after C, its part `at`."""
+        if self.times and at is not None:
+            each = [self.times[t].apply(data[:, t - at.start]) for t in range(at.start, at.stop)]
+            return np.stack(each, 1)
         shape = (-1,) + (1,) * (data.ndim - 1)
         offset = np.array(self.offset).reshape(shape)
         factor = np.array([1 / s if s > 0 else 0.0 for s in self.scale]).reshape(shape)
@@ -193,8 +259,18 @@ def readable(stack: Stack, box: Box, least: int = LEAST_EDGE) -> Iterator[tuple[
         yield box, data
 
 
+def _occurring(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values that occur, ascending, and how often; of many that cannot be counted, of every few."""
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        counts = np.bincount(values)
+        found = np.flatnonzero(counts)
+        return found, counts[found]
+    found, times = np.unique(values[:: values.size // SEEN + 1], return_counts=True)
+    return found, times
+
+
 def _whole(
-    stack: Stack, read: Callable[[Box], Iterator[tuple[Box, np.ndarray | DataError]]]
+    stack: Stack, read: Callable[[Box], Iterator[tuple[Box, np.ndarray | DataError]]], padding: float | None
 ) -> tuple[list[np.ndarray], int]:
     """Read all of a stack: the values of each channel, and how many parts cannot be read."""
     channels: list[list[np.ndarray]] = [[] for _ in range(stack.size("c"))]
@@ -208,4 +284,4 @@ def _whole(
             channel.append(part.ravel())
     if first is not None and not channels[0]:
         raise first
-    return [np.concatenate(parts) for parts in channels], lost
+    return [without(np.concatenate(parts), padding) for parts in channels], lost

@@ -30,6 +30,7 @@ SEARCHED = 2**14  # cells looked at where most hold one value
 QUICK = 256  # the same, where a network computes each
 STABLE = 0.01  # of the scale, between the last two rounds
 KEPT = 2**14  # values of a cell that are kept where they cannot be counted
+SEEN = 2**16  # values that are looked at for what stands out, where they cannot be counted
 DRAWN = 2**20  # cells that are put in random order at most: 8 MiB
 CONSTANTS = 4096  # different values of empty cells that are told apart
 
@@ -44,12 +45,14 @@ class Pool:
     dtype : dtype
     kept : int
         Values that are kept of a cell.
+    padding : float, optional
+        Value that is left out.
     """
 
-    def __init__(self, dtype: np.dtype[np.generic], kept: int = KEPT) -> None:
+    def __init__(self, dtype: np.dtype[np.generic], kept: int = KEPT, padding: float | None = None) -> None:
         bits = 8 * dtype.itemsize
         self.counts = np.zeros(2**bits, np.int64) if dtype.kind in "bu" and bits <= 16 else None
-        self.cells, self.elements, self._kept = 0, 0, kept
+        self.cells, self.elements, self._kept, self._padding = 0, 0, kept, padding
         self.low, self.high = math.inf, -math.inf
         self.constants: dict[float, int] = {}
         self._parts: list[np.ndarray] = []
@@ -66,6 +69,7 @@ class Pool:
             if low in self.constants or len(self.constants) < CONSTANTS:
                 self.constants[low] = self.constants.get(low, 0) + values.size
             return
+        values = without(values, self._padding)
         if not self.cells:
             self._shift = low
         self.low, self.high = min(self.low, low), max(self.high, high)
@@ -82,6 +86,17 @@ class Pool:
         """Return the values that are kept; those that are counted are not."""
         self._parts = [np.concatenate(self._parts)]
         return self._parts[0]
+
+    def histogram(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values that occur, ascending, and how often, as far as they are kept."""
+        if self.counts is not None:
+            found = np.flatnonzero(self.counts)
+            return found, self.counts[found]
+        if not self._parts:
+            return np.empty(0), np.empty(0, np.int64)
+        values = self.values()
+        found, times = np.unique(values[:: values.size // SEEN + 1], return_counts=True)
+        return found, times
 
     def moments(self) -> Figures:
         """Return mean and standard deviation."""
@@ -139,6 +154,7 @@ def sample(
     read: Callable[[Box], Iterator[tuple[Box, np.ndarray | DataError]]],
     seed: int = 0,
     quick: bool = False,
+    padding: float | None = None,
 ) -> Sample:
     """Read cells of a large image until what is measured on them is stable; of one up to ``ALL_OF_IT`` all.
 
@@ -153,11 +169,13 @@ def sample(
         Of the order in which cells are read.
     quick : bool
         Read few cells, as of an image that a network computes where it is read.
+    padding : float, optional
+        Value that is left out.
     """
     stack, size = cached(stack), cell_of(stack)
     element = math.prod(n for n, a in zip(size, stack.axes, strict=True))
     channels = stack.size("c")
-    found = Sample([Pool(stack.dtype, max(KEPT // channels, 256)) for _ in range(channels)])
+    found = Sample([Pool(stack.dtype, max(KEPT // channels, 256), padding) for _ in range(channels)])
     if not quick and math.prod(map(float, stack.shape)) <= ALL_OF_IT:
         _take(found, stack, size, read, units(stack, size))
         return found.checked()
@@ -264,6 +282,14 @@ def _cells_of(stored: Iterator[Box], size: Sequence[int], grid: Sequence[int]) -
         index = np.ix_(*(np.arange(r.start, r.stop) for r in spans))
         found.update(np.ravel_multi_index(index, grid).ravel().tolist())
     return np.array(sorted(found), np.int64)
+
+
+def without(values: np.ndarray, padding: float | None) -> np.ndarray:
+    """Return the values that are not padding; all of them where there is nothing else."""
+    if padding is None:
+        return values
+    rest = values[values != padding]
+    return rest if rest.size else values
 
 
 def percentiles(values: np.ndarray, wanted: Sequence[float]) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -24,7 +25,7 @@ class Several(TyperCommand):
 def repeated(args: Sequence[str], several: Container[str]) -> Iterator[str]:
     """Write ``--images A B`` as ``--images A --images B``.
 
-    Values of an option that begins with a whole number (a block) end at the first word that is none, so that the
+    Values of an option that begins with a number (a block, percentiles) end at the first word that is none, so that the
     command's own argument may follow.
     """
     name, first = "", ""
@@ -33,11 +34,15 @@ def repeated(args: Sequence[str], several: Container[str]) -> Iterator[str]:
             name, first = (arg if arg in several else ""), ""
         elif name and not first:
             first = arg
-        elif name and (arg.isdigit() or not first.isdigit()):
+        elif name and (_is_number(arg) or not _is_number(first)):
             yield name
         else:
             name = ""
         yield arg
+
+
+def _is_number(word: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+)?", word) is not None
 
 
 def with_settings(settings: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -8,6 +8,7 @@ from ..normalise import Statistics
 from ..stack import Stack
 from .config import PredictConfig
 from .engine import Engine, check_fit
+from .intensities import measured
 from .job import fitted
 from .lazy import lazily
 
@@ -41,7 +42,7 @@ def passed(stack: Stack, models: Sequence[Model], config: PredictConfig, measure
     models : sequence of Model
         Each gives images.
     config : PredictConfig
-        Its memory, device, precision, nan, resample and mirror count.
+        Its memory, device, precision, nan, percentiles, each_time, padding, resample and mirror count.
 
     Raises
     ------
@@ -52,7 +53,7 @@ def passed(stack: Stack, models: Sequence[Model], config: PredictConfig, measure
         stack = fitted(stack, model, config)
         check_fit(stack, model)
         nothing = Statistics((0.0,) * stack.size("c"), (1.0,) * stack.size("c"))
-        statistics = model.normalisation.measure(stack, fill=config.fill, quick=number > 0) if measure else nothing
+        statistics = measured(stack, model, config, number > 0) if measure else nothing
         engine = Engine(stack, model, statistics, config.device, config.precision, config.fill, config.mirror)
         stack = lazily(engine, config, block=None)
     return stack

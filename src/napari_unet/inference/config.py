@@ -1,6 +1,7 @@
 """What a user may choose for a prediction."""
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 from ..device import DEVICES, PRECISIONS
@@ -8,8 +9,13 @@ from ..errors import UsageError
 from ..settings import check, setting
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..model import Model
+    from ..normalise import Normalisation
     from ..task import Task
 
+INTENSITIES = ("percentiles", "each_time", "padding")
 OBJECT_OPTIONS = ("split", "min_size", "fill_holes", "link")
 PROBABILITY_TYPES = ("uint8", "float16")
 
@@ -35,6 +41,11 @@ class PredictConfig:
         "fill", "Chunks that are not stored: take the fill value, or refuse", choices=("fill", "error")
     )
     nan: str = setting("refuse", "NaN and infinite intensities: refuse, or take 0", choices=("refuse", "fill=0"))
+    percentiles: tuple[float, ...] | None = setting(
+        None, "Percentiles that become 0 and 1, as 1 99.8; a lower second one leaves out hot pixels, scale bars"
+    )
+    each_time: bool = setting(False, "Measure intensities at each time point, as of a series that bleaches")
+    padding: float | None = setting(None, "Value that intensities are measured without, as the 0 around a mosaic")
     resample: bool = setting(False, "Bring the image to the model's pixel size first, lazily")
     ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
     in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
@@ -58,8 +69,44 @@ class PredictConfig:
                 f"{self.scheduler}: whoever reaches a tcp:// scheduler can run code on its workers; set up tls://, or "
                 "allow it with --allow-tcp on a network you trust"
             )
+        if self.percentiles is not None:
+            object.__setattr__(self, "percentiles", tuple(self.percentiles))
+            rising = len(self.percentiles) == 2 and 0 <= self.percentiles[0] < self.percentiles[1] <= 100
+            if not rising:
+                raise UsageError(
+                    f"percentiles are {self.percentiles}; give two that rise between 0 and 100, such as 1 99.8"
+                )
+        if self.padding is not None and not math.isfinite(self.padding):
+            raise UsageError(f"padding is {self.padding}; give a number (NaN is taken as 0 with --nan fill=0)")
         if self.block is not None and min(self.block, default=0) < 1:
             raise UsageError(f"block is {self.block}; sizes must be at least 1")
+
+    def normalisation(self, model: "Model") -> "Normalisation":
+        """Return how a model's intensities are normalised, with the percentiles that were chosen here."""
+        found = model.normalisation
+        if self.percentiles is None or found.kind != "percentile":
+            return found
+        return dataclasses.replace(found, low=self.percentiles[0], high=self.percentiles[1])
+
+    def check_models(self, models: "Sequence[Model]") -> None:
+        """Refuse what is chosen of a result that the last model has not, or of intensities where none measures them.
+
+        Raises
+        ------
+        UsageError
+            Naming the setting.
+        """
+        self.applied(models[-1].task)
+        kinds = {model.normalisation.kind for model in models}
+        if self.percentiles is not None and "percentile" not in kinds:
+            raise UsageError(f"the model takes {', '.join(kinds)} intensities, no percentiles; leave percentiles out")
+        for name in ("each_time", "padding"):
+            chosen = getattr(self, name)
+            if chosen is not None and chosen is not False and not kinds & {"percentile", "zscore"}:
+                flag = name.replace("_", "-")
+                raise UsageError(
+                    f"the model takes {', '.join(kinds)} intensities, nothing is measured; leave {flag} out"
+                )
 
     def applied(self, task: "Task") -> "Task":
         """Return the task with what was chosen here.

@@ -16,7 +16,9 @@ from ..network import UNet, deployable, footprint
 from ..normalise import Statistics, finite, readable
 from ..stack import Stack
 from ..tiles import Box, Factor, Footprint, Tile, scaled
+from .config import PredictConfig
 from .fused import fused
+from .intensities import measured
 
 
 @dataclasses.dataclass(slots=True)
@@ -85,12 +87,11 @@ class Engine:
         )
 
     @classmethod
-    def of(
-        cls, stack: Stack, model: Model, device: str, precision: str, fill: float | None, mirror: bool = False
-    ) -> "Engine":
+    def of(cls, stack: Stack, model: Model, config: PredictConfig) -> "Engine":
         """Measure the stack's intensities and make the model ready for it."""
         check_fit(stack, model)
-        return cls(stack, model, model.normalisation.measure(stack, fill=fill), device, precision, fill, mirror)
+        statistics = measured(stack, model, config)
+        return cls(stack, model, statistics, config.device, config.precision, config.fill, config.mirror)
 
     def on(self, device: str) -> "Engine":
         """Return the same engine on another device."""
@@ -142,6 +143,10 @@ class Engine:
         full = self._with_channels(box)
         return self._channels_first(finite(self.stack.read(full), self.stack, full, self.fill))
 
+    def normalised(self, data: np.ndarray, box: Box) -> np.ndarray:
+        """Normalise what was read of a box of the tiled axes."""
+        return self.statistics.apply(data, box[0] if self.axes.startswith("t") else None)
+
     def salvage(self, box: Box) -> tuple[np.ndarray, list[tuple[Box, DataError]]]:
         """Read of a damaged box what can be read, zeros elsewhere: (C, *box), and the boxes that could not."""
         full = self._with_channels(box)
@@ -189,7 +194,7 @@ class Engine:
         -------
         (K, *write) float32 tensor, the logits of the tile's core; finer by the network's factor
         """
-        prepared = tile.mirror(self.statistics.apply(data))
+        prepared = tile.mirror(self.normalised(data, tile.read))
         values = prepared.reshape(len(prepared), -1)
         key = (prepared.shape, tuple(values[:, 0])) if bool((values == values[:, :1]).all()) else None
         if key is not None and self._constant is not None and self._constant[0] == key:

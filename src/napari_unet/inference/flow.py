@@ -228,7 +228,7 @@ class Streams:
             data, lost = engine.salvage(slab.read)
         if self._empty.repeats(slab, None if lost else data):
             return Planes(None, data if self._decoder.wants_image else None, lost)
-        values = slab.mirror(engine.statistics.apply(data))
+        values = slab.mirror(engine.normalised(data, slab.read))
         return Planes(values, data if self._decoder.wants_image else None, lost)
 
     def compute(self, slab: Slab, got: Planes) -> Finished:

@@ -22,7 +22,7 @@ from ..units import factor, is_length
 from .blocking import Layout, block_bytes, choose_layout, device_memory
 from .cluster import refuse
 from .columns import ColumnGrid
-from .config import PredictConfig
+from .config import INTENSITIES, PredictConfig
 from .engine import Engine, check_fit
 from .flow import Decoder, Finished, Route, Streams, Tiles
 from .outputs import (
@@ -98,6 +98,9 @@ def asked(stack: Stack, model: Model, config: PredictConfig, before: Sequence[Mo
     chosen = dataclasses.asdict(config)
     for name in ("overwrite", "break_lock", "device", "memory", "missing", "scheduler", "allow_tcp"):
         del chosen[name]
+    for name in INTENSITIES:  # runs of before these were there had none of them
+        if chosen[name] is None or chosen[name] is False:
+            del chosen[name]
     image = {"shape": list(stack.shape), "axes": stack.axes, "dtype": str(stack.dtype), "modified": _modified(stack)}
     cascade = {"cascade": [m.sha256 for m in before]} if before else {}
     return {**chosen, **cascade, "model": model.sha256, "image": image}
@@ -193,7 +196,7 @@ class Job:
         found = asked(engine.stack, engine.model, config, self.before)
         if type(engine) is not Engine:
             found["part"] = type(engine).__name__.lower()
-        found["image"]["intensities"] = dataclasses.asdict(engine.statistics)
+        found["image"]["intensities"] = engine.statistics.to_json()
         precise = {"block": list(self.grid.core), "precision": engine.precision_name, "planes": self.layout.planes}
         return found | precise
 

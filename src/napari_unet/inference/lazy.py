@@ -17,6 +17,7 @@ from ..tiles import Box, Factor, TileGrid, scaled, within
 from .blocking import block_of, choose_tile, device_memory
 from .config import PredictConfig
 from .engine import Engine
+from .intensities import remarks, with_notes
 from .job import fitted
 from .outputs import result_geometry
 
@@ -36,12 +37,13 @@ def predict_lazy(stack: Stack, model: OneModel, config: PredictConfig | None = N
     stack : Stack
     model : Model, path or name
     config : PredictConfig, optional
-        Its block, memory, device, precision, nan and resample count.
+        Its block, memory, device, precision, nan, percentiles, each_time, padding and resample count.
 
     Returns
     -------
     Stack
-        Backed by a dask array with one chunk a block; the values are those of `predict`.
+        Backed by a dask array with one chunk a block; the values are those of `predict`. Its notes say what is odd
+        about the intensities.
 
     Raises
     ------
@@ -53,8 +55,10 @@ def predict_lazy(stack: Stack, model: OneModel, config: PredictConfig | None = N
     """
     config, model = config or PredictConfig(), as_model(model)
     stack = fitted(stack, model, config)
-    engine = Engine.of(stack, model, config.device, config.precision, config.fill, config.mirror)
-    return lazily(engine, config, config.block)
+    config.check_models([model])
+    engine = Engine.of(stack, model, config)
+    notes = list(remarks(stack, [model], config, engine.statistics))
+    return with_notes(lazily(engine, config, config.block), notes)
 
 
 def lazily(engine: Engine, config: PredictConfig, block: tuple[int, ...] | None) -> Stack:

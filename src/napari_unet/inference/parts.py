@@ -21,6 +21,7 @@ from ..tiles import Factor, Footprint
 from .cluster import connected
 from .config import PredictConfig
 from .engine import Engine, check_fit
+from .intensities import measured, remarks
 from .job import Job, fitted
 from .predict import carried_out
 
@@ -113,9 +114,12 @@ def encode(
     config, model = config or PredictConfig(), as_model(model)
     check_fit(stack, model)
     _check_plain(model)
+    config.check_models([model])
     source = fitted(cached(stack), model, config)
-    statistics = model.normalisation.measure(source, fill=config.fill)
+    statistics = measured(source, model, config)
     engine = Encoder(source, _describing(model), statistics, config.device, config.precision, config.fill)
+    for line in remarks(source, [model], config, statistics):
+        yield Progress(0, 0, "note", line)
     return (yield from _run(engine, out, config))
 
 

@@ -1,6 +1,7 @@
 """Run a model over a stack of any size into an OME-Zarr store: exact, out of core, resumable."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from .cluster import connected, run_on
 from .config import PredictConfig
 from .engine import Engine, check_fit
 from .instances import make_objects
+from .intensities import measured, remarks, with_notes
 from .job import Job, fitted, index_in
 from .lazy import LazyBlocks
 from .outputs import result_path
@@ -113,13 +115,16 @@ def _into_store(
     With `then`, a store that is finished is taken up again.
     """
     check_fit(stack, models[0])
-    config.applied(models[-1].task)
+    config.check_models(models)
     missing, given = _missing(stack, config), stack
     yield Progress(0, 0, "measure", f"intensities of {stack.name}")
     stack = fitted(passed(cached(stack), models[:-1], config), models[-1], config)
     start = None if look.near is None else index_in(given, stack, look.near)
     root = _root(stack, out, config)
     engine = _engine(root, stack, models, config)
+    notes = list(remarks(stack, models, config, engine.statistics, len(models) > 1))
+    for line in notes:
+        yield Progress(0, 0, "note", line)
     job = Job.plan(engine, config, models[:-1])
     reopen = then is not None
     with connected(config.scheduler, job) as client, job.create(root, config, reopen) as store:
@@ -127,7 +132,7 @@ def _into_store(
             yield from _rounded(engine)
         yield Progress(store.count, job.total, "predict", job.summary(missing, config.memory))
         yield from carried_out(job, store, client, start, look.blocks)
-        result = open_stack(root / job.outputs[0].path)
+        result = with_notes(open_stack(root / job.outputs[0].path), notes)
         if then is not None:
             yield from then(result)
     return result
@@ -173,20 +178,22 @@ def _rounded(engine: Engine) -> Iterator[Progress]:
 
 
 def _engine(root: Path, stack: Stack, models: tuple[Model, ...], config: PredictConfig) -> Engine:
-    measured = _measured(root, stack, models, config)
-    return Engine(stack, models[-1], measured, config.device, config.precision, config.fill, config.mirror)
+    found = _measured(root, stack, models, config)
+    return Engine(stack, models[-1], found, config.device, config.precision, config.fill, config.mirror)
 
 
 def _measured(root: Path, stack: Stack, models: tuple[Model, ...], config: PredictConfig) -> Statistics:
     """Measure the intensities; of a source repaired since, those with which an earlier run normalised what is done."""
     *before, model = models
-    measured = model.normalisation.measure(stack, fill=config.fill, quick=bool(before))
+    now = measured(stack, model, config, bool(before))
     found = find(root, [result_path(model, config.name)], config.in_source)
     if found is None:
-        return measured
+        return now
     try:
-        was = found[1].settings["image"]["intensities"]
-        earlier = Statistics(tuple(was["offset"]), tuple(was["scale"]), int(was["unreadable"]))
+        earlier = Statistics.from_json(found[1].settings["image"]["intensities"])
     except (KeyError, TypeError, ValueError):  # no run of a model: it is refused when its place is taken
-        return measured
-    return earlier if earlier.unreadable > measured.unreadable else measured
+        return now
+    otherwise = now.cells and not earlier.cells and not now.times  # by a version that measured other parts
+    if otherwise or earlier.unreadable > now.unreadable:
+        return dataclasses.replace(earlier, seen=now.seen, notes=now.notes)
+    return now

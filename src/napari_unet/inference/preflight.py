@@ -16,7 +16,7 @@ from ..store.admission import room_of
 from ..store.journal import Journal, plain
 from .blocking import block_bytes
 from .cascade import cascade, passed
-from .config import PredictConfig
+from .config import INTENSITIES, PredictConfig
 from .engine import Engine
 from .job import Job, asked, fitted
 from .outputs import result_path
@@ -66,6 +66,7 @@ def preflight(stack: Stack, models: Models, out: Path, config: PredictConfig) ->
         As `predict`, as far as it is known before anything is read.
     """
     *before, model = cascade(models)
+    config.check_models([*before, model])
     stack = fitted(passed(stack, before, config, measure=False), model, config)
     channels = stack.size("c")
     engine = Engine(
@@ -146,12 +147,19 @@ def differences(
     *before, model = cascade(models)
     wanted = plain(asked(stack, model, config, before))
     if intensities is not None:
-        wanted["image"]["intensities"] = plain(dataclasses.asdict(intensities))
+        wanted["image"]["intensities"] = plain(_as_measured(intensities, settings.get("image", {})))
     free = {"block", "precision"} if config.precision == "auto" else {"block"}
     image, was = wanted.pop("image"), settings.get("image", {})
+    wanted |= {name: None for name in INTENSITIES if name not in wanted}
     pairs = [(name, settings.get(name), value) for name, value in wanted.items() if name not in free]
     pairs += [(f"image {name}", was.get(name), value) for name, value in image.items()]
     yield from (Difference(name, old, new) for name, old, new in pairs if old != new)
+
+
+def _as_measured(now: Statistics, image: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return intensities; those of an earlier run, where that measured a large image in another way."""
+    was = image.get("intensities")
+    return was if now.cells and isinstance(was, dict) and "cells" not in was else now.to_json()
 
 
 def _size(count: float) -> str:

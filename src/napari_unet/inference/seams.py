@@ -81,7 +81,7 @@ def seam_check(
     """
     config, model = config or PredictConfig(), as_model(model)
     given, stack = stack, fitted(stack, model, config)
-    engine = Engine.of(stack, model, config.device, config.precision, config.fill, config.mirror)
+    engine = Engine.of(stack, model, config)
     shape = tuple(stack.size(a) for a in engine.axes)
     near = [(given.size(a) - 1) / 2 for a in engine.axes] if near is None else near
     centre, first = index_in(given, stack, near), engine.batch_axes

@@ -137,6 +137,8 @@ class Panel(Container[Widget]):
         """Show how far a piece of work is."""
         if event.total:
             self.progress.value = round(1000 * event.done / event.total)
+        if event.stage == "note":
+            show_info(as_said_here(event.message))
         left = self._clock.left(event.done, event.total) if event.stage in ("predict", "train") else ""
         of = f" {event.done} of {event.total}" if event.total > 1 else ""
         line = f"{event.stage}{of}{f', {left} left' if left else ''}"

@@ -243,6 +243,4 @@ class Look:
         warm_up()
         self.attributes, self.kind = model.task.attributes(), model.task.result
         self.stack, self.result = stack, blank(stack, model.config.factors, model.task.dtype)
-        self.preview = Preview(
-            Engine.of(self.stack, model, config.device, config.precision, config.fill, config.mirror)
-        )
+        self.preview = Preview(Engine.of(self.stack, model, config))
