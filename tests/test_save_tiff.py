@@ -186,6 +186,20 @@ def test_a_prediction_leaves_what_is_not_its_own(tmp_path):
     assert files_of(tmp_path) == ["a.tif.ome.zarr/notes.txt"]
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_store_that_was_left_beside_its_tiff_is_removed_and_that_of_a_later_run_is_not(finished, tmp_path):
+    stack, config = Stack(image_of((40, 40)), "yx"), PredictConfig(overview=False, **FP32)
+    path, scratch = tmp_path / "a.tif", tmp_path / "a.tif.ome.zarr"
+    if not finished:
+        wait(save_tiff(Stack(np.zeros((40, 40), np.uint8), "yx"), path, kind="labels"))
+    result = wait(predict(stack, small(), scratch, config))
+    if finished:
+        wait(save_tiff(result, path, kind="labels"))
+    with pytest.raises(OutputError, match="--overwrite"):
+        wait(predict(stack, small(), path, config))
+    assert scratch.exists() != finished
+
+
 @pytest.mark.parametrize("name", ["a.tif", "a.TIFF", "a.png", "a.jpeg"])
 def test_a_store_has_no_name_of_a_picture(name, tmp_path):
     from napari_unet.store.save import save_stack

@@ -13,8 +13,9 @@ from ..sources import open_stack
 from ..sources.pairs import stem
 from ..stack import Stack
 from ..store.admission import discard
-from ..store.plan import TABLE
-from ..store.tiff import check_tiff, save_tiff
+from ..store.layout import ledgers
+from ..store.plan import PLAN, TABLE
+from ..store.tiff import check_tiff, is_ours, save_tiff
 from .config import PredictConfig
 from .instances import is_table
 
@@ -64,6 +65,8 @@ def into_tiff(
                 shutil.copyfileobj(old, file)
         yield from save_tiff(result, out, kind=kind, overwrite=config.overwrite)
 
+    if _is_left(scratch, out):
+        discard(scratch)
     check_tiff(out, config.overwrite)
     if kind == "labels":
         check_replaceable(table, is_table, "table of objects")
@@ -71,3 +74,9 @@ def into_tiff(
     with disk(scratch):
         discard(scratch)
     return open_stack(out)
+
+
+def _is_left(scratch: Path, out: Path) -> bool:
+    """Whether a TIFF was whole, and its run was killed before it had removed the store that it was made from."""
+    plans = [ledger / PLAN for ledger in ledgers(scratch)] if scratch.is_dir() and out.is_file() else []
+    return any(plan.exists() and plan.stat().st_mtime_ns <= out.stat().st_mtime_ns for plan in plans) and is_ours(out)

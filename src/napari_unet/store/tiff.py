@@ -52,9 +52,9 @@ def check_tiff(path: Path, overwrite: bool) -> None:
     OutputError
         Naming the file.
     """
-    if path.is_file() and not path.is_symlink() and _is_ours(path) and not overwrite:
+    if path.is_file() and not path.is_symlink() and is_ours(path) and not overwrite:
         raise OutputError(f"{path} exists; choose another name, or replace it with --overwrite")
-    check_replaceable(path, _is_ours, "TIFF that this program wrote")
+    check_replaceable(path, is_ours, "TIFF that this program wrote")
 
 
 def save_tiff(
@@ -303,7 +303,7 @@ def _ome_unit(unit: Any) -> str:
     return OME_UNITS.get(name) or short(name).replace("u", "µ")
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
     """Whether a file is a TIFF that says this program wrote it."""
     try:
         with tifffile.TiffFile(path) as tif:

@@ -133,8 +133,10 @@ def segment(request: Request, look: "Look | None" = None) -> Generator[Any, None
     from ..inference.job import fitted
     from ..inference.outputs import blank, classes_path, result_path
     from ..inference.predict import predict
+    from ..store.admission import check_folder
     from ..store.plan import TABLE
 
+    check_folder(request.root)
     stack, models = request.load()
     model = models[-1]
     warm_up()
@@ -181,7 +183,9 @@ def segment(request: Request, look: "Look | None" = None) -> Generator[Any, None
 def check(request: Request) -> "Generator[None, None, Preflight]":
     """Say what a run will take."""
     from ..inference.preflight import preflight
+    from ..store.admission import check_folder
 
+    check_folder(request.root)
     stack, models = request.load()
     yield
     warm_up()
