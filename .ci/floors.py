@@ -1,24 +1,35 @@
-"""Print the lowest releases that pyproject.toml allows, as pins for pip: ``name==floor``, one a line.
+"""Print what pyproject.toml asks for, one requirement a line, for pip: ``floors.py lowest|newest [EXTRA ...]``.
 
-Arguments name extras beside ``all``; ``--without NAME`` leaves one package out.
+``lowest`` pins each to its floor, ``newest`` leaves it open above. The extra ``all`` is among them unless ``--base`` is
+given; ``--without NAME`` leaves one package out.
 """
 
+import argparse
 import sys
 import tomllib
 from pathlib import Path
 
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
-def main(*words: str) -> None:
-    """Print the floors of the package, of the extra ``all``, and of the extras that are named."""
-    left_out = {words[i + 1] for i, word in enumerate(words) if word == "--without"}
-    extras = ["all", *(w for i, w in enumerate(words) if w != "--without" and words[i - 1 : i] != ("--without",))]
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *(r for e in extras for r in project["optional-dependencies"][e])]
-    for requirement in wanted:
-        name, _, floor = requirement.partition(">=")
-        if name not in left_out:
-            sys.stdout.write(f"{name}=={floor}\n")
+
+def main() -> None:
+    """Print the requirements."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("which", choices=["lowest", "newest"])
+    parser.add_argument("extras", nargs="*")
+    parser.add_argument("--base", action="store_true")
+    parser.add_argument("--without", action="append", default=[])
+    given = parser.parse_intermixed_args()
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    extras = given.extras if given.base else ["all", *given.extras]
+    for requirement in [
+        *project["dependencies"],
+        *(r for extra in extras for r in project["optional-dependencies"][extra]),
+    ]:
+        if requirement.partition(">=")[0] not in given.without:
+            sys.stdout.write(requirement.replace(">=", "==") if given.which == "lowest" else requirement)
+            sys.stdout.write("\n")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -59,7 +59,8 @@ class SegmentWidget(Panel):
         self.model.changed.connect(self._pick)
         for changed in (self.then, self.axes, self.size, self.channel, self.out, self.probabilities, self.settings):
             changed.changed.connect(self._settle_soon)
-        for signal in (napari_viewer.camera.events, napari_viewer.dims.events.point, napari_viewer.dims.events.order):
+        camera = getattr(napari_viewer, "scene", napari_viewer).camera  # the viewer itself has it before napari 0.9
+        for signal in (camera.events, napari_viewer.dims.events.point, napari_viewer.dims.events.order):
             self.listen(signal, self._look_soon)
         self.live.changed.connect(lambda on: self.show_preview() if on else self._preview.stop())
         self.listen(models_changed, self.reset_choices)
