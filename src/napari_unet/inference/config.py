@@ -97,6 +97,16 @@ class PredictConfig:
             Naming the setting.
         """
         self.applied(models[-1].task)
+        self.check_intensities(models)
+
+    def check_intensities(self, models: "Sequence[Model]") -> None:
+        """Refuse what is chosen of intensities where no model measures them.
+
+        Raises
+        ------
+        UsageError
+            Naming the setting.
+        """
         kinds = {model.normalisation.kind for model in models}
         if self.percentiles is not None and "percentile" not in kinds:
             raise UsageError(f"the model takes {', '.join(kinds)} intensities, no percentiles; leave percentiles out")

@@ -55,7 +55,7 @@ def predict_lazy(stack: Stack, model: OneModel, config: PredictConfig | None = N
     """
     config, model = config or PredictConfig(), as_model(model)
     stack = fitted(stack, model, config)
-    config.check_models([model])
+    config.check_intensities([model])
     engine = Engine.of(stack, model, config)
     notes = list(remarks(stack, [model], config, engine.statistics))
     return with_notes(lazily(engine, config, config.block), notes)

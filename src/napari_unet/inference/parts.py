@@ -114,7 +114,7 @@ def encode(
     config, model = config or PredictConfig(), as_model(model)
     check_fit(stack, model)
     _check_plain(model)
-    config.check_models([model])
+    config.check_intensities([model])
     source = fitted(cached(stack), model, config)
     statistics = measured(source, model, config)
     engine = Encoder(source, _describing(model), statistics, config.device, config.precision, config.fill)

@@ -66,7 +66,7 @@ def preflight(stack: Stack, models: Models, out: Path, config: PredictConfig) ->
         As `predict`, as far as it is known before anything is read.
     """
     *before, model = cascade(models)
-    config.check_models([*before, model])
+    config.check_intensities([*before, model])
     stack = fitted(passed(stack, before, config, measure=False), model, config)
     channels = stack.size("c")
     engine = Engine(

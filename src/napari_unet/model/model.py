@@ -27,6 +27,8 @@ from .weights import check_finite, check_shapes, expected, meta, read_weights, w
 
 PARTIAL = ".partial"
 HISTORY = "history"
+# What values of another type, NaN, infinity and numbers of 400 digits raise where they are taken for sizes.
+UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -206,14 +208,14 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         name, sha256 = card["weights"]["file"], str(card["weights"]["sha256"])
         rest = {key: tuple(card[key]) for key in ("scale", "units", "channel_names")}
         axes, record = str(card["axes"]), dict(card["record"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except UNUSABLE as error:
         raise ModelError(f"{folder / CARD} cannot be used: {reason(error)}; get the model again") from error
     if name not in WEIGHTS:
         raise ModelError(f"{folder / CARD} names the weights {name!r}; it must be one of {', '.join(WEIGHTS)}")
     weights = read_weights(folder / name, config, sha256)
     try:
         model = Model(config, weights, task, normalisation, axes, record=record, **rest)
-    except (TypeError, ValueError) as error:
+    except UNUSABLE as error:
         raise ModelError(f"{folder / CARD} cannot be used: {reason(error)}; get the model again") from error
     if model.sha256 != card.get("sha256"):
         raise ModelError(f"{folder / CARD} was changed after the model was saved (sha256 differs); get the model again")

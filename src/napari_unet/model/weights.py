@@ -46,7 +46,8 @@ def meta(config: UNetConfig) -> UNet:
         with torch.device("meta"):
             return UNet(config)
     except (RuntimeError, TypeError, OverflowError) as error:
-        raise ModelError(f"no network can be built from these settings: {error}") from error
+        first = next(iter(str(error).splitlines()), type(error).__name__)  # torch adds a trace of its own
+        raise ModelError(f"no network can be built from these settings: {first[:200]}") from error
 
 
 def weights_of(net: torch.nn.Module) -> dict[str, np.ndarray]:

@@ -90,6 +90,8 @@ class Fingerprint:
         Quartiles of the equivalent diameters of labelled objects, in voxels of the finest axis; empty if none was seen.
     intensities : Intensities or None
         Where the targets are images.
+    blank : mapping of int to str
+        Names of the images that are left out, by their place, because all of each is one value.
     """
 
     stacks: tuple[StackFacts, ...]
@@ -98,6 +100,11 @@ class Fingerprint:
     diameters: tuple[float, ...]
     objects: Objects | None = None
     intensities: Intensities | None = None
+    blank: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    def kept(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Return the pairs that are not left out."""
+        return [pair for number, pair in enumerate(pairs) if number not in self.blank]
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -181,7 +188,10 @@ def fingerprint(
         Image and labels that do not fit, labels that cannot be learnt from, NaN, infinite or constant intensities.
     """
     check_pairs(pairs)
-    statistics = [_statistics(image) for image, _ in pairs]
+    measured = [Normalisation().measure(image) for image, _ in pairs]
+    blank = blank_of(pairs, [any(found.scale) for found in measured])
+    pairs = [pair for number, pair in enumerate(pairs) if number not in blank]
+    statistics = [found for number, found in enumerate(measured) if number not in blank]
     total = sum(len(list(blocks(labels))) for _, labels in pairs)
     done, stacks = 0, []
     for number, (image, labels) in enumerate(pairs):
@@ -192,7 +202,7 @@ def fingerprint(
             yield done, total
         stacks.append(scan.facts(statistics[number]))
     sizes = diameters([labels for _, labels in pairs], [f.places for f in stacks], binary, objects)
-    found = Fingerprint(tuple(stacks), sparse, binary, sizes, objects)
+    found = Fingerprint(tuple(stacks), sparse, binary, sizes, objects, blank=blank)
     _check_classes(found, training)
     return found
 
@@ -245,13 +255,19 @@ def _check_pair(image: Stack, labels: Stack) -> None:
     check_same_size(image, labels)
 
 
-def _statistics(image: Stack) -> Statistics:
-    statistics = Normalisation().measure(image)
-    if not any(statistics.scale):
-        raise DataError(
-            f"{image.name} is constant ({statistics.offset[0]:g} everywhere); there is nothing to learn from"
-        )
-    return statistics
+def blank_of(pairs: Sequence[Pair], varied: Sequence[bool]) -> dict[int, str]:
+    """Return the names of images that hold one value, by their place; one blank image does not stop a training of many.
+
+    Raises
+    ------
+    DataError
+        Where all are such.
+    """
+    blank = {i: image.name for i, ((image, _), good) in enumerate(zip(pairs, varied, strict=True)) if not good}
+    if len(blank) == len(pairs):
+        names = ", ".join(list(blank.values())[:3])
+        raise DataError(f"{names}: constant, of one value or with a channel of one; there is nothing to learn from")
+    return blank
 
 
 class _Scan:

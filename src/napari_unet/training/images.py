@@ -11,7 +11,7 @@ from ..normalise import Normalisation, Statistics, finite
 from ..sources.degrade import degraded
 from ..stack import Stack
 from .config import TrainConfig
-from .fingerprint import HASHED_BLOCKS, PLACES, Fingerprint, Intensities, Pair, StackFacts, blocks
+from .fingerprint import HASHED_BLOCKS, PLACES, Fingerprint, Intensities, Pair, StackFacts, blank_of, blocks
 
 
 def factors_of(config: TrainConfig, axes: str) -> tuple[int, ...]:
@@ -79,6 +79,9 @@ def image_fingerprint(
         measured.append((_statistics(pair[0]), _statistics(pair[1])))
         digests.append(_digest(pair))
         yield number + 1, len(pairs)
+    blank = blank_of(pairs, [all((*image.scale, *target.scale)) for image, target in measured])
+    kept = [i for i in range(len(pairs)) if i not in blank]
+    pairs, measured, digests = [pairs[i] for i in kept], [measured[i] for i in kept], [digests[i] for i in kept]
     found = training.intensities if training is not None else None
     if found is None:
         image, target = pairs[0]
@@ -90,7 +93,7 @@ def image_fingerprint(
         _facts(image, number, found.image, digest)
         for number, ((image, _), digest) in enumerate(zip(pairs, digests, strict=True))
     ]
-    return Fingerprint(tuple(stacks), False, False, (), None, found)
+    return Fingerprint(tuple(stacks), False, False, (), None, found, blank)
 
 
 def _check_pair(image: Stack, target: Stack, factors: tuple[int, ...]) -> None:
@@ -107,12 +110,7 @@ def _check_pair(image: Stack, target: Stack, factors: tuple[int, ...]) -> None:
 
 
 def _statistics(stack: Stack) -> Statistics:
-    found = Normalisation("zscore").measure(stack)
-    if not all(found.scale):
-        raise DataError(
-            f"{stack.name} has a channel that is constant ({found.offset[0]:g}); there is nothing to learn from"
-        )
-    return found
+    return Normalisation("zscore").measure(stack)
 
 
 def _pooled(parts: Sequence[Statistics]) -> Statistics:

@@ -24,6 +24,7 @@ from .record import RUN, Run, training_folder
 from .split import Sample, hold_out, samples
 
 CACHE_BYTES = 2**30
+NAMED = 5  # images that a line names
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +66,7 @@ def prepare(
     found = _existing(out, folder, config)
     facts = yield from _measure(pairs, config, "look at the data")
     extra = yield from _measure(validation, config, "look at the validation data", facts)
+    pairs, validation = facts.kept(pairs), extra.kept(validation) if extra is not None else validation
     digest = facts.digest + (extra.digest if extra is not None else "")
     if found is None:
         run = _new_run(folder, facts, digest, config, init, pairs)
@@ -73,7 +75,7 @@ def prepare(
         run.check_same(_identity(config, init), digest)
         if config.learning_rate is not None:
             run.plan = dataclasses.replace(run.plan, learning_rate=config.learning_rate)
-    for line in _story(facts, run.plan):
+    for line in [*(_left_out(extra) if extra is not None else []), *_story(facts, run.plan)]:
         yield Progress(0, 1, "plan", line)
     every = _samples(pairs, facts, run.plan, init)
     if extra is not None:
@@ -126,7 +128,7 @@ class Outlook:
         if facts.diameters:
             low, middle, high = facts.diameters
             found.append(f"objects: {middle:.0f} pixels across, half of them {low:.0f} to {high:.0f}")
-        return [*found, *self.plan.summary()]
+        return [*_left_out(facts), *found, *self.plan.summary()]
 
 
 def outlook(
@@ -283,6 +285,15 @@ def make_restoration(
     return kind(**values, **about, noise=noise, dtype_name=config.result_type)
 
 
+def _left_out(facts: Fingerprint) -> list[str]:
+    """Name the images that are left out."""
+    names = list(facts.blank.values())
+    if not names:
+        return []
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return [f"left out, because all of it is one value: {', '.join(names[:NAMED])}{more}"]
+
+
 def _story(facts: Fingerprint, plan: Plan) -> list[str]:
     """Return lines on data and plan for the user."""
     shares = ", ".join(f"{v}: {100 * share:.3g} %" for v, share in facts.frequencies.items())
@@ -294,5 +305,6 @@ def _story(facts: Fingerprint, plan: Plan) -> list[str]:
         parts = [
             f"{name} {o:.4g} ± {s:.4g}" for name, found in both for o, s in zip(found.offset, found.scale, strict=True)
         ]
-        return [f"{count} image{'s' * (count != 1)}; intensities: {', '.join(parts)}", *plan.summary()]
-    return [f"{count} labelled image{'s' * (count != 1)}; {kind}: {shares}", *plan.summary()]
+        line = f"{count} image{'s' * (count != 1)}; intensities: {', '.join(parts)}"
+        return [*_left_out(facts), line, *plan.summary()]
+    return [*_left_out(facts), f"{count} labelled image{'s' * (count != 1)}; {kind}: {shares}", *plan.summary()]
