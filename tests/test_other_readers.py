@@ -1,13 +1,17 @@
 """What other readers of zarr make of our results: the same numbers, without a warning."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numcodecs
 import numpy as np
 import pytest
+import zarr
 
 from napari_unet import open_stack, wait
+from napari_unet.sources.omezarr import labels_inside
+from napari_unet.sources.zarrmeta import read_node
 from napari_unet.store import verify
 from napari_unet.store.save import save_stack
 
@@ -70,3 +74,40 @@ def test_a_run_of_0_4_packed_another_way_goes_on_as_it_began(tmp_path):
     chunk = next(p for p in (where / "0").rglob("*") if p.is_file() and p.name.isdigit())
     numcodecs.Zstd(checksum=True).decode(chunk.read_bytes())
     assert wait(verify(where)) == []
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("old", [False, True])
+def test_plain_readers_of_zarr_warn_of_nothing_in_a_result(tmp_path, version, old):
+    data = numbers("u2")
+    where = saved(tmp_path / "a.ome.zarr", data, version)
+    saved(where, data, version, kind="labels", name="my labels")
+    marks = list(where.rglob(".napari_unet/.zarray" if version == "0.4" else ".napari_unet/zarr.json"))
+    assert len(marks) == 2
+    for mark in marks if old else ():  # a result of before
+        mark.unlink()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        group = zarr.open_group(str(where), mode="r")
+        members = dict(group.members(max_depth=None))
+        group.tree()
+        list(zarr.open_group(str(where), mode="r", path="labels/my labels").arrays())
+    assert bool([w for w in caught if "not recognized" in str(w.message)]) == old
+    assert {"0", "1", "labels", "labels/my labels", "labels/my labels/0"} <= set(members)
+    assert labels_inside(read_node(str(where))) == ["labels/my labels"]
+    assert wait(verify(where)) == []
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_run_of_before_goes_on_and_its_record_is_no_stranger_to_zarr(tmp_path, version):
+    where, stack = tmp_path / "a.ome.zarr", open_stack(numbers("u2", (3, 1500, 1500)), "zyx")
+    run = save_stack(stack, where, version=version)
+    next(run)
+    run.close()
+    (mark,) = where.glob(".napari_unet/.zarray" if version == "0.4" else ".napari_unet/zarr.json")
+    made = mark.read_bytes()
+    mark.unlink()
+    wait(save_stack(stack, where, version=version))
+    assert mark.read_bytes() == made
+    wait(save_stack(stack, where, version=version, overwrite=True))
+    assert mark.read_bytes() == made

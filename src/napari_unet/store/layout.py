@@ -28,11 +28,48 @@ NEWEST = 3
 HIDDEN = r"\.[0-9a-f]{32}\.partial"
 BEGINNING = re.compile(rf"lock|done\.jsonl|plan\.json\.tmp|{HIDDEN}")
 GROUP_FILES = ("zarr.json", ".zattrs", ".zgroup")
+# What a ledger's folder says that it is: an empty array, into which no reader of zarr looks, and of which none warns.
+EMPTY_ARRAY: Mapping[int, tuple[str, Mapping[str, Any]]] = {
+    3: (
+        "zarr.json",
+        {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [0],
+            "data_type": "uint8",
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1]}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": 0,
+            "codecs": [{"name": "bytes"}],
+            "attributes": {"description": "no image: the record of a run of napari-unet"},
+        },
+    ),
+    2: (
+        ".zarray",
+        {
+            "zarr_format": 2,
+            "shape": [0],
+            "chunks": [1],
+            "dtype": "|u1",
+            "compressor": None,
+            "fill_value": 0,
+            "order": "C",
+            "filters": None,
+        },
+    ),
+}
 
 
 def ledger_of(root: Path, paths: Sequence[str]) -> Path:
     """Return the ledger's folder of a run whose first output is ``paths[0]``."""
     return root / paths[0] / FOLDER
+
+
+def mark(ledger: Path, version: str) -> None:
+    """Make a ledger's folder a part of the zarr hierarchy that it lies in."""
+    name, values = EMPTY_ARRAY[VERSIONS[version]]
+    if not (ledger / name).exists():
+        replace_json(ledger / name, values)
 
 
 def find(root: Path, paths: Sequence[str], inside: bool) -> tuple[Path, Plan] | None:
@@ -144,7 +181,8 @@ def own_file(plan: Plan) -> re.Pattern[str]:
     primary = next(iter(plan.outputs))
     ledger = re.escape(f"{primary}/{FOLDER}/" if primary else f"{FOLDER}/")
     scratch = r"objects(\.trash)?/(labels\.zarr/.*|[^/]+\.(npz|tmp|partial)|job\.json)"
-    allowed.append(rf"{ledger}({scratch}|plan\.json|done\.jsonl|lock|[a-z.]+\.tmp|{HIDDEN})")
+    marks = r"plan\.json|done\.jsonl|lock|zarr\.json|\.zarray"
+    allowed.append(rf"{ledger}({scratch}|{marks}|[a-z.]+\.tmp|{HIDDEN})")
     return re.compile("|".join(allowed))
 
 

@@ -132,6 +132,7 @@ class ResultStore:
             plan = found[1]
         store = cls(root, outputs, plan, Journal.of(ledger, plan), lock)
         store._journal.mend()
+        layout.mark(ledger, plan.version)
         layout.tidy(root, list(plan.outputs))
         layout.list_labels(root, plan.version, remove=plan.outputs, via=ledger)
         if any(o.kind == "labels" for o in outputs) and layout.read_group(root / "labels") is None:
