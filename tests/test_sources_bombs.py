@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import BytesCodec, ShardingCodec
 
 from napari_unet.errors import DataError
 from napari_unet.sources import open_stack
@@ -59,6 +60,20 @@ def test_a_sparse_file_in_place_of_a_chunk_is_not_read(tmp_path, number, size):
     tracemalloc.start()
     with pytest.raises(DataError, match="damaged or forged"):
         stack.read((slice(0, 64), slice(0, 64)))
+    assert tracemalloc.get_traced_memory()[1] < LIMIT
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("length", [2**24, 2**40, 2**62])
+def test_an_index_that_lies_about_the_length_of_a_chunk_makes_no_room_for_it(tmp_path, length):
+    sharding = ShardingCodec(chunk_shape=(32, 32), index_codecs=[BytesCodec()])  # no checksum of the index
+    (shard,) = array(tmp_path / "a.zarr", chunks=(64, 64), serializer=sharding, compressors=None, filters=None)
+    raw = bytearray(shard.read_bytes())
+    raw[-64 + 8 : -64 + 16] = length.to_bytes(8, "little")  # of the first chunk
+    shard.write_bytes(raw)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="damaged or forged"):
+        open_stack(tmp_path / "a.zarr", "yx").read((slice(0, 32), slice(0, 32)))
     assert tracemalloc.get_traced_memory()[1] < LIMIT
     tracemalloc.stop()
 

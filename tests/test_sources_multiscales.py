@@ -239,6 +239,24 @@ def test_a_damaged_lower_level_does_not_shut_out_the_image(tmp_path, damage):
     (root / "1" / "zarr.json").write_text(damage)
     assert levels_there(pyramid(read_node(str(root)))) == [0]
     assert dict(describe(root))["axes"] == "yx"
+    assert "level 1" in dict(describe(root))["note"]
+
+
+def test_a_level_that_lies_outside_is_refused_and_the_finest_still_opens(tmp_path):
+    array(tmp_path / "other", (4, 4), 3)
+    datasets = [*plain([1, 1]), {"path": "../other"}]
+    root = store(tmp_path / "a.zarr", {"0": (8, 8)}, {"axes": list("yx"), "datasets": datasets}, "0.5")
+    assert open_stack(root).shape == (8, 8)
+    with pytest.raises(UnsafeError):
+        open_stack(root, level=1)
+
+
+@pytest.mark.parametrize("count", [65, 50_000])
+def test_a_pyramid_of_countless_levels_is_refused(tmp_path, count):
+    datasets = plain([1, 1]) * count
+    root = store(tmp_path / "a.zarr", {"0": (8, 8)}, {"axes": list("yx"), "datasets": datasets}, "0.5")
+    with pytest.raises(DataError, match="levels"):
+        describe(root)
 
 
 def test_a_lost_finest_level_is_named(tmp_path):

@@ -1,12 +1,13 @@
 """OME-Zarr 0.1 to 0.6, and what surrounds it: pyramids, labels, plates, series, bare arrays."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, UnsafeError
 from ..stack import AXES
 from .arrange import UNKNOWN, Found
 from .omero import channel_names
@@ -17,6 +18,7 @@ from .zarrmeta import Node, array_info, below, children, is_remote, read_node
 OURS = "napari_unet"
 CLASSES = "_classes"  # behind the name of objects: the labels of what they are made of
 SHOWN = 8
+MOST_LEVELS = 64  # each at most half of the one before: no size of 63 bits has more
 TYPES = {"channel": "c", "time": "t"}
 
 
@@ -140,6 +142,10 @@ def pyramid(node: Node) -> Pyramid:
     datasets = first.get("datasets") if isinstance(first, dict) else None
     if not isinstance(first, dict) or not isinstance(datasets, list) or not datasets:
         raise DataError(f"{node.where}: its multiscales metadata lists no datasets; open an array inside it, with axes")
+    if len(datasets) > MOST_LEVELS:
+        raise DataError(
+            f"{node.where}: its metadata lists {len(datasets)} levels, which no pyramid has; it is not read"
+        )
     usable = [d for d in datasets if isinstance(d, dict) and isinstance(d.get("path"), str)]
     if usable[:1] != datasets[:1]:
         raise DataError(f"{node.where}: its metadata has datasets without a path; open an array inside, with axes")
@@ -246,13 +252,14 @@ def _is_there(image: Pyramid, level: int) -> bool:
 
 
 def _missing_note(image: Pyramid) -> list[str]:
-    """Say which levels are not there; of addresses that would take a request each."""
-    where = image.node.where
-    if is_remote(where):
+    """Say which levels are not there or damaged; of addresses that would take a request each."""
+    if is_remote(image.node.where):
         return []
-    folders = [Path(where, level.path) for level in image.levels]
-    gone = [str(i) for i, f in enumerate(folders) if not (f / "zarr.json").is_file() and not (f / ".zarray").is_file()]
-    return [f"level {', '.join(gone)} of its pyramid is not there"] if gone else []
+    gone = []
+    for i in range(1, len(image.levels)):
+        with contextlib.suppress(UnsafeError):  # is said by who opens that level
+            gone += [] if _is_there(image, i) else [str(i)]
+    return [f"level {', '.join(gone)} of its pyramid is not there, or damaged"] if gone else []
 
 
 def _bare(node: Node, level: int | None) -> Found:

@@ -138,7 +138,7 @@ class Guarded(WrapperStore[Store]):
         for wanted in byte_ranges:
             size = found.st_size
             if isinstance(wanted, RangeByteRequest):
-                size = min(size, wanted.end) - wanted.start
+                size = wanted.end - wanted.start  # as a damaged index has it: room is made for all of it
             if isinstance(wanted, SuffixByteRequest):
                 size = min(size, wanted.suffix)
             if size > (whole if wanted is None else max(part, self.info.index_bytes)):

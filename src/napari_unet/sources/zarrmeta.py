@@ -256,7 +256,8 @@ def _info3(node: Node) -> ArrayInfo:
         inner = sharding[0]["configuration"]
         index = [_codec_name(c) for c in inner.get("index_codecs", ())]
         _check_codecs(index, node.where)
-        _check_order(index, node.where)
+        if index:
+            _check_order(index, node.where)
         shards, chunks, codecs = chunks, _sizes(inner["chunk_shape"]), inner["codecs"]
         at_end = inner.get("index_location", "end") == "end"
         if any(s % c for s, c in zip(shards, chunks, strict=True)):
