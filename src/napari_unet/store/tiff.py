@@ -17,7 +17,7 @@ from ..errors import DataError, OutputError, UsageError
 from ..events import Progress
 from ..files import check_replaceable, disk, replacing
 from ..sources.cached import cached
-from ..stack import Stack
+from ..stack import Box, Stack
 from ..text import escaped
 from ..units import canonical, factor, in_one, is_length, short
 from .admission import check_apart
@@ -28,7 +28,8 @@ SUFFIXES = (".tif", ".tiff")
 ORDER = "tzcyx"  # of the planes in the file: the one order that ImageJ knows, and OME knows it too
 CLASSIC_BYTES = 2**32 - 2**25  # the most that the offsets of a classic TIFF reach, less room for its tags
 PLANE_BYTES = 2**28  # a larger plane is cut into tiles, which ImageJ reads with Bio-Formats only
-SLAB_BYTES = 2**29  # planes that are read at a time: the chunks of a result are up to 128 planes deep
+SLAB_BYTES = 2**28  # planes that are held at a time: the chunks of a result are up to 128 planes deep
+COLUMN = 512  # pixels that are read at a time each way: larger than most chunks, and a few chunks of a result
 TILE = 1024  # the chunk of 2-D results, so that each is unpacked once
 IMAGEJ_TYPES = ("uint8", "uint16", "float32")
 IMAGEJ_SIZES = (1e-6, 1e6)  # pixel sizes that fractions of 32 bits hold to 6 digits
@@ -193,8 +194,22 @@ def _planes(stack: Stack, form: _Form) -> Iterator[Any]:
     for t, start in itertools.product(range(stack.size("t")), range(0, stack.size("z"), depth)):
         part = {"t": slice(t, t + 1), "z": slice(start, min(start + depth, stack.size("z")))}
         box = tuple(part.get(a, slice(0, n)) for a, n in zip(stack.axes, stack.shape, strict=True))
-        slab = stack.read(box).transpose(order)
-        yield from (np.ascontiguousarray(p, form.dtype) for p in slab.reshape(-1, *form.shape[-2:]))
+        yield from _pages(_read(stack, box).transpose(order), form)
+
+
+def _pages(slab: np.ndarray, form: _Form) -> Iterator[np.ndarray]:
+    for page in slab.reshape(-1, *form.shape[-2:]):
+        yield np.ascontiguousarray(page, form.dtype)
+
+
+def _read(stack: Stack, box: Box) -> np.ndarray:
+    """Read a region by columns of chunks: read at once, all the chunks it touches would be unpacked together."""
+    found = np.empty([part.stop - part.start for part in box], stack.dtype)
+    steps = [math.ceil(COLUMN / c) * c for c in stack.chunks[-2:]]
+    for y, x in itertools.product(*(range(0, n, s) for n, s in zip(stack.shape[-2:], steps, strict=True))):
+        part = (slice(y, min(y + steps[0], stack.size("y"))), slice(x, min(x + steps[1], stack.size("x"))))
+        found[(..., *part)] = stack.read((*box[:-2], *part))
+    return found
 
 
 def _tiles(plane: Stack, dtype: np.dtype[Any]) -> Iterator[np.ndarray]:
