@@ -160,6 +160,80 @@ def test_other_class_values_are_taken_in_order_and_said():
     assert any("[0, 1] of the result taken as [0, 255]" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(("one", "other"), [(1, 2), (2, 1), (3, 7), (2, 255), (1, 20)])
+def test_one_class_each_and_not_the_same_scores_nothing_and_is_said(one, other):
+    data = labels(0, (20, 20))
+    found = evaluate(data * np.uint8(other), data * np.uint8(one), kind="semantic")
+    assert found.scores["dice"] == 0.0
+    assert any("no class in common" in note for note in found.notes)
+
+
+def test_a_result_that_names_more_classes_is_no_mask(tmp_path):
+    data = labels(0, (64, 64))
+    for names, dice in (({1: "a"}, 1.0), ({1: "a", 2: "b"}, 0.0)):
+        rows = [{"label-value": v, "class": name} for v, name in names.items()]
+        output = Output("labels/cells", "labels", "yx", data.shape, data.dtype, attributes={"properties": rows})
+        path = tmp_path / f"{len(names)}.ome.zarr"
+        with ResultStore.create(path, [output], blocks=1, settings={}, provenance={}) as store:
+            store.write(0, {"labels/cells": ((slice(0, 64), slice(0, 64)), data)})
+            wait(store.finish())
+        assert evaluate(path, data * np.uint8(255)).scores["dice"] == dice
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+@pytest.mark.parametrize("made", [lambda: labels(0, (4, 6)).repeat(8, 0).repeat(8, 1), lambda: objects(0)])
+def test_floats_that_are_labels_are_scored_as_labels(tmp_path, dtype, made):
+    data = made()
+    expected = evaluate(data, data)
+    found = evaluate(data.astype(dtype), data)
+    assert (found.kind, found.scores) == (expected.kind, expected.scores)
+    tifffile.imwrite(tmp_path / "a.tif", data.astype(dtype) if dtype != np.float16 else data.astype("f4"))
+    assert evaluate(tmp_path / "a.tif", data, kind=expected.kind).scores == expected.scores
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: objects(0) + 0.5,
+        lambda: objects(0) * -1.0,
+        lambda: np.where(objects(0) > 9, np.nan, objects(0)),
+        lambda: objects(0) * 1e12,
+    ],
+)
+def test_other_floats_are_no_labels(data):
+    with pytest.raises(DataError, match="labels are integers"):
+        evaluate(data(), objects(0), kind="instances")
+
+
+@pytest.mark.parametrize("value", [1, 255, 7])
+def test_a_truth_of_one_id_in_pieces_is_said(value):
+    found = evaluate(objects(0), (objects(0) > 0).astype(np.uint8) * np.uint8(value), kind="instances")
+    assert any("one id in 54 pieces: is it a mask?" in note for note in found.notes)
+    square = np.zeros((64, 64), np.uint8)
+    square[10:20, 10:20] = 5
+    assert not any("is it a mask" in note for note in evaluate(square, square, kind="instances").notes)
+
+
+@pytest.mark.parametrize("moved", ["truth", "result"])
+@pytest.mark.parametrize(("y", "x"), [(20.0, 0.0), (0.0, -6.0), (8.5, 3.0), (-10.0, 10.0), (0.5, 0.5)])
+def test_sides_that_lie_elsewhere_are_compared_where_both_are(moved, y, x):
+    whole, pixel = objects(0, (160, 160)), {"scale": (0.5, 0.5), "units": ("micrometer",) * 2}
+    begin = [round(40 + 2 * at) for at in (y, x)]
+    parts = [whole[40:104, 40:104], whole[begin[0] : begin[0] + 64, begin[1] : begin[1] + 64]]
+    places = [(20.0, 20.0), (20.0 + y, 20.0 + x)]
+    sides = [stack(part, translation=at, **pixel) for part, at in zip(parts, places, strict=True)]
+    found = evaluate(*(sides if moved == "truth" else sides[::-1]), kind="instances")
+    assert found.scores["ap_50_95"] == 1.0
+    assert any("only what both show" in note for note in found.notes)
+
+
+def test_regions_apart_are_refused():
+    pixel = {"scale": (0.5, 0.5), "units": ("micrometer",) * 2}
+    for at, match in (((500.0, 500.0), "nothing in common"), ((10.2, 0.0), "no whole number of pixels")):
+        with pytest.raises(DataError, match=match):
+            evaluate(stack(objects(0), **pixel), stack(objects(0), translation=at, **pixel))
+
+
 def test_a_class_that_is_not_in_the_result_scores_nothing():
     assert evaluate(np.zeros((4, 4), np.uint8), np.eye(4, dtype=np.uint8)).scores["dice"] == 0.0
 
@@ -242,7 +316,8 @@ def test_folders_pool_classes_and_name_each_file(tmp_path):
     together = evaluate(
         *[np.concatenate([image.ravel() for image in d.values()])[None] for d in (result, truth)]
     ).scores
-    assert scores["dice"] == together["dice"]
+    assert scores["dice"] == scores["dice_pooled"] == together["dice"]
+    assert scores["dice_mean"] == pytest.approx((scores["dice_a"] + scores["dice_b"]) / 2)
     assert scores["v_rand"] == pytest.approx((scores["v_rand_a"] + scores["v_rand_b"]) / 2)
 
 
@@ -253,6 +328,11 @@ def test_folders_of_objects_take_the_mean_and_add_numbers(tmp_path):
     scores = evaluate(*sides).scores
     assert scores["ap_50"] == pytest.approx((scores["ap_50_a"] + scores["ap_50_b"]) / 2)
     assert scores["n_truth"] == scores["n_truth_a"] + scores["n_truth_b"]
+    tables = [Contingency.of(objects(1 + 2 * j), objects(2 * j)) for j in range(2)]
+    pooled = instance_scores(tables[0].beside(tables[1]))
+    for name in ("ap_50", "ap_50_95", "seg", "pq"):
+        assert scores[f"{name}_mean"] == scores[name]
+        assert scores[f"{name}_pooled"] == pytest.approx(pooled[name])
 
 
 def test_files_named_after_classes_take_no_class_score(tmp_path):

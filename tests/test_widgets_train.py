@@ -204,7 +204,7 @@ def test_a_folder_of_pairs_is_learnt_from(viewer, folders):
     for kind, data in (("images", image), ("labels", mask)):
         (folders / kind).mkdir()
         for i in range(2):
-            tifffile.imwrite(folders / kind / f"{i}.tif", data)
+            tifffile.imwrite(folders / kind / f"{i}.tif", np.roll(data, 5 * i, 0))
     widget = trainer(viewer)
     widget.origin.value = FOLDERS
     widget.images.value, widget.annotations.value = folders / "images", folders / "labels"

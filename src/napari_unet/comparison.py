@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from .contingency import Contingency
-from .evaluation import Case, Pair
 from .events import Progress
 from .metrics import Overlaps
+from .sides import Case, Pair
 from .stack import Box
 from .store import Output, ResultStore
 from .store.admission import check_apart

@@ -4,6 +4,7 @@ Where there is nothing to compare, a score is 1.0 if both sides are empty and 0.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from .contingency import Contingency, ranks, summed
 from .errors import DataError
 
+# What programs write for the foreground of a mask: 1, or the highest value of an integer type.
+MASKS = frozenset({1, 128, *(2**bits - 1 for bits in (7, 8, 12, 15, 16, 31, 32))})
 THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
 
 
@@ -298,17 +301,20 @@ class Intensity:
         return 10.0 * float(np.log10(spread**2 / left)) if left > variance * 1e-14 else float("inf")
 
 
-def same_classes(truth: list[int], result: list[int]) -> tuple[list[int], list[int]] | None:
+def same_classes(truth: list[int], result: list[int], masks: bool = True) -> tuple[list[int], list[int]] | None:
     """Say which label values of two sides mean the same class.
 
     Parameters
     ----------
     truth, result : rising label values
+    masks : bool
+        Whether two values may be those of a mask; False where more classes are known of.
 
     Returns
     -------
-    The value of each class in the truth, and in the result: equal values are equal classes; where no value is shared,
-    as for 0, 255 and 0, 1, the order decides. None where that cannot be told.
+    The value of each class in the truth, and in the result: equal values are equal classes. The order decides for two
+    masks, as 0, 255 and 0, 1, and for grey levels that stand for 0, 1, 2, ..., as 0, 85, 170. None where it cannot be
+    told.
     """
     one, other = {*truth} - {0}, {*result} - {0}
     either = sorted({*truth, *result})
@@ -316,16 +322,24 @@ def same_classes(truth: list[int], result: list[int]) -> tuple[list[int], list[i
         foreground = max(one | other, default=None)
         if foreground is None:
             return [0], [0]
-        return [0, *(one or {foreground})], [0, *(other or {foreground})]
+        if len(one | other) == 1 or (masks and one | other <= MASKS):
+            return [0, *(one or {foreground})], [0, *(other or {foreground})]
+        return [0, *sorted(one | other)], [0, *sorted(one | other)]
     if {*truth} <= {*result} or {*result} <= {*truth}:
         return either, either
     shared = one & other
     runs = all(values[-1] - values[0] == len(values) - 1 for values in (truth, result))
-    found = (either, either) if shared else None
-    if len(truth) == len(result) and (not shared or runs):
+    found = (either, either) if shared or len(truth) == len(result) else None
+    if shared and len(truth) == len(result) and runs:
         found = truth, result
-    elif not shared and result[-1] < len(truth):
+    elif not shared and _are_levels(truth) and result[-1] < len(truth):
         found = truth, list(range(len(truth)))
-    elif not shared and truth[-1] < len(result):
+    elif not shared and _are_levels(result) and truth[-1] < len(result):
         found = list(range(len(result))), result
     return found
+
+
+def _are_levels(values: list[int]) -> bool:
+    """Say whether values are grey levels at equal steps of more than 1, from 0."""
+    steps = {b - a for a, b in itertools.pairwise(values)}
+    return values[0] == 0 and len(steps) == 1 and min(steps) > 1

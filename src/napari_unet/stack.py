@@ -145,6 +145,9 @@ class Stack:
         One a channel, or none.
     notes : tuple of str
         What was decided on opening that the user should see ("RGB taken as three channels").
+    frame : tuple of (axis, axis, float)
+        Of a layer the matrix of what its viewer does beyond scale and translation (turn, shear, move), an entry each;
+        an axis "" is the matrix's last column. Empty where there is no viewer.
 
     Raises
     ------
@@ -161,6 +164,7 @@ class Stack:
     source: str | None = None
     channel_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    frame: tuple[tuple[str, str, float], ...] = ()
 
     def __post_init__(self) -> None:
         check_axes(self.axes, self.shape, self.name)

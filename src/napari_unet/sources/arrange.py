@@ -29,6 +29,7 @@ class Found:
     source : str, optional
     scale, units, translation : one a dimension, or empty
     channel_names, notes : as in `Stack`
+    frame : as in `Stack`, the axes as letters or as numbers of dimensions
     """
 
     data: LazyArray
@@ -40,6 +41,7 @@ class Found:
     translation: tuple[float, ...] = ()
     channel_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    frame: tuple[tuple[Any, Any, float], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,7 +138,12 @@ def arrange(found: Found, axes: str | None = None) -> Stack:
         source=found.source,
         channel_names=found.channel_names if len(found.channel_names) == channels else (),
         notes=(*found.notes, *_strange_units(letters, found.units)),
+        frame=tuple((_letter(a, letters), _letter(b, letters), value) for a, b, value in found.frame),
     )
+
+
+def _letter(axis: Any, letters: Sequence[str]) -> str:
+    return letters[axis] if isinstance(axis, int) else str(axis)
 
 
 def _strange_units(letters: Sequence[str], units: Sequence[str | None]) -> list[str]:

@@ -1,6 +1,6 @@
 """Arrays in memory, dask and zarr arrays, and layers of a viewer, which are known by what they have."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,21 @@ def find_layer(layer: Any, level: int | None) -> Found:
         units=tuple(units),
         translation=tuple(translation),
         notes=("RGB taken as three channels",) if rgb else (),
+        frame=tuple(_frame(layer, spatial)),
     )
+
+
+def _frame(layer: Any, ndim: int) -> Iterator[tuple[int, int | str, float]]:
+    """Yield what a viewer does with a layer beyond its scale and translation, as `Stack.frame` has it."""
+    to_world = getattr(layer, "data_to_world", None)
+    if to_world is None:
+        return
+    start = np.array(to_world((0.0,) * ndim), float)
+    moved = start - _numbers(getattr(layer, "translate", None), ndim, 0.0)
+    for column, size in enumerate(_numbers(layer.scale, ndim, 1.0)):
+        step = (np.array(to_world([float(i == column) for i in range(ndim)]), float) - start) / size
+        yield from ((row, column, float(step[row])) for row in range(ndim))
+    yield from ((row, "", float(moved[row])) for row in range(ndim))
 
 
 def _numbers(values: Any, ndim: int, fill: float) -> list[float]:

@@ -96,7 +96,7 @@ def open_labels(
     time: int | None = None,
     **more: Unpack[More],
 ) -> Stack:
-    """Open a label image lazily: integers, booleans as 0 and 1, without a channel axis.
+    """Open a label image lazily: integers, booleans as 0 and 1, floats that are labels, without a channel axis.
 
     A result of ours opens as its labels; an OME-Zarr image with one label image inside opens as that.
     Parameters are those of `open_stack`.

@@ -71,7 +71,7 @@ def _refusal(data: LazyArray, name: str) -> str:
 
 def _whole(data: np.ndarray, name: str) -> np.ndarray:
     """Return floats as integers, or say that they are none."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # the limit is infinite in 16-bit floats
         wrong = ~((data >= 0) & (data < HIGHEST) & (data == np.floor(data)))
     if wrong.any():
         raise DataError(f"{_refusal(data, name)} (there is {data[wrong][0]:g} in it)")

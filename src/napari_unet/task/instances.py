@@ -46,6 +46,8 @@ class Instances(Task):
         As in `ObjectConfig`, in voxels.
     link : float
         As in `ObjectConfig`.
+    reach : int, optional
+        Width of a border in pixels; 2, in 3-D 1, if not given.
 
     Raises
     ------
@@ -68,6 +70,7 @@ class Instances(Task):
     fill_holes: int = 0
     grow: int = 2
     link: float = 0.0
+    reach: int | None = None
     name: ClassVar[str] = "instances"
     result: ClassVar[Literal["labels", "image"]] = "labels"
     score: ClassVar[str] = "ap"
@@ -118,7 +121,7 @@ class Instances(Task):
         """
         labels = as_labels(labels)
         ids = numbered(np.where(labels == self.background, 0, labels) if self.sparse else labels)
-        classes = np.where(touching(ids), BORDER, np.sign(ids))
+        classes = np.where(touching(ids, self.reach), BORDER, np.sign(ids))
         if self.sparse:
             classes[labels == 0] = IGNORE
         return np.stack([classes, border_weights(ids, self.spacing, self.w0, self.sigma), ids])
@@ -158,7 +161,10 @@ class Instances(Task):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
-        return {"name": self.name, **dataclasses.asdict(self), "spacing": list(self.spacing)}
+        values = {"name": self.name, **dataclasses.asdict(self), "spacing": list(self.spacing)}
+        if self.reach is None:  # as models were written before there was another
+            del values["reach"]
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -183,12 +189,14 @@ def numbered(ids: np.ndarray) -> np.ndarray:
     return np.cumsum(here, dtype=np.int32)[ids]
 
 
-def touching(ids: np.ndarray) -> np.ndarray:
-    """Return where an object has another one within 2 pixels (1 voxel in 3-D), diagonals counted.
+def touching(ids: np.ndarray, reach: int | None = None) -> np.ndarray:
+    """Return where an object has another one within `reach`, diagonals counted.
 
     Parameters
     ----------
     ids : (*S) integer array, 0 is no object
+    reach : int, optional
+        In pixels; 2, in 3-D 1, if not given.
 
     Returns
     -------
@@ -196,7 +204,7 @@ def touching(ids: np.ndarray) -> np.ndarray:
     """
     from scipy import ndimage  # not at the top: only who trains needs it
 
-    size = 2 * REACH[ids.ndim] + 1
+    size = 2 * (reach or REACH[ids.ndim]) + 1
     highest = ndimage.maximum_filter(ids, size)
     lowest = ndimage.minimum_filter(np.where(ids > 0, ids, ids.max(initial=0) + 1), size)
     return np.asarray((ids > 0) & (highest != lowest))

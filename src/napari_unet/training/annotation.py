@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -56,10 +56,29 @@ class Objects:
         return np.where(ids == self.background, 1, 2 * (ids > 0)).astype(np.uint8)
 
 
-def diameters(
-    annotations: Sequence[Stack], places: Sequence[Mapping[int, np.ndarray]], binary: bool, objects: Objects | None
-) -> tuple[float, ...]:
-    """Return quartiles of the equivalent diameters of objects seen in a few crops, in voxels of the finest axis.
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Crop:
+    """A part of an annotation.
+
+    Parameters
+    ----------
+    data : (*S) integer array
+        Along the spatial axes.
+    spacing : tuple of float
+        Size of a voxel per axis, the finest 1.
+    values : tuple of int
+        Classes of the whole annotation.
+    """
+
+    data: np.ndarray
+    spacing: tuple[float, ...]
+    values: tuple[int, ...]
+
+
+def labelled_crops(
+    annotations: Sequence[Stack], places: Sequence[Mapping[int, np.ndarray]], binary: bool
+) -> Iterator[Crop]:
+    """Yield what is looked at closely: of a few annotations a crop around something that is labelled.
 
     Parameters
     ----------
@@ -67,6 +86,24 @@ def diameters(
     places : sequence of mapping of int to (N, axes of the labels) array
         For each of them some voxels of each class.
     binary : bool
+    """
+    for index in np.unique(np.linspace(0, len(annotations) - 1, CROPS).astype(int)):
+        labels, known = annotations[index], places[index]
+        seen = [at for value, at in known.items() if value and len(at)]
+        if not seen:
+            continue
+        box = _crop(labels, seen[-1][0])
+        data = read_labels(labels, box, binary)
+        sizes = np.array(labels.along(labels.spatial))
+        yield Crop(data.reshape(data.shape[-len(sizes) :]), tuple(sizes / min(sizes)), tuple(known))
+
+
+def diameters(crops: Sequence[Crop], objects: Objects | None) -> tuple[float, ...]:
+    """Return quartiles of the equivalent diameters of the objects in crops, in voxels of the finest axis.
+
+    Parameters
+    ----------
+    crops : sequence of Crop
     objects : Objects, optional
         Where label values are ids; else the components of each value are taken for objects.
 
@@ -75,22 +112,16 @@ def diameters(
     tuple of three floats; empty where none was seen
     """
     sizes: list[float] = []
-    for index in np.unique(np.linspace(0, len(annotations) - 1, CROPS).astype(int)):
-        labels, known = annotations[index], places[index]
-        seen = [at for value, at in known.items() if value and len(at)]
-        if not seen:
-            continue
-        data = read_labels(labels, _crop(labels, seen[-1][0]), binary)
-        data = data.reshape(data.shape[-len(labels.spatial) :])
-        spacing = np.array(labels.along(labels.spatial)) / min(labels.along(labels.spatial))
+    for crop in crops:
+        data, voxel = crop.data, float(np.prod(crop.spacing))
         if objects is not None:
             ids, counts = np.unique(data, return_counts=True)
-            sizes += _equivalent(counts[(ids > 0) & (ids != objects.background)], data.ndim, float(np.prod(spacing)))
+            sizes += _equivalent(counts[(ids > 0) & (ids != objects.background)], data.ndim, voxel)
             continue
-        for value in known:
+        for value in crop.values:
             if value:
                 counts = np.bincount(ndimage.label(data == value)[0].ravel())[1:]
-                sizes += _equivalent(counts, data.ndim, float(np.prod(spacing)))
+                sizes += _equivalent(counts, data.ndim, voxel)
     return tuple(float(q) for q in np.percentile(sizes, [25, 50, 75])) if sizes else ()
 
 

@@ -14,7 +14,7 @@ BORDER = 10.0
 MINUTES = 15.0
 OBJECTIVES = ("l2", "l1", "ssim")
 TYPES = ("float32", "float16", "uint8", "uint16", "int16", "uint32", "int32")
-OF_LABELS = ("sparse", "binary", "background", "class_names", "border", "balance")
+OF_LABELS = ("sparse", "binary", "number_objects", "above", "background", "class_names", "border", "balance")
 OF_IMAGES = ("objective", "blind", "spread", "factor", "blur", "noise", "result_type")
 RUN_FIELDS = ("minutes", "steps", "learning_rate", "patience", "precision", "device", "memory", "break_lock", "resume")
 
@@ -35,6 +35,10 @@ class TrainConfig:
     seed: int = setting(0, "Decides initial weights, patches, augmentation and what is held out", ge=0)
     sparse: bool = setting(False, "0 is unlabelled: learn from what is painted only")
     binary: bool = setting(False, "Take every label above 0 as one class")
+    number_objects: bool = setting(False, "Objects: take each connected piece of a mask as an object of its own")
+    above: int = setting(
+        0, "With binary or number_objects: what is foreground lies above this; 127 for grey edges", ge=0
+    )
     background: int | None = setting(None, "Of sparse labels, the value that was painted on background", ge=1)
     class_names: tuple[str, ...] | None = setting(None, "Name of each class, in the order of label values")
     ndim: int | None = setting(None, "Dimensions of the network; chosen from the data if not given", ge=2, le=3)
@@ -80,6 +84,10 @@ class TrainConfig:
         if self.background is not None and not self.sparse:
             raise UsageError(f"background is label {self.background}, but 0 is background unless labels are sparse")
 
+        if self.number_objects and self.task != "instances":
+            raise UsageError("number_objects is of objects; choose the task instances, or leave it out")
+        if self.above and not (self.binary or self.number_objects):
+            raise UsageError(f"above is {self.above}, which goes with binary or number_objects; give one of them")
         self._check_images()
         if self.task == "instances":
             for name in ("binary", "class_names"):

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..labelling import Labelling
 from ..normalise import Normalisation, Statistics, finite
 from ..stack import Box, Stack
-from .annotation import Objects, diameters, image_box, read_labels
+from .annotation import Objects, diameters, image_box, labelled_crops, read_labels
 from .pixelsize import check_same_size
 
 Pair = tuple[Stack, Stack]
@@ -92,6 +93,10 @@ class Fingerprint:
         Where the targets are images.
     blank : mapping of int to str
         Names of the images that are left out, by their place, because all of each is one value.
+    labelling : Labelling or None
+        What was seen in the labels.
+    notes : tuple of str
+        What was decided on the labels before they were measured.
     """
 
     stacks: tuple[StackFacts, ...]
@@ -101,6 +106,8 @@ class Fingerprint:
     objects: Objects | None = None
     intensities: Intensities | None = None
     blank: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    labelling: Labelling | None = None
+    notes: tuple[str, ...] = ()
 
     def kept(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Return the pairs that are not left out."""
@@ -193,7 +200,7 @@ def fingerprint(
     pairs = [pair for number, pair in enumerate(pairs) if number not in blank]
     statistics = [found for number, found in enumerate(measured) if number not in blank]
     total = sum(len(list(blocks(labels))) for _, labels in pairs)
-    done, stacks = 0, []
+    done, stacks, seen = 0, [], dict[bytes, str]()
     for number, (image, labels) in enumerate(pairs):
         scan = _Scan(image, labels, sparse, binary, number, objects)
         for box in blocks(labels):
@@ -201,8 +208,12 @@ def fingerprint(
             done += 1
             yield done, total
         stacks.append(scan.facts(statistics[number]))
-    sizes = diameters([labels for _, labels in pairs], [f.places for f in stacks], binary, objects)
-    found = Fingerprint(tuple(stacks), sparse, binary, sizes, objects, blank=blank)
+        scan.check_new(seen, any(statistics[number].scale))
+    crops = list(labelled_crops([labels for _, labels in pairs], [f.places for f in stacks], binary))
+    looked = Labelling.of([crop.data for crop in crops], None if objects is None else objects.background)
+    found = Fingerprint(
+        tuple(stacks), sparse, binary, diameters(crops, objects), objects, labelling=looked, blank=blank
+    )
     _check_classes(found, training)
     return found
 
@@ -280,9 +291,10 @@ class _Scan:
         self._counts: dict[int, int] = {}
         self._keys: dict[int, np.ndarray] = {}
         self._places: dict[int, np.ndarray] = {}
-        self._hash = hashlib.sha256()
+        self._hash, self._pixels = hashlib.sha256(), hashlib.sha256(str(image.shape).encode())
         self._rng = np.random.default_rng([number, PLACES])
         every = math.ceil(sum(1 for _ in blocks(labels)) / HASHED_BLOCKS)
+        self._all_hashed = every == 1
         self._hashed = itertools.cycle([True] + [False] * (every - 1))
 
     def add(self, box: Box) -> None:
@@ -291,7 +303,9 @@ class _Scan:
         self._hash.update(data.tobytes())
         if next(self._hashed):
             region = image_box(self.image, box)
-            self._hash.update(finite(self.image.read(region), self.image, region).tobytes())
+            pixels = finite(self.image.read(region), self.image, region).tobytes()
+            self._hash.update(pixels)
+            self._pixels.update(pixels)
         if self.objects is not None:
             data = self.objects.classes(data)
         values, counts = _unique(data)
@@ -299,12 +313,30 @@ class _Scan:
             raise DataError(
                 f"{self.labels.name} has more than {MAX_VALUES} label values, too many for classes; "
                 "if they are numbers of objects, learn those with --task instances, or take every label above 0 as one "
-                "class with --binary"
+                "class with --binary; of a mask with grey edges with --binary --above 127"
             )
         for value, count in zip(values, counts, strict=True):
             self._counts[value] = self._counts.get(value, 0) + count
             if value or not self.sparse:
                 self._sample(value, np.flatnonzero(data == value), data.shape, box)
+
+    def check_new(self, seen: dict[bytes, str], varies: bool) -> None:
+        """Refuse an image of which each pixel is that of another one; blank ones may be alike.
+
+        Raises
+        ------
+        DataError
+            Naming both: one would be learnt from twice, or held out and learnt from.
+        """
+        if not (self._all_hashed and varies):
+            return
+        found = self._pixels.digest()
+        if found in seen:
+            raise DataError(
+                f"{self.image.name} is the same image as {seen[found]}; give it once, or what is held out is learnt "
+                "from too"
+            )
+        seen[found] = self.image.name
 
     def _sample(self, value: int, found: np.ndarray, shape: tuple[int, ...], box: Box) -> None:
         """Keep the places with the smallest random keys: a uniform sample of all that were seen."""

@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import DataError
 from ..normalise import Normalisation, Statistics, finite
 from ..sources.degrade import degraded
+from ..sources.position import brought_together
 from ..stack import Stack
 from .config import TrainConfig
 from .fingerprint import HASHED_BLOCKS, PLACES, Fingerprint, Intensities, Pair, StackFacts, blank_of, blocks
@@ -26,13 +27,15 @@ def inputs_of(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
     Raises
     ------
     DataError
-        Where an image is smaller than the factor.
+        Where an image is smaller than the factor, or lies elsewhere than its target.
     """
     return [_input_of(image, target, config) for image, target in pairs]
 
 
 def _input_of(image: Stack, target: Stack, config: TrainConfig) -> Pair:
     axes = image.axes.replace("c", "")
+    if target is not image and config.factor is None:
+        image, target = brought_together(image, target)
     factors, shape = factors_of(config, axes), image.along(axes, "shape")
     coarser = max(factors) > 1 and target.axes.replace("c", "") == axes and target.along(axes, "shape") == shape
     if coarser:

@@ -19,6 +19,7 @@ from .annotation import Objects
 from .config import TrainConfig
 from .fingerprint import Fingerprint, Intensities, Pair, fingerprint
 from .images import image_fingerprint, inputs_of
+from .labels import check_labels, labels_of, notes_of, reach_of
 from .plan import Plan, make_plan
 from .record import RUN, Run, training_folder
 from .split import Sample, hold_out, samples
@@ -61,8 +62,7 @@ def prepare(
         As `train`; nothing has been written then.
     """
     folder, init = training_folder(out), None if start is None else as_model(start)
-    if config.learns_images:
-        pairs, validation = inputs_of(pairs, config), inputs_of(validation, config)
+    pairs, validation = _taken(pairs, config), _taken(validation, config)
     found = _existing(out, folder, config)
     facts = yield from _measure(pairs, config, "look at the data")
     extra = yield from _measure(validation, config, "look at the validation data", facts)
@@ -149,7 +149,7 @@ def outlook(
         As `train`.
     """
     config = config or TrainConfig()
-    pairs = inputs_of(pairs, config) if config.learns_images else pairs
+    pairs = _taken(pairs, config)
     facts = yield from _measure(pairs, config, "look at the data")
     task, plan = _decide(facts, config, init)
     return Outlook(facts, plan, task)
@@ -189,9 +189,16 @@ def _measure(
         return None
     if config.learns_images:
         work = image_fingerprint(pairs, config, training)
-        return (yield from _told(work, stage))
-    objects = Objects(config.background if config.sparse else None) if config.task == "instances" else None
-    return (yield from _told(fingerprint(pairs, config.sparse, config.binary, training, objects), stage))
+    else:
+        objects = Objects(config.background if config.sparse else None) if config.task == "instances" else None
+        work = fingerprint(pairs, config.sparse, config.binary, training, objects)
+    facts = yield from _told(work, stage)
+    return dataclasses.replace(facts, notes=notes_of(pairs))
+
+
+def _taken(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
+    """Return pairs as they are learnt from."""
+    return inputs_of(pairs, config) if config.learns_images else labels_of(pairs, config)
 
 
 def _told(work: Generator[tuple[int, int], None, Fingerprint], stage: str) -> Generator[Progress, None, Fingerprint]:
@@ -224,7 +231,7 @@ def _decide(facts: Fingerprint, config: TrainConfig, init: Model | None) -> tupl
         normalisation = normalisation or Normalisation("fixed", offset=image.offset, scale=image.scale)
         restored = make_restoration(facts.intensities, config, None if init is None else init.task, normalisation)
         start = None if init is None else init.config
-        return restored, make_plan(facts, config, restored.out_channels, start, normalisation)
+        return restored, _with_notes(make_plan(facts, config, restored.out_channels, start, normalisation), facts.notes)
     task = make_task(facts, config)
     if init is not None and init.task.objects is not None and len(facts.values) > MANY and config.task == "semantic":
         raise ModelError(
@@ -232,7 +239,14 @@ def _decide(facts: Fingerprint, config: TrainConfig, init: Model | None) -> tupl
             "would become a class; choose the task instances"
         )
     plan = make_plan(facts, config, task.out_channels, None if init is None else init.config, normalisation)
-    return dataclasses.replace(task, spacing=tuple(s / min(plan.spacing) for s in plan.spacing)), plan
+    ndim = plan.network.ndim
+    plan = _with_notes(plan, (*facts.notes, *check_labels(facts, config, ndim)))
+    own: dict[str, Any] = {"reach": reach_of(facts, ndim)} if isinstance(task, Instances) else {}
+    return dataclasses.replace(task, spacing=tuple(s / min(plan.spacing) for s in plan.spacing), **own), plan
+
+
+def _with_notes(plan: Plan, notes: Sequence[str]) -> Plan:
+    return dataclasses.replace(plan, reasons=(*plan.reasons, *notes))
 
 
 def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:

@@ -45,9 +45,10 @@ class Lesson:
         Raises
         ------
         DataError
-            Where a pair cannot be opened.
+            Where a pair cannot be opened, or labels lie elsewhere than their image.
         """
         from ..sources import open_labels, open_stack
+        from ..sources.position import brought_together
 
         if not self.pairs:
             raise DataError("there is nothing to learn from; choose an image and its labels")
@@ -62,6 +63,7 @@ class Lesson:
                 continue
             stack = Source(image, axes).stack()
             painted = open_labels(labels, _labels_axes(labels, axes.replace("c", "")))
+            stack, painted = brought_together(stack, painted)
             if painted.shape != stack.along(painted.axes, "shape"):
                 raise DataError(
                     f"the labels {labels.name} are {' x '.join(map(str, painted.shape))}, their image {image.name} is "
@@ -102,7 +104,9 @@ def keep(lesson: Lesson) -> Generator[Progress, None, Path]:
             target, how = yield from _kept(labels, stacks[1], folder / f"{number}-target.ome.zarr")
             pairs.append(_pair(source, target, opening, how))
             continue
-        yield from save_stack(stacks[1], root, kind="labels", name=ANNOTATION)
+        for note in stacks[1].notes:
+            yield Progress(0, 1, "plan", note)
+        yield from save_stack(_on(source, opening, stacks[1]), root, kind="labels", name=ANNOTATION)
         pairs.append(_pair(source, root / "labels" / ANNOTATION, opening))
     job = TrainJob(
         pairs=tuple(pairs),
@@ -121,10 +125,31 @@ def _kept(layer: Any, stack: Stack, root: Path) -> Generator[Progress, None, tup
     from ..store.save import save_stack
 
     source, opening = _on_disk(layer)
-    if source is None:
+    if source is None or _is_cut(layer, stack):
+        opening = {}
         yield from save_stack(stack, root)
         source = str(root)
     return source, opening
+
+
+def cut_pairs(lesson: Lesson) -> frozenset[int]:
+    """Return the pairs of which a part of the image alone is learnt from: their places are not those of the layer."""
+    if any(isinstance(image, Path) for image, _ in lesson.pairs):
+        return frozenset()
+    each = enumerate(zip(lesson.pairs, lesson.stacks(), strict=True))
+    return frozenset(i for i, ((image, _), (stack, _)) in each if _is_cut(image, stack))
+
+
+def _is_cut(layer: Any, stack: Stack) -> bool:
+    return Source(layer, usual_axes(layer)).stack().shape != stack.shape
+
+
+def _on(source: str, opening: dict[str, Any], labels: Stack) -> Stack:
+    """Return labels that lie where their image is opened from: the viewer may have moved both."""
+    from ..sources import open_stack
+
+    image = open_stack(source, **opening)
+    return dataclasses.replace(labels, translation=image.along(labels.axes, "translation"))
 
 
 def _on_disk(layer: Any) -> tuple[str | None, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Train: learn from images and their labels in a process beside the window; watch, stop, correct, go on."""
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from .curves import Curves
 from .form import Form
 from .jobs import Ended, Job, Process
 from .layers import Place, Source, look, seen, usual_axes
-from .lessons import Lesson, free_name, keep, outlook, paired, unfinished
+from .lessons import Lesson, cut_pairs, free_name, keep, outlook, paired, unfinished
 from .panel import BACKGROUND, STAY, STOP, Panel, button, field, folded, folder, path_in, row, shrink, text
 from .preferences import Preferences, models_changed
 from .results import contrast
@@ -60,6 +61,7 @@ class TrainWidget(Panel):
         super().__init__(napari_viewer)
         self._lesson: Lesson | None = None
         self._job: Path | None = None
+        self._cut: frozenset[int] = frozenset()
         self._model: Path | None = None
         self._live_layer: Any = None
         self._asked = 0
@@ -261,18 +263,18 @@ class TrainWidget(Panel):
             self.fail(str(error))
             return
         self.curves.clear()
-        self.card.value = ""
+        self.card.value = self.facts.value = ""
         self.begin(Job(lambda: keep(lesson), self._heard, self._kept))
 
     def _kept(self, how: Ended) -> None:
         if how.result is None:
             self.ended(how)
             return
+        self._cut = cut_pairs(self._lesson) if self._lesson else frozenset()
         self._run(how.result)
 
     def _run(self, job: Path, *more: str) -> None:
         self._job = job
-        self.facts.value = ""
         self.native.ensureWidgetVisible(self.curves)
         command = [sys.executable, "-m", "napari_unet.train_process", str(job), *more]
         self.begin(Process(command, self._heard, self._trained))
@@ -305,17 +307,14 @@ class TrainWidget(Panel):
             self.work.cancel()
 
     def _heard(self, events: list[Any]) -> None:
-        for event in events:
-            if isinstance(event, dict):
-                self._take(event)
-        said = [e for e in events if isinstance(e, Progress) or (isinstance(e, dict) and e["event"] == "progress")]
-        if said:
-            last = said[-1]
-            fields = ("done", "total", "stage", "message")
-            self.advance(last if isinstance(last, Progress) else Progress(*(last[f] for f in fields)))
+        told = [e if isinstance(e, dict) else {"event": "progress", **dataclasses.asdict(e)} for e in events]
+        for event in told:
+            self._take(event)
+        if said := [e for e in told if e["event"] == "progress"]:
+            self.advance(Progress(*(said[-1][f] for f in ("done", "total", "stage", "message"))))
 
     def _take(self, event: dict[str, Any]) -> None:
-        if event["event"] == "progress" and event["stage"] == "plan":
+        if event["event"] == "progress" and event["stage"] == "plan" and event["message"]:
             self.facts.value = f"{self.facts.value}\n{event['message']}".strip()
         elif event["event"] == "epoch":
             losses = {"training": event["train_loss"], "validation": event["validation_loss"]}
@@ -359,6 +358,7 @@ class TrainWidget(Panel):
         if not (self.live.value and isinstance(self.work, Process) and self.work.running and self._lesson):
             return
         shown = [i for i, (image, _) in enumerate(self._lesson.pairs) if image in self.viewer.layers and image.visible]
+        shown = [i for i in shown if i not in self._cut]
         if not shown:
             return
         image = self._lesson.pairs[shown[-1]][0]

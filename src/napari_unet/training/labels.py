@@ -1,0 +1,151 @@
+"""Labels as they are learnt from: brought to their image; masks cut off at a value, their pieces numbered."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from ..errors import DataError
+from ..sources.position import brought_together
+from ..stack import LazyArray, Stack, chunk_shape
+from .annotation import read_labels
+from .config import TrainConfig
+from .fingerprint import Fingerprint, Pair
+
+THIN = 0.1  # share of objects without inside, from which on borders are narrower
+NEARLY_ALL = 0.95  # of the objects without inside: nothing could be found
+MANY_GREY = 16  # grey values as classes of their own are no classes; a few may be meant
+
+
+def labels_of(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
+    """Return the pairs that are learnt from, image and labels on the same pixels.
+
+    Raises
+    ------
+    DataError
+        Where labels lie elsewhere than their image.
+    """
+    found = [brought_together(*pair) for pair in pairs]
+    if not config.number_objects and not config.above:
+        return found
+    return [(image, _foreground(labels, config)) for image, labels in found]
+
+
+def notes_of(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Return what was decided on the labels, or targets, of pairs."""
+    return tuple(dict.fromkeys(note for image, labels in pairs if labels is not image for note in labels.notes))
+
+
+def reach_of(facts: Fingerprint, ndim: int) -> int | None:
+    """Return the width of borders for the objects of the data: 1 pixel where many are too thin for the usual 2."""
+    if facts.labelling is None or facts.objects is None or ndim == 3:
+        return None
+    usual, count = facts.labelling.lost_objects(ndim)
+    return 1 if usual > THIN * count and facts.labelling.lost_objects(ndim, 1)[0] < usual else None
+
+
+def check_labels(facts: Fingerprint, config: TrainConfig, ndim: int) -> list[str]:
+    """Return what the user should know of the labels, for a task and a network of these dimensions.
+
+    Raises
+    ------
+    DataError
+        Where training would go wrong for sure.
+    """
+    seen = facts.labelling
+    if seen is None or config.binary:
+        return []
+    if facts.objects is None:
+        about = seen.about_classes()
+        if len(seen.grey) >= MANY_GREY:
+            raise DataError(about)
+        return [about] if about else []
+    if seen.is_mask or seen.grey:
+        raise DataError(seen.about_numbers())
+    reach = reach_of(facts, ndim)
+    lost, count = seen.lost_objects(ndim, reach)
+    planes = seen.about_planes() if ndim == 3 else ""
+    if count and lost >= NEARLY_ALL * count:
+        short = f"{planes}; {lost} of {count} objects have no inside left between borders"
+        raise DataError(short if planes else seen.about_thin(ndim, reach))
+    narrow = ""
+    if reach is not None:
+        usual, count = seen.lost_objects(ndim)
+        narrow = f"objects are thin, {usual} of {count} have no inside between borders of 2 pixels: borders are 1 wide"
+    return [note for note in (seen.about_numbers(), planes, narrow, seen.about_thin(ndim, reach)) if note]
+
+
+def _foreground(labels: Stack, config: TrainConfig) -> Stack:
+    apart = len(labels.axes) - (2 if config.ndim == 2 else len(labels.spatial))
+    keep = config.background if config.sparse else None
+    return dataclasses.replace(labels, data=Foreground(labels, config.above, apart, config.number_objects, keep))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Foreground:
+    """A lazy array of what lies above a value in labels: 0 and 1, or its pieces numbered in what is read.
+
+    Parameters
+    ----------
+    labels : Stack
+    above : int
+        Values above it are foreground.
+    apart : int
+        Leading axes along which pieces do not go on: time, and planes for a 2-D network.
+    number : bool
+        Number the pieces. Each read numbers its own: the ids of a patch need to agree within it alone.
+    background : int, optional
+        Of sparse labels the value that was painted on background, which stays.
+    """
+
+    labels: Stack
+    above: int
+    apart: int
+    number: bool
+    background: int | None
+
+    @property
+    def base(self) -> LazyArray:
+        """The array of the labels."""
+        return self.labels.data
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        return self.labels.shape
+
+    @property
+    def ndim(self) -> int:
+        """Return the number of axes."""
+        return len(self.labels.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type: that of ids, or of 0 and 1."""
+        return np.dtype(np.int32 if self.number else np.uint8)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Largest chunk along each axis."""
+        return chunk_shape(self.labels.data)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read a region, slices along all axes."""
+        whole = tuple(slice(0, n) for n in self.shape)
+        data = read_labels(self.labels, whole if key is Ellipsis else key)
+        found = data > self.above
+        first = self.background or 0
+        if self.background is not None:
+            found &= data != self.background
+        if not self.number:
+            return found.astype(np.uint8)
+        pieces = np.empty(found.shape, np.int32)
+        for at in np.ndindex(found.shape[: self.apart]):
+            pieces[at], _ = ndimage.label(found[at])
+        return np.where(pieces > 0, pieces + first, np.where(data == first, first, 0)).astype(np.int32)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all of it."""
+        return np.asarray(self[...], dtype=dtype)
