@@ -13,6 +13,7 @@ import numpy as np
 from .boundaries import v_scores
 from .contingency import Contingency
 from .errors import DataError, UsageError
+from .labelling import Labelling, middle_of
 from .metrics import Intensity, dice, instance_scores, iou, pixel_accuracy, pixel_error, same_classes
 from .objects.config import MANY
 from .sides import BLOCK_ELEMENTS, Case, Pair, blocks, cases_of, name_of
@@ -207,8 +208,6 @@ def _instances(
 
 
 def _pieces_of_one(case: Case) -> int:
-    from .labelling import Labelling, middle_of  # not at the top: it loads torch
-
     return Labelling.of([middle_of(case.open(floats=False).truth)]).pieces
 
 

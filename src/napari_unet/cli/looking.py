@@ -102,7 +102,19 @@ def info(
         return
     from ..sources import describe
 
-    tell_rows(describe(path, series=series, allow_incomplete=allow_incomplete))
+    tell_rows([*describe(path, series=series, allow_incomplete=allow_incomplete), *_labels(path, series)])
+
+
+def _labels(path: Path, series: str | None) -> list[tuple[str, str]]:
+    """Describe what opens as labels; nothing for what does not."""
+    from ..errors import UnetError
+    from ..labelling import label_rows
+    from ..sources import open_labels
+
+    try:
+        return label_rows(open_labels(path, series=series))
+    except UnetError:  # an image, a folder, an unfinished result: described above
+        return []
 
 
 @command

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..cards import OBJECT_CLASSES
 from ..contingency import Contingency
 from ..errors import DataError
+from ..labelling import numbered, touching
 from ..losses import IGNORE, Scores, cross_entropy, dice, likeliest
 from ..metrics import THRESHOLDS, Overlaps
 from ..objects import ObjectConfig, objects_of
@@ -19,9 +20,7 @@ from .border import LEVELS, border_weights, check_border
 
 CLASSES = OBJECT_CLASSES
 BORDER = 2
-REACH = {2: 2, 3: 1}
 SPLITS = (-1.0, 0.0, 1.0, 2.0)
-LOOKED_UP = 2**20  # the highest id that is numbered by a table, which is three times as fast as by sorting
 HOLES = (1.0, 0.25, 0.06, 0.0)  # of a quarter of an object; a smaller one only where it scores more: rings stay rings
 SMALLEST = (0.0, 0.25, 0.5, 0.75)
 
@@ -176,38 +175,6 @@ class Instances(Task):
             Naming what does not fit.
         """
         return read_fields(cls, values)
-
-
-def numbered(ids: np.ndarray) -> np.ndarray:
-    """Return ids as 1 ... n in the order of their values, int32; 0 stays 0."""
-    if ids.max(initial=0) > LOOKED_UP:
-        values, at = np.unique(ids, return_inverse=True)
-        ids = at.reshape(ids.shape) + (values[0] > 0)
-    here = np.zeros(int(ids.max(initial=0)) + 1, bool)
-    here[ids] = True
-    here[0] = False
-    return np.cumsum(here, dtype=np.int32)[ids]
-
-
-def touching(ids: np.ndarray, reach: int | None = None) -> np.ndarray:
-    """Return where an object has another one within `reach`, diagonals counted.
-
-    Parameters
-    ----------
-    ids : (*S) integer array, 0 is no object
-    reach : int, optional
-        In pixels; 2, in 3-D 1, if not given.
-
-    Returns
-    -------
-    (*S) bool array
-    """
-    from scipy import ndimage  # not at the top: only who trains needs it
-
-    size = 2 * (reach or REACH[ids.ndim]) + 1
-    highest = ndimage.maximum_filter(ids, size)
-    lowest = ndimage.minimum_filter(np.where(ids > 0, ids, ids.max(initial=0) + 1), size)
-    return np.asarray((ids > 0) & (highest != lowest))
 
 
 class Matches(Scores):

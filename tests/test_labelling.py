@@ -1,0 +1,223 @@
+"""What labels are, and what is said of those that a task cannot use."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from napari_unet.errors import DataError, UsageError
+from napari_unet.events import wait
+from napari_unet.labelling import Labelling, label_rows, looks_like_labels
+from napari_unet.stack import Stack
+from napari_unet.task import read_task
+from napari_unet.task.instances import touching
+from napari_unet.training import TrainConfig
+from napari_unet.training.labels import Foreground, labels_of
+from napari_unet.training.setup import outlook
+
+CONFIG = {"steps": 2, "depth": 1, "base_features": 2, "device": "cpu"}
+
+
+def squares(seed=0, shape=(64, 64), edge=6):
+    """Squares that touch nothing, numbered."""
+    rng, ids = np.random.default_rng(seed), np.zeros(shape, np.uint16)
+    cells = [(y, x) for y in range(2, shape[0] - edge, edge + 4) for x in range(2, shape[1] - edge, edge + 4)]
+    for number, at in enumerate(rng.permutation(len(cells))[: len(cells) // 2], 1):
+        y, x = cells[at]
+        ids[y : y + edge, x : x + edge] = number
+    return ids
+
+
+def rods(width, count=8, shape=(48, 64)):
+    """Rods that lie side by side."""
+    ids = np.zeros(shape, np.uint16)
+    for number in range(count):
+        ids[6:40, 3 + number * width : 3 + (number + 1) * width] = number + 1
+    return ids
+
+
+def balls(by_plane):
+    z, y, x = np.indices((10, 40, 40))
+    ids, number = np.zeros((10, 40, 40), np.uint16), 0
+    for cy, cx in ((10, 10), (10, 30), (30, 10), (30, 30)):
+        ball = (2 * (z - 5)) ** 2 + (y - cy) ** 2 + (x - cx) ** 2 <= 64
+        for plane in range(10):
+            number += bool(by_plane and ball[plane].any()) or (not by_plane and plane == 0)
+            ids[plane][ball[plane]] = number
+    return ids
+
+
+def soft(mask, steps, top=255):
+    return np.rint(ndimage.uniform_filter(mask * float(top), steps)).astype(np.uint8)
+
+
+def seen(labels, **config):
+    axes = "tzyx"[-np.ndim(labels) :]
+    image = Stack(np.random.default_rng(0).normal(size=labels.shape).astype(np.float32), axes)
+    return wait(outlook([(image, Stack(labels, axes))], TrainConfig(**CONFIG, **config)))
+
+
+MASKS = [
+    lambda: (squares() > 0) * np.uint8(255),
+    lambda: (squares(1) > 0).astype(np.uint8),
+    lambda: squares(2) > 0,
+    lambda: (squares(3, edge=3) > 0) * np.uint16(65535),
+    lambda: (balls(False) > 0) * np.uint8(7),
+    lambda: np.stack([squares() > 0, squares(1) > 0]) * np.uint8(9),
+]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_mask_is_no_objects_until_its_pieces_are_numbered(mask):
+    with pytest.raises(DataError, match=r"one id is in \d+ separate pieces: is it a mask\?.*--number-objects"):
+        seen(mask(), task="instances")
+    found = seen(mask(), task="instances", number_objects=True)
+    assert not any("pieces" in line for line in found.lines())
+    assert found.facts.diameters
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 99), st.tuples(st.integers(0, 30), st.integers(0, 30)), st.sampled_from([1, 255]))
+def test_numbered_pieces_are_the_components_of_what_is_read(seed, at, value):
+    mask = (np.random.default_rng(seed).random((2, 40, 40)) < 0.5) * np.uint8(value)
+    config = TrainConfig(task="instances", number_objects=True)
+    image = Stack(np.zeros((2, 40, 40)), "tyx")
+    ((_, labels),) = labels_of([(image, Stack(mask, "tyx"))], config)
+    box = (slice(0, 2), slice(at[0], at[0] + 10), slice(at[1], at[1] + 10))
+    for plane, part in zip(labels.read(box), mask[box], strict=True):
+        np.testing.assert_array_equal(plane, ndimage.label(part)[0])
+
+
+def test_of_sparse_labels_the_painted_background_stays():
+    data = np.zeros((20, 20), np.uint8)
+    data[:10], data[2:5, 2:5], data[2:5, 12:15] = 3, 9, 9
+    read = Foreground(Stack(data, "yx"), above=0, apart=0, number=True, background=3)[...]
+    assert set(np.unique(read)) == {0, 3, 4, 5}
+    assert (read == 3).sum() == (data == 3).sum()
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+@pytest.mark.parametrize("make", [squares, lambda: squares(edge=12), lambda: rods(9, 3)])
+def test_soft_edges_are_no_classes_and_no_objects(make, steps):
+    labels = soft(make() > 0, steps)
+    found = [line for line in seen(labels).lines() if "between the two of a mask" in line]
+    assert len(found) == 1 and "--binary --above 127" in found[0]
+    with pytest.raises(DataError, match="--number-objects --above 127"):
+        seen(labels, task="instances")
+    for config in ({"binary": True}, {"task": "instances", "number_objects": True}):
+        foreground = seen(labels, above=127, **config).facts.stacks[0].counts
+        assert foreground[1] == (labels > 127).sum()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        squares(edge=4),
+        squares(1, (64, 96)),
+        rods(8, 7),
+        balls(False),
+        np.kron(np.arange(25).reshape(5, 5), np.ones((9, 9), int)).astype(np.uint8),
+    ],
+)
+def test_numbers_of_objects_given_as_classes_are_said(labels):
+    labels = labels.astype(np.uint8)
+    assert any("are they numbers of objects" in line for line in seen(labels).lines())
+    assert not any("are they numbers of objects" in line for line in seen(labels, binary=True).lines())
+
+
+def test_classes_are_classes():
+    labels = (squares(edge=5) % 3 + (squares(edge=5) > 0)).astype(np.uint8)
+    assert not any("numbers of objects" in line or "between" in line for line in seen(labels).lines())
+    assert any("ids are in several pieces" in line for line in seen(labels, task="instances").lines())
+
+
+@pytest.mark.parametrize(("width", "reach"), [(3, 1), (4, 1), (6, None), (9, None)])
+def test_thin_objects_have_narrow_borders_and_keep_an_inside(width, reach):
+    labels = rods(width, 6)
+    found = seen(labels, task="instances")
+    assert found.task.reach == reach
+    assert any("thin" in line for line in found.lines()) == (reach == 1)
+    target = found.task.encode(labels)
+    assert all((target[0][target[2] == number] == 1).any() for number in range(1, 7))
+    assert read_task(found.task.to_json()) == found.task
+    assert ("reach" in found.task.to_json()) == (reach is not None)
+
+
+def test_objects_that_no_border_leaves_an_inside_are_counted_and_refused_where_all_are():
+    said = seen(rods(2), task="instances").lines()
+    assert any("6 of 8 objects that were looked at have no inside left" in line for line in said)
+    with pytest.raises(DataError, match="8 of 8 objects that were looked at have no inside left"):
+        seen(rods(1), task="instances")
+
+
+def test_planes_numbered_one_by_one_are_refused_in_3d_alone():
+    with pytest.raises(DataError, match=r"ids change from plane to plane.*--number-objects.*no inside left"):
+        seen(balls(True), task="instances", ndim=3)
+    for config in ({"ndim": 2}, {"ndim": 3, "number_objects": True}):
+        assert not any("plane to plane" in line for line in seen(balls(True), task="instances", **config).lines())
+    assert not any("plane to plane" in line for line in seen(balls(False), task="instances", ndim=3).lines())
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 99), st.integers(1, 5))
+def test_parts_are_added_and_objects_without_inside_are_those_that_encode_to_none(seed, edge):
+    rng = np.random.default_rng(seed)
+    parts = [np.kron(rng.integers(0, 9, (6, 6)), np.ones((edge, edge), int)) for _ in range(2)]
+    found = Labelling.of(parts)
+    for reach in (1, 2):
+        lost = total = 0
+        for part in parts:
+            ids = np.unique(part[part > 0])
+            lost += sum(not (~touching(part, reach))[part == i].any() for i in ids)
+            total += len(ids)
+        assert found.lost[2, reach] == (lost, total)
+    assert found.ids == sum(len(np.unique(p[p > 0])) for p in parts)
+
+
+def test_what_looks_like_labels_is_described_and_an_image_is_not(tmp_path):
+    for labels in (squares(), squares() > 0, balls(True), rods(2), soft(squares(edge=16) > 0, 3)):
+        assert looks_like_labels(labels)
+        axes = "zyx"[-labels.ndim :]
+        assert label_rows(Stack(labels, axes))[0][0] == "labels"
+    rng = np.random.default_rng(0)
+    for image in (
+        rng.poisson(9, (64, 64)),
+        rng.integers(0, 255, (64, 64)),
+        np.zeros((9, 9), int),
+        np.indices((30, 30))[0],
+    ):
+        assert label_rows(Stack(image.astype(np.uint16), "yx")) == [] or image.max() == 29
+    assert label_rows(Stack(rng.random((9, 9)), "yx")) == []
+
+
+def test_the_same_image_twice_is_refused_and_blank_ones_are_not():
+    labels = squares().astype(np.uint8)
+    image = np.random.default_rng(0).normal(size=(64, 64))
+    pairs = [
+        (Stack(image.copy(), "yx", name=n), Stack((labels > k).astype(np.uint8), "yx")) for k, n in enumerate("ab")
+    ]
+    with pytest.raises(DataError, match="b is the same image as a"):
+        wait(outlook(pairs, TrainConfig(**CONFIG)))
+    other = dataclasses.replace(pairs[1][0], data=image + 1e-6)
+    wait(outlook([pairs[0], (other, pairs[1][1])], TrainConfig(**CONFIG)))
+
+
+@pytest.mark.parametrize("wrong", [{"number_objects": True}, {"above": 3}, {"task": "instances", "above": 9}])
+def test_options_for_masks_need_what_they_are_of(wrong):
+    with pytest.raises(UsageError):
+        TrainConfig(**wrong)
+
+
+def test_info_says_what_labels_are(tmp_path, capsys, monkeypatch):
+    from napari_unet.cli import main
+
+    tifffile.imwrite(tmp_path / "mask.tif", (squares() > 0) * np.uint8(255))
+    monkeypatch.setattr("sys.argv", ["napari-unet", "info", str(tmp_path / "mask.tif")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert "is it a mask?" in " ".join(capsys.readouterr().out.split())
