@@ -28,6 +28,7 @@ from .lock import Lock
 from .losses import BACKGROUND
 from .model import Model, Models
 from .sources import list_images, open_stack
+from .sources.identity import STORED
 from .sources.omezarr import OURS
 from .sources.open import Opening
 from .sources.pairs import stem
@@ -41,7 +42,7 @@ from .task import Task
 
 LOG = "errors.log"
 GROWN = "the image has grown since its last run, its result is made anew"
-GROWS = ("shape", "modified", "intensities")  # what is another of an image that goes on being written
+GROWS = ("shape", "modified", "intensities", *STORED)  # what is another of an image that goes on being written
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -287,9 +288,11 @@ class _Runner:
 def _has_grown(different: Sequence[Difference]) -> bool:
     """Say whether all that differs is that the image has more in it than when it was run, as during an acquisition."""
     names = {each.name for each in different}
-    if not names & {"image modified", "image shape"} or not names <= {f"image {name}" for name in GROWS}:
+    if not names & {f"image {name}" for name in ("modified", "shape", "files", "bytes")} or not names <= {
+        f"image {name}" for name in GROWS
+    }:
         return False
-    return all(each.rises for each in different if each.name != "image intensities")
+    return all(each.rises for each in different if each.name not in ("image intensities", "image digest"))
 
 
 def voxels(result: Stack, task: Task) -> dict[str, int]:

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -91,7 +91,9 @@ def replacing(path: Path, via: Path | None = None) -> Iterator[BinaryIO]:
     via : Path, optional
         Folder of the same disk for the temporary file; the file's own if not given.
     """
-    temporary = (via or path.parent) / f".{secrets.token_hex(16)}.partial"
+    # Of a long name the beginning: with it, the temporary one has at most 255 bytes in any script.
+    name = f".{path.name[:50].strip('.')}.{secrets.token_hex(16)}.partial"
+    temporary = (via or path.parent) / name
     try:
         with create(temporary) as file:
             yield file
@@ -234,8 +236,15 @@ def refuse_links(folder: Path) -> None:
             raise _linked(Path(item.path))
 
 
-def below(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield all that lies in a folder and its folders, following no link; nothing where it is not there."""
+def below(folder: Path, apart: Collection[str] = ()) -> Iterator[os.DirEntry[str]]:
+    """Yield all that lies in a folder and its folders, following no link; nothing where it is not there.
+
+    Parameters
+    ----------
+    folder : Path
+    apart : collection of str
+        Names of folders that are not looked into.
+    """
     waiting = [os.fspath(folder)]
     while waiting:
         try:
@@ -244,7 +253,7 @@ def below(folder: Path) -> Iterator[os.DirEntry[str]]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         for item in items:
-            if item.is_dir(follow_symlinks=False):
+            if item.is_dir(follow_symlinks=False) and item.name not in apart:
                 waiting.append(item.path)
             yield item
 

@@ -8,14 +8,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import DataError, ResourceError, UsageError
 from ..events import Block, Progress
+from ..files import read, replace
 from ..model import Model
+from ..sources.identity import MOST_LOOKED_AT, STORED, stored
 from ..sources.resample import resampled
 from ..stack import Stack
-from ..store import ResultStore
+from ..store import ResultStore, find
+from ..store.journal import Journal
 from ..store.ome import Output
 from ..tiles import Box, TileGrid, scaled
 from ..units import factor, is_length
@@ -37,6 +41,8 @@ from .outputs import (
     uncertainty_output,
 )
 from .pipeline import Pipeline
+
+UNREAD = "unread"
 
 
 def fitted(stack: Stack, model: Model, config: PredictConfig) -> Stack:
@@ -102,6 +108,8 @@ def asked(stack: Stack, model: Model, config: PredictConfig, before: Sequence[Mo
         if chosen[name] is None or chosen[name] is False:
             del chosen[name]
     image = {"shape": list(stack.shape), "axes": stack.axes, "dtype": str(stack.dtype), "modified": _modified(stack)}
+    found = stored(stack)
+    image |= found.to_json() if found is not None else {}
     cascade = {"cascade": [m.sha256 for m in before]} if before else {}
     return {**chosen, **cascade, "model": model.sha256, "image": image}
 
@@ -175,7 +183,7 @@ class Job:
             root,
             self.outputs,
             blocks=self.total,
-            settings=self.settings(config),
+            settings=self._resumable(root, config),
             provenance={
                 "source": engine.stack.source,
                 "model": models[-1],
@@ -189,6 +197,23 @@ class Job:
             into_existing=config.in_source,
             reopen=reopen,
         )
+
+    def _resumable(self, root: Path, config: PredictConfig) -> dict[str, Any]:
+        """Return the settings; where only what could not be read was replaced since, the image is the one it was.
+
+        Raises
+        ------
+        UnsafeError, OutputError
+            As `find` does.
+        """
+        settings = self.settings(config)
+        found = find(root, [self.outputs[0].path], config.in_source)
+        now, was = settings["image"], found[1].settings.get("image", {}) if found else {}
+        if found is None or not isinstance(was, dict) or all(now.get(name) == was.get(name) for name in STORED):
+            return settings
+        if _is_repaired(self.decoder.engine.stack, found[0], 1 - Journal.of(*found).records.count / found[1].blocks):
+            now |= {name: was[name] for name in STORED if name in was}
+        return settings
 
     def settings(self, config: PredictConfig) -> dict[str, Any]:
         """Return what must be the same for a run to be resumed."""
@@ -301,6 +326,28 @@ def _written(store: ResultStore, finished: Finished) -> Finished:
         if not isinstance(regions, DataError):
             store.write(number, regions)
     return finished
+
+
+def note_unread(stack: Stack, ledger: Path) -> None:
+    """Keep beside a run what its image is stored in, so that it can go on when what could not be read is repaired."""
+    found = stored(stack)
+    if found is not None:
+        replace(ledger / UNREAD, found.marks.tobytes())
+
+
+def forget_unread(ledger: Path) -> None:
+    """Remove what was kept beside a run that is finished."""
+    (ledger / UNREAD).unlink(missing_ok=True)
+
+
+def _is_repaired(stack: Stack, ledger: Path, left: float) -> bool:
+    """Say whether no more of an image is new than can be what a run could not read, of which a part is `left`."""
+    found = stored(stack)
+    try:
+        marks = np.frombuffer(read(ledger / UNREAD, 8 * MOST_LOOKED_AT), np.uint64)
+    except (FileNotFoundError, ValueError):
+        return False
+    return found is not None and found.new_since(marks) <= math.ceil(left * len(marks))
 
 
 def _modified(stack: Stack) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DataError
+from ..errors import DataError, IncompleteError
 from ..events import Progress
 from ..model import Model, Models
 from ..normalise import Statistics
@@ -23,7 +23,7 @@ from .config import PredictConfig
 from .engine import Engine, check_fit
 from .instances import make_objects
 from .intensities import measured, remarks, with_notes
-from .job import Job, fitted, index_in
+from .job import Job, fitted, forget_unread, index_in, note_unread
 from .lazy import LazyBlocks
 from .outputs import result_path
 from .reuse import Shown, blocks_of, taken_over
@@ -143,12 +143,14 @@ def carried_out(
 ) -> Iterator[Progress]:
     """Compute what is neither done nor seen, here or on a client's cluster, then what follows from the blocks."""
     yield from taken_over(job, store, seen)
-    if client is None:
-        yield from job.run(store, start)
-    else:
-        yield from run_on(client, job, store, start)
+    try:
+        yield from job.run(store, start) if client is None else run_on(client, job, store, start)
+    except IncompleteError:
+        note_unread(job.decoder.engine.stack, store.ledger)
+        raise
     yield from make_objects(job, store)
     yield from store.finish()
+    forget_unread(store.ledger)
 
 
 def _root(stack: Stack, out: Path, config: PredictConfig) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 from ..files import existing
 from ..model import Models
 from ..normalise import Statistics
+from ..sources.identity import STORED
 from ..stack import Stack
 from ..store import find
 from ..store.admission import room_of
@@ -152,7 +153,9 @@ def differences(
     image, was = wanted.pop("image"), settings.get("image", {})
     wanted |= {name: None for name in INTENSITIES if name not in wanted}
     pairs = [(name, settings.get(name), value) for name, value in wanted.items() if name not in free]
-    pairs += [(f"image {name}", was.get(name), value) for name, value in image.items()]
+    pairs += [
+        (f"image {name}", was.get(name), value) for name, value in image.items() if name in was or name not in STORED
+    ]
     yield from (Difference(name, old, new) for name, old, new in pairs if old != new)
 
 

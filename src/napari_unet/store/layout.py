@@ -25,7 +25,7 @@ ZSTD_LEVEL = 1  # of images five times as fast as 3 at a tenth more, of labels a
 # by numcodecs before 0.13. Level 1 writes 90 MB/s of images and 500 of labels, faster than any network.
 ZLIB: Mapping[str, Any] = {"id": "zlib", "level": 1}
 NEWEST = 3
-HIDDEN = r"\.[0-9a-f]{32}\.partial"
+HIDDEN = r"\.([^/]+\.)?[0-9a-f]{32}\.partial"
 BEGINNING = re.compile(rf"lock|done\.jsonl|plan\.json\.tmp|{HIDDEN}")
 GROUP_FILES = ("zarr.json", ".zattrs", ".zgroup")
 # What a ledger's folder says that it is: an empty array, into which no reader of zarr looks, and of which none warns.
@@ -169,8 +169,8 @@ def check_links(root: Path, paths: Sequence[str]) -> None:
 
 def own_file(plan: Plan) -> re.Pattern[str]:
     """Return the pattern of the paths of all files that a run with this plan makes."""
-    partial = rf"({HIDDEN})?"
-    group = rf"(zarr\.json|\.zattrs|\.zgroup|zarr(?={HIDDEN})){partial}"
+    partial = r"(\.[0-9a-f]{32}\.partial)?"  # zarr's
+    group = rf"(zarr\.json|\.zattrs|\.zgroup|zarr(?=\.[0-9a-f]{{32}}\.partial)){partial}"
     table = rf"{re.escape(TABLE)}(\.partial)?"
     allowed = [] if plan.inside else [rf"(labels/)?{group}"]
     for path, output in plan.outputs.items():
@@ -181,7 +181,7 @@ def own_file(plan: Plan) -> re.Pattern[str]:
     primary = next(iter(plan.outputs))
     ledger = re.escape(f"{primary}/{FOLDER}/" if primary else f"{FOLDER}/")
     scratch = r"objects(\.trash)?/(labels\.zarr/.*|[^/]+\.(npz|tmp|partial)|job\.json)"
-    marks = r"plan\.json|done\.jsonl|lock|zarr\.json|\.zarray"
+    marks = r"plan\.json|done\.jsonl|lock|unread|zarr\.json|\.zarray"
     allowed.append(rf"{ledger}({scratch}|{marks}|[a-z.]+\.tmp|{HIDDEN})")
     return re.compile("|".join(allowed))
 

@@ -20,6 +20,8 @@ MOST_BYTES = 2**24  # of a plan, as of other metadata; classes by the thousand t
 MOST_BLOCKS = 2**48  # 64 Ki blocks for each chunk file that a file system of 2^32 files can hold
 MOST_VALUES = 2**33  # of a block in one array: more than fits beside a network in any memory
 LEVEL = re.compile(r"[0-9]{1,2}")  # a pyramid halves: 99 levels are more than any array has
+# What earlier versions did not record of an image, and no run of theirs is refused for.
+SINCE = tuple(f"settings.image.{name}" for name in ("files", "bytes", "digest"))
 Unit = int | str
 
 
@@ -113,7 +115,7 @@ class Plan:
         """Name the first field that is not the same in `other`, with both values; None where they are equal."""
         old, new = _flat(self._compared()), _flat(other._compared())
         for key in dict.fromkeys([*new, *old]):
-            if old.get(key) != new.get(key):
+            if old.get(key) != new.get(key) and (key in old or key not in SINCE):
                 name = key.removeprefix("settings.")
                 return f"{name} was {_short(old.get(key))} and is now {_short(new.get(key))}"
         return None

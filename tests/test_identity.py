@@ -1,0 +1,114 @@
+"""A source that changed between two runs is known: a stopped run is not finished of two images."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from kinds import model_of
+from napari_unet.batch import run_batch
+from napari_unet.errors import OutputError
+from napari_unet.events import Block, wait
+from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.predict import predict
+from napari_unet.network import UNetConfig
+from napari_unet.sources import open_stack
+from napari_unet.sources.identity import stored
+from napari_unet.stack import Stack
+from napari_unet.store.journal import Plan
+
+CONFIG = PredictConfig(precision="fp32", device="cpu", block=(32, 32))
+
+
+def image(path: Path, seed: int = 0, shape: tuple[int, int] = (96, 96)) -> zarr.Array:
+    data = np.random.default_rng(seed).integers(1, 255, shape, "u1")
+    array = zarr.create_array(path, shape=shape, chunks=(32, 32), dtype="u1", dimension_names=["y", "x"])
+    array[...] = data
+    return array
+
+
+def stopped(source: Path, out: Path, model: Any) -> None:
+    work = predict(open_stack(source), model, out, CONFIG)
+    for event in work:
+        if isinstance(event, Block):
+            break
+    work.close()
+
+
+def rewritten(path: Path) -> None:
+    (path / "c/2/2").write_bytes((path / "c/2/2").read_bytes())
+    os.utime(path / "c/2/2", (2e9, 2e9))
+
+
+CHANGES = {
+    "a chunk of other values": lambda path: image_chunk(path, 7),
+    "a chunk that is gone": lambda path: (path / "c/2/2").unlink(),
+    "a chunk more": lambda path: shutil.copy(path / "c/2/2", path / "c/2/3"),
+    "a chunk written again": rewritten,
+    "the time of its metadata": lambda path: os.utime(path / "zarr.json", (2e9, 2e9)),
+}
+
+
+def image_chunk(path: Path, value: int) -> None:
+    before = (path / "zarr.json").stat()
+    zarr.open_array(path, mode="r+")[64:, 64:] = value
+    os.utime(path / "zarr.json", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_stopped_run_whose_source_changed_is_refused(tmp_path: Path, change: str) -> None:
+    model = model_of(UNetConfig(ndim=2, depth=1, base_features=4))
+    image(tmp_path / "a.zarr")
+    stopped(tmp_path / "a.zarr", tmp_path / "out.ome.zarr", model)
+    CHANGES[change](tmp_path / "a.zarr")
+    with pytest.raises(OutputError, match=r"other settings: image\.(files|bytes|digest|modified) was"):
+        wait(predict(open_stack(tmp_path / "a.zarr"), model, tmp_path / "out.ome.zarr", CONFIG))
+
+
+def test_a_stopped_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    model = model_of(UNetConfig(ndim=2, depth=1, base_features=4))
+    image(tmp_path / "a.zarr")
+    out = tmp_path / "out.ome.zarr"
+    stopped(tmp_path / "a.zarr", out, model)
+    (ledger,) = out.rglob(".napari_unet")
+    values = json.loads((ledger / "plan.json").read_text())
+    for name in ("files", "bytes", "digest"):
+        del values["settings"]["image"][name]
+    del values["fingerprint"]
+    fields = {k: v for k, v in values.items() if k != "napari_unet"}
+    Plan(**fields).save(ledger)
+    wait(predict(open_stack(tmp_path / "a.zarr"), model, out, CONFIG))
+
+
+def test_batch_makes_anew_what_has_grown_and_skips_what_has_not(tmp_path: Path) -> None:
+    model = model_of(UNetConfig(ndim=2, depth=1, base_features=4))
+    (tmp_path / "in").mkdir()
+    array = zarr.create_array(
+        tmp_path / "in/a.zarr", shape=(96, 96), chunks=(32, 32), dtype="u1", dimension_names=["y", "x"], fill_value=0
+    )
+    array[:64] = np.random.default_rng(0).integers(1, 255, (64, 96), "u1")
+
+    def states() -> list[str]:
+        return [row.state for row in wait(run_batch(tmp_path / "in", model, tmp_path / "out", CONFIG))]
+
+    assert states() == ["done"]
+    assert states() == ["skipped"]
+    array[64:] = 200
+    assert states() == ["done"]
+    assert states() == ["skipped"]
+
+
+def test_what_is_made_of_an_image_is_not_part_of_it(tmp_path: Path) -> None:
+    image(tmp_path / "a.zarr")
+    before = stored(Stack(data=np.zeros((2, 2)), axes="yx", source=str(tmp_path / "a.zarr")))
+    (tmp_path / "a.zarr/labels/x/0/c/0").mkdir(parents=True)
+    (tmp_path / "a.zarr/labels/x/0/c/0/0").write_text("x")
+    (tmp_path / "a.zarr/notes.txt").write_text("x")
+    after = stored(Stack(data=np.zeros((2, 2)), axes="yx", source=str(tmp_path / "a.zarr")))
+    assert before is not None and after is not None and before.to_json() == after.to_json()
+    assert stored(Stack(data=np.zeros((2, 2)), axes="yx")) is None
