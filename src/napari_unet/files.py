@@ -22,6 +22,7 @@ from .errors import OutputError, ResourceError, UnetError, UnsafeError, UsageErr
 PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")  # ours and zarr's
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+MOST_BYTES_OF_NAME = 255  # of ext4, XFS, APFS and NTFS alike
 # Windows has none of these; links there are looked for before anything is opened.
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # a named pipe would be waited for without end
@@ -49,8 +50,24 @@ def explained(error: OSError, place: Path) -> UnetError | None:
     if error.errno == errno.ENAMETOOLONG:
         named = [Path(p) for p in (error.filename, error.filename2) if isinstance(p, str)]
         name = max((part for path in (place, *named) for part in path.parts), key=len)
-        return UsageError(f"the name {name[:40]}... has {len(name)} letters, more than the disk allows; shorten it")
+        return _too_long(name)
     return None
+
+
+def _too_long(name: str) -> UsageError:
+    return UsageError(f"the name {name[:40]}... has {len(name)} letters, more than the disk allows; shorten it")
+
+
+def refuse_long(path: Path) -> None:
+    """Refuse a path with a name that no disk allows, before folders are made on the way to it.
+
+    Raises
+    ------
+    UsageError
+    """
+    for name in path.parts:
+        if len(os.fsencode(name)) > MOST_BYTES_OF_NAME:
+            raise _too_long(name)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 from . import doing as doing  # both register their commands, in the order of the help
 from . import looking as looking
-from .shell import app
+from .shell import app as app
+from .shell import run
 
 
 def main() -> None:
     """Run the command line."""
-    app()
+    run()

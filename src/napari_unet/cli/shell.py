@@ -3,15 +3,19 @@
 import contextlib
 import functools
 import importlib.metadata
+import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from .. import DISTRIBUTION
-from ..errors import UnetError
+from ..errors import ResourceError, UnetError
+from ..files import FULL, explained
 from .options import Several
 from .output import say
 
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CANCELLED, INCOMPLETE, FAILED = 130, 7, 3
+FAILED_OUTPUT = 1  # as typer has it
 
 HELP = (
     "Train U-Nets and run them on microscopy stacks larger than memory.\n\n"
@@ -70,11 +75,51 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 raise
             say(str(error))
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            refused = _refused(error)
+            if refused is None or kwargs.get("debug"):
+                raise
+            _end_output()
+            say(str(refused))
+            raise typer.Exit(refused.exit_code) from error
         except KeyboardInterrupt:
             say("stopped; what is done is kept: run the same command again to go on (train: add --resume)")
             raise typer.Exit(CANCELLED) from None
 
     return app.command(cls=Several)(guarded)
+
+
+def run() -> None:
+    """Run the command line; where its output cannot be written, that is one line too."""
+    try:
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has seen enough
+        _end_output()
+        sys.exit(FAILED_OUTPUT)
+    except OSError as error:
+        refused = _refused(error)
+        if refused is None:
+            raise
+        _end_output()
+        say(str(refused))
+        sys.exit(refused.exit_code)
+
+
+def _refused(error: OSError) -> UnetError | None:
+    """Return what a disk refused as an error of ours; None where it is another fault."""
+    if error.filename is None and error.errno in FULL:
+        return ResourceError(f"the output cannot be written ({error.strerror}); free some space, or send it elsewhere")
+    return explained(error, Path(str(error.filename or ".")))
+
+
+def _end_output() -> None:
+    """Write nothing more to where nothing can be written, at the end of the process neither."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def shown(events: "Generator[Progress | Epoch, None, T] | Generator[Progress, None, T]") -> T:

@@ -11,7 +11,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from ..errors import OutputError
-from ..files import below, refuse_link, refuse_links, remove_leftovers, replace_json
+from ..files import below, refuse_link, refuse_links, refuse_long, remove_leftovers, replace_json
 from ..lock import LOCK
 from ..sources.zarrays import open_own
 from . import consolidated
@@ -84,6 +84,7 @@ def find(root: Path, paths: Sequence[str], inside: bool) -> tuple[Path, Plan] | 
     OutputError
         Where something is there that no run of ours made, or a link.
     """
+    refuse_long(root)
     check_links(root, paths)
     if root.exists() and not root.is_dir():
         raise OutputError(f"{root} exists and is a file; choose another place for the result")
