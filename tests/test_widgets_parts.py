@@ -16,6 +16,8 @@ import dask.array as da
 import zarr
 from napari.components import ViewerModel
 from napari.layers import Image
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QTextDocument
 from qtpy.QtWidgets import QApplication
 
 from napari_unet.errors import DataError, UsageError
@@ -27,6 +29,7 @@ from napari_unet.widgets.form import Form
 from napari_unet.widgets.jobs import Clock, Ended, Job, Process, duration
 from napari_unet.widgets.layers import Place, Placed, Source, look, named, seen, table, usual_axes
 from napari_unet.widgets.live import Live
+from napari_unet.widgets.panel import plain_tip, text
 from napari_unet.widgets.pixels import choices, misfit, understood
 
 
@@ -338,3 +341,12 @@ def test_opening_a_widget_loads_no_torch():
     )
     found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["<b>bold</b>", "<img src=x>.tif", "a & b", "[dapi]"])
+def test_a_name_in_a_label_is_text_and_no_html(name):
+    label = text(name)
+    assert label.native.textFormat() == Qt.TextFormat.PlainText and label.native.text() == name
+    tip = QTextDocument()
+    tip.setHtml(plain_tip(name))
+    assert tip.toPlainText() == name

@@ -52,9 +52,12 @@ def _check_evaluate(sides: tuple[Path, Path], out: Path | None, picture: Path | 
     from ..errors import UsageError
     from ..pictures import check_picture
     from ..sources.pairs import is_image
+    from ..store.admission import check_folder
 
     if layers is not None and any(side.is_dir() and not is_image(side) for side in sides):
         raise UsageError("--layers are of one result and its truth; name two images, not folders of them")
+    if layers is not None:
+        check_folder(layers)
     if out is not None:
         check_scores(out)
     if picture is not None:
