@@ -254,6 +254,27 @@ def test_metadata_that_declares_the_absurd_costs_neither_time_nor_memory(tmp_pat
     assert time.process_time() - start < 20  # 147 s for some; tracemalloc makes all slower
 
 
+@pytest.mark.parametrize(("tag", "values"), [(270, 2**33), (273, 2**29), (279, 2**29), (305, 2**31), (65000, 2**30)])
+@pytest.mark.parametrize("page", [0, 1])
+def test_a_tag_of_absurd_size_in_a_sparse_file_is_refused_before_it_is_read(tmp_path, tag, values, page):
+    path = tmp_path / "a.tif"
+    more = {"metadata": None, "rowsperstrip": 1, "software": "x" * 40, "extratags": [(65000, 2, None, "y" * 40, True)]}
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        for data in PAGES[:2]:
+            file.write(data, photometric="minisblack", description="z" * 40, **more)
+    with tifffile.TiffFile(path) as file:
+        assert tag in file.pages[page].tags
+        offset = file.pages[page].tags[tag].offset
+    with path.open("r+b") as file:
+        file.seek(offset + 4)
+        file.write(values.to_bytes(8, "little"))
+        file.truncate(2**36)
+    start = time.process_time()
+    with pytest.raises(DataError, match=f"tag {tag} says that it holds {values} values"):
+        open_stack(path, "zyx")
+    assert time.process_time() - start < 5
+
+
 @pytest.mark.parametrize("quote", ['"', "'"])
 @pytest.mark.parametrize("name", ["../x.tif", "/etc/passwd", "sub\\x.tif", "..", "&#46;./x.tif"])
 def test_names_that_lead_out_of_the_folder_are_refused_whatever_quotes_are_used(tmp_path, name, quote):

@@ -1,11 +1,15 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
+from kinds import small
 from napari_unet import units
 from napari_unet.errors import DataError
+from napari_unet.inference.pixelsize import size_notes
 from napari_unet.sources import open_stack
 from napari_unet.stack import Stack
-from napari_unet.training.pixelsize import check_same_size, typical_size
+from napari_unet.training.pixelsize import check_same_size, same_axes, typical_size
 
 SPELLINGS = {
     "micrometer": "um µm μm UM micron Microns micrometer micrometers micrometre \\u00B5m \\u03bcm Âµm &micro;m",
@@ -114,3 +118,41 @@ def test_the_pixel_size_of_a_set_is_in_one_unit_and_differences_are_said(images,
     (spacing, names), notes = typical_size([(scale, (unit, unit)) for scale, unit in images], "yx")
     assert (spacing, names) == (pytest.approx(want[0]), (want[1],) * 2)
     assert said in " ".join(notes) and bool(said) == bool(notes)
+
+
+@pytest.mark.parametrize(
+    ("image", "model", "said"),
+    [
+        ((0.5, "um"), (0.5, "um"), ""),
+        ((500, "nm"), (0.5, "um"), ""),
+        ((0.5, "nm"), (0.5, "um"), "1e+03 times finer"),
+        ((2, "um"), (0.5, "micron"), "4 times coarser"),
+        ((0.9, "um"), (0.5, "um"), ""),
+        ((1, None), (0.5, "um"), ""),
+        ((2, "um"), (1, None), ""),
+        ((2, None), (0.5, None), "4 times coarser"),
+        ((2, "cubit"), (0.5, "um"), ""),
+    ],
+)
+def test_an_image_whose_pixels_are_much_unlike_the_models_is_said_to_be_so(image, model, said):
+    stack = Stack(np.zeros((4, 4)), "yx", scale=(image[0],) * 2, units=(image[1],) * 2)
+    network = dataclasses.replace(small(), scale=(model[0],) * 2, units=(model[1],) * 2)
+    notes = size_notes(stack, network)
+    assert len(notes) == bool(said)
+    assert said in "".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "axes"),
+    [
+        (("zyx", (1, 4, 5)), ("yx", (4, 5)), ("yx", "yx")),
+        (("yx", (4, 5)), ("tyx", (1, 4, 5)), ("yx", "yx")),
+        (("tczyx", (1, 2, 3, 4, 5)), ("zyx", (3, 4, 5)), ("czyx", "zyx")),
+        (("zyx", (1, 4, 5)), ("tyx", (1, 4, 5)), ("yx", "yx")),
+        (("zyx", (1, 4, 5)), ("zyx", (1, 4, 5)), ("zyx", "zyx")),
+        (("zyx", (3, 4, 5)), ("yx", (4, 5)), ("zyx", "yx")),
+    ],
+)
+def test_axes_of_size_1_that_only_one_of_a_pair_has_are_dropped(one, other, axes):
+    found = same_axes(*(Stack(np.zeros(shape), letters) for letters, shape in (one, other)))
+    assert tuple(stack.axes for stack in found) == axes

@@ -22,6 +22,7 @@ from .inference.cascade import cascade, passed
 from .inference.intensities import measured
 from .inference.job import fitted
 from .inference.outputs import result_path
+from .inference.pixelsize import size_notes
 from .inference.predict import predict
 from .inference.preflight import Difference, differences
 from .lock import Lock
@@ -234,10 +235,11 @@ class _Runner:
     def run(self, job: _Job, row: Row, summary: Summary) -> Generator[Progress, None, Row]:
         """Run the model, unless it is done; count what came out."""
         stack = open_stack(job.source, **self.opening)
+        sizes = () if self.config.resample else size_notes(stack, self.models[0])
         target = self.out / job.result
         root = Path(stack.source or "") if self.config.in_source else target
         result = str(root.absolute()) if self.config.in_source else job.result
-        row = dataclasses.replace(row, message=_line("; ".join(stack.notes)), result=result)
+        row = dataclasses.replace(row, message=_line("; ".join([*stack.notes, *sizes])), result=result)
         earlier = self._earlier(stack, root)
         if earlier == "done":
             return dataclasses.replace(row, state="skipped", counts=self._counts(row, root, summary))

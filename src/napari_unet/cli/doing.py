@@ -139,6 +139,7 @@ def predict(
 
     Stopped or killed, the same command goes on where it was and ends with the same bytes.
     """
+    from ..inference.pixelsize import size_notes
     from ..inference.predict import predict as run
     from ..model import load_model
     from ..sources import open_stack
@@ -149,9 +150,10 @@ def predict(
         )
     more: More = {"series": series, "allow_incomplete": allow_incomplete}
     source = open_stack(stack, axes, level, _channel(channel), time, **more)
-    for note in source.notes:
+    models = [load_model(each) for each in model]
+    for note in (*source.notes, *(() if config.resample else size_notes(source, models[0]))):
         tell(note)
-    result = shown(run(source, [load_model(each) for each in model], out or stack, config))
+    result = shown(run(source, models, out or stack, config))
     tell(f"the result is in {result.source}")
 
 

@@ -18,6 +18,7 @@ from ..errors import DataError
 from ..stack import AXES, LazyArray, View
 from .arrange import SAMPLES, UNKNOWN, Found
 from .omexml import Image, read_ome
+from .tiffheads import check_directories
 from .tiffseries import (
     POSITIONS,
     Chosen,
@@ -97,6 +98,8 @@ def tiff_images(path: Path) -> list[tuple[int, str]]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Image, ...], list[str]]]:
     """Open a file, with what its OME-XML says and what tifffile complained of; nothing of it is followed unchecked."""
+    with _named_errors(path):
+        check_directories(path)
     with _named_errors(path), _strict_log() as complaints, tifffile.TiffFile(path) as tif:
         if not tif.pages:
             raise DataError(f"{path} is a TIFF without a page; copy it again")

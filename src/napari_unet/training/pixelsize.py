@@ -1,4 +1,4 @@
-"""Pixel sizes of the images of a training: the one that the model keeps, and whether labels lie on their image."""
+"""Whether images and labels of a training lie on each other: axes and pixel size; and the size that the model keeps."""
 
 import math
 from collections.abc import Sequence
@@ -12,6 +12,15 @@ from ..units import factor, in_one, is_length, is_meant, short
 DIFFERENT = 2.0  # pixel sizes this many times apart: an object looks like another kind of object
 SAME = 1e-3  # relative difference of two roundings of one pixel size
 Sizes = tuple[tuple[float, ...], tuple[str | None, ...]]
+
+
+def same_axes(one: Stack, other: Stack) -> tuple[Stack, Stack]:
+    """Drop axes of size 1 that an image has and its labels lack, or the reverse."""
+    return _without(one, other.axes), _without(other, one.axes)
+
+
+def _without(stack: Stack, axes: str) -> Stack:
+    return stack.select(**{a: 0 for a in stack.axes if a not in f"{axes}c" and stack.size(a) == 1})
 
 
 def typical_size(images: Sequence[Sizes], axes: str) -> tuple[Sizes, list[str]]:

@@ -20,6 +20,7 @@ from .config import TrainConfig
 from .fingerprint import Fingerprint, Intensities, Pair, fingerprint
 from .images import image_fingerprint, inputs_of
 from .labels import check_labels, labels_of, notes_of, reach_of
+from .pixelsize import same_axes
 from .plan import Plan, make_plan
 from .record import RUN, Run, training_folder
 from .split import Sample, hold_out, samples
@@ -198,6 +199,7 @@ def _measure(
 
 def _taken(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
     """Return pairs as they are learnt from."""
+    pairs = [same_axes(*pair) for pair in pairs]
     return inputs_of(pairs, config) if config.learns_images else labels_of(pairs, config)
 
 
