@@ -2,6 +2,9 @@
 
 from typing import ClassVar
 
+# What odd JSON raises where it is taken for what it should be: other types, NaN, infinity, 400 digits, deep nesting.
+UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+
 
 class UnetError(Exception):
     """Base of every error this package raises on purpose; `exit_code` is what the shell returns."""

@@ -15,7 +15,7 @@ import safetensors.numpy
 import torch
 
 from ..cards import CARD, CARD_BYTES, FORMAT, VERSION, WEIGHTS, card_text, is_model, parse_card, read_card, reason
-from ..errors import ModelError, OutputError, ResourceError
+from ..errors import UNUSABLE, ModelError, OutputError, ResourceError
 from ..files import replace
 from ..library import locate
 from ..network import UNet, UNetConfig
@@ -27,8 +27,6 @@ from .weights import check_finite, check_shapes, expected, meta, read_weights, w
 
 PARTIAL = ".partial"
 HISTORY = "history"
-# What values of another type, NaN, infinity and numbers of 400 digits raise where they are taken for sizes.
-UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

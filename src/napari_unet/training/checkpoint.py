@@ -11,7 +11,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from ..errors import DataError, ResourceError
+from ..errors import UNUSABLE, DataError, ResourceError
 from ..files import remove_leftovers, replace
 
 KEPT = 2
@@ -29,6 +29,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         replace(path, data)
     except OSError as error:
         raise ResourceError(f"cannot write {path} ({len(data)} bytes): {error.strerror or error}") from error
+
+
+def _check(state: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(dict(state))), sort_keys=True).encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ class Checkpoints:
             Where it cannot be written; the older ones are untouched.
         """
         data = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-        text = {"step": step, "sha256": hashlib.sha256(data).hexdigest(), "state": dict(state)}
+        text = {"step": step, "sha256": hashlib.sha256(data).hexdigest(), "state": dict(state), "check": _check(state)}
         # A checkpoint of this step from before a resume must not be claimed by the old hash while it is replaced.
         self._path(step, ".json").unlink(missing_ok=True)
         write_atomic(self._path(step, ".safetensors"), data)
@@ -135,6 +140,9 @@ class Checkpoints:
                 if hashlib.sha256(data).hexdigest() != text["sha256"]:
                     yield step, f"{path.name} is damaged: its SHA-256 differs"
                     continue
+                if text.get("check", "") not in ("", _check(text["state"])):  # those of before have none
+                    yield step, f"{path.name} is damaged: the SHA-256 of its state differs"
+                    continue
                 yield step, Checkpoint(safetensors.torch.load(data), text["state"])
-            except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-                yield step, f"{path.name} cannot be read: {error}"
+            except (OSError, *UNUSABLE, safetensors.SafetensorError) as error:
+                yield step, f"{path.name} cannot be read: {' '.join(str(error).split())[:300]}"

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from ..errors import DataError, OutputError, ResourceError
+from ..errors import UNUSABLE, DataError, OutputError, ResourceError
 from ..lock import Lock
 from ..model import Model
 from ..store.ome import NAME
@@ -122,8 +122,8 @@ class Run:
             plan, task = Plan.from_json(values["plan"]), read_task(values["task"])
             names = tuple(values["channel_names"])
             return cls(folder, plan, task, dict(values["settings"]), dict(values["data"]), names)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is damaged: {error}; start a new run") from error
+        except UNUSABLE as error:
+            raise DataError(f"{path} is damaged: {' '.join(str(error).split())[:300]}; start a new run") from error
 
     def check_same(self, identity: Mapping[str, Any], digest: str) -> None:
         """Refuse to go on with other settings or other data.
