@@ -131,10 +131,10 @@ def test_no_file_stops_the_others(folder, tmp_path):
 def test_what_nobody_thought_of_is_a_row_with_its_traceback_in_a_log(error, folder, tmp_path, monkeypatch):
     read = Stack.read
 
-    def fails(stack, box):
+    def fails(stack, box, **more):
         if stack.name == "1":
             raise error
-        return read(stack, box)
+        return read(stack, box, **more)
 
     monkeypatch.setattr(Stack, "read", fails)
     rows = wait(run_batch(folder, small(), tmp_path / "out", CONFIG))

@@ -4,6 +4,9 @@ import itertools
 import json
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,12 +17,12 @@ import zarr
 from kinds import cascade, model_of
 from napari_unet.errors import IncompleteError, OutputError, UsageError
 from napari_unet.events import Block, wait
-from napari_unet.inference import cluster
-from napari_unet.inference.cluster import part_length
+from napari_unet.inference import cluster, scheduler
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.job import Job
 from napari_unet.inference.predict import predict
+from napari_unet.inference.shares import part_length
 from napari_unet.network import UNetConfig
 from napari_unet.sources import open_stack
 from napari_unet.stack import Stack
@@ -150,6 +153,58 @@ def test_a_scheduler_that_is_lost_ends_the_run_and_nothing_that_is_done_is(tmp_p
         if event.stage == "predict"
     )
     assert first.done >= 2
+
+
+APART = """
+import distributed, sys
+if __name__ == "__main__":
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, protocol="tcp://",
+                                  host="127.0.0.1") as cluster:
+        print(cluster.scheduler_address, flush=True)
+        sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_scheduler_that_freezes_ends_the_run_resumable(when, tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduler, "PATIENCE", 2)
+    monkeypatch.setattr(cluster, "TIMEOUT", 2)
+    (tmp_path / "apart.py").write_text(APART)
+    stack, model = stored(tmp_path, (96, 64, 64)), small(3)
+    command = [sys.executable, str(tmp_path / "apart.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        config = PredictConfig(scheduler=process.stdout.readline().strip(), allow_tcp=True, block=(16, 32, 32), **FP32)
+        began = time.monotonic()
+        try:
+            run = predict(stack, model, tmp_path / "a.ome.zarr", config)
+            if when == "before":
+                process.send_signal(signal.SIGSTOP)
+            with pytest.raises((IncompleteError, UsageError), match=r"does not answer|cannot be reached|was lost"):
+                for event in run:
+                    if event.stage == "predict" and event.done >= 2:
+                        process.send_signal(signal.SIGSTOP)
+        finally:
+            process.send_signal(signal.SIGCONT)
+            process.stdin.close()
+    assert time.monotonic() - began < 60
+
+
+def test_a_worker_that_is_stopped_is_said_and_others_do_its_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "SILENT", 3)
+    stack, model, block = stored(tmp_path, (96, 64, 64)), small(3), (16, 32, 32)
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", PredictConfig(block=block, **FP32)))
+    said, stopped = [], 0
+    with started() as own:
+        try:
+            for event in predict(stack, model, tmp_path / "b.ome.zarr", on(own, block=block)):
+                said.append(event.message)
+                if event.stage == "predict" and event.done >= 1 and not stopped:
+                    stopped = next(iter(own.workers.values())).pid
+                    os.kill(stopped, signal.SIGSTOP)
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+    assert any("showed no sign of life" in message for message in said)
+    assert tree(tmp_path / "a.ome.zarr") == tree(tmp_path / "b.ome.zarr")
 
 
 @pytest.mark.parametrize("kind", ["zarr", "tiff"])

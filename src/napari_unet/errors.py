@@ -24,6 +24,12 @@ class DataError(UnetError, ValueError):
     exit_code = 3
 
 
+class UnreachableError(DataError):
+    """An image that cannot be read just now, as its disk or the network failed; it may be whole."""
+
+    exit_code = 7
+
+
 class ModelError(UnetError, ValueError):
     """A model, or a network description, that is damaged or does not fit."""
 

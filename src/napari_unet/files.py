@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import OutputError, ResourceError, UnetError, UnsafeError, UsageError
+from .faults import persist
 
 PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")  # ours and zarr's
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -116,7 +117,7 @@ def replacing(path: Path, via: Path | None = None) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        persist(lambda: temporary.replace(path))
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -131,6 +132,10 @@ def replace_json(path: Path, values: Mapping[str, Any], via: Path | None = None)
 
 def replace(path: Path, data: bytes, via: Path | None = None) -> None:
     """Write bytes as `replacing` does."""
+    persist(lambda: _replaced(path, data, via))
+
+
+def _replaced(path: Path, data: bytes, via: Path | None) -> None:
     with replacing(path, via) as file:
         file.write(data)
 
@@ -183,7 +188,7 @@ def _opened(path: Path, flags: int) -> int:
     """
     refuse_link(path)
     try:
-        descriptor = os.open(path, flags | NO_LINK | NO_WAIT, 0o644)
+        descriptor = persist(lambda: os.open(path, flags | NO_LINK | NO_WAIT, 0o644))
     except OSError as error:
         if error.errno in LINKED:
             raise _linked(path) from error
@@ -217,11 +222,15 @@ def read(path: Path, most: int) -> bytes:
     OutputError
         Where it is longer.
     """
-    with open_to_read(path) as file:
-        data = file.read(most + 1)
+    data = persist(lambda: _read(path, most + 1))
     if len(data) > most:
         raise OutputError(f"{path} has more than {most} bytes, so this program did not make it; move it away")
     return data
+
+
+def _read(path: Path, most: int) -> bytes:
+    with open_to_read(path) as file:
+        return file.read(most)
 
 
 def refuse_link(path: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from .errors import OutputError, UnetError
+from .faults import persist
 from .files import create, read, refuse_link
 
 if sys.platform == "win32":
@@ -118,7 +119,7 @@ class Lock:
         """
         if time.monotonic() - self._beat < HEARTBEAT:
             return
-        self.permit.check()
+        persist(self.permit.check)
         self._beat = time.monotonic()
 
     def release(self) -> None:

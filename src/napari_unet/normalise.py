@@ -234,7 +234,9 @@ def finite(data: np.ndarray, stack: Stack, box: Box, fill: float | None = None) 
     )
 
 
-def readable(stack: Stack, box: Box, least: int = LEAST_EDGE) -> Iterator[tuple[Box, np.ndarray | DataError]]:
+def readable(
+    stack: Stack, box: Box, least: int = LEAST_EDGE, *, again: bool = True
+) -> Iterator[tuple[Box, np.ndarray | DataError]]:
     """Read a box; where some of it is damaged, read the rest: yield each part with its data, or with the error.
 
     Parameters
@@ -243,9 +245,11 @@ def readable(stack: Stack, box: Box, least: int = LEAST_EDGE) -> Iterator[tuple[
     box : box
     least : int
         Parts of no longer edge are not divided further.
+    again : bool
+        Whether it is read more than once where a fault may pass; its parts are not.
     """
     try:
-        data = stack.read(box)
+        data = stack.read(box, again=again)
     except DataError as error:
         sizes = [part.stop - part.start for part in box]
         axis = sizes.index(max(sizes))
@@ -254,7 +258,7 @@ def readable(stack: Stack, box: Box, least: int = LEAST_EDGE) -> Iterator[tuple[
             return
         middle = box[axis].start + sizes[axis] // 2
         for half in (slice(box[axis].start, middle), slice(middle, box[axis].stop)):
-            yield from readable(stack, (*box[:axis], half, *box[axis + 1 :]), least)
+            yield from readable(stack, (*box[:axis], half, *box[axis + 1 :]), least, again=False)
     else:
         yield box, data
 

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import DataError, UnetError
+from .errors import DataError, UnetError, UnreachableError
+from .faults import network_errors, out_of_memory, passing, persist
 from .units import canonical
 
 AXES = "tczyx"
@@ -209,22 +210,28 @@ class Stack:
         """Return `field` (scale, units, translation or shape) for each of `axes`, which the stack has."""
         return tuple(getattr(self, field)[self.axes.index(a)] for a in axes)
 
-    def read(self, box: Box) -> np.ndarray:
-        """Read a region, one slice an axis, into memory.
+    def read(self, box: Box, *, again: bool = True) -> np.ndarray:
+        """Read a region, one slice an axis, into memory; more than once where a fault may pass, but for `again`.
 
         Raises
         ------
         DataError
             Where what is stored there is damaged; it names the source and the region.
+        UnreachableError
+            Where its disk or the network fails, again and again.
         """
+        fails: tuple[type[Exception], ...] = (*DECODING, *network_errors())
         try:
-            return np.asarray(self.data[box])
-        except DECODING as error:
-            if isinstance(error, UnetError) and not isinstance(error, DataError):
+            return persist(lambda: np.asarray(self.data[box])) if again else np.asarray(self.data[box])
+        except fails as error:
+            if (isinstance(error, UnetError) and not isinstance(error, DataError)) or out_of_memory(error):
                 raise
             what = str(error) if isinstance(error, DataError) else f"{type(error).__name__} {error}"
             region = ", ".join(f"{a}={part.start}:{part.stop}" for a, part in zip(self.axes, box, strict=False))
-            raise DataError(f"{self.source or self.name} is damaged at {region}: {what}") from error
+            where = self.source or self.name
+            if passing(error):
+                raise UnreachableError(f"{where} cannot be read now at {region}: {what}; try again later") from error
+            raise DataError(f"{where} is damaged at {region}: {what}") from error
 
     def select(self, **parts: int | slice) -> "Stack":
         """Cut lazily along named axes; an integer removes the axis.

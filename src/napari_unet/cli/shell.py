@@ -15,6 +15,7 @@ import typer
 
 from .. import DISTRIBUTION
 from ..errors import ResourceError, UnetError
+from ..faults import FAULTS, named, network_errors
 from ..files import FULL, explained
 from .options import Several
 from .output import say
@@ -75,8 +76,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 raise
             say(str(error))
             raise typer.Exit(error.exit_code) from error
-        except OSError as error:
-            refused = _refused(error)
+        except FAULTS + network_errors() as error:
+            refused = (_refused(error) if isinstance(error, OSError) else None) or named(error)
             if refused is None or kwargs.get("debug"):
                 raise
             _end_output()

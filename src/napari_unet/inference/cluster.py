@@ -1,12 +1,12 @@
 """A run on a dask cluster: each task computes a column, or a part of one, and writes its own blocks."""
 
 import contextlib
-import math
+import functools
 import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,18 @@ from ..store import ResultStore
 from ..store.blocks import BlockWriter
 from ..store.journal import Region
 from .pipeline import Pipeline
+from .scheduler import asked, in_time, run_on_each, signs_of_life
+from .shares import parts_of
 
 if TYPE_CHECKING:
     from .job import Job
 
 AHEAD = 2  # tasks a worker that are submitted before they can begin
-EACH = 4  # parts of the work a worker, at least, so that none waits long for the last
-TILES = 32
 HEARTBEAT = 1.0
 TIMEOUT = 20
+SILENT = (
+    30.0  # seconds without a sign of life, of which a worker gives one a second or more, after which it is given up
+)
 FRUITLESS = 5  # times that a task is cancelled, with no block done meanwhile, before a run gives up
 MOST_SENT = 64 << 20
 PACKAGES = ("napari-unet-stacks", "torch", "zarr", "numpy")
@@ -56,7 +59,10 @@ def connected(scheduler: str | None, job: "Job") -> Iterator[Any]:
     client = _client(scheduler)
     try:
         _check_image(job)
-        _check_versions(client)
+        try:
+            _check_versions(client)
+        except OSError as error:
+            raise IncompleteError(f"the scheduler {scheduler} does not answer ({error}); try again later") from error
         yield client
     finally:
         client.close(timeout=5)
@@ -101,8 +107,10 @@ def _client(scheduler: str) -> Any:
     kind: Any = distributed.Client
     client = kind.__new__(kind)  # so that one that cannot connect is closed at once, not by the garbage collector
     try:
-        client.__init__(scheduler, timeout=TIMEOUT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError, TypeError) as error:
+        connect = functools.partial(client.__init__, scheduler, timeout=TIMEOUT, set_as_default=False)
+        if not in_time(connect, 2 * TIMEOUT):
+            raise IncompleteError(f"the scheduler {scheduler} does not answer; try again later")
+    except (OSError, ValueError, TypeError) as error:
         with contextlib.suppress(Exception):
             client.close(timeout=1)
         hint = "; name the certificates in dask's configuration (distributed.comm.tls)" if "TLS" in str(error) else ""
@@ -143,6 +151,8 @@ class _Run:
         self._suspects: deque[int] = deque()
         self._alone: int | None = None
         self._cancels: Counter[int] = Counter()  # of tasks, by their first block, since a block was done
+        self._signs: dict[str, tuple[float, float]] = {}  # of each worker: its last sign of life, and when that was new
+        self._looked, self._said = 0.0, ""
         self.failed: dict[int, str] = {}
         import distributed
 
@@ -166,6 +176,7 @@ class _Run:
             while self._fill(parts, shared):
                 with contextlib.suppress(*over), self._client.as_current():
                     wait(list(self._flying), timeout=HEARTBEAT, return_when="FIRST_COMPLETED")
+                self._look()
                 yield Progress(store.count, total, "predict", self._where())
                 while self._told:
                     for number in self._record(_read(self._told.popleft())):
@@ -193,7 +204,7 @@ class _Run:
     def _submit(self, shared: Any, numbers: tuple[int, ...]) -> None:
         """Submit a task to the worker that has the fewest; the scheduler would give all to the one with the model."""
         busy = Counter(address for _, address in self._flying.values())
-        freest = min(self._addresses, key=lambda address: busy[address], default=None)
+        freest = min(self._signs, key=lambda address: busy[address], default=None)
         place: Any = {"workers": [freest], "allow_other_workers": True} if freest else {}
         future = self._client.submit(task, shared, numbers, pure=False, retries=1, **place)
         self._flying[future] = numbers, freest
@@ -244,31 +255,64 @@ class _Run:
                 self._store.record(number, found)
                 yield number
 
-    @property
-    def _addresses(self) -> list[str]:
-        """Of the workers that there are now."""
-        return list(self._client.scheduler_info(n_workers=-1).get("workers", ()))
+    def _look(self) -> None:
+        """Ask the scheduler which workers there are, once a second; give up those that have stopped.
+
+        Raises
+        ------
+        IncompleteError
+            Where the scheduler does not answer.
+        UsageError
+            Where a worker that has come since has other versions.
+        """
+        now = time.monotonic()
+        if now - self._looked < HEARTBEAT:
+            return
+        self._looked, before = now, set(self._signs)
+        try:
+            signs = signs_of_life(self._client)
+        except OSError as error:  # which a timeout is, too
+            raise IncompleteError(
+                f"the scheduler {self._address} does not answer ({error}); {self._store.count} of {self._job.total} "
+                "blocks are done and kept: run the same command again"
+            ) from error
+        known = self._signs
+        self._signs = {a: known[a] if a in known and known[a][0] == sign else (sign, now) for a, sign in signs.items()}
+        for address in [a for a, (_, since) in self._signs.items() if now - since > SILENT]:
+            self._give_up(address)
+        if before and set(self._signs) - before:
+            _check_versions(self._client)
+
+    def _give_up(self, address: str) -> None:
+        """Take a worker that shows no sign of life off the scheduler, which gives its tasks to others."""
+        del self._signs[address]
+        self._said = f"; {address} showed no sign of life for {SILENT:.0f} s: its blocks go to others"
+        with contextlib.suppress(OSError):
+            asked(self._client, "unregister", address=address, stimulus_id=f"silent-{time.time()}")
 
     @property
     def _workers(self) -> int:
-        return len(self._addresses)
+        return len(self._signs)
 
     def _where(self) -> str:
         count = self._workers
-        return f"on {count} worker{'s' * (count != 1)}" if count else "waiting: the scheduler has no workers"
+        said, self._said = self._said, ""
+        return (f"on {count} worker{'s' * (count != 1)}" if count else "waiting: the scheduler has no workers") + said
 
     def _await_workers(self) -> Iterator[Progress]:
         """Wait for the first, which a queue of jobs may start later, and look at its versions then."""
+        self._look()
         waited = not self._workers
         while not self._workers:
             yield Progress(self._store.count, self._job.total, "predict", self._where())
             time.sleep(HEARTBEAT)
+            self._look()
         if waited:
             _check_versions(self._client)
 
     def _check_folder(self) -> None:
         """Refuse workers that could not write."""
-        for where, there in self._client.run(_reaches, str(self._store.root.resolve())).items():
+        for where, there in run_on_each(self._client, _reaches, str(self._store.root.resolve())).items():
             if not there:
                 raise UsageError(f"worker {where} does not reach {self._store.root.resolve()}; put it on a shared disk")
 
@@ -324,7 +368,7 @@ def _read(told: list[Any]) -> Written:
 
 
 def _versions_on(client: Any) -> dict[str, dict[str, str]]:
-    return dict(client.run(versions))
+    return run_on_each(client, versions)
 
 
 def versions() -> dict[str, str]:
@@ -336,50 +380,6 @@ def versions() -> dict[str, str]:
 
 def _reaches(folder: str) -> bool:
     return Path(folder).is_dir()
-
-
-def parts_of(
-    job: "Job", pending: Collection[int], workers: int, near: tuple[float, ...] | None = None
-) -> Iterator[tuple[int, ...]]:
-    """Yield the tasks: some tiles each, or a part of a column each, as long as all workers are at work.
-
-    A stream that begins inside a column first computes what lies before it, as far as the network looks; the parts
-    are as long as makes the whole the fastest.
-    """
-    route, grid, flow = job.route(), job.grid, job.layout.flow
-    if flow is None:
-        numbers = list(route.pieces(pending, near))
-        step = min(TILES, max(1, len(numbers) // (workers * EACH)))
-        yield from (tuple(numbers[i : i + step]) for i in range(0, len(numbers), step))
-        return
-    foot = grid.footprint
-    step = part_length(
-        grid.counts[flow],
-        math.prod(grid.counts) // grid.counts[flow],
-        workers,
-        2 * (foot.halo[flow] + foot.margin[flow]) / grid.core[flow],
-    )
-    for column in job.columns().columns(pending, near):
-        numbers = list(column.blocks)
-        yield from (tuple(numbers[i : i + step]) for i in range(0, len(numbers), step))
-
-
-def part_length(blocks: int, columns: int, workers: int, extra: float) -> int:
-    """Return how many blocks of a column to compute in one task so that all are done the soonest.
-
-    Parameters
-    ----------
-    blocks, columns, workers : int
-        Blocks a column; columns; workers.
-    extra : float
-        What a task computes beside its own, in blocks.
-    """
-
-    def rounds(length: int) -> float:
-        tasks = columns * math.ceil(blocks / length)
-        return math.ceil(tasks / workers) * (length + extra)
-
-    return min(range(1, blocks + 1), key=lambda length: (rounds(length), -length))
 
 
 def refuse(failed: dict[int, str], total: int) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..events import Block, Progress
+from ..faults import persist
 from ..files import disk, replacing
 from ..objects import Grid, Objects, find, paint
 from ..objects.scratch import discard
@@ -58,7 +59,7 @@ def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
     classes = store.arrays[job.decoder.outputs[0].path]
 
     def read(box: Box) -> np.ndarray:
-        return np.asarray(classes[box])
+        return persist(lambda: np.asarray(classes[box]))
 
     def write(number: int, box: Box, labels: np.ndarray) -> None:
         store.write(first + number, {output.path: (box, labels.astype(output.dtype, copy=False))})

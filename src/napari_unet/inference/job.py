@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..errors import DataError, ResourceError, UsageError
 from ..events import Block, Progress
+from ..faults import out_of_memory
 from ..files import read, replace
 from ..model import Model
 from ..sources.identity import MOST_LOOKED_AT, STORED, stored
@@ -271,8 +271,8 @@ class Job:
             try:
                 yield from job._once(store, near, failed)
                 break
-            except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+            except (MemoryError, RuntimeError, OSError) as error:
+                if not out_of_memory(error):
                     raise
                 job, how = job._smaller(error)
             yield Progress(store.count, self.total, "predict", f"the memory ran out; going on {how}")
@@ -312,12 +312,6 @@ class Job:
                         yield Block(store.count, total, "predict", box=self.box(number))
                 if not finished:  # a slab that completes no block: a moment to stop at
                     yield Progress(store.count, total, "predict")
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out: torch has an error of its own for accelerators only."""
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error) or "out of memory" in str(error)
 
 
 def _written(store: ResultStore, finished: Finished) -> Finished:

@@ -55,9 +55,9 @@ class Pipeline(Generic[Job, Read, Done, Written]):
             raise self._error
 
     def _run(self, tidy: Callable[[], None], call: Callable[..., Done]) -> Iterator[Written]:
-        for thread in self._threads:
-            thread.start()
         try:
+            for thread in self._threads:
+                thread.start()
             while (got := self._take(self._to_compute)) is not END:
                 job, data = got
                 self._put(self._to_write, (job, self._computed(call, job, data)))
@@ -69,7 +69,8 @@ class Pipeline(Generic[Job, Read, Done, Written]):
         finally:
             self._stop.set()
             for thread in self._threads:
-                thread.join()
+                if thread.ident is not None:  # without memory for its stack a thread does not start
+                    thread.join()
 
     def _computed(self, call: Callable[..., Done], job: Job, data: Read) -> Done:
         try:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ..errors import DataError, IncompleteError
 from ..events import Progress
+from ..faults import named_faults
 from ..model import Model, Models
 from ..normalise import Statistics
 from ..sources import missing_chunks, open_stack
@@ -96,10 +97,11 @@ def predict(
     """
     config, models = config or PredictConfig(), cascade(model)
     run = functools.partial(_into_store, stack, models, _Look(near, None if shown is None else blocks_of(shown)))
-    if names_tiff(out) and not config.in_source:
-        check_apart(Path(out), stack, "choose another name")
-        return (yield from into_tiff(run, Path(out), config, models[-1].task.result))
-    return (yield from run(Path(out), config))
+    with named_faults():
+        if names_tiff(out) and not config.in_source:
+            check_apart(Path(out), stack, "choose another name")
+            return (yield from into_tiff(run, Path(out), config, models[-1].task.result))
+        return (yield from run(Path(out), config))
 
 
 def _into_store(

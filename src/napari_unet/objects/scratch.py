@@ -12,6 +12,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from ..errors import OutputError
+from ..faults import persist
 from ..files import PARTIAL, disk, replace, replacing
 from ..stack import Box
 from .config import Grid, ObjectConfig
@@ -45,14 +46,14 @@ class Scratch:
             shutil.rmtree(_trash(folder), ignore_errors=True)
             folder.mkdir(exist_ok=True)
             if (folder / JOB).exists():
-                found = json.loads((folder / JOB).read_text(encoding="utf-8"))
+                found = json.loads(persist(lambda: (folder / JOB).read_text(encoding="utf-8")))
                 if found != job:
                     raise OutputError(f"{folder} belongs to {found}, not to {job}; name another folder or delete it")
             elif any(not (PARTIAL.fullmatch(p.name) or p.suffix == ".tmp") for p in folder.iterdir()):
                 raise OutputError(f"{folder} holds files that are not of this work; name an empty or a new folder")
             else:
                 self._put(JOB, json.dumps(job).encode())
-            self._labels = self._open(grid)
+            self._labels = persist(lambda: self._open(grid))
 
     def _open(self, grid: Grid) -> "zarr.Array[Any]":
         sizes = [CHUNK[len(grid.spatial)] if i in grid.spatial else 1 for i in range(len(grid.shape))]
@@ -69,12 +70,12 @@ class Scratch:
     def read(self, box: Box) -> np.ndarray:
         """Return local labels of a region."""
         with disk(self.folder):
-            return np.asarray(self._labels[box])
+            return persist(lambda: np.asarray(self._labels[box]))
 
     def write(self, box: Box, labels: np.ndarray) -> None:
         """Keep local labels of a region."""
         with disk(self.folder):
-            self._labels[box] = labels
+            persist(lambda: self._labels.__setitem__(box, labels))
 
     def has(self, name: str) -> bool:
         """Return whether the tables `name` are there."""
@@ -82,12 +83,20 @@ class Scratch:
 
     def save(self, name: str, tables: Mapping[str, np.ndarray]) -> None:
         """Keep arrays under one name, all of them or none."""
-        with disk(self.folder), replacing(self.folder / f"{name}.npz") as file:
+        with disk(self.folder):
+            persist(lambda: self._save(name, tables))
+
+    def _save(self, name: str, tables: Mapping[str, np.ndarray]) -> None:
+        with replacing(self.folder / f"{name}.npz") as file:
             np.savez(file, **tables)  # type: ignore[arg-type]
 
     def load(self, name: str, *keys: str) -> list[np.ndarray]:
         """Return the arrays `keys` of the tables `name`."""
-        with disk(self.folder), np.load(self.folder / f"{name}.npz", allow_pickle=False) as tables:
+        with disk(self.folder):
+            return persist(lambda: self._load(name, keys))
+
+    def _load(self, name: str, keys: tuple[str, ...]) -> list[np.ndarray]:
+        with np.load(self.folder / f"{name}.npz", allow_pickle=False) as tables:
             return [tables[key] for key in keys]
 
     def remove(self) -> None:
@@ -106,4 +115,4 @@ def discard(folder: Path) -> None:
             shutil.rmtree(_trash(folder), ignore_errors=True)
             folder.replace(_trash(folder))
         if _trash(folder).is_dir():
-            shutil.rmtree(_trash(folder))
+            persist(lambda: shutil.rmtree(_trash(folder)))

@@ -1,12 +1,14 @@
 """Open anything as a `Stack`: a path, an address, an array, a layer."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UnreachableError, UsageError
+from ..faults import passing, persist
 from ..stack import Stack
 from .arrange import Found, arrange, cast, choose
 from .layers import find_array, find_layer, is_array, is_layer
@@ -78,7 +80,7 @@ def open_stack(
     if isinstance(what, Stack):
         return choose(_again(what, axes, level), channel, time)
     if isinstance(what, str | Path):
-        found = _find_path(str(what), level, more)
+        found = _reached(lambda: _find_path(str(what), level, more))
     elif is_array(what):
         found = _no_levels(find_array(what), level)
     elif is_layer(what):
@@ -108,7 +110,7 @@ def open_labels(
         are no integers.
     """
     if isinstance(what, str | Path):
-        found = _find_path(_labels_path(str(what)), level, more, colours=False)
+        found = _reached(lambda: _find_path(_labels_path(str(what)), level, more, colours=False))
         stack = choose(arrange(found, axes), channel, time)
     else:
         stack = open_stack(what, axes, level, channel, time, **more)
@@ -124,6 +126,16 @@ def open_labels(
     if stack.dtype.kind == "b":
         stack = dataclasses.replace(stack, data=cast(stack.data, np.uint8))
     return stack
+
+
+def _reached(find_it: Callable[[], Found]) -> Found:
+    """Open a path or an address, more than once where its disk or the network fails."""
+    try:
+        return persist(find_it)
+    except DataError as error:
+        if passing(error) and not isinstance(error, UnreachableError):
+            raise UnreachableError(f"{error}; try again later") from error
+        raise
 
 
 def _again(stack: Stack, axes: str | None, level: int | None) -> Stack:

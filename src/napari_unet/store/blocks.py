@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from ..errors import UsageError
+from ..faults import persist
 from ..files import disk
 from ..lock import Permit
 from ..stack import Box
@@ -90,11 +91,16 @@ class BlockWriter:
                 )
 
 
+def read_back(array: "zarr.Array[Any]", box: Box) -> np.ndarray:
+    """Read a box of what was written, more than once where the disk fails for a moment."""
+    return persist(lambda: np.asarray(array[box]))
+
+
 def replaced(folder: Path, name: str, array: "zarr.Array[Any]", box: Box, data: np.ndarray) -> Region:
     """Replace the files under a box, so that nothing damaged is read on the way."""
     unit = array.shards or array.chunks
     keys = itertools.product(*(range(b.start // u, math.ceil(b.stop / u)) for b, u in zip(box, unit, strict=True)))
     for key in keys:
         (folder / array.metadata.encode_chunk_key(key)).unlink(missing_ok=True)
-    array[box] = data
+    persist(lambda: array.__setitem__(box, data))
     return Region(name, tuple(b.start for b in box), tuple(b.stop for b in box), crc32(data))

@@ -1,5 +1,6 @@
 """What of a run is done: the ledger, a line a unit, each with its checksum, beside the data."""
 
+import functools
 import json
 import operator
 import os
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO, TypeGuard
 import numpy as np
 
 from ..errors import LedgerError
+from ..faults import persist
 from ..files import open_to_append, open_to_read, replacing
 from .plan import FOLDER, MOST_BLOCKS, PLAN, Plan, Region, Unit, plain
 
@@ -274,12 +276,13 @@ class Journal:
     def append(self, unit: Unit, regions: Sequence[Region] = ()) -> None:
         """Record a unit as done."""
         parts = [[r.array, r.start, r.stop, r.crc32] for r in regions]
-        self.records.put(unit, self._write({"unit": unit, "regions": parts}))
+        self.records.put(unit, persist(lambda: self._write({"unit": unit, "regions": parts})))
 
     def forget(self, units: Sequence[Unit]) -> None:
         """Record that units are not done after all."""
         for first in range(0, len(units), FORGOTTEN):
-            self._write({"forget": list(units[first : first + FORGOTTEN])})
+            part = list(units[first : first + FORGOTTEN])
+            persist(functools.partial(self._write, {"forget": part}))
         for unit in units:
             self.records.drop(unit)
 

@@ -11,6 +11,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from ..errors import OutputError
+from ..faults import persist
 from ..files import below, refuse_link, refuse_links, refuse_long, remove_leftovers, replace_json
 from ..lock import LOCK
 from ..sources.zarrays import open_own
@@ -368,14 +369,14 @@ def make_array(folder: Path, output: Output, level: Level, version: str) -> "zar
     zarr_format: Any = VERSIONS[version]
     folder = folder.absolute()  # workers, which write to it too, have folders of their own
     if (folder / ("zarr.json" if zarr_format == NEWEST else ".zarray")).exists():
-        array = open_own(folder, "r+")
+        array = persist(lambda: open_own(folder, "r+"))
         if array.shape != level.shape or array.dtype != output.dtype:
             raise OutputError(
                 f"{folder} is {array.shape} {array.dtype}, planned is {level.shape} {output.dtype}; "
                 "start anew with --overwrite"
             )
     else:
-        array = _new_array(folder, output, level, zarr_format)
+        array = persist(lambda: _new_array(folder, output, level, zarr_format))
     # Empty, and written after the array: a kill between the two would show in the bytes.
     (folder / ".zattrs").unlink(missing_ok=True)
     return array

@@ -19,7 +19,7 @@ from ..stack import Box
 from ..threads import in_threads
 from . import consolidated, layout
 from .admission import admit, check_folder, check_outputs, check_room, enter
-from .blocks import BlockWriter, replaced
+from .blocks import BlockWriter, read_back, replaced
 from .journal import DONE, FINISHED, Journal, Plan, Region, Unit
 from .ome import VERSIONS, Output, group_attributes
 from .plan import TABLE
@@ -334,7 +334,7 @@ class ResultStore:
         if unit in self._journal.records:
             return None
         name = unit.partition("#")[0]
-        data = np.asarray(finer[above(box, level, finer.shape)])
+        data = read_back(finer, above(box, level, finer.shape))
         return replaced(self.root / name, name, array, box, reduce(data, level.factors, kind))
 
     def _publish(self) -> None:

@@ -12,6 +12,7 @@ import zarr
 
 from ..errors import OutputError
 from ..events import Progress
+from ..faults import persist
 from ..files import open_to_read, refuse_link
 from ..sources.zarrays import open_array
 from ..sources.zarrmeta import read_node
@@ -139,7 +140,7 @@ def problem_of(array: "zarr.Array[Any]", base: Path, region: Region) -> str:
     if array.ndim != len(region.box):
         return f"{region} is not what was written: the array has {array.ndim} axes"
     try:
-        found = _checksum(array, region.box)
+        found = persist(lambda: _checksum(array, region.box))
     except UNREADABLE as error:
         return f"{region}: {_damaged_chunks(array, base, region)} cannot be read ({error})"
     if found == region.crc32:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..allocation import freed_memory_kept
 from ..errors import IncompleteError, ResourceError
 from ..events import Epoch, Progress
+from ..faults import named_faults
 from ..model import Model, OneModel
 from ..tiles import scaled
 from .augment import augment, augmentation
@@ -85,7 +86,8 @@ def train(
     IncompleteError
         The loss was not finite `BAD_STEPS` times in a row.
     """
-    return (yield from Training(pairs, out, config, init=init, validation=validation).events())
+    with named_faults():
+        return (yield from Training(pairs, out, config, init=init, validation=validation).events())
 
 
 class Training:
