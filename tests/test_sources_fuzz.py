@@ -242,6 +242,10 @@ ARRAYS = {
     "index packed before it is bytes": {
         "codecs": [{**SHARD, "configuration": {**SHARD["configuration"], "index_codecs": [{"name": "crc32c"}]}}]
     },
+    "shards of 0": {
+        "codecs": [SHARD],
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 2]}},
+    },
     "chunks of 0": {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 2]}}},
     "shape that is text": {"shape": "88"},
     "shape past 63 bits": {"shape": [2**63, 8]},

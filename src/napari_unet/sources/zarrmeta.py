@@ -219,7 +219,11 @@ def array_info(node: Node) -> ArrayInfo:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise DataError(f"{node.where}: array metadata is damaged: {type(error).__name__} {error}") from None
-    if not len(info.shape) == len(info.chunks) or min((0, *info.shape)) < 0 or min((1, *info.chunks)) < 1:
+    if (
+        not len(info.shape) == len(info.chunks)
+        or min((0, *info.shape)) < 0
+        or min((1, *info.chunks, *(info.shards or ()))) < 1
+    ):
         raise DataError(f"{node.where}: shape {info.shape} and chunks {info.chunks} do not fit each other")
     if info.chunk_bytes > MAX_CHUNK:
         raise DataError(
