@@ -18,8 +18,8 @@ import numpy as np
 from models import RECIPES, Named, judged
 
 from napari_unet import TrainConfig, load_model, train
+from napari_unet.arrays.stack import Stack
 from napari_unet.cli.progress import show
-from napari_unet.stack import Stack
 
 LEARNER = "napari_unet.training.learner."
 PAINTED, SQUARE = 0.05, 24  # share of an image, and pixels a side

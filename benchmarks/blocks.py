@@ -21,9 +21,9 @@ from napari_unet import PredictConfig, open_stack
 from napari_unet.inference.cluster import connected, run_on
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.job import Job
+from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import Model
 from napari_unet.network import UNet, UNetConfig
-from napari_unet.normalise import Normalisation
 from napari_unet.task import Semantic
 
 

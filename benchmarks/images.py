@@ -27,12 +27,12 @@ from PIL import Image
 from scipy import ndimage
 
 from napari_unet import Model, PredictConfig, TrainConfig, evaluate, load_model, open_labels, open_stack, predict, train
+from napari_unet.arrays.degrade import degraded
+from napari_unet.arrays.stack import Stack
+from napari_unet.cards import locate
 from napari_unet.cli.progress import show
 from napari_unet.events import wait
-from napari_unet.library import locate
-from napari_unet.metrics import Intensity
-from napari_unet.sources.degrade import degraded
-from napari_unet.stack import Stack
+from napari_unet.metrics.objects import Intensity
 
 Pairs = Sequence[tuple[Stack, Stack]]
 NOISE = 25.0

@@ -39,7 +39,7 @@ def models(cascade: bool) -> list[Any]:
     import torch
 
     from napari_unet import Model, UNet, UNetConfig
-    from napari_unet.normalise import Normalisation
+    from napari_unet.intensities.normalise import Normalisation
     from napari_unet.task import Restore, Semantic, SuperResolve
 
     def drawn(task: Any, normalisation: Any, **config: Any) -> Any:

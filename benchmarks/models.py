@@ -16,8 +16,8 @@ import numpy as np
 from scipy import ndimage
 
 from napari_unet import Model, PredictConfig, TrainConfig, evaluate, open_labels, open_stack, predict, train, wait
+from napari_unet.arrays.stack import Stack
 from napari_unet.cli.progress import show
-from napari_unet.stack import Stack
 
 Named = tuple[str, Stack, Stack]
 DRAWN_ASIDE = (-0.65, -0.25)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from napari_unet import PredictConfig, TrainConfig, evaluate, load_model, open_labels, open_stack, predict, train
+from napari_unet.arrays.stack import Stack
 from napari_unet.cli.progress import show
 from napari_unet.events import wait
-from napari_unet.stack import Stack
 
 Pairs = list[tuple[Stack, Stack]]
 NAMES = ("iou", "dice", "pixel_error", "v_rand", "v_info")

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from napari_unet.allocation import freed_memory_kept
+from napari_unet.arrays.stack import Stack
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.job import Job
+from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import Model
 from napari_unet.network import UNet, UNetConfig
-from napari_unet.normalise import Normalisation
-from napari_unet.stack import Stack
 from napari_unet.task import Semantic
 
 NETS = {

@@ -22,9 +22,9 @@ import tifffile
 import torch
 
 from napari_unet import PredictConfig, TrainConfig, predict, train, wait
-from napari_unet.evaluation import evaluate
+from napari_unet.arrays.stack import Stack
+from napari_unet.evaluation.evaluate import evaluate
 from napari_unet.objects import ObjectConfig, objects_of
-from napari_unet.stack import Stack
 from napari_unet.task import Instances
 
 PATCH, LEARNT = 256, 20

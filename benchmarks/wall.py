@@ -22,10 +22,10 @@ from peers import FLOPS, network
 
 from napari_unet import Model, PredictConfig, open_stack, predict, wait
 from napari_unet.allocation import MOMENT, freed_memory_kept
+from napari_unet.arrays.stack import Stack
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.job import Job
-from napari_unet.normalise import Normalisation
-from napari_unet.stack import Stack
+from napari_unet.intensities.normalise import Normalisation
 from napari_unet.task import Semantic
 
 CONVOLUTIONS = {

@@ -18,7 +18,7 @@ import zarr
 from peers import network
 
 from napari_unet import Model, PredictConfig, open_stack, predict, wait
-from napari_unet.normalise import Normalisation
+from napari_unet.intensities.normalise import Normalisation
 from napari_unet.task import Semantic
 
 

@@ -19,8 +19,8 @@ from napari.settings import get_plugin_settings
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
+from napari_unet.cards import locate
 from napari_unet.demo import example
-from napari_unet.library import locate
 
 NAME = "napari-unet-stacks"
 SIZE = (1380, 860)

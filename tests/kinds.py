@@ -1,8 +1,8 @@
 """A small model of every kind, with weights drawn at random: what holds for one must hold for all."""
 
+from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import Model
 from napari_unet.network import UNetConfig
-from napari_unet.normalise import Normalisation
 from napari_unet.task import Autoencode, Instances, Restore, Semantic, SuperResolve
 from test_network import random_net
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError
 from napari_unet.events import wait
-from napari_unet.inference.annotate import annotate_next
 from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.diagnostics import annotate_next
 from napari_unet.inference.outputs import entropy
 from napari_unet.inference.predict import predict
 from napari_unet.sources import open_stack
-from napari_unet.stack import Stack
 from test_predict import FP32, image_of, small, tree, whole_logits
 
 

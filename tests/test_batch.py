@@ -11,13 +11,13 @@ import pytest
 import tifffile
 import zarr
 
+from napari_unet.arrays.stack import Stack
 from napari_unet.batch import run_batch
 from napari_unet.errors import DataError, OutputError, UsageError
 from napari_unet.events import wait
 from napari_unet.inference import PredictConfig
 from napari_unet.inference.predict import predict
 from napari_unet.sources import open_stack
-from napari_unet.stack import Stack
 from napari_unet.store.save import save_stack
 from napari_unet.summary import check_summary, printable
 from test_predict import FP32, image_of, small, tree

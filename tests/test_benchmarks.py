@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from napari_unet.stack import Stack
+from napari_unet.arrays.stack import Stack
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError
 from napari_unet.events import wait
-from napari_unet.stack import Stack
 from napari_unet.training import train
 from napari_unet.training.setup import outlook
 from test_fit import collect, example, same, small

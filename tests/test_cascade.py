@@ -7,6 +7,7 @@ import pytest
 import tifffile
 
 from kinds import cascade as three
+from napari_unet.arrays.stack import Stack
 from napari_unet.batch import run_batch
 from napari_unet.errors import OutputError, UsageError
 from napari_unet.events import wait
@@ -15,7 +16,6 @@ from napari_unet.inference.engine import Engine
 from napari_unet.inference.predict import predict
 from napari_unet.inference.preflight import preflight
 from napari_unet.sources import open_stack
-from napari_unet.stack import Stack
 from napari_unet.task import Restore, SuperResolve
 from test_predict import FP32, image_of, stopped_after, tree
 from test_predict import small as segmenter

@@ -13,7 +13,7 @@ from kinds import small
 from napari_unet import PredictConfig, open_stack, predict
 from napari_unet.cli import app
 from napari_unet.events import Progress
-from napari_unet.lock import LOCK
+from napari_unet.store.lock import LOCK
 from napari_unet.text import escaped
 from test_cli import FAST, call
 from test_predict import image_of, stopped_after

@@ -15,6 +15,7 @@ import tifffile
 import zarr
 
 from kinds import cascade, model_of
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import IncompleteError, OutputError, UsageError
 from napari_unet.events import Block, wait
 from napari_unet.inference import cluster, scheduler
@@ -25,7 +26,6 @@ from napari_unet.inference.predict import predict
 from napari_unet.inference.shares import part_length
 from napari_unet.network import UNetConfig
 from napari_unet.sources import open_stack
-from napari_unet.stack import Stack
 from napari_unet.store.journal import Region
 from test_instances import finder
 from test_predict import FP32, image_of, small, tree

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.inference.columns import ColumnGrid
-from napari_unet.tiles import mirrored
+from napari_unet.grid.columns import ColumnGrid
+from napari_unet.grid.tiles import mirrored
 from test_tiles import grids
 
 

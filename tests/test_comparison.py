@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from napari_unet.comparison import compare
 from napari_unet.errors import DataError, OutputError
+from napari_unet.evaluation.compare import compare
 from napari_unet.events import wait
 from napari_unet.sources import open_labels, open_stack
 from napari_unet.store import verify

@@ -9,7 +9,7 @@ from PIL import Image
 
 from napari_unet.demo import SHOWN, TRAINED, example, mosaic, run_demo
 from napari_unet.errors import OutputError
-from napari_unet.evaluation import evaluate
+from napari_unet.evaluation.evaluate import evaluate
 from napari_unet.events import Epoch, Progress, wait
 from napari_unet.examples import PIXEL
 from napari_unet.model import load_model

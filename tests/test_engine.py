@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinds import model_of
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import UsageError
-from napari_unet.inference.blocking import block_bytes, choose_layout, choose_tile
+from napari_unet.grid.tiles import TileGrid
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine, transposed
+from napari_unet.inference.layout import block_bytes, choose_layout, choose_tile
 from napari_unet.network import UNetConfig, footprint
-from napari_unet.stack import Stack
-from napari_unet.tiles import TileGrid
 from test_network import configs, random_net
 from test_predict import FP32, image_of, small
 

@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.io import imsave
 
-from napari_unet import evaluation
-from napari_unet.boundaries import v_scores
-from napari_unet.contingency import Contingency
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, UsageError
-from napari_unet.evaluation import Evaluation, blocks, evaluate
+from napari_unet.evaluation import evaluate as evaluation
+from napari_unet.evaluation.evaluate import Evaluation, evaluate
 from napari_unet.events import wait
-from napari_unet.metrics import instance_scores
-from napari_unet.stack import Stack
+from napari_unet.grid.blocks import blocks
+from napari_unet.metrics.boundaries import v_scores
+from napari_unet.metrics.contingency import Contingency
+from napari_unet.metrics.objects import instance_scores
 from napari_unet.store import Output, ResultStore
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -109,8 +110,7 @@ def test_reading_by_blocks_changes_no_score(tmp_path, monkeypatch, kind):
         sides = [(side > 0).astype(np.uint8) for side in sides]
     whole = evaluate(*[stack(side) for side in sides], kind=kind).scores
     stores = [zarr.create_array(tmp_path / f"{i}.zarr", data=side, chunks=(13, 17)) for i, side in enumerate(sides)]
-    monkeypatch.setattr(evaluation, "BLOCK_ELEMENTS", 300)
-    monkeypatch.setattr(evaluation.blocks, "__defaults__", (300,))
+    monkeypatch.setattr(blocks, "__defaults__", (300,))
     assert evaluate(*[stack(store) for store in stores], kind=kind).scores == pytest.approx(whole)
 
 

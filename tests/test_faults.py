@@ -12,6 +12,7 @@ import zarr
 
 from kinds import finder, small
 from napari_unet import faults
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, IncompleteError, ResourceError, UnreachableError
 from napari_unet.events import wait
 from napari_unet.faults import out_of_memory, passing, persist
@@ -19,7 +20,6 @@ from napari_unet.inference import PredictConfig
 from napari_unet.inference.pipeline import Pipeline
 from napari_unet.inference.predict import predict
 from napari_unet.sources import open_stack
-from napari_unet.stack import Stack
 from test_cli import FAST, call
 from test_predict import FP32, image_of, tree
 

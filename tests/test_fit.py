@@ -17,16 +17,16 @@ import torch
 from scipy import ndimage
 
 from kinds import finder
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, IncompleteError, ModelError, OutputError, UnetError, UsageError
 from napari_unet.events import Epoch, Progress, wait
+from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import load_model
 from napari_unet.network import UNetConfig
-from napari_unet.normalise import Normalisation
-from napari_unet.stack import Stack
 from napari_unet.training import TrainConfig, finish, train
 from napari_unet.training.checkpoint import Checkpoints
 from napari_unet.training.learner import rate_at
-from napari_unet.training.record import RUN
+from napari_unet.training.run import RUN
 from napari_unet.training.setup import prepare
 from napari_unet.training.state import State
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import zarr
 
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import LedgerError, OutputError, UnetError, UnsafeError
 from napari_unet.events import wait
-from napari_unet.stack import Stack
 from napari_unet.store import verify
 from napari_unet.store.journal import DONE, FOLDER, PLAN, Journal, Plan, Region
 from napari_unet.store.save import save_stack

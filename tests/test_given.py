@@ -11,11 +11,10 @@ from napari_unet.batch import run_batch
 from napari_unet.errors import ModelError, UsageError
 from napari_unet.events import wait
 from napari_unet.inference.config import PredictConfig
-from napari_unet.inference.lazy import predict_lazy
-from napari_unet.inference.parts import decode, encode
-from napari_unet.inference.predict import predict
+from napari_unet.inference.diagnostics import seam_check
+from napari_unet.inference.encode import decode, encode
+from napari_unet.inference.predict import predict, predict_lazy
 from napari_unet.inference.preflight import preflight
-from napari_unet.inference.seams import seam_check
 from napari_unet.model import as_model
 from napari_unet.sources import open_stack
 from napari_unet.task import Autoencode

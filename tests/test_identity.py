@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 from kinds import model_of
+from napari_unet.arrays.stack import Stack
 from napari_unet.batch import run_batch
 from napari_unet.errors import OutputError
 from napari_unet.events import Block, wait
@@ -19,7 +20,6 @@ from napari_unet.inference.predict import predict
 from napari_unet.network import UNetConfig
 from napari_unet.sources import open_stack
 from napari_unet.sources.identity import stored
-from napari_unet.stack import Stack
 from napari_unet.store.journal import Plan
 
 CONFIG = PredictConfig(precision="fp32", device="cpu", block=(32, 32))

@@ -14,21 +14,21 @@ import zarr
 from scipy import ndimage
 
 from kinds import finder, model_of
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, ModelError, UsageError
-from napari_unet.evaluation import evaluate
+from napari_unet.evaluation.evaluate import evaluate
 from napari_unet.events import Epoch, wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.instances import read_table
 from napari_unet.inference.predict import predict
-from napari_unet.losses import IGNORE
 from napari_unet.model import Model
 from napari_unet.network import UNetConfig
 from napari_unet.objects import ObjectConfig, objects_of
-from napari_unet.stack import Stack
 from napari_unet.store import verify
 from napari_unet.task import Instances, read_task
 from napari_unet.task.border import closeness
 from napari_unet.task.instances import touching
+from napari_unet.task.losses import IGNORE
 from napari_unet.training import TrainConfig, train
 from test_predict import FP32, tree
 
@@ -382,8 +382,8 @@ def test_training_learns_objects_and_keeps_how_they_are_made(sparse, tmp_path):
     assert model.task.fill_holes > 0, "what validation chose is in the model"
     image, truth = discs(77)
     found = run(image, model, tmp_path / "a.ome.zarr")
-    from napari_unet.contingency import Contingency
-    from napari_unet.metrics import instance_scores
+    from napari_unet.metrics.contingency import Contingency
+    from napari_unet.metrics.objects import instance_scores
 
     assert instance_scores(Contingency.of(truth.data, found))["ap_50"] > 0.5
 

@@ -9,18 +9,17 @@ import tifffile
 import zarr
 
 from kinds import cascade, restorer, small
+from napari_unet.arrays.stack import Stack
 from napari_unet.batch import run_batch
 from napari_unet.cli.options import repeated
 from napari_unet.errors import OutputError, UsageError
 from napari_unet.events import wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.intensities import measured, remarks
-from napari_unet.inference.lazy import predict_lazy
-from napari_unet.inference.predict import predict
+from napari_unet.inference.predict import predict, predict_lazy
 from napari_unet.inference.preflight import preflight
-from napari_unet.normalise import Normalisation, Statistics
+from napari_unet.intensities.normalise import Normalisation, Statistics
 from napari_unet.sources import open_stack
-from napari_unet.stack import Stack
 
 FAST = {"precision": "fp32", "device": "cpu"}
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, UsageError
 from napari_unet.events import wait
-from napari_unet.labelling import Labelling, label_rows, looks_like_labels
-from napari_unet.stack import Stack
+from napari_unet.objects.labelling import Labelling, label_rows, looks_like_labels
 from napari_unet.task import read_task
 from napari_unet.task.instances import touching
 from napari_unet.training import TrainConfig

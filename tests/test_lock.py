@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from napari_unet import lock as room
 from napari_unet.errors import OutputError
-from napari_unet.lock import LOCK, Lock
+from napari_unet.store import lock as room
+from napari_unet.store.lock import LOCK, Lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from napari_unet.lock import Lock
+from napari_unet.store.lock import Lock
 Lock.acquire(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

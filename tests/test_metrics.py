@@ -13,10 +13,10 @@ from scipy.optimize import linear_sum_assignment
 from skimage import metrics as reference
 from skimage.metrics._contingency_table import contingency_table
 
-from napari_unet import metrics
-from napari_unet.boundaries import components, thinned, v_info, v_rand, v_scores
-from napari_unet.contingency import Contingency
 from napari_unet.errors import DataError
+from napari_unet.metrics import objects as metrics
+from napari_unet.metrics.boundaries import components, thinned, v_info, v_rand, v_scores
+from napari_unet.metrics.contingency import Contingency
 
 ids = hnp.arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 5))
 two = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
@@ -93,7 +93,7 @@ def test_tables_of_blocks_add_up_to_that_of_the_whole(pair, y, x):
 
 
 def test_tables_add_up_in_batches(monkeypatch):
-    monkeypatch.setattr("napari_unet.contingency.COMPACT", 10)
+    monkeypatch.setattr("napari_unet.metrics.contingency.COMPACT", 10)
     truth, result = np.random.default_rng(3).integers(0, 20, (2, 30, 40))
     tables = (Contingency.of(a, b) for a, b in zip(truth, result, strict=True))
     assert table_of(Contingency.total(tables)) == brute_table(truth, result)

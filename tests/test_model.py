@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from napari_unet.cards import CARD_BYTES, is_model
 from napari_unet.errors import ModelError, OutputError, ResourceError, UnsafeError
+from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import Model, load_model, plain
 from napari_unet.model.weights import weights_of
 from napari_unet.network import UNet, UNetConfig
-from napari_unet.normalise import Normalisation
 from napari_unet.task import Semantic
 
 CONFIG = UNetConfig(depth=1, base_features=2)

@@ -11,7 +11,7 @@ from kinds import KINDS
 from napari_unet.errors import DataError, UnetError
 from napari_unet.model import load_model
 from napari_unet.training.checkpoint import Checkpoints
-from napari_unet.training.record import RUN, Run
+from napari_unet.training.run import RUN, Run
 
 DEEP = "DEEP"
 ODD = [

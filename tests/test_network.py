@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from napari_unet.errors import ModelError
+from napari_unet.grid.tiles import TileGrid, scaled
 from napari_unet.network import UNet, UNetConfig, deployable, footprint, receptive_radius, ronneberger2015
-from napari_unet.tiles import TileGrid, scaled
 
 
 @st.composite

@@ -4,10 +4,10 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, ModelError
-from napari_unet.normalise import WHOLE, Normalisation
+from napari_unet.intensities.normalise import WHOLE, Normalisation
 from napari_unet.sources import open_stack
-from napari_unet.stack import Stack
 
 
 def stack_of(data, axes="yx"):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import ModelError, UsageError
 from napari_unet.events import wait
 from napari_unet.inference.config import PredictConfig
-from napari_unet.inference.parts import decode, encode
+from napari_unet.inference.encode import decode, encode
 from napari_unet.inference.predict import predict
 from napari_unet.sources import open_stack
-from napari_unet.stack import Stack
 from napari_unet.task import Autoencode, Restore
 from napari_unet.training import TrainConfig, train
 from test_predict import FP32, image_of, stopped_after, tree

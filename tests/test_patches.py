@@ -8,15 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError
 from napari_unet.events import wait
+from napari_unet.intensities.normalise import Normalisation
 from napari_unet.network import UNet, UNetConfig
-from napari_unet.normalise import Normalisation
-from napari_unet.stack import Stack
 from napari_unet.task import Semantic
 from napari_unet.training import Plan
 from napari_unet.training.fingerprint import fingerprint
-from napari_unet.training.patches import Prefetch, Sampler
+from napari_unet.training.sampling import Prefetch, Sampler
 from napari_unet.training.split import hold_out, reflect, samples
 from napari_unet.training.validate import Validation
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from napari_unet.cli import app
 from napari_unet.errors import OutputError, UsageError
-from napari_unet.pictures import GAP, HEAD, SHOWN, grey, save_comparison
+from napari_unet.evaluation.figures import GAP, HEAD, SHOWN, grey, save_comparison
 
 
 def panels(path, count):

@@ -7,13 +7,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, ModelError, ResourceError, UsageError
 from napari_unet.events import wait
 from napari_unet.network import UNet, UNetConfig
-from napari_unet.stack import Stack
+from napari_unet.network.memory import parameters, training_bytes
 from napari_unet.training import TrainConfig, make_plan
 from napari_unet.training.fingerprint import Fingerprint, StackFacts, fingerprint
-from napari_unet.training.memory import parameters, training_bytes
 from napari_unet.training.plan import Plan
 
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from napari.layers import Image, Labels
 
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError
 from napari_unet.sources import open_labels, open_stack
 from napari_unet.sources.position import brought_together
-from napari_unet.stack import Stack
 
 UM = {"scale": (0.5, 0.25), "units": ("micrometer",) * 2}
 NM = {"scale": (500.0, 250.0), "units": ("nanometer",) * 2}

@@ -21,20 +21,20 @@ from napari_ome_zarr import napari_get_reader
 from ome_zarr_models import open_ome_zarr
 
 from kinds import KINDS, model_of, small
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, IncompleteError, ModelError, OutputError, ResourceError, UsageError
 from napari_unet.events import Block, wait
 from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.diagnostics import rounding
 from napari_unet.inference.engine import Engine
-from napari_unet.inference.job import asked, fitted
-from napari_unet.inference.lazy import predict_lazy
+from napari_unet.inference.job import asked
 from napari_unet.inference.outputs import chunks_of
-from napari_unet.inference.predict import predict
+from napari_unet.inference.predict import predict, predict_lazy
 from napari_unet.inference.preflight import preflight
-from napari_unet.inference.rounding import rounding
-from napari_unet.inference.stream import Stream
+from napari_unet.inference.prepare import fitted
 from napari_unet.network import UNetConfig
+from napari_unet.network.stream import Stream
 from napari_unet.sources import open_stack
-from napari_unet.stack import Stack
 from napari_unet.store import verify
 from test_network import configs, run_tiled
 

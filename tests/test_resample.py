@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_unet.arrays import resample
+from napari_unet.arrays.resample import best_level, resampled
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError
-from napari_unet.sources import resample
-from napari_unet.sources.resample import best_level, resampled
-from napari_unet.stack import Stack
 
 TYPES = ["u1", "i2", "u4", "i8", "u8", "f2", "f4", "f8", "?"]
 

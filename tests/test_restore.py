@@ -10,16 +10,15 @@ from hypothesis import strategies as st
 
 from kinds import restorer as small
 from kinds import restorer_of as model_of
+from napari_unet.arrays.degrade import degraded
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, ModelError, UsageError
 from napari_unet.events import Epoch, wait
 from napari_unet.inference.config import PredictConfig
-from napari_unet.inference.lazy import predict_lazy
-from napari_unet.inference.predict import predict
-from napari_unet.inference.seams import seam_check
+from napari_unet.inference.diagnostics import seam_check
+from napari_unet.inference.predict import predict, predict_lazy
 from napari_unet.model import load_model
 from napari_unet.sources import open_stack
-from napari_unet.sources.degrade import degraded
-from napari_unet.stack import Stack
 from napari_unet.task import Autoencode, Restore, SuperResolve
 from napari_unet.task.blind import blind_spots
 from napari_unet.task.restore import OBJECTIVES, TYPES

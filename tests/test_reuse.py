@@ -5,13 +5,13 @@ import pytest
 
 from kinds import finder, model_of, restorer
 from napari_unet import predict_lazy
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import UsageError
 from napari_unet.events import Block, wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
+from napari_unet.inference.lazy import Preview
 from napari_unet.inference.predict import predict
-from napari_unet.inference.view import Preview
-from napari_unet.stack import Stack
 from napari_unet.task import Restore, SuperResolve
 from test_predict import FP32, image_of, small, tree
 
@@ -19,7 +19,7 @@ from test_predict import FP32, image_of, small, tree
 @pytest.fixture
 def networks(monkeypatch):
     """What the network is run on, as numbers of elements."""
-    import napari_unet.inference.stream as stream
+    import napari_unet.network.stream as stream
 
     ran = []
     push, logits = stream.Stream.push, Engine.logits

@@ -6,10 +6,10 @@ import pytest
 import tifffile
 import zarr
 
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError
-from napari_unet.normalise import Normalisation
+from napari_unet.intensities.normalise import Normalisation
 from napari_unet.sources import open_stack
-from napari_unet.stack import Stack
 
 SIDE = 5800  # a little over 2^25 elements
 

@@ -11,11 +11,11 @@ import pytest
 import zarr
 
 from napari_unet import open_stack, wait
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, OutputError, UsageError
 from napari_unet.sources import open_labels
 from napari_unet.sources.omezarr import labels_inside
 from napari_unet.sources.zarrmeta import read_node
-from napari_unet.stack import Stack
 from napari_unet.store import verify
 from napari_unet.store.save import BLOCK_BYTES, layout_of, save_stack, storable_name
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, UsageError
 from napari_unet.inference.config import PredictConfig
-from napari_unet.inference.seams import seam_check
+from napari_unet.inference.diagnostics import seam_check
 from napari_unet.network import UNetConfig
-from napari_unet.stack import Stack
 from test_predict import FP32, image_of, model_of, small
 
 CASES = [

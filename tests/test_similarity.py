@@ -4,9 +4,9 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from napari_unet.errors import DataError
-from napari_unet.evaluation import evaluate
-from napari_unet.metrics import Intensity
-from napari_unet.similarity import ms_ssim, resolution, ring_correlation, ssim
+from napari_unet.evaluation.evaluate import evaluate
+from napari_unet.metrics.objects import Intensity
+from napari_unet.metrics.similarity import ms_ssim, resolution, ring_correlation, ssim
 
 
 def image(shape=(200, 220), seed=0):

@@ -10,10 +10,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_unet.arrays.cached import ChunkCache, cached, chunk_edges
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError
 from napari_unet.sources import open_stack
-from napari_unet.sources.cached import ChunkCache, cached, chunk_edges
-from napari_unet.stack import Stack
 
 
 class Counted:

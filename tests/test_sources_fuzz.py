@@ -13,9 +13,9 @@ import pytest
 import zarr
 
 from napari_unet import wait
+from napari_unet.arrays.cached import cached
 from napari_unet.errors import DataError, UnetError
 from napari_unet.sources import missing_chunks, open_labels, open_stack
-from napari_unet.sources.cached import cached
 from napari_unet.sources.describe import describe
 from napari_unet.store.save import save_stack
 from napari_unet.text import escaped

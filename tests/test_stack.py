@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_unet.arrays.stack import Stack
+from napari_unet.arrays.views import View
 from napari_unet.errors import DataError
-from napari_unet.stack import Stack, View
 
 AXES = ["yx", "zyx", "cyx", "tyx", "czyx", "tzyx", "tcyx", "tczyx"]
 

@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 import napari_unet
-from napari_unet.cards import describe_model
+from napari_unet.cards import SHIPPED, describe_model
 from napari_unet.errors import ModelError
-from napari_unet.library import SHIPPED
 
 WINDOW = ["napari", "qtpy", "magicgui", "pyqtgraph"]
 COMPILER = ["torch._dynamo", "torch._inductor", "sympy"]

@@ -2,8 +2,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.inference.stream import Stream
 from napari_unet.network import UNetConfig, deployable, footprint
+from napari_unet.network.stream import Stream
 from test_network import configs, random_net
 
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unet.errors import DataError, ModelError
-from napari_unet.losses import IGNORE, Confusion, cross_entropy, dice, focal, likeliest
 from napari_unet.task import OBJECTIVES, Instances, Semantic, read_task
 from napari_unet.task.border import LEVELS
+from napari_unet.task.losses import IGNORE, Confusion, cross_entropy, dice, focal, likeliest
 
 label_values = st.lists(st.one_of(st.integers(0, 300), st.integers(0, 2**64 - 1)), min_size=2, max_size=6, unique=True)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unet.errors import UsageError
-from napari_unet.tiles import Footprint, TileGrid, mirrored, remoteness
+from napari_unet.grid.tiles import Footprint, TileGrid, mirrored, remoteness
 
 
 @st.composite

@@ -11,9 +11,9 @@ import tifffile
 from napari_unet import TrainConfig, load_model, open_labels, open_stack, predict, train, wait
 from napari_unet.errors import UsageError
 from napari_unet.inference.config import PredictConfig
-from napari_unet.train_process import TrainJob, labels_in
 from napari_unet.training.fit import Training
-from napari_unet.training.record import training_folder
+from napari_unet.training.process import TrainJob, labels_in
+from napari_unet.training.run import training_folder
 from napari_unet.training.setup import outlook
 
 SETTINGS = {"depth": 1, "base_features": 4, "precision": "fp32", "device": "cpu", "patch": [32, 32], "batch": 2}
@@ -44,7 +44,7 @@ class Child:
     """The process, and what it has said."""
 
     def __init__(self, job, *more):
-        command = [sys.executable, "-m", "napari_unet.train_process", str(job), *more]
+        command = [sys.executable, "-m", "napari_unet.training.process", str(job), *more]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         self.process = subprocess.Popen(command, text=True, **pipes)
         self.said = []

@@ -5,10 +5,10 @@ import pytest
 
 from kinds import small
 from napari_unet import units
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError
 from napari_unet.inference.pixelsize import size_notes
 from napari_unet.sources import open_stack
-from napari_unet.stack import Stack
 from napari_unet.training.pixelsize import check_same_size, same_axes, typical_size
 
 SPELLINGS = {

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from napari_unet import allocation
+from napari_unet.arrays.stack import Stack
 from napari_unet.events import wait
-from napari_unet.inference import view
+from napari_unet.inference import lazy as view
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
+from napari_unet.inference.lazy import Preview
 from napari_unet.inference.predict import predict
-from napari_unet.inference.view import Preview
-from napari_unet.stack import Stack
 from test_predict import FP32, image_of, small
 
 
@@ -32,7 +32,7 @@ def looked_at(shape, axes="yx", ndim=2, **how):
     ran.clear()
     stack = Stack(data=image_of(shape), axes=axes)
     model = small(ndim, depth=1)
-    return stack, model, Preview(Counting.of(stack, model, "cpu", "fp32", None), **how)
+    return stack, model, Preview(Counting.of(stack, model, PredictConfig(device="cpu", precision="fp32")), **how)
 
 
 @pytest.mark.parametrize(

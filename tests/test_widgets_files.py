@@ -12,10 +12,11 @@ import tifffile
 import zarr
 
 from napari_unet import open_stack, wait
+from napari_unet.arrays.stack import Stack
+from napari_unet.arrays.views import View
 from napari_unet.errors import DataError, OutputError, UnetError
 from napari_unet.examples import NOISE
 from napari_unet.sources import open_labels
-from napari_unet.stack import Stack, View
 from napari_unet.store import Output, ResultStore
 from napari_unet.store.save import save_stack
 from napari_unet.widgets import files, samples

@@ -20,10 +20,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QTextDocument
 from qtpy.QtWidgets import QApplication
 
+from napari_unet.cards import SHIPPED, locate, models
 from napari_unet.errors import DataError, UsageError
 from napari_unet.events import Progress
 from napari_unet.inference.config import PredictConfig
-from napari_unet.library import SHIPPED, locate, models
 from napari_unet.training.config import TrainConfig
 from napari_unet.widgets.form import Form
 from napari_unet.widgets.jobs import Clock, Ended, Job, Process, duration

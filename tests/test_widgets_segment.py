@@ -15,10 +15,10 @@ import zarr
 from qtpy.QtWidgets import QApplication
 
 from napari_unet import PredictConfig, load_model, open_stack, predict, wait
-from napari_unet.inference.annotate import annotate_next
+from napari_unet.arrays.stack import Stack
+from napari_unet.inference.diagnostics import annotate_next
 from napari_unet.inference.preflight import preflight
-from napari_unet.inference.stream import Stream
-from napari_unet.stack import Stack
+from napari_unet.network.stream import Stream
 from napari_unet.widgets.panel import STAY, STOP
 from napari_unet.widgets.segment import SegmentWidget
 from test_instances import cells, finder

@@ -14,7 +14,7 @@ import tifffile
 from qtpy.QtWidgets import QApplication
 
 from napari_unet import load_model, open_labels
-from napari_unet.library import models
+from napari_unet.cards import models
 from napari_unet.widgets.batch import BatchWidget
 from napari_unet.widgets.lessons import unfinished
 from napari_unet.widgets.panel import BACKGROUND, STOP

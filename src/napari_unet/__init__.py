@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .arrays.stack import Stack
     from .batch import run_batch
     from .errors import UnetError
-    from .evaluation import evaluate
+    from .evaluation.evaluate import evaluate
     from .events import Epoch, Progress, wait
     from .inference.config import PredictConfig
-    from .inference.lazy import predict_lazy
-    from .inference.parts import decode, encode
-    from .inference.predict import predict
+    from .inference.encode import decode, encode
+    from .inference.predict import predict, predict_lazy
     from .model import Model, load_model
     from .network import UNet, UNetConfig, ronneberger2015
     from .sources import open_labels, open_stack
-    from .stack import Stack
     from .store.tiff import save_tiff
     from .training.config import TrainConfig
     from .training.fit import train
@@ -49,18 +48,17 @@ __all__ = [
 
 DISTRIBUTION = "napari-unet-stacks"
 _ROOMS = {
+    "arrays.stack": ("Stack",),
     "batch": ("run_batch",),
     "errors": ("UnetError",),
-    "evaluation": ("evaluate",),
+    "evaluation.evaluate": ("evaluate",),
     "events": ("Epoch", "Progress", "wait"),
     "inference.config": ("PredictConfig",),
-    "inference.lazy": ("predict_lazy",),
-    "inference.parts": ("decode", "encode"),
-    "inference.predict": ("predict",),
+    "inference.encode": ("decode", "encode"),
+    "inference.predict": ("predict", "predict_lazy"),
     "model": ("Model", "load_model"),
     "network": ("UNet", "UNetConfig", "ronneberger2015"),
     "sources": ("open_labels", "open_stack"),
-    "stack": ("Stack",),
     "store.tiff": ("save_tiff",),
     "training.config": ("TrainConfig",),
     "training.fit": ("train",),

@@ -12,21 +12,19 @@ from typing import Unpack
 
 import numpy as np
 
+from .arrays.stack import Stack
 from .device import choose_device
 from .errors import DataError, OutputError, UnetError, UsageError
-from .evaluation import blocks
 from .events import Progress
 from .files import disk
+from .grid.blocks import blocks
 from .inference import PredictConfig
-from .inference.cascade import cascade, passed
 from .inference.intensities import measured
-from .inference.job import fitted
 from .inference.outputs import result_path
 from .inference.pixelsize import size_notes
 from .inference.predict import predict
 from .inference.preflight import Difference, differences
-from .lock import Lock
-from .losses import BACKGROUND
+from .inference.prepare import cascade, fitted, passed
 from .model import Model, Models
 from .sources import list_images, open_stack
 from .sources.identity import STORED
@@ -34,12 +32,13 @@ from .sources.omezarr import OURS
 from .sources.open import Opening
 from .sources.pairs import stem
 from .sources.zarrmeta import read_node
-from .stack import Stack
 from .store import find
 from .store.journal import FOLDER, Journal
+from .store.lock import Lock
 from .store.ome import check_path
 from .summary import LONGEST, SUMMARY, Row, Summary, check_summary, printable
 from .task import Task
+from .task.losses import BACKGROUND
 
 LOG = "errors.log"
 GROWN = "the image has grown since its last run, its result is made anew"

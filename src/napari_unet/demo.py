@@ -8,9 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from .arrays.stack import Stack
 from .cards import is_model
 from .errors import OutputError
-from .evaluation import evaluate
+from .evaluation.evaluate import evaluate
+from .evaluation.figures import WHITE, Panel, enlarged, grey, outlined, save_panels
 from .events import Epoch, Progress
 from .examples import NOISE, PIXEL, noisy_nuclei, nuclei
 from .files import disk
@@ -18,9 +20,7 @@ from .inference import PredictConfig
 from .inference.outputs import result_path
 from .inference.predict import predict
 from .model import Model, load_model
-from .pictures import WHITE, Panel, enlarged, grey, outlined, save_panels
 from .sources import open_stack
-from .stack import Stack
 from .store import Output, ResultStore, find
 from .store.journal import Journal
 from .training.config import TrainConfig

@@ -202,7 +202,7 @@ def batch(
 
 
 def _coded(way: str, stack: Path, model: Path, out: Path, axes: str | None, config: Any) -> None:
-    from ..inference import parts
+    from ..inference import encode as parts
     from ..model import load_model
     from ..sources import open_stack
 

@@ -27,7 +27,7 @@ def evaluate(
 
     [dim]napari-unet evaluate nuclei.ome.zarr truth.tif --kind semantic --json scores.json[/dim]
     """
-    from ..evaluation import evaluate as run
+    from ..evaluation.evaluate import evaluate as run
 
     _check_evaluate((result, truth), out, picture, layers)
     found = run(result, truth, kind, axes=axes)
@@ -37,11 +37,11 @@ def evaluate(
     if out is not None:
         save_scores(out, found.to_json())
     if picture is not None:
-        from ..pictures import save_comparison
+        from ..evaluation.figures import save_comparison
 
         save_comparison(picture, result, truth, before, axes)
     if layers is not None:
-        from ..comparison import compare
+        from ..evaluation.compare import compare
 
         for time, objects in enumerate(shown(compare(result, truth, layers, axes, overwrite=overwrite))):
             _tell_objects(f"time {time}: " if time else "", objects)
@@ -50,7 +50,7 @@ def evaluate(
 def _check_evaluate(sides: tuple[Path, Path], out: Path | None, picture: Path | None, layers: Path | None) -> None:
     """Refuse places that cannot be written to, before anything is scored."""
     from ..errors import UsageError
-    from ..pictures import check_picture
+    from ..evaluation.figures import check_picture
     from ..sources.pairs import is_image
     from ..store.admission import check_folder
 
@@ -79,7 +79,7 @@ def annotate(
     debug: Debug = False,
 ) -> None:
     """Say where to annotate next: the patches in which the network is the least certain."""
-    from ..inference.annotate import annotate_next
+    from ..inference.diagnostics import annotate_next
 
     places = annotate_next(result, count, patch)
     rows = ((" ".join(f"{c:.0f}" for c in centre), f"{mean:.3f}") for centre, mean in places)
@@ -96,8 +96,7 @@ def info(
     debug: Debug = False,
 ) -> None:
     """Say what a path would be opened as; of a model, its card."""
-    from ..cards import describe_model, is_model
-    from ..library import locate
+    from ..cards import describe_model, is_model, locate
 
     path = locate(path)
     if is_model(path):
@@ -111,7 +110,7 @@ def info(
 def _labels(path: Path, series: str | None) -> list[tuple[str, str]]:
     """Describe what opens as labels; nothing for what does not."""
     from ..errors import UnetError
-    from ..labelling import label_rows
+    from ..objects.labelling import label_rows
     from ..sources import open_labels
 
     try:

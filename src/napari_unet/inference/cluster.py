@@ -23,6 +23,7 @@ from .shares import parts_of
 
 if TYPE_CHECKING:
     from .job import Job
+from .flow import refuse
 
 AHEAD = 2  # tasks a worker that are submitted before they can begin
 HEARTBEAT = 1.0
@@ -380,18 +381,3 @@ def versions() -> dict[str, str]:
 
 def _reaches(folder: str) -> bool:
     return Path(folder).is_dir()
-
-
-def refuse(failed: dict[int, str], total: int) -> None:
-    """Raise an error that names what could not be done, if anything.
-
-    Raises
-    ------
-    IncompleteError
-    """
-    if failed:
-        number, why = next(iter(failed.items()))
-        raise IncompleteError(
-            f"{len(failed)} of {total} blocks could not be done (block {number}: {why}); "
-            "the others are done: repair the source and run the same command again"
-        )

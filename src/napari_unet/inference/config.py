@@ -11,8 +11,8 @@ from ..settings import check, setting
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..intensities.normalise import Normalisation
     from ..model import Model
-    from ..normalise import Normalisation
     from ..task import Task
 
 INTENSITIES = ("percentiles", "each_time", "padding")

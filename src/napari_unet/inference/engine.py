@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays.stack import Stack
 from ..device import choose_device, choose_precision
 from ..errors import DataError, ModelError
+from ..grid.tiles import Box, Factor, Footprint, Tile, scaled
+from ..intensities.normalise import Statistics, finite, readable
 from ..model import Model
 from ..network import UNet, deployable, footprint
-from ..normalise import Statistics, finite, readable
-from ..stack import Stack
-from ..tiles import Box, Factor, Footprint, Tile, scaled
+from ..network.fused import fused
 from .config import PredictConfig
-from .fused import fused
 from .intensities import measured
 
 

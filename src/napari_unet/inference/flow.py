@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
-from ..stack import Box
+from ..arrays.views import Box
+from ..errors import DataError, IncompleteError
+from ..grid.columns import ColumnGrid, Slab
+from ..grid.tiles import TileGrid, remoteness, scaled, within
+from ..network.stream import Stream
 from ..store import Output
 from ..task import Restore, Task
-from ..tiles import TileGrid, remoteness, scaled, within
-from .columns import ColumnGrid, Slab
 from .engine import Engine
 from .outputs import entropy, mean_of, place, rescaled
-from .stream import Stream
 
 Regions: TypeAlias = dict[str, tuple[Box, np.ndarray]]
 Finished: TypeAlias = list[tuple[int, Regions | DataError]]
@@ -314,3 +314,18 @@ class Streams:
             box = (*slab.column.write[: self._flow], span, *slab.column.write[self._flow + 1 :])
             finished.append((number, self._decoder.regions(box, values)))
         return finished
+
+
+def refuse(failed: dict[int, str], total: int) -> None:
+    """Raise an error that names what could not be done, if anything.
+
+    Raises
+    ------
+    IncompleteError
+    """
+    if failed:
+        number, why = next(iter(failed.items()))
+        raise IncompleteError(
+            f"{len(failed)} of {total} blocks could not be done (block {number}: {why}); "
+            "the others are done: repair the source and run the same command again"
+        )

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays.views import Box
 from ..events import Block, Progress
 from ..faults import persist
 from ..files import disk, replacing
 from ..objects import Grid, Objects, find, paint
 from ..objects.scratch import discard
-from ..stack import Box
 from ..store import ResultStore
 from ..store.plan import TABLE
 

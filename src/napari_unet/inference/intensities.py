@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+from ..arrays.cached import cached
+from ..arrays.stack import Stack
+from ..intensities.normalise import Statistics
 from ..model import Model
-from ..normalise import Statistics
-from ..sources.cached import cached
-from ..stack import Stack
 from .config import PredictConfig
 
 # Standard deviations of what was learnt from; 8-bit files of 16-bit images differ 256-fold, exposures hardly 10-fold.

@@ -10,25 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.stack import Stack
 from ..errors import DataError, ResourceError, UsageError
 from ..events import Block, Progress
 from ..faults import out_of_memory
 from ..files import read, replace
+from ..grid.columns import ColumnGrid
+from ..grid.tiles import Box, TileGrid, scaled
 from ..model import Model
 from ..sources.identity import MOST_LOOKED_AT, STORED, stored
-from ..sources.resample import resampled
-from ..stack import Stack
 from ..store import ResultStore, find
 from ..store.journal import Journal
 from ..store.ome import Output
-from ..tiles import Box, TileGrid, scaled
-from ..units import factor, is_length
-from .blocking import Layout, block_bytes, choose_layout, device_memory
-from .cluster import refuse
-from .columns import ColumnGrid
 from .config import INTENSITIES, PredictConfig
-from .engine import Engine, check_fit
-from .flow import Decoder, Finished, Route, Streams, Tiles
+from .engine import Engine
+from .flow import Decoder, Finished, Route, Streams, Tiles, refuse
+from .layout import Layout, block_bytes, choose_layout, device_memory
 from .outputs import (
     coarseness,
     error_output,
@@ -41,51 +38,9 @@ from .outputs import (
     uncertainty_output,
 )
 from .pipeline import Pipeline
+from .prepare import fitted
 
 UNREAD = "unread"
-
-
-def fitted(stack: Stack, model: Model, config: PredictConfig) -> Stack:
-    """Return the stack at the pixel size it is run at: the model's with ``config.resample``, else its own.
-
-    Raises
-    ------
-    ModelError
-        Where the stack lacks axes of the model.
-    DataError
-        Where the unit of a pixel size is not known.
-    """
-    if not config.resample:
-        return stack
-    check_fit(stack, model)
-    units = stack.along(model.axes, "units")
-    for axis, own, wanted in zip(model.axes, units, model.units, strict=True):
-        if not is_length(own) or not is_length(wanted):
-            raise DataError(
-                f"{stack.name} cannot be brought to the model's pixel size: along {axis} its unit is "
-                f"{own or 'unknown'}, the model's is {wanted or 'unknown'}; correct it in the file's metadata (one of "
-                "nanometer, micrometer, millimeter, meter or another length), or run without --resample"
-            )
-    factors = [factor(wanted, own) or 1.0 for own, wanted in zip(units, model.units, strict=True)]
-    return resampled(stack, {a: s * f for a, s, f in zip(model.axes, model.scale, factors, strict=True)})
-
-
-def index_in(given: Stack, stack: Stack, near: Sequence[float]) -> tuple[float, ...]:
-    """Turn indices in `given` into indices in `stack`, the same image at another pixel size; clipped to it.
-
-    Raises
-    ------
-    UsageError
-        Where there is not one index an axis without c.
-    """
-    axes = stack.axes.replace("c", "")
-    if len(near) != len(axes):
-        raise UsageError(f"near is {tuple(near)}, {stack.name} has the axes {axes} without c; give one index an axis")
-    found = []
-    for axis, index in zip(axes, near, strict=True):
-        (old,), (new,) = given.along(axis), stack.along(axis)
-        found.append(min(max((index + 0.5) * old / new - 0.5, 0.0), stack.size(axis) - 1.0))
-    return tuple(found)
 
 
 def asked(stack: Stack, model: Model, config: PredictConfig, before: Sequence[Model] = ()) -> dict[str, Any]:

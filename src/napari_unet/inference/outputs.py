@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.stack import SPATIAL, Stack
+from ..arrays.views import Box
+from ..grid.tiles import Factor, TileGrid
 from ..model import Model
 from ..objects import ObjectConfig, label_dtype
 from ..sources.omezarr import CLASSES
-from ..stack import SPATIAL, Box, Stack
 from ..store import Output
-from ..tiles import Factor, TileGrid
 from .engine import Engine
 
 OVERVIEW_BYTES = 2**30

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator
 
+from ..arrays.stack import Stack
 from ..model import Model
-from ..stack import Stack
 from ..units import factor, is_meant, short
 
 DIFFERENT = 2.0  # times; augmentation shows a network sizes 1.2 times apart, objects twice as large are strange to it

@@ -7,28 +7,28 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..arrays.cached import cached
+from ..arrays.stack import Stack
 from ..errors import DataError, IncompleteError
 from ..events import Progress
 from ..faults import named_faults
-from ..model import Model, Models
-from ..normalise import Statistics
+from ..intensities.normalise import Statistics
+from ..model import Model, Models, OneModel, as_model
 from ..sources import missing_chunks, open_stack
-from ..sources.cached import cached
-from ..stack import Stack
 from ..store import ResultStore, find
 from ..store.admission import check_apart
 from ..store.tiff import names_tiff
-from .cascade import cascade, passed
 from .cluster import connected, run_on
 from .config import PredictConfig
+from .diagnostics import rounding
 from .engine import Engine, check_fit
 from .instances import make_objects
 from .intensities import measured, remarks, with_notes
-from .job import Job, fitted, forget_unread, index_in, note_unread
-from .lazy import LazyBlocks
+from .job import Job, forget_unread, note_unread
+from .lazy import LazyBlocks, lazily
 from .outputs import result_path
+from .prepare import cascade, fitted, index_in, passed
 from .reuse import Shown, blocks_of, taken_over
-from .rounding import rounding
 from .tiff import Then, into_tiff
 
 ELSEWHERE = "choose another place, or write labels into it with --in-source"
@@ -201,3 +201,35 @@ def _measured(root: Path, stack: Stack, models: tuple[Model, ...], config: Predi
     if otherwise or earlier.unreadable > now.unreadable:
         return dataclasses.replace(earlier, seen=now.seen, notes=now.notes)
     return now
+
+
+def predict_lazy(stack: Stack, model: OneModel, config: PredictConfig | None = None) -> Stack:
+    """Return the result of `model` on `stack` as a lazy stack: a block is computed when it is looked at, and kept.
+
+    Parameters
+    ----------
+    stack : Stack
+    model : Model, path or name
+    config : PredictConfig, optional
+        Its block, memory, device, precision, nan, percentiles, each_time, padding and resample count.
+
+    Returns
+    -------
+    Stack
+        Backed by a dask array with one chunk a block; the values are those of `predict`. Its notes say what is odd
+        about the intensities.
+
+    Raises
+    ------
+    ModelError
+        Stack and model do not fit.
+    DataError
+        NaN or infinite intensities where they are refused; a pixel size without a unit where the image is to be
+        resampled.
+    """
+    config, model = config or PredictConfig(), as_model(model)
+    stack = fitted(stack, model, config)
+    config.check_intensities([model])
+    engine = Engine.of(stack, model, config)
+    notes = list(remarks(stack, [model], config, engine.statistics))
+    return with_notes(lazily(engine, config, config.block), notes)

@@ -7,20 +7,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..arrays.stack import Stack
 from ..files import existing
+from ..intensities.normalise import Statistics
 from ..model import Models
-from ..normalise import Statistics
 from ..sources.identity import STORED
-from ..stack import Stack
 from ..store import find
 from ..store.admission import room_of
 from ..store.journal import Journal, plain
-from .blocking import block_bytes
-from .cascade import cascade, passed
 from .config import INTENSITIES, PredictConfig
 from .engine import Engine
-from .job import Job, asked, fitted
+from .job import Job, asked
+from .layout import block_bytes
 from .outputs import result_path
+from .prepare import cascade, fitted, passed
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 

@@ -5,15 +5,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..arrays.stack import Stack
 from ..errors import DataError, UsageError
 from ..events import Block, Progress
-from ..stack import Stack
+from ..grid.tiles import Box
 from ..store import ResultStore
-from ..tiles import Box
 from .flow import IMAGE
 from .job import Job
-from .lazy import LazyBlocks
-from .view import Preview
+from .lazy import LazyBlocks, Preview
 
 Shown = Stack | Preview
 

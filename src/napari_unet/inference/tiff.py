@@ -6,12 +6,12 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Literal
 
+from ..arrays.stack import Stack
 from ..errors import UsageError
 from ..events import Progress
 from ..files import check_replaceable, disk, replacing
 from ..sources import open_stack
 from ..sources.pairs import stem
-from ..stack import Stack
 from ..store.admission import discard
 from ..store.layout import ledgers
 from ..store.plan import PLAN, TABLE

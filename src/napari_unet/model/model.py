@@ -14,13 +14,24 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from ..cards import CARD, CARD_BYTES, FORMAT, VERSION, WEIGHTS, card_text, is_model, parse_card, read_card, reason
+from ..arrays.stack import SPATIAL
+from ..cards import (
+    CARD,
+    CARD_BYTES,
+    FORMAT,
+    VERSION,
+    WEIGHTS,
+    card_text,
+    is_model,
+    locate,
+    parse_card,
+    read_card,
+    reason,
+)
 from ..errors import UNUSABLE, ModelError, OutputError, ResourceError
 from ..files import replace
-from ..library import locate
+from ..intensities.normalise import Normalisation
 from ..network import UNet, UNetConfig
-from ..normalise import Normalisation
-from ..stack import SPATIAL
 from ..task import Task, read_task
 from .foreign import refuse_foreign
 from .weights import check_finite, check_shapes, expected, meta, read_weights, write_weights

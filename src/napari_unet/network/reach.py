@@ -2,7 +2,7 @@
 
 import math
 
-from ..tiles import Footprint
+from ..grid.tiles import Footprint
 from .config import UNetConfig
 
 

@@ -6,8 +6,9 @@ from typing import Any, cast
 import cc3d
 import numpy as np
 
-from ..stack import Box
-from .config import INSIDE, Grid, ObjectConfig
+from ..arrays.views import Box
+from ..grid.blocks import Grid
+from .config import INSIDE, ObjectConfig
 
 
 def components(mask: np.ndarray, spatial: int, full: bool = False) -> tuple[np.ndarray, int]:

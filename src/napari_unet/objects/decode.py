@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..arrays.views import Box
 from ..errors import DataError
 from ..events import Progress
-from ..stack import Box
+from ..grid.blocks import Grid
 from .components import measure_objects, scan_block
-from .config import BORDER, Grid, ObjectConfig
+from .config import BORDER, ObjectConfig
 from .merge import final_ids, label_dtype, name_parts, named
 from .scratch import Scratch
 

@@ -5,10 +5,11 @@ from collections.abc import Generator, Iterator
 
 import numpy as np
 
+from ..arrays.views import Box
 from ..errors import ResourceError
-from ..stack import Box
+from ..grid.blocks import Grid
 from .components import unique_pairs
-from .config import Grid, ObjectConfig
+from .config import ObjectConfig
 from .link import connected, overlaps, tracks
 from .scratch import Scratch
 

@@ -11,11 +11,12 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
+from ..arrays.views import Box
 from ..errors import OutputError
 from ..faults import persist
 from ..files import PARTIAL, disk, replace, replacing
-from ..stack import Box
-from .config import Grid, ObjectConfig
+from ..grid.blocks import Grid
+from .config import ObjectConfig
 
 CHUNK = {2: 256, 3: 64}
 JOB = "job.json"

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.stack import AXES, SPATIAL, Stack
+from ..arrays.views import LazyArray, View, cast
 from ..errors import DataError, UsageError
-from ..stack import AXES, SPATIAL, LazyArray, Stack, View, chunk_shape
 from ..units import canonical, is_known
 
 UNKNOWN = "?"
@@ -42,44 +43,6 @@ class Found:
     channel_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     frame: tuple[tuple[Any, Any, float], ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Cast:
-    """A lazy array read as another element type: booleans as uint8, big-endian numbers as native ones."""
-
-    base: LazyArray
-    dtype: np.dtype[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Size along each axis."""
-        return tuple(self.base.shape)
-
-    @property
-    def ndim(self) -> int:
-        """Return the number of axes."""
-        return len(self.base.shape)
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Largest chunk along each axis."""
-        return chunk_shape(self.base)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a region."""
-        return np.asarray(self.base[key]).astype(self.dtype)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read all of it."""
-        return np.asarray(self[...], dtype=dtype)
-
-
-def cast(data: LazyArray, dtype: Any) -> LazyArray:
-    """Return `data` read as `dtype`, below whatever view it already is."""
-    if isinstance(data, View):
-        return dataclasses.replace(data, base=Cast(data.base, np.dtype(dtype)))
-    return Cast(data, np.dtype(dtype))
 
 
 def check_dtype(dtype: Any, name: str) -> np.dtype[Any]:

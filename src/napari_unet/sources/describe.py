@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from ..arrays.stack import Stack
 from ..errors import DataError
-from ..stack import Stack
 from .omezarr import OURS, SHOWN, images_inside, labels_inside, levels_there, ome, pyramid
 from .open import TIFF_ENDINGS, More, blocks_done, open_stack
 from .pairs import list_images

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.stack import Stack
 from ..files import below
-from ..stack import Stack
 from .zarrmeta import is_remote
 
 STORED = ("files", "bytes", "digest")

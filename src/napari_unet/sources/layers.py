@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.stack import AXES
 from ..errors import DataError
-from ..stack import AXES
 from ..units import canonical
 from .arrange import SAMPLES, UNKNOWN, Found
 

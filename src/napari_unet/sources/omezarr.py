@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..arrays.stack import AXES
 from ..errors import DataError, UnsafeError
-from ..stack import AXES
 from .arrange import UNKNOWN, Found
 from .omero import channel_names
 from .transforms import Placing, chain, coordinate_system, placing

@@ -7,10 +7,11 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from ..arrays.stack import Stack
+from ..arrays.views import cast
 from ..errors import DataError, UnreachableError, UsageError
 from ..faults import passing, persist
-from ..stack import Stack
-from .arrange import Found, arrange, cast, choose
+from .arrange import Found, arrange, choose
 from .layers import find_array, find_layer, is_array, is_layer
 from .omezarr import OURS, find, labels_inside
 from .pictures import find_picture

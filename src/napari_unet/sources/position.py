@@ -3,8 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+from ..arrays.stack import SPATIAL, Stack
 from ..errors import DataError
-from ..stack import SPATIAL, Stack
 from ..units import factor, is_meant, short
 from .open import PICTURE_ENDINGS, TIFF_ENDINGS
 

@@ -14,8 +14,9 @@ import numpy as np
 import tifffile
 import zarr
 
+from ..arrays.stack import AXES
+from ..arrays.views import LazyArray, View
 from ..errors import DataError
-from ..stack import AXES, LazyArray, View
 from .arrange import SAMPLES, UNKNOWN, Found
 from .omexml import Image, read_ome
 from .tiffheads import check_directories

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.stack import Stack
+from ..arrays.views import Box, LazyArray, View, chunk_shape
 from ..errors import DataError
-from ..stack import Box, LazyArray, Stack, View, chunk_shape
 
 WERE_FLOATS = "whole numbers saved as floats taken as labels"
 SAMPLED = 2**22  # elements that are looked at before floats are taken as labels; all are when they are read

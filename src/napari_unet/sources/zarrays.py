@@ -14,10 +14,10 @@ from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
+from ..arrays.cached import ChunkCache
+from ..arrays.stack import Stack
+from ..arrays.views import Box, Cast, View
 from ..errors import DataError
-from ..stack import Box, Stack, View
-from .arrange import Cast
-from .cached import ChunkCache
 from .zarrmeta import INDEX_ENTRY, MAX_METADATA, PACKED, ROOM, ArrayInfo, Node, array_info, is_remote, read_node
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")

@@ -5,12 +5,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..arrays.stack import Stack
 from ..errors import OutputError, ResourceError, UnetError, UsageError
 from ..files import existing
-from ..lock import Lock
-from ..stack import Stack
 from . import layout
 from .journal import PLAN, Journal, Plan
+from .lock import Lock
 from .ome import VERSIONS, Output
 from .pyramid import levels_of
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ..arrays.views import Box
 from ..errors import UsageError
 from ..faults import persist
 from ..files import disk
-from ..lock import Permit
-from ..stack import Box
 from .journal import Region
+from .lock import Permit
 from .ome import Output
 from .verification import crc32
 

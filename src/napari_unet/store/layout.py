@@ -13,10 +13,10 @@ from zarr.codecs import ZstdCodec
 from ..errors import OutputError
 from ..faults import persist
 from ..files import below, refuse_link, refuse_links, refuse_long, remove_leftovers, replace_json
-from ..lock import LOCK
 from ..sources.zarrays import open_own
 from . import consolidated
 from .journal import DONE
+from .lock import LOCK
 from .ome import VERSIONS, Output, versioned
 from .plan import FOLDER, LEVEL, PLAN, TABLE, Plan
 from .pyramid import Level

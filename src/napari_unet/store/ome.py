@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.stack import check_axes
 from ..errors import UsageError
-from ..stack import check_axes
 from ..units import factor
 
 VERSIONS = {"0.4": 2, "0.5": 3}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..stack import Box
+from ..arrays.views import Box
 from .ome import Output
 
 SMALLEST = 256

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ..arrays.views import Box
 from ..errors import IncompleteError, LedgerError, UsageError
 from ..events import Progress
 from ..files import disk
-from ..lock import Lock
-from ..stack import Box
 from ..threads import in_threads
 from . import consolidated, layout
 from .admission import admit, check_folder, check_outputs, check_room, enter
 from .blocks import BlockWriter, read_back, replaced
 from .journal import DONE, FINISHED, Journal, Plan, Region, Unit
+from .lock import Lock
 from .ome import VERSIONS, Output, group_attributes
 from .plan import TABLE
 from .pyramid import Level, above, levels_of, parts, reduce, shown_ranges

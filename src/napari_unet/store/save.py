@@ -1,23 +1,23 @@
 """Any stack, written block by block as OME-Zarr."""
 
 import dataclasses
-import itertools
 import math
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..arrays.cached import cached, check_countable
+from ..arrays.stack import SPATIAL, Stack
+from ..arrays.views import Box, cast
 from ..errors import DataError
 from ..events import Progress
-from ..sources.arrange import cast
-from ..sources.cached import cached, check_countable
+from ..grid.blocks import boxes_of
 from ..sources.omezarr import ome
 from ..sources.zarrays import base_array
 from ..sources.zarrmeta import read_node
-from ..stack import SPATIAL, Box, Stack
 from .ome import RESERVED, Output
 from .result import ResultStore
 from .verification import crc32
@@ -174,13 +174,6 @@ def _grown(block: Sequence[int], chunks: Sequence[int], stack: Stack) -> tuple[i
         if room > 1:
             size[axis] = min(stack.shape[axis], size[axis] // chunks[axis] * chunks[axis] * room or size[axis])
     return tuple(size)
-
-
-def boxes_of(shape: Sequence[int], block: Sequence[int]) -> Iterator[Box]:
-    """Yield the boxes that a block cuts a shape into, in C order, smaller at the far ends."""
-    return itertools.product(
-        *([slice(a, min(a + b, n)) for a in range(0, n, b)] for n, b in zip(shape, block, strict=True))
-    )
 
 
 def _storable(stack: Stack, kind: str) -> Stack:

@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from ..arrays.cached import cached
+from ..arrays.stack import Stack
+from ..arrays.views import Box
 from ..errors import DataError, OutputError, UsageError
 from ..events import Progress
 from ..files import check_replaceable, disk, replacing
-from ..sources.cached import cached
-from ..stack import Box, Stack
+from ..grid.blocks import boxes_of
 from ..text import escaped
 from ..units import canonical, factor, in_one, is_length, short
 from .admission import check_apart
-from .save import boxes_of, layout_of
+from .save import layout_of
 
 SOFTWARE = "napari-unet-stacks"
 SUFFIXES = (".tif", ".tiff")

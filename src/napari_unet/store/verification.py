@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ..arrays.stack import DECODING
+from ..arrays.views import Box
 from ..errors import OutputError
 from ..events import Progress
 from ..faults import persist
 from ..files import open_to_read, refuse_link
 from ..sources.zarrays import open_array
 from ..sources.zarrmeta import read_node
-from ..stack import DECODING, Box
 from . import layout
 from .journal import PLAN, Journal, Plan, Region
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ModelError
-from ..losses import Scores
 from ..objects import ObjectConfig
+from .losses import Scores
 
 # Okabe and Ito: distinct with every kind of colour vision.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))

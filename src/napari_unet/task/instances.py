@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ..cards import OBJECT_CLASSES
-from ..contingency import Contingency
 from ..errors import DataError
-from ..labelling import numbered, touching
-from ..losses import IGNORE, Scores, cross_entropy, dice, likeliest
-from ..metrics import THRESHOLDS, Overlaps
+from ..metrics.contingency import Contingency
+from ..metrics.objects import THRESHOLDS, Overlaps
 from ..objects import ObjectConfig, objects_of
+from ..objects.labelling import numbered, touching
 from .base import COLOURS, Task, as_labels, read_fields
 from .border import LEVELS, border_weights, check_border
+from .losses import IGNORE, Scores, cross_entropy, dice, likeliest
 
 CLASSES = OBJECT_CLASSES
 BORDER = 2

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ModelError
-from ..losses import Scores
-from ..metrics import Intensity
+from ..metrics.objects import Intensity
 from .base import Task, read_fields
 from .blind import blind_spots
+from .losses import Scores
 from .similarity import similarity
 
 OBJECTIVES = ("l1", "l2", "ssim")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..losses import BACKGROUND, IGNORE, Confusion, cross_entropy, dice, focal, likeliest
 from .base import COLOURS, Task, as_labels, read_fields
 from .border import LEVELS, border_weights, check_border
+from .losses import BACKGROUND, IGNORE, Confusion, cross_entropy, dice, focal, likeliest
 
 OBJECTIVES = ("ce+dice", "ce", "dice", "focal")
 MAX_CLASSES = 4096

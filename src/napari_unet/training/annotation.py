@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
+from ..arrays.stack import Stack
+from ..arrays.views import Box
 from ..errors import DataError
-from ..stack import Box, Stack
 
 CROPS = 6
 CROP_ELEMENTS = 2**20

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.stack import Stack
+from ..arrays.views import Box
 from ..errors import DataError
-from ..labelling import Labelling
-from ..normalise import Normalisation, Statistics, finite
-from ..stack import Box, Stack
+from ..intensities.normalise import Normalisation, Statistics, finite
+from ..objects.labelling import Labelling
 from .annotation import Objects, diameters, image_box, labelled_crops, read_labels
 from .pixelsize import check_same_size
 

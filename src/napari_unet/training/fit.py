@@ -17,15 +17,15 @@ from ..allocation import freed_memory_kept
 from ..errors import IncompleteError, ResourceError
 from ..events import Epoch, Progress
 from ..faults import named_faults
+from ..grid.tiles import scaled
 from ..model import Model, OneModel
-from ..tiles import scaled
 from .augment import augment, augmentation
 from .checkpoint import Checkpoints, write_atomic
 from .config import TrainConfig
 from .fingerprint import Pair
 from .learner import Learner, rate_at
-from .patches import Prefetch, Sampler
-from .record import Run, training_folder
+from .run import Run, training_folder
+from .sampling import Prefetch, Sampler
 from .setup import Setup, prepare
 from .state import State
 from .validate import Validation

@@ -6,11 +6,11 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
+from ..arrays.degrade import degraded
+from ..arrays.stack import Stack
 from ..errors import DataError
-from ..normalise import Normalisation, Statistics, finite
-from ..sources.degrade import degraded
+from ..intensities.normalise import Normalisation, Statistics, finite
 from ..sources.position import brought_together
-from ..stack import Stack
 from .config import TrainConfig
 from .fingerprint import HASHED_BLOCKS, PLACES, Fingerprint, Intensities, Pair, StackFacts, blank_of, blocks
 

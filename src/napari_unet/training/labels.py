@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from ..arrays.stack import Stack
+from ..arrays.views import LazyArray, chunk_shape
 from ..errors import DataError
 from ..sources.position import brought_together
-from ..stack import LazyArray, Stack, chunk_shape
 from .annotation import read_labels
 from .config import TrainConfig
 from .fingerprint import Fingerprint, Pair

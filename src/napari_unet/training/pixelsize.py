@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..arrays.stack import Stack
 from ..errors import DataError
-from ..stack import Stack
 from ..units import factor, in_one, is_length, is_meant, short
 
 DIFFERENT = 2.0  # pixel sizes this many times apart: an object looks like another kind of object

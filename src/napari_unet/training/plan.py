@@ -11,12 +11,12 @@ import torch
 
 from ..device import choose_device, choose_precision
 from ..errors import DataError, ModelError, ResourceError, UsageError
+from ..intensities.normalise import Normalisation
 from ..network import UNetConfig, footprint, ronneberger2015
-from ..normalise import Normalisation
+from ..network.memory import parameters, training_bytes
 from ..units import in_one
 from .config import TrainConfig
 from .fingerprint import Fingerprint, StackFacts
-from .memory import parameters, training_bytes
 from .pixelsize import typical_size
 
 COARSE = 2.0

@@ -10,11 +10,11 @@ import numpy as np
 
 from ..errors import DataError, ModelError, OutputError, ResourceError
 from ..events import Progress
-from ..losses import BACKGROUND
+from ..intensities.normalise import Normalisation
 from ..model import Model, OneModel, as_model
-from ..normalise import Normalisation
 from ..objects.config import MANY
 from ..task import Autoencode, Instances, Restore, Semantic, SuperResolve, Task
+from ..task.losses import BACKGROUND
 from .annotation import Objects
 from .config import TrainConfig
 from .fingerprint import Fingerprint, Intensities, Pair, fingerprint
@@ -22,7 +22,7 @@ from .images import image_fingerprint, inputs_of
 from .labels import check_labels, labels_of, notes_of, reach_of
 from .pixelsize import same_axes
 from .plan import Plan, make_plan
-from .record import RUN, Run, training_folder
+from .run import RUN, Run, training_folder
 from .split import Sample, hold_out, samples
 
 CACHE_BYTES = 2**30

@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ..arrays.stack import Stack
+from ..arrays.views import Box
 from ..errors import DataError
-from ..normalise import Statistics, finite
-from ..stack import Box, Stack
-from ..tiles import scaled
+from ..grid.tiles import scaled
+from ..intensities.normalise import Statistics, finite
 from .annotation import image_box, read_labels
 from .fingerprint import Fingerprint, Pair
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..losses import Scores
+from ..grid.tiles import Footprint, Tile, TileGrid, scaled
 from ..network import footprint
 from ..task import Task
-from ..tiles import Footprint, Tile, TileGrid, scaled
+from ..task.losses import Scores
 from .learner import Learner
 from .plan import Plan
 from .split import Sample

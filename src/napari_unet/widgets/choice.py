@@ -6,7 +6,7 @@ from typing import Any
 from magicgui.widgets import ComboBox, Container, Widget
 from qtpy.QtWidgets import QFileDialog
 
-from ..library import SHIPPED, Entry, models
+from ..cards import SHIPPED, Entry, models
 from .panel import Panel, button, field
 from .preferences import Preferences
 

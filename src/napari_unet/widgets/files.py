@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.stack import Stack
+from ..arrays.views import LazyArray, View
 from ..errors import DataError
-from ..stack import LazyArray, Stack, View
 from ..units import is_known
 from .writing import MOST_ROWS, LayerTuple, write_image, write_labels, write_layers
 
@@ -211,8 +212,8 @@ def _shown(levels: list[Stack], where: str, attributes: Mapping[str, Any]) -> li
 
 def _labels(where: str) -> list[LayerTuple]:
     """Read a label image; where it has channels, a layer each."""
+    from ..arrays.views import cast
     from ..sources import open_stack
-    from ..sources.arrange import cast
     from ..sources.omezarr import levels_there, ome, pyramid
     from ..sources.zarrmeta import read_node
 

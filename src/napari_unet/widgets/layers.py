@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays.stack import AXES, Stack
+from ..arrays.views import Box
 from ..errors import DataError
 from ..sources.zarrays import open_own
-from ..stack import AXES, Box, Stack
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

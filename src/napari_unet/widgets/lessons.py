@@ -6,9 +6,9 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from ..arrays.stack import Stack
 from ..errors import DataError
 from ..events import Progress
-from ..stack import Stack
 from ..training.config import TrainConfig
 from .layers import OURS, Source, path_of, usual_axes, warm_up
 
@@ -86,7 +86,7 @@ def keep(lesson: Lesson) -> Generator[Progress, None, Path]:
     So a training can be gone on with when the layers are gone.
     """
     from ..store.save import save_stack
-    from ..train_process import TrainJob
+    from ..training.process import TrainJob
 
     warm_up()
     folder = lesson.out.with_name(lesson.out.name + DATA)

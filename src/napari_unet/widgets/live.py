@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ..arrays.views import Box
 from ..sources.zarrays import open_own
-from ..stack import Box
 
 FACTOR = 4
 LARGEST = 2048

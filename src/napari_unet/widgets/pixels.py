@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..library import Entry
+from ..cards import Entry
 from ..units import factor, in_one, is_length, short
 from .layers import levels_of
 

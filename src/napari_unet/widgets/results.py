@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..stack import Box, View
+from ..arrays.views import Box, View
 from .jobs import Ended, Job
 from .layers import Place, Source, look, named, open_levels, seen, table
 from .runs import Finished, Look, Opened

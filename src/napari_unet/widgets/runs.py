@@ -5,17 +5,18 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arrays.stack import Stack
+from ..arrays.views import Box
 from ..events import Block, Progress
+from ..grid.tiles import scaled
 from ..inference.config import PredictConfig
-from ..stack import Box, Stack
-from ..tiles import scaled
 from .layers import Source, warm_up
 from .live import Live
 
 if TYPE_CHECKING:
+    from ..inference.diagnostics import Seam
+    from ..inference.lazy import Preview
     from ..inference.preflight import Preflight
-    from ..inference.seams import Seam
-    from ..inference.view import Preview
     from ..model import Model
 
 
@@ -61,9 +62,8 @@ class Request:
         UnetError
             Where something does not fit.
         """
-        from ..inference.cascade import cascade, passed
         from ..inference.engine import check_fit
-        from ..inference.job import fitted
+        from ..inference.prepare import cascade, fitted, passed
 
         stack, models = self.load()
         check_fit(stack, models[0])
@@ -127,12 +127,11 @@ def segment(request: Request, look: "Look | None" = None) -> Generator[Any, None
         What was looked at before: where it is of the same result, that is not computed again.
     """
     from ..batch import voxels
-    from ..inference.annotate import annotate_next
-    from ..inference.cascade import passed
+    from ..inference.diagnostics import annotate_next
     from ..inference.instances import read_table
-    from ..inference.job import fitted
     from ..inference.outputs import blank, classes_path, result_path
     from ..inference.predict import predict
+    from ..inference.prepare import fitted, passed
     from ..store.admission import check_folder
     from ..store.plan import TABLE
 
@@ -195,7 +194,7 @@ def check(request: Request) -> "Generator[None, None, Preflight]":
 
 def seams(request: Request) -> "Generator[Progress, None, Seam]":
     """Predict a sample again on a shifted grid."""
-    from ..inference.seams import seam_check
+    from ..inference.diagnostics import seam_check
 
     stack, model = request.last()
     yield Progress(0, 0, "seam check", "a sample is predicted twice, on two grids")
@@ -238,8 +237,8 @@ class Look:
 
     def _open(self) -> None:
         from ..inference.engine import Engine
+        from ..inference.lazy import Preview
         from ..inference.outputs import blank
-        from ..inference.view import Preview
 
         config = self.request.config
         stack, model = self.request.last()

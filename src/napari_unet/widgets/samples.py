@@ -46,8 +46,8 @@ def nuclei_large() -> list[LayerTuple]:
     OutputError, ResourceError
         Where it cannot be written.
     """
+    from ..arrays.stack import Stack
     from ..events import wait
-    from ..stack import Stack
     from ..store.save import is_image, save_stack
 
     root = cache_folder() / "nuclei-large.ome.zarr"

@@ -11,10 +11,10 @@ from magicgui.widgets import CheckBox, ComboBox, LineEdit
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog
 
+from ..cards import Entry
 from ..errors import UnetError, UsageError
 from ..events import Progress
 from ..inference.config import PredictConfig
-from ..library import Entry
 from . import runs, snippets
 from .chain import Chain
 from .choice import ModelChoice

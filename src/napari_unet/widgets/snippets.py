@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..cards import SHIPPED
 from ..inference.config import PredictConfig
-from ..library import SHIPPED
 from .runs import Request
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, LineEdit, SpinBox, Widget
 from qtpy.QtCore import QTimer
 
+from ..cards import SHIPPED, models
 from ..errors import UnetError, UsageError
 from ..events import Progress
-from ..library import SHIPPED, models
-from ..tiles import scaled
-from ..train_process import labels_in
+from ..grid.tiles import scaled
 from ..training.config import IMAGE_TASKS, TrainConfig
+from ..training.process import labels_in
 from .curves import Curves
 from .form import Form
 from .jobs import Ended, Job, Process
@@ -276,7 +276,7 @@ class TrainWidget(Panel):
     def _run(self, job: Path, *more: str) -> None:
         self._job = job
         self.native.ensureWidgetVisible(self.curves)
-        command = [sys.executable, "-m", "napari_unet.train_process", str(job), *more]
+        command = [sys.executable, "-m", "napari_unet.training.process", str(job), *more]
         self.begin(Process(command, self._heard, self._trained))
         if self.live.value:
             self._pulse.start()

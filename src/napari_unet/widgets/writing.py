@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.stack import AXES, Stack
 from ..errors import DataError, OutputError
 from ..events import wait
-from ..stack import AXES, Stack
 
 MOST_ROWS = 10_000
 LayerTuple = tuple[Any, dict[str, Any], str]

@@ -1,0 +1,190 @@
+"""Chunks that were read are kept for a while, so that work which goes through an image in parts reads each once."""
+
+import dataclasses
+import itertools
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .stack import Stack
+from .views import LazyArray, View
+
+LIMIT = 2**28
+LONGEST = 2**28  # elements along an axis: the largest scans have 2**22, an hour at 1 kHz as many time points
+MOST_CHUNKS = 2**32  # of a petabyte in chunks of 64 x 64 x 64 bytes
+Place = tuple[int, ...]
+
+
+def cached(stack: Stack, limit: int = LIMIT) -> Stack:
+    """Return the stack with the chunks it was last read from kept in memory.
+
+    Parameters
+    ----------
+    stack : Stack
+        As it is where it lies in memory, or has chunks of more than a quarter of `limit`.
+    limit : int
+        Bytes that are kept.
+    """
+    check_countable(stack)
+    base: Any = stack.data.base if isinstance(stack.data, View) else stack.data
+    edges = chunk_edges(base)
+    largest = math.prod(max(np.diff(e), default=0) for e in edges) * np.dtype(base.dtype).itemsize if edges else 0
+    if not edges or not 0 < largest <= limit // 4:
+        return stack
+    kept = ChunkCache(base, edges, limit)
+    data = dataclasses.replace(stack.data, base=kept) if isinstance(stack.data, View) else kept
+    return dataclasses.replace(stack, data=data)
+
+
+def check_countable(stack: Stack) -> None:
+    """Refuse an image that is larger than any that was ever stored, before something is counted off over it.
+
+    Raises
+    ------
+    DataError
+    """
+    chunks = math.prod(-(-n // max(1, c)) for n, c in zip(stack.shape, stack.chunks, strict=True))
+    if max(stack.shape) > LONGEST or chunks > MOST_CHUNKS:
+        raise DataError(
+            f"{stack.name} says that it has the shape {stack.shape} in {chunks} chunks, more than any disk holds; its "
+            "metadata is damaged or forged"
+        )
+
+
+def chunk_edges(array: Any) -> list[np.ndarray]:
+    """Return where chunks begin and end along each axis; nothing for an array without chunks."""
+    chunks = getattr(array, "chunks", None)
+    if chunks is None or isinstance(array, np.ndarray | ChunkCache):
+        return []
+    return [
+        np.cumsum((0, *c)) if isinstance(c, tuple) else np.append(np.arange(0, n, max(int(c), 1)), n)
+        for c, n in zip(chunks, array.shape, strict=True)
+    ]
+
+
+class ChunkCache:
+    """An array that keeps the chunks it was last read from, the least recently used going first.
+
+    Parameters
+    ----------
+    base : array
+    edges : list of integer arrays
+        Where chunks begin and end along each axis.
+    limit : int
+        Bytes that are kept.
+    """
+
+    def __init__(self, base: LazyArray, edges: Sequence[np.ndarray], limit: int) -> None:
+        self.base, self.limit = base, limit
+        self._edges = edges
+        self._kept: OrderedDict[Place, np.ndarray] = OrderedDict()
+        self._bytes = 0
+        self._coming: set[Place] = set()
+        self._arrived = threading.Condition()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ChunkCache, (self.base, self._edges, self.limit)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        return tuple(int(n) for n in self.base.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.base.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return np.dtype(self.base.dtype)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Largest chunk along each axis."""
+        return tuple(int(np.diff(e).max()) for e in self._edges)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read a region: one slice of step 1 or integer an axis."""
+        parts = key if isinstance(key, tuple) else (key,)
+        if Ellipsis in parts or len(parts) < self.ndim:
+            return np.asarray(View.of(self)[key])
+        box = [part if isinstance(part, slice) else slice(part, part + 1) for part in parts]
+        out = np.empty([b.stop - b.start for b in box], self.dtype)
+        if out.size:
+            for place, chunk in self._chunks(box).items():
+                self._copy(place, chunk, box, out)
+        return out[tuple(slice(None) if isinstance(part, slice) else 0 for part in parts)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all of it."""
+        return np.asarray(self[...], dtype=dtype)
+
+    def _chunks(self, box: Sequence[slice]) -> dict[Place, np.ndarray]:
+        """Return the chunks under a box; what another thread is reading just now is waited for, not read again."""
+        ranges = [
+            range(int(np.searchsorted(e, b.start, "right")) - 1, int(np.searchsorted(e, b.stop, "left")))
+            for e, b in zip(self._edges, box, strict=True)
+        ]
+        places = list(itertools.product(*ranges))
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._coming.isdisjoint(places))
+            found = {place: self._kept[place] for place in places if place in self._kept}
+            missing = [place for place in places if place not in found]
+            self._coming.update(missing)
+        try:
+            found |= self._read_all(missing)
+        finally:
+            with self._arrived:
+                self._coming.difference_update(missing)
+                for place, chunk in found.items():
+                    self._keep(place, chunk)
+                self._arrived.notify_all()
+        return found
+
+    def _read_all(self, places: Sequence[Place]) -> dict[Place, np.ndarray]:
+        """Read chunks, in one piece where they make one."""
+        spans = [sorted({place[axis] for place in places}) for axis in range(self.ndim)]
+        if places and math.prod(s[-1] + 1 - s[0] for s in spans) == len(places):
+            return self._read(places, [slice(s[0], s[-1] + 1) for s in spans])
+        found: dict[Place, np.ndarray] = {}
+        for place in places:
+            found |= self._read([place], [slice(i, i + 1) for i in place])
+        return found
+
+    def _read(self, places: Sequence[Place], span: Sequence[slice]) -> dict[Place, np.ndarray]:
+        """Read a box of chunks."""
+        box = [slice(int(e[s.start]), int(e[s.stop])) for e, s in zip(self._edges, span, strict=True)]
+        data = np.asarray(self.base[tuple(box)])
+        found = {}
+        for place in places:
+            inner = [slice(c.start - b.start, c.stop - b.start) for c, b in zip(self._box(place), box, strict=True)]
+            part = data[tuple(inner)]
+            found[place] = part if len(places) == 1 else part.copy()
+        return found
+
+    def _box(self, place: Place) -> tuple[slice, ...]:
+        return tuple(slice(int(e[i]), int(e[i + 1])) for e, i in zip(self._edges, place, strict=True))
+
+    def _keep(self, place: Place, chunk: np.ndarray) -> None:
+        if place not in self._kept:
+            self._kept[place] = chunk
+            self._bytes += chunk.nbytes
+        self._kept.move_to_end(place)
+        while self._bytes > self.limit:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+    def _copy(self, place: Place, chunk: np.ndarray, box: Sequence[slice], out: np.ndarray) -> None:
+        """Copy what a chunk has of a box."""
+        inner, outer = [], []
+        for c, b in zip(self._box(place), box, strict=True):
+            low, high = max(c.start, b.start), min(c.stop, b.stop)
+            inner.append(slice(low - c.start, high - c.start))
+            outer.append(slice(low - b.start, high - b.start))
+        out[tuple(outer)] = chunk[tuple(inner)]

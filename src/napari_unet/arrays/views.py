@@ -1,0 +1,153 @@
+"""Lazy arrays: a cut of another one, with its axes in another order."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+Box = tuple[slice, ...]
+
+
+class LazyArray(Protocol):
+    """What a stack is read through: zarr and dask arrays, numpy arrays and a `View` of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+
+    @property
+    def dtype(self) -> Any:
+        """Element type."""
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class View:
+    """A lazy cut of an array, with its axes put in another order.
+
+    Parameters
+    ----------
+    base : array with N axes
+    index : N slices or integers
+        Slices have a step of 1 and both ends; an integer removes the axis.
+    order : axes of `base` that are left, in the order of the view
+    """
+
+    base: LazyArray
+    index: tuple[slice | int, ...]
+    order: tuple[int, ...]
+
+    @classmethod
+    def of(cls, base: LazyArray) -> "View":
+        """Return the view that is the whole of `base`."""
+        if isinstance(base, View):
+            return base
+        return cls(base, tuple(slice(0, n) for n in base.shape), tuple(range(len(base.shape))))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis of the view."""
+        return tuple(cut.stop - cut.start for cut in map(self._cut, self.order))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type of the base."""
+        return np.dtype(self.base.dtype)
+
+    @property
+    def ndim(self) -> int:
+        """Return the number of axes."""
+        return len(self.order)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Largest chunk of the base along each axis of the view."""
+        chunks = chunk_shape(self.base)
+        return tuple(max(1, min(chunks[i], n)) for i, n in zip(self.order, self.shape, strict=True))
+
+    def _cut(self, axis: int) -> slice:
+        cut = self.index[axis]
+        if isinstance(cut, int):
+            raise TypeError(f"axis {axis} was removed by an integer index")
+        return cut
+
+    def cut(self, key: Sequence[slice | int]) -> "View":
+        """Return the lazy cut by `key`: one slice (step 1) or integer for each axis of the view."""
+        index, order = list(self.index), list(self.order)
+        for axis, part, size in zip(self.order, key, self.shape, strict=True):
+            start = self._cut(axis).start
+            if isinstance(part, slice):
+                low, high, _ = part.indices(size)
+                index[axis] = slice(start + low, start + max(low, high))
+            else:
+                index[axis] = start + range(size)[part]
+                order.remove(axis)
+        return View(self.base, tuple(index), tuple(order))
+
+    def transpose(self, order: Sequence[int]) -> "View":
+        """Return the view with its axes in another order."""
+        return View(self.base, self.index, tuple(self.order[i] for i in order))
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read a region: integers and slices of step 1, in the view's axis order."""
+        parts = list(key) if isinstance(key, tuple) else [key]
+        if Ellipsis in parts:
+            at = parts.index(Ellipsis)
+            parts[at : at + 1] = [slice(None)] * (self.ndim - len(parts) + 1)
+        parts += [slice(None)] * (self.ndim - len(parts))
+        view = self.cut(parts)
+        left = [i for i, cut in enumerate(view.index) if isinstance(cut, slice)]
+        data = np.asarray(view.base[view.index])
+        return data.transpose([left.index(axis) for axis in view.order])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all of it."""
+        return np.asarray(self[...], dtype=dtype)
+
+
+def chunk_shape(data: Any) -> tuple[int, ...]:
+    """Return the (largest) chunk of a lazy array along each axis, its shape where it has none."""
+    chunks = getattr(data, "chunks", None)
+    if chunks is None:
+        return tuple(data.shape)
+    return tuple(max(c) if isinstance(c, tuple) else int(c) for c in chunks)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cast:
+    """A lazy array read as another element type: booleans as uint8, big-endian numbers as native ones."""
+
+    base: LazyArray
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        return tuple(self.base.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Return the number of axes."""
+        return len(self.base.shape)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Largest chunk along each axis."""
+        return chunk_shape(self.base)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read a region."""
+        return np.asarray(self.base[key]).astype(self.dtype)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all of it."""
+        return np.asarray(self[...], dtype=dtype)
+
+
+def cast(data: LazyArray, dtype: Any) -> LazyArray:
+    """Return `data` read as `dtype`, below whatever view it already is."""
+    if isinstance(data, View):
+        return dataclasses.replace(data, base=Cast(data.base, np.dtype(dtype)))
+    return Cast(data, np.dtype(dtype))

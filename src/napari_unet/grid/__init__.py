@@ -1,0 +1,1 @@
+"""What work is cut into: tiles that the network sees, columns that planes flow through, blocks that are written."""

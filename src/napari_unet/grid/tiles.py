@@ -1,0 +1,232 @@
+"""Tiles: what to read, pad, crop and write, so that a network run in parts equals one run on the whole."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from ..errors import UsageError
+
+Box = tuple[slice, ...]
+Factor = int | Fraction
+
+
+def remoteness(box: Box, near: Sequence[float], batch: int = 0) -> tuple[float, ...]:
+    """Return a key that sorts boxes by how far they are from where somebody looks: the one that holds it comes first.
+
+    Parameters
+    ----------
+    box : box
+    near : sequence of float
+        Indices, one an axis.
+    batch : int
+        Leading axes that count first, each for itself; the distance along the others is that in space.
+
+    Returns
+    -------
+    tuple of float
+        Distances of `near` from the box along the leading axes, from the box in space, from its centre in space.
+    """
+    gaps = [max(b.start - p, p - b.stop + 1, 0.0) for b, p in zip(box, near, strict=True)]
+    centres = [(b.start + b.stop - 1) / 2 - p for b, p in zip(box[batch:], near[batch:], strict=True)]
+    return (*gaps[:batch], math.hypot(*gaps[batch:]), math.hypot(*centres))
+
+
+def scaled(box: Sequence[slice], factors: Sequence[Factor]) -> Box:
+    """Return a box on a grid that is finer by `factors`, or coarser: then all its elements that the box touches."""
+    return tuple(slice(math.floor(b.start * f), math.ceil(b.stop * f)) for b, f in zip(box, factors, strict=True))
+
+
+def within(box: Sequence[slice], outer: Sequence[slice]) -> Box:
+    """Return `box` counted from the start of `outer`."""
+    return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Footprint:
+    """How far a network looks, and on which grid, along each axis it is tiled on.
+
+    Parameters
+    ----------
+    stride : tuple of int
+        Total stride: tile origins are multiples of it.
+    halo : tuple of int
+        Context a tile needs on each side of its core; a multiple of the stride. 0 for valid convolutions.
+    margin : tuple of int
+        What valid convolutions consume on each side; 0 for same convolutions.
+    remainder : tuple of int
+        Output sizes of valid convolutions are ``remainder + k * stride``.
+    """
+
+    stride: tuple[int, ...]
+    halo: tuple[int, ...]
+    margin: tuple[int, ...]
+    remainder: tuple[int, ...]
+
+    def planewise(self, axes: int) -> "Footprint":
+        """Return it with `axes` leading axes along which the network does not look: each plane for itself."""
+        one, none = (1,) * axes, (0,) * axes
+        return Footprint(one + self.stride, none + self.halo, none + self.margin, none + self.remainder)
+
+
+def mirrored(low: int, high: int, size: int) -> np.ndarray:
+    """Return the indices, into an axis of `size`, of the positions [low, high) of its endless mirror image."""
+    if size == 1:
+        return np.zeros(high - low, np.intp)
+    at = np.arange(low, high) % (2 * (size - 1))
+    return np.minimum(at, 2 * (size - 1) - at)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tile:
+    """One piece of work: read, mirror at the image's border, run, crop, write.
+
+    Parameters
+    ----------
+    read : box in the image: core and halo, cut at the border
+    pad : (before, after) an axis
+        Mirrored elements that complete what the border cut off.
+    crop : box in the network's output: the core
+    write : box in the result: the core
+    """
+
+    read: Box
+    pad: tuple[tuple[int, int], ...]
+    crop: Box
+    write: Box
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what the network sees."""
+        return tuple(r.stop - r.start + low + high for r, (low, high) in zip(self.read, self.pad, strict=True))
+
+    def mirror(self, data: np.ndarray) -> np.ndarray:
+        """Complete what was read by mirroring.
+
+        Parameters
+        ----------
+        data : (..., *read) array
+            Leading axes, such as channels, are left alone.
+        """
+        if not any(low or high for low, high in self.pad):
+            return data
+        leading = [(0, 0)] * (data.ndim - len(self.pad))
+        return np.pad(data, [*leading, *self.pad], mode="reflect")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TileGrid:
+    """The tiles that cover an image, each element of it written by exactly one.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the image along the tiled axes.
+    core : tuple of int
+        Shape of a tile's core (the block it writes); rounded up to a multiple of the stride.
+    footprint : Footprint
+
+    Raises
+    ------
+    UsageError
+        Where shape, core and footprint differ in length, or a core is not positive.
+    """
+
+    shape: tuple[int, ...]
+    core: tuple[int, ...]
+    footprint: Footprint
+
+    def __post_init__(self) -> None:
+        if not len(self.shape) == len(self.core) == len(self.footprint.stride):
+            raise UsageError(
+                f"the image has {len(self.shape)} tiled axes, the block {self.core} has {len(self.core)} "
+                f"and the network {len(self.footprint.stride)}; give one size an axis"
+            )
+        if min(self.core) < 1:
+            raise UsageError(f"the block {self.core} must be at least 1 along every axis")
+        core = [math.ceil(c / s) * s for c, s in zip(self.core, self.footprint.stride, strict=True)]
+        object.__setattr__(self, "core", tuple(core))
+
+    def extent(self, axis: int) -> tuple[int, int]:
+        """Return where the mirrored image that the network sees as a whole begins and ends along `axis`."""
+        return self._outer(axis, 0, self.shape[axis])
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of tiles along each axis."""
+        return tuple(math.ceil(n / c) for n, c in zip(self.shape, self.core, strict=True))
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return math.prod(self.counts)
+
+    def __iter__(self) -> Iterator[Tile]:
+        """Yield all tiles, the last axis fastest."""
+        return (self.tile(at) for at in itertools.product(*map(range, self.counts)))
+
+    def __getitem__(self, number: int) -> Tile:
+        """Return tile `number`, counted with the last axis fastest."""
+        at = np.unravel_index(range(len(self))[number], self.counts)
+        return self.tile([int(i) for i in at])
+
+    def tile(self, at: Sequence[int]) -> Tile:
+        """Return the tile at position `at` of the grid."""
+        return self._cut(self.box(at))
+
+    def box(self, at: Sequence[int]) -> Box:
+        """Return the core of the tile at position `at` of the grid."""
+        return tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(at, self.core, self.shape, strict=True))
+
+    def under(self, box: Box) -> Iterator[tuple[int, ...]]:
+        """Yield the positions in the grid of the tiles whose cores a box touches."""
+        return itertools.product(
+            *(range(b.start // c, math.ceil(b.stop / c)) for b, c in zip(box, self.core, strict=True))
+        )
+
+    def tile_of(self, box: Box) -> Tile:
+        """Return the tile with the core `box`, which need not be one of the grid's.
+
+        Raises
+        ------
+        UsageError
+            Where the box does not lie in the image, or does not begin and end at multiples of the stride or at the
+            image's end.
+        """
+        for b, n, s in zip(box, self.shape, self.footprint.stride, strict=True):
+            if not 0 <= b.start < b.stop <= n or b.start % s or (b.stop % s and b.stop != n):
+                raise UsageError(
+                    f"the core {b.start}:{b.stop} of an axis of {n} must lie in it, and begin and end at multiples "
+                    f"of {s} or at the image's end"
+                )
+        return self._cut(box)
+
+    def _cut(self, box: Box) -> Tile:
+        parts = [self._part(axis, b.start, b.stop) for axis, b in enumerate(box)]
+        read, pad, crop, write = zip(*parts, strict=True)
+        return Tile(read, pad, crop, write)
+
+    def _part(self, axis: int, start: int, stop: int) -> tuple[slice, tuple[int, int], slice, slice]:
+        """Cut one axis around the core [start, stop): (read, pad, crop, write)."""
+        n, stride = self.shape[axis], self.footprint.stride[axis]
+        low, high = self._outer(axis, start, stop)
+        # What lies beyond the far border mirrors what lies before it: the tile must read that too.
+        source = max(2 * (n - 1) - (high - 1), 0)
+        if high > n and source < low:
+            low -= math.ceil((low - source) / stride) * stride
+        read = slice(max(low, 0), min(high, n))
+        pad = (read.start - low, high - read.stop)
+        origin = low + self.footprint.margin[axis]
+        return read, pad, slice(start - origin, stop - origin), slice(start, stop)
+
+    def _outer(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        """Return where the tile with core [start, stop) begins and ends in the mirrored image."""
+        stride, margin = self.footprint.stride[axis], self.footprint.margin[axis]
+        if margin:
+            remainder = self.footprint.remainder[axis]
+            size = remainder + math.ceil(max(stop - start - remainder, 0) / stride) * stride
+            return start - margin, start + size + margin
+        halo, end = self.footprint.halo[axis], math.ceil(self.shape[axis] / stride) * stride
+        return max(start - halo, 0), min(math.ceil(stop / stride) * stride + halo, end)

@@ -1,0 +1,191 @@
+"""How the work is cut up: the axis along which planes flow, the blocks, and what they cost in memory."""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+
+from ..errors import UsageError
+from ..network import UNetConfig
+from ..network.stream import losses
+from .engine import Engine
+
+SLAB = {2: 64, 3: 16}
+FLOW_BLOCK = {2: 512, 3: 64}
+TILE = {2: 512, 3: 64}
+GRANULE = {2: 128, 3: 32}
+BATCH_ELEMENTS = 2**18
+TILE_STATES = 6
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """The blocks of a run, and the way planes flow through them.
+
+    Parameters
+    ----------
+    core : tuple of int
+        Block, an axis of ``engine.axes``.
+    flow : int or None
+        The axis along which planes flow; None where the network cannot be streamed.
+    planes : int
+        Planes a slab.
+    """
+
+    core: tuple[int, ...]
+    flow: int | None
+    planes: int
+
+
+def choose_layout(engine: Engine, memory: float, block: tuple[int, ...] | None = None) -> Layout:
+    """Choose blocks that keep the network within `memory` and waste the least on halos.
+
+    Parameters
+    ----------
+    engine : Engine
+    memory : float
+        Bytes that the network may hold.
+    block : tuple of int, optional
+        The user's own, for the last axes; one index at a time along the others.
+
+    Raises
+    ------
+    UsageError
+        Where `block` has more sizes than the stack has axes.
+    """
+    config, first = engine.model.config, engine.batch_axes
+    shape = tuple(engine.stack.size(a) for a in engine.axes)
+    if block is not None:
+        _check_block(block, engine)
+    if not engine.streams:
+        return Layout(block_of(block, shape) or choose_tile(engine, memory), None, 0)
+    flow = max(range(first, len(shape)), key=lambda i: shape[i])
+    stride = engine.footprint.stride[flow]
+    planes = math.ceil(SLAB[config.ndim] / stride) * stride
+    if block is not None:
+        return Layout(block_of(block, shape) or shape, flow, planes)
+    bytes_each = state_elements(config, flow - first, planes) * engine.precision.itemsize
+    core = list(_fit(engine, shape, memory / bytes_each, frozenset({flow})))
+    core[flow] = min(math.ceil(FLOW_BLOCK[config.ndim] / stride) * stride, math.ceil(shape[flow] / stride) * stride)
+    _fill_batch(engine, core, shape)
+    return Layout(tuple(core), flow, planes)
+
+
+def choose_tile(engine: Engine, memory: float) -> tuple[int, ...]:
+    """Choose the core of tiles that are computed one at a time where somebody looks: small enough to come soon."""
+    shape = tuple(engine.stack.size(a) for a in engine.axes)
+    bytes_each = TILE_STATES * engine.model.config.base_features * engine.precision.itemsize
+    fitting = _fit(engine, shape, memory / bytes_each, frozenset())
+    most = TILE[engine.model.config.ndim]
+    return tuple(min(c, most) for c in fitting)
+
+
+def block_of(block: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Complete the user's block: one index at a time along the leading axes it does not name."""
+    return None if block is None else (1,) * (len(shape) - len(block)) + tuple(block)
+
+
+def state_elements(config: UNetConfig, flow: int, planes: int) -> float:
+    """Estimate the elements a stream holds for each element of its cross-section.
+
+    Parameters
+    ----------
+    config : UNetConfig
+    flow : int
+        The spatial axis along which planes flow.
+    planes : int
+        Planes a slab.
+    """
+    lag = losses(config, flow)
+    total, share, passing = 0.0, 1.0, float(planes)
+    before = config.in_channels
+    for level, features in enumerate(config.features):
+        keep = config.kernel_list[level][flow] - 1
+        waiting = 0.0
+        if level < config.depth:
+            waiting = config.stride_list[level][flow] * lag[level + 1] / 2 + 2 * passing
+        total += share * (features * waiting + keep * (before + 4 * features))
+        before = features
+        if level < config.depth:
+            strides = config.stride_list[level]
+            share /= math.prod(strides) / strides[flow]
+            passing /= strides[flow]
+    return total + planes * (4 * config.base_features + 4 * config.in_channels)
+
+
+def block_bytes(engine: Engine, layout: Layout) -> float:
+    """Estimate the bytes that the network holds on the way through the blocks of a layout."""
+    config, first = engine.model.config, engine.batch_axes
+    shape = tuple(engine.stack.size(a) for a in engine.axes)
+    across = [i for i in range(first, len(shape)) if i != layout.flow]
+    elements = math.prod(layout.core[:first]) * math.prod(_seen(engine, i, layout.core[i]) for i in across)
+    if layout.flow is None:
+        return float(elements * TILE_STATES * config.base_features * engine.precision.itemsize)
+    return elements * state_elements(config, layout.flow - first, layout.planes) * engine.precision.itemsize
+
+
+def _seen(engine: Engine, axis: int, size: int) -> int:
+    """Return how much of an axis a tile with a core of `size` sees."""
+    foot, length = engine.footprint, engine.stack.size(engine.axes[axis])
+    whole = math.ceil(length / foot.stride[axis]) * foot.stride[axis]
+    return min(size + 2 * foot.halo[axis], whole) + 2 * foot.margin[axis]
+
+
+def _check_block(block: tuple[int, ...], engine: Engine) -> None:
+    if len(block) > len(engine.axes):
+        raise UsageError(
+            f"block {block} has {len(block)} sizes, {engine.stack.name} is tiled along {engine.axes}; "
+            f"give at most {len(engine.axes)}"
+        )
+
+
+def _fit(engine: Engine, shape: tuple[int, ...], most: float, free: frozenset[int]) -> tuple[int, ...]:
+    """Cut the spatial axes that are not `free` until a tile has at most `most` elements, where it costs least halo."""
+    foot, first = engine.footprint, engine.batch_axes
+    core = [1 if i < first else math.ceil(n / foot.stride[i]) * foot.stride[i] for i, n in enumerate(shape)]
+    cut = [i for i in range(first, len(shape)) if i not in free]
+    granule = GRANULE[engine.model.config.ndim]
+
+    while math.prod(_seen(engine, i, core[i]) for i in cut) > most:
+        options = []
+        for axis in cut:
+            step = math.lcm(granule, foot.stride[axis])
+            size = _smaller(engine, axis, core[axis], step)
+            if size is None:
+                continue
+            shrink = _seen(engine, axis, core[axis]) / _seen(engine, axis, size)
+            work = _seen(engine, axis, size) / size * core[axis] / _seen(engine, axis, core[axis])
+            options.append((math.log(work) / math.log(shrink), axis, size))
+        if not options:
+            break
+        _, axis, size = min(options)
+        core[axis] = size
+    return tuple(core)
+
+
+def _smaller(engine: Engine, axis: int, core: int, step: int) -> int | None:
+    """Return the next smaller core of which a tile sees less: as large as equal parts of the axis allow."""
+    length = engine.stack.size(engine.axes[axis])
+    for parts in range(math.ceil(length / core) + 1, math.ceil(length / step) + 1):
+        size = min(math.ceil(length / parts / step) * step, (core - 1) // step * step)
+        if size >= step and _seen(engine, axis, size) < _seen(engine, axis, core):
+            return size
+    return None
+
+
+def _fill_batch(engine: Engine, core: list[int], shape: tuple[int, ...]) -> None:
+    """Let small planes go through the network together."""
+    first = engine.batch_axes
+    if first:
+        plane = math.prod(min(c, n) for c, n in zip(core[first:], shape[first:], strict=True))
+        core[first - 1] = max(1, min(BATCH_ELEMENTS // plane, shape[first - 1]))
+
+
+def device_memory(device: torch.device, limit: float) -> float:
+    """Return the bytes that the network may hold: `limit` in GiB, never more than most of an accelerator's memory."""
+    wanted = limit * 2**30
+    if device.type != "cuda":
+        return wanted
+    properties: Any = torch.cuda.get_device_properties(device)
+    return float(min(wanted, 0.7 * properties.total_memory))

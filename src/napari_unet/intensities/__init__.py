@@ -1,0 +1,1 @@
+"""What an image's intensities are, and how they are brought to a common range."""

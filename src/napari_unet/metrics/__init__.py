@@ -1,0 +1,1 @@
+"""Scores from tables of counts, from boundaries and from intensities; nothing here opens a file."""

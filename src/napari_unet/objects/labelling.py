@@ -1,0 +1,299 @@
+"""What labels are: classes, numbers of objects or a mask; and which objects training could not hold."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+import numpy as np
+
+from ..arrays.stack import Stack
+from .config import MANY
+
+REACH = {2: 2, 3: 1}  # width of a border, by the dimensions
+LOOKED_UP = 2**20  # the highest id that is numbered by a table, which is three times as fast as by sorting
+SPECK = 0.05  # of an id's largest piece: smaller ones are slips of the brush
+PLANES = 5  # of a volume that are looked at as a 2-D network sees them
+FEWEST_PIECES = 3
+CROP = 2**22  # elements of the middle that are read to say what labels are
+FLAT = 0.6  # share of foreground neighbours with one value, from which on an image looks like labels
+SCATTERED = 0.2  # share of ids in several pieces, from which on they do not look like objects
+GREY_VALUES = 3  # values between the two of a mask, at least
+GREY_SHARE = 0.1  # of the pixels between the two of a mask that have their own value on all sides, at most
+Kind = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Labelling:
+    """What was seen in some labels.
+
+    Parameters
+    ----------
+    images : int
+        Parts that were looked at.
+    values, pieces : int
+        Most different values of a part, and connected pieces of one value in all; without background and specks.
+    ids, scattered : int
+        Values summed over the parts, and how many of them are in several pieces.
+    single : int
+        Pieces in the parts that hold one value in `FEWEST_PIECES` or more.
+    single_images : int
+        Such parts.
+    lost : mapping of (dimensions, reach of the border) to (objects without inside, objects)
+    above, alike : int
+        Voxels on others of the next plane, and those with the same value there.
+    grey : tuple of int
+        Values above 0, where 0 and the highest are nearly all there is and several lie between.
+    """
+
+    images: int = 0
+    values: int = 0
+    pieces: int = 0
+    ids: int = 0
+    scattered: int = 0
+    single: int = 0
+    single_images: int = 0
+    lost: Mapping[Kind, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    above: int = 0
+    alike: int = 0
+    grey: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, parts: Iterable[np.ndarray], background: int | None = None) -> Self:
+        """Look at some labels.
+
+        Parameters
+        ----------
+        parts : (Y, X) or (Z, Y, X) integer arrays
+        background : int, optional
+            The value that was painted on background, where 0 is unlabelled.
+        """
+        found = cls()
+        for part in parts:
+            found = found.with_part(part if background is None else np.where(part == background, 0, part))
+        return found
+
+    def with_part(self, labels: np.ndarray) -> Self:
+        """Return what was seen with one more part."""
+        labels = labels.view(np.uint8) if labels.dtype.kind == "b" else labels
+        ids = numbered(labels)
+        pieces = _pieces(ids)
+        one = len(pieces) == 1 and pieces[0] >= FEWEST_PIECES
+        above, alike = _planes(ids)
+        return dataclasses.replace(
+            self,
+            images=self.images + 1,
+            values=max(self.values, len(pieces)),
+            pieces=self.pieces + sum(pieces),
+            ids=self.ids + len(pieces),
+            scattered=self.scattered + sum(n > 1 for n in pieces),
+            single=self.single + one * sum(pieces),
+            single_images=self.single_images + one,
+            lost={kind: _sum(self.lost.get(kind), n) for kind, n in _lost(ids).items()} or self.lost,
+            above=self.above + above,
+            alike=self.alike + alike,
+            grey=tuple(sorted({*self.grey, *_grey(labels)})),
+        )
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether all objects of each part have one number."""
+        return self.single_images > 0 and self.ids == self.images and self.pieces >= FEWEST_PIECES * self.ids
+
+    @property
+    def by_plane(self) -> bool:
+        """Whether objects have another number in each plane."""
+        return self.above > 0 and self.alike < 0.5 * self.above
+
+    def lost_objects(self, ndim: int, reach: int | None = None) -> tuple[int, int]:
+        """Return how many objects have no inside left between borders, and how many objects there are."""
+        return self.lost.get((ndim, reach or REACH[ndim]), (0, 0))
+
+    @property
+    def looks_numbered(self) -> bool:
+        """Whether values number objects: many, or several of which each is one piece."""
+        several = self.values > FEWEST_PIECES and self.scattered == 0 and self.pieces == self.ids
+        return self.values >= MANY or (several and self.images < self.ids)
+
+    def about_numbers(self) -> str:
+        """Return what is said of labels that are to be numbers of objects; nothing where they look it."""
+        if self.grey:
+            middle = self.grey[-1] // 2
+            return (
+                f"{len(self.grey) - 1} label values lie between the two of a mask, as at soft edges or in a JPEG; take "
+                f"each piece above the middle as an object with --number-objects --above {middle}"
+            )
+        if self.is_mask:
+            return (
+                f"one id is in {self.single} separate pieces: is it a mask? Take each piece as an object of its own "
+                "with --number-objects, or learn the mask as a class with --task semantic"
+            )
+        if self.scattered > SCATTERED * self.ids:
+            return (
+                f"{self.scattered} of {self.ids} ids are in several pieces, {self.pieces} pieces in all: are they "
+                "classes? Take each piece as an object with --number-objects, or learn classes with --task semantic"
+            )
+        return ""
+
+    def about_classes(self) -> str:
+        """Return what is said of labels that are to be classes; nothing where they look it."""
+        if self.grey:
+            middle = self.grey[-1] // 2
+            return (
+                f"{len(self.grey) - 1} label values lie between the two of a mask, as at soft edges or in a JPEG, and "
+                f"each would be a class; take all above the middle as one with --binary --above {middle}"
+            )
+        if self.looks_numbered:
+            return (
+                f"the labels hold {self.values} values besides 0 in {self.pieces} pieces: are they numbers of objects? "
+                "Learn objects with --task instances, or take all as one class with --binary"
+            )
+        return ""
+
+    def about_planes(self) -> str:
+        """Return what is said of a volume whose ids do not go on from plane to plane."""
+        if not self.by_plane:
+            return ""
+        share = 100 * self.alike / self.above
+        return (
+            f"ids change from plane to plane, only {share:.0f} % of the voxels have the id of the one above: were "
+            "planes numbered one by one? Take each connected piece of the volume as an object with --number-objects, "
+            "or learn planes with --ndim 2"
+        )
+
+    def about_thin(self, ndim: int, reach: int | None = None) -> str:
+        """Return what is said of objects that training cannot hold; nothing where it can hold all."""
+        lost, count = self.lost_objects(ndim, reach)
+        if not lost:
+            return ""
+        width = 2 * (reach or REACH[ndim]) + 1
+        return (
+            f"{lost} of {count} objects that were looked at have no inside left between borders and cannot be found: "
+            f"where objects touch, they need a width of {width} pixels; a finer level or enlarged images give that, or "
+            "learn them as one class with --task semantic --binary"
+        )
+
+
+def numbered(ids: np.ndarray) -> np.ndarray:
+    """Return ids as 1 ... n in the order of their values, int32; 0 stays 0."""
+    if ids.max(initial=0) > LOOKED_UP:
+        values, at = np.unique(ids, return_inverse=True)
+        ids = at.reshape(ids.shape) + (values[0] > 0)
+    here = np.zeros(int(ids.max(initial=0)) + 1, bool)
+    here[ids] = True
+    here[0] = False
+    return np.cumsum(here, dtype=np.int32)[ids]
+
+
+def touching(ids: np.ndarray, reach: int | None = None) -> np.ndarray:
+    """Return where an object has another one within `reach`, diagonals counted.
+
+    Parameters
+    ----------
+    ids : (*S) integer array, 0 is no object
+    reach : int, optional
+        In pixels; 2, in 3-D 1, if not given.
+
+    Returns
+    -------
+    (*S) bool array
+    """
+    from scipy import ndimage  # not at the top: only who trains needs it
+
+    size = 2 * (reach or REACH[ids.ndim]) + 1
+    highest = ndimage.maximum_filter(ids, size)
+    lowest = ndimage.minimum_filter(np.where(ids > 0, ids, ids.max(initial=0) + 1), size)
+    return np.asarray((ids > 0) & (highest != lowest))
+
+
+def _sum(one: tuple[int, int] | None, other: tuple[int, int]) -> tuple[int, int]:
+    return other if one is None else (one[0] + other[0], one[1] + other[1])
+
+
+def _pieces(ids: np.ndarray) -> list[int]:
+    """Return in how many pieces each of the ids 1 ... n is, diagonals connect."""
+    from scipy import ndimage  # not at the top: who predicts does not need it
+
+    structure, found = np.ones((3,) * ids.ndim, bool), []
+    for number, box in enumerate(ndimage.find_objects(ids), 1):
+        if box is not None:
+            sizes = np.bincount(ndimage.label(ids[box] == number, structure)[0].ravel())[1:]
+            found.append(int((sizes >= SPECK * sizes.max()).sum()))
+    return found
+
+
+def _planes(ids: np.ndarray) -> tuple[int, int]:
+    if ids.ndim < 3:
+        return 0, 0
+    low, high = ids[:-1], ids[1:]
+    both = (low > 0) & (high > 0)
+    return int(both.sum()), int((both & (low == high)).sum())
+
+
+def _lost(ids: np.ndarray) -> dict[Kind, tuple[int, int]]:
+    """Count objects without inside: as the network of these dimensions sees them, and one that goes by planes."""
+    found = {(ids.ndim, reach): _without_inside(ids, reach) for reach in range(1, REACH[ids.ndim] + 1)}
+    if ids.ndim == 3:
+        fullest = np.argsort((ids > 0).sum((1, 2)))[-PLANES:]
+        planes = [numbered(ids[z]) for z in fullest]
+        for reach in range(1, REACH[2] + 1):
+            each = [_without_inside(plane, reach) for plane in planes]
+            found[2, reach] = sum(n for n, _ in each), sum(n for _, n in each)
+    return found
+
+
+def _without_inside(ids: np.ndarray, reach: int) -> tuple[int, int]:
+    inside = np.bincount(ids[(ids > 0) & ~touching(ids, reach)], minlength=int(ids.max(initial=0)) + 1)[1:]
+    return int((inside == 0).sum()), len(inside)
+
+
+def _grey(labels: np.ndarray) -> list[int]:
+    """Return the values above 0 of a mask whose edges are soft, or that was stored with loss.
+
+    The values between 0 and the highest lie along edges: hardly a pixel has the same on all sides.
+    """
+    from scipy import ndimage
+
+    values = np.unique(labels)
+    top = 0.9 * float(values[-1])
+    if values[0] != 0 or (values[1:] <= top).sum() < GREY_VALUES:
+        return []
+    between, high = (labels > 0) & (labels <= top), labels > top
+    size = (1,) * (labels.ndim - 2) + (3, 3)  # plane by plane: objects may have another number in each
+    level = ndimage.maximum_filter(labels, size) == ndimage.minimum_filter(labels, size)
+    edges = (between & level).sum() <= GREY_SHARE * between.sum()
+    return values[1:].tolist() if edges and ndimage.binary_erosion(high, np.ones(size, bool)).any() else []
+
+
+def middle_of(stack: Stack, elements: int = CROP) -> np.ndarray:
+    """Read the middle of a stack without channels, of its first time point, at most about `elements`."""
+    stack = stack.select(**{a: 0 for a in stack.axes if a not in stack.spatial})
+    edge = max(1, round(elements ** (1 / len(stack.shape))))
+    shares = [(min(n, edge), n) for n in stack.shape]
+    return stack.read(tuple(slice((n - size) // 2, (n - size) // 2 + size) for size, n in shares))
+
+
+def looks_like_labels(data: np.ndarray) -> bool:
+    """Say whether numbers look like labels: most neighbours in their foreground have one value."""
+    both = same = 0
+    for axis in (-1, -2):
+        low, high = (np.take(data, range(*ends), axis) for ends in ((data.shape[axis] - 1,), (1, data.shape[axis])))
+        above = (low > 0) & (high > 0)
+        both, same = both + int(above.sum()), same + int((above & (low == high)).sum())
+    return both > 0 and same >= FLAT * both
+
+
+def label_rows(stack: Stack) -> list[tuple[str, str]]:
+    """Describe an image that looks like labels, by its middle; nothing for another."""
+    if stack.dtype.kind not in "biu" or stack.size("c") > 1:
+        return []
+    seen = middle_of(stack.select(c=0) if "c" in stack.axes else stack)
+    if not looks_like_labels(seen):
+        return []
+    found = Labelling.of([seen])
+    rows = [
+        ("labels", f"{found.values} value{'s' * (found.values != 1)} besides 0, in {found.pieces} connected pieces")
+    ]
+    notes = [found.about_classes(), found.about_numbers(), found.about_planes()]
+    if not any(notes[1:]):
+        notes.append(found.about_thin(len(stack.spatial)))
+    return rows + [("note", note) for note in notes if note]

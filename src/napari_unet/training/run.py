@@ -1,0 +1,218 @@
+"""The folder of a run, ``OUT.training`` beside the model folder: what it is, what it goes on from, what it ends as."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from ..errors import UNUSABLE, DataError, OutputError, ResourceError
+from ..model import Model
+from ..store.lock import Lock
+from ..store.ome import NAME
+from ..task import Task, read_task
+from .checkpoint import Checkpoints, write_atomic
+from .config import TrainConfig
+from .plan import Plan
+
+RUN = "run.json"
+LEDGER = ".napari_unet"
+FINISHING = "finished"
+VERSION = 1
+PACKAGES = ("napari-unet-stacks", "torch", "numpy", "safetensors")
+
+
+def training_folder(out: Path) -> Path:
+    """Return the folder that holds the state of the training of a model folder."""
+    return out.with_name(out.name + ".training")
+
+
+@dataclasses.dataclass(slots=True)
+class Run:
+    """One training and its folder.
+
+    Parameters
+    ----------
+    folder : Path
+        ``OUT.training``.
+    plan : Plan
+    task : Task
+    identity : dict
+        Settings that must stay the same when it is resumed.
+    data : dict
+        Fingerprint of the data.
+    channel_names : tuple of str
+    """
+
+    folder: Path
+    plan: Plan
+    task: Task
+    identity: dict[str, Any]
+    data: dict[str, Any]
+    channel_names: tuple[str, ...] = ()
+    lock: Lock | None = None
+
+    @property
+    def out(self) -> Path:
+        """Return the model folder it makes."""
+        return self.folder.with_name(self.folder.name.removesuffix(".training"))
+
+    def create(self) -> None:
+        """Make the folder; the first thing that a training writes.
+
+        Raises
+        ------
+        ResourceError
+            Where it cannot be written.
+        """
+        try:
+            (self.folder / LEDGER).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(
+                f"cannot make {self.folder}: {error.strerror or error}; choose another --out"
+            ) from error
+        self.take()
+        values = {
+            "version": VERSION,
+            "plan": self.plan.to_json(),
+            "task": self.task.to_json(),
+            "settings": self.identity,
+            "data": self.data,
+            "channel_names": list(self.channel_names),
+        }
+        write_atomic(self.folder / "plan.txt", ("\n".join(self.plan.summary()) + "\n").encode())
+        write_atomic(self.folder / RUN, json.dumps(values, indent=1).encode())
+
+    def take(self, break_lock: bool = False) -> None:
+        """Lock the folder for this process."""
+        (self.folder / LEDGER).mkdir(exist_ok=True)
+        self.lock = Lock.acquire(self.folder / LEDGER, break_lock=break_lock)
+
+    def beat(self) -> None:
+        """Show that this process is alive; refuse where another one has taken the lock."""
+        if self.lock is not None:
+            self.lock.beat()
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Read the run of a folder.
+
+        Raises
+        ------
+        OutputError
+            Where there is none.
+        DataError
+            Where its description is damaged.
+        """
+        path = folder / RUN
+        if not path.is_file():
+            raise OutputError(f"{folder} holds no training; start one without --resume")
+        try:
+            values = json.loads(path.read_bytes())
+            plan, task = Plan.from_json(values["plan"]), read_task(values["task"])
+            names = tuple(values["channel_names"])
+            return cls(folder, plan, task, dict(values["settings"]), dict(values["data"]), names)
+        except UNUSABLE as error:
+            raise DataError(f"{path} is damaged: {' '.join(str(error).split())[:300]}; start a new run") from error
+
+    def check_same(self, identity: Mapping[str, Any], digest: str) -> None:
+        """Refuse to go on with other settings or other data.
+
+        Raises
+        ------
+        OutputError
+            Naming what changed.
+        """
+        known = dataclasses.asdict(TrainConfig()) | dict(self.identity)  # of before a setting was there: its default
+        changed = [k for k in identity if json.dumps(identity[k]) != json.dumps(known.get(k))]
+        if changed:
+            k = changed[0]
+            raise OutputError(
+                f"{self.folder} was started with {k} = {known.get(k)}, now it is {identity[k]}; "
+                "resume with the same settings, or choose another --out"
+            )
+        if digest != self.data["digest"]:
+            raise OutputError(
+                f"{self.folder} was started on other data (images, labels or pixel sizes changed); "
+                "resume with the same data, or choose another --out"
+            )
+
+    def model(
+        self, weights: Mapping[str, Tensor], record: dict[str, Any], settings: Mapping[str, Any] | None = None
+    ) -> Model:
+        """Return the model with some weights of the network, and fields of its task as validation has set them."""
+        return Model(
+            config=self.plan.network,
+            weights={k: v.cpu().numpy() for k, v in weights.items()},
+            task=dataclasses.replace(cast("Any", self.task), **(settings or {})),
+            normalisation=self.plan.normalisation,
+            axes=self.plan.axes,
+            scale=self.plan.spacing,
+            units=self.plan.units,
+            channel_names=self.channel_names,
+            record=record,
+        )
+
+    def finish(self) -> Model:
+        """Write the best model so far to the model folder, and return it.
+
+        Raises
+        ------
+        OutputError
+            Where no epoch has been validated.
+        """
+        best, last = Checkpoints(self.folder, "best").load(), Checkpoints(self.folder).load()
+        if best is None or last is None:
+            raise OutputError(f"{self.folder} has no validated epoch yet; go on with --resume")
+        state = last.state
+        row: dict[str, Any] = next((row for row in state["history"] if row["step"] == best.state["step"]), {})
+        count, name = len(self.data["stacks"]), self.out.name.removesuffix(".model")
+        licence = self.identity.get("licence")
+        record = (
+            ({"name": name} if NAME.fullmatch(name) else {})
+            | ({"licence": licence} if licence else {})
+            | {
+                "learnt from": f"{count} labelled image{'s' * (count != 1)}",
+                "data": self.data,
+                "settings": self.identity,
+                "plan": self.plan.to_json(),
+                "steps": state["step"],
+                "minutes": round(state["elapsed"] / 60, 3),
+                "best": row,
+                "scores": {k: v for k, v in row.items() if k.startswith(self.task.score)},
+                "history": state["history"],
+                "device": best.state["device"],
+                "threads": best.state["threads"],
+                "precision": best.state["precision"],
+                "versions": versions(),
+            }
+        )
+        model = self.model(best.tensors, record, best.state.get("task", {}))
+        mine = self.folder / FINISHING
+        again = mine.exists()
+        write_atomic(mine, b"")
+        model.save(self.out, overwrite=again)
+        for kind in ("best", "checkpoint"):  # the run may be extended later, which takes the last ones only
+            Checkpoints(self.folder, kind, 1).tidy()
+        return model
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
