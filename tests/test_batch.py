@@ -105,10 +105,16 @@ def a_zarr_of_odd_attributes(path):
     (path / "zarr.json").write_text(json.dumps(found))
 
 
+def a_zarr_that_is_cut_off(path):
+    zarr.create_array(path, shape=(8, 8), dtype="u1", chunks=(4, 4))
+    (path / "zarr.json").write_bytes((path / "zarr.json").read_bytes()[:50])
+
+
 ODD = {
     "cut.tif": lambda path: cut_in_its_directory(path, bigtiff=False),
     "big.tif": lambda path: cut_in_its_directory(path, bigtiff=True),
     "odd.zarr": a_zarr_of_odd_attributes,
+    "torn.zarr": a_zarr_that_is_cut_off,
     "empty.tif": lambda path: path.write_bytes(b""),
     "dangling.zarr": lambda path: path.symlink_to(path.with_name("nowhere")),
     "folder.tif": lambda path: path.mkdir(),
@@ -121,7 +127,7 @@ def test_no_file_stops_the_others(folder, tmp_path):
     rows = {row.file: row for row in wait(run_batch(folder, small(), tmp_path / "out", CONFIG))}
     assert [rows[f"{i}.tif"].state for i in range(3)] == ["done"] * 3
     failed = [row for row in rows.values() if row.state == "failed"]
-    assert {"cut.tif", "big.tif", "odd.zarr", "empty.tif"} <= {row.file for row in failed}
+    assert {"cut.tif", "big.tif", "torn.zarr", "empty.tif"} <= {row.file for row in failed}
     assert all(row.file.partition(".")[0] in row.message for row in failed)
 
 

@@ -273,9 +273,10 @@ class _Run:
         try:
             signs = signs_of_life(self._client)
         except OSError as error:  # which a timeout is, too
+            what = "does not answer" if isinstance(error, TimeoutError) else "was lost"
             raise IncompleteError(
-                f"the scheduler {self._address} does not answer ({error}); {self._store.count} of {self._job.total} "
-                "blocks are done and kept: run the same command again"
+                f"the scheduler {self._address} {what}; "
+                f"{self._store.count} of {self._job.total} blocks are done and kept: run the same command again"
             ) from error
         known = self._signs
         self._signs = {a: known[a] if a in known and known[a][0] == sign else (sign, now) for a, sign in signs.items()}
