@@ -95,7 +95,7 @@ def test_numbered_pieces_are_the_components_of_what_is_read(seed, at, value):
 def test_of_sparse_labels_the_painted_background_stays():
     data = np.zeros((20, 20), np.uint8)
     data[:10], data[2:5, 2:5], data[2:5, 12:15] = 3, 9, 9
-    read = Foreground(Stack(data, "yx"), above=0, apart=0, number=True, background=3)[...]
+    read = Foreground(data, Stack(data, "yx"), above=0, apart=0, number=True, background=3)[...]
     assert set(np.unique(read)) == {0, 3, 4, 5}
     assert (read == 3).sum() == (data == 3).sum()
 

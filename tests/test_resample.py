@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unet.arrays import resample
-from napari_unet.arrays.resample import best_level, resampled
+from napari_unet.arrays.resample import resampled
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError
 
@@ -147,11 +147,3 @@ def test_other_axes_names_and_source_stay():
 def test_sizes_that_cannot_be_are_refused(scale, says):
     with pytest.raises(DataError, match=says):
         resampled(stack_of((10, 10), "yx"), scale)
-
-
-def test_the_level_whose_pixels_are_nearest_as_ratios_go():
-    scales = [(2.0, 0.25, 0.25), (2.0, 0.5, 0.5), (4.0, 1.0, 1.0)]
-    assert best_level(scales, (2.0, 0.5, 0.5)) == 1
-    assert best_level(scales, (2.0, 0.34, 0.34)) == 0
-    assert best_level(scales, (2.0, 0.36, 0.36)) == 1
-    assert best_level(scales, (90.0, 90.0, 90.0)) == 2

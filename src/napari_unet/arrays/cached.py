@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from .stack import Stack
-from .views import LazyArray, View
+from .views import Box, LazyArray, LazyBase, View
 
 LIMIT = 2**28
 LONGEST = 2**28  # elements along an axis: the largest scans have 2**22, an hour at 1 kHz as many time points
@@ -67,7 +67,7 @@ def chunk_edges(array: Any) -> list[np.ndarray]:
     ]
 
 
-class ChunkCache:
+class ChunkCache(LazyBase):
     """An array that keeps the chunks it was last read from, the least recently used going first.
 
     Parameters
@@ -91,40 +91,16 @@ class ChunkCache:
         return ChunkCache, (self.base, self._edges, self.limit)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Size along each axis."""
-        return tuple(int(n) for n in self.base.shape)
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.base.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Element type."""
-        return np.dtype(self.base.dtype)
-
-    @property
     def chunks(self) -> tuple[int, ...]:
         """Largest chunk along each axis."""
         return tuple(int(np.diff(e).max()) for e in self._edges)
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a region: one slice of step 1 or integer an axis."""
-        parts = key if isinstance(key, tuple) else (key,)
-        if Ellipsis in parts or len(parts) < self.ndim:
-            return np.asarray(View.of(self)[key])
-        box = [part if isinstance(part, slice) else slice(part, part + 1) for part in parts]
+    def read(self, box: Box) -> np.ndarray:
+        """Read a box from the chunks under it."""
         out = np.empty([b.stop - b.start for b in box], self.dtype)
-        if out.size:
-            for place, chunk in self._chunks(box).items():
-                self._copy(place, chunk, box, out)
-        return out[tuple(slice(None) if isinstance(part, slice) else 0 for part in parts)]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read all of it."""
-        return np.asarray(self[...], dtype=dtype)
+        for place, chunk in self._chunks(box).items():
+            self._copy(place, chunk, box, out)
+        return out
 
     def _chunks(self, box: Sequence[slice]) -> dict[Place, np.ndarray]:
         """Return the chunks under a box; what another thread is reading just now is waited for, not read again."""

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from .resample import resampled
 from .stack import Stack
-from .views import LazyArray, View, chunk_shape
+from .views import Box, LazyArray, LazyBase
 
 REACH = 4.0  # of a Gaussian, in its sigma
 
@@ -42,7 +42,7 @@ def degraded(stack: Stack, blur: float = 0.0, factors: tuple[int, ...] = ()) -> 
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Blurred:
+class Blurred(LazyBase):
     """A lazy array, blurred by a Gaussian, mirrored at its borders; float32.
 
     Parameters
@@ -56,41 +56,14 @@ class Blurred:
     sigma: tuple[float, ...]
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the base."""
-        return tuple(self.base.shape)
-
-    @property
     def dtype(self) -> np.dtype[Any]:
         """float32."""
         return np.dtype(np.float32)
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Chunks of the base."""
-        return chunk_shape(self.base)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a region: one slice of step 1 or integer an axis."""
-        parts = key if isinstance(key, tuple) else (key,)
-        if Ellipsis in parts or len(parts) < self.ndim:
-            return np.asarray(View.of(self)[key])
-        spans = [
-            part.indices(n)[:2] if isinstance(part, slice) else (range(n)[part], range(n)[part] + 1)
-            for part, n in zip(parts, self.shape, strict=True)
-        ]
+    def read(self, box: Box) -> np.ndarray:
+        """Blur a box, with what lies around it as far as the Gaussian reaches."""
         reach = [math.ceil(REACH * s) for s in self.sigma]
-        wide = [(max(a - r, 0), min(b + r, n)) for (a, b), r, n in zip(spans, reach, self.shape, strict=True)]
-        data = np.asarray(self.base[tuple(slice(*w) for w in wide)]).astype(np.float32)
+        wide = [slice(max(b.start - r, 0), min(b.stop + r, n)) for b, r, n in zip(box, reach, self.shape, strict=True)]
+        data = np.asarray(self.base[tuple(wide)]).astype(np.float32)
         data = ndimage.gaussian_filter(data, self.sigma, mode="mirror", radius=reach) if any(self.sigma) else data
-        inner = tuple(slice(a - w, b - w) for (a, b), (w, _) in zip(spans, wide, strict=True))
-        return data[inner][tuple(slice(None) if isinstance(part, slice) else 0 for part in parts)]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read all of it."""
-        return np.asarray(self[...], dtype=dtype)
+        return data[tuple(slice(b.start - w.start, b.stop - w.start) for b, w in zip(box, wide, strict=True))]

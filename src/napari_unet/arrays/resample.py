@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DataError
 from .stack import Stack
-from .views import Box, LazyArray, View, chunk_shape
+from .views import Box, LazyArray, LazyBase, chunk_shape
 
 SAME = 1e-6  # relative difference below which two pixel sizes are one
 COARSE = 1.5  # from this ratio on, a new element is the mean of what it covers instead of interpolated
@@ -65,22 +65,8 @@ def resampled(stack: Stack, scale: Mapping[str, float]) -> Stack:
     )
 
 
-def best_level(scales: Sequence[tuple[float, ...]], wanted: tuple[float, ...]) -> int:
-    """Return the level of a pyramid whose pixel size is nearest to what is wanted, as ratios go.
-
-    Parameters
-    ----------
-    scales : sequence of tuple of float
-        Pixel size of each level.
-    wanted : tuple of float
-        In the same units, along the same axes.
-    """
-    distances = [math.dist(list(map(math.log, scale)), list(map(math.log, wanted))) for scale in scales]
-    return distances.index(min(distances))
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
-class Resampled:
+class Resampled(LazyBase):
     """A lazy array at another pixel size.
 
     Parameters
@@ -92,7 +78,7 @@ class Resampled:
     """
 
     base: LazyArray
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = dataclasses.field()  # else the property of the same name would be its default
     ratios: tuple[float, ...]
 
     @property
@@ -102,34 +88,16 @@ class Resampled:
         return np.dtype(np.float32) if dtype.kind == "f" else dtype
 
     @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
     def chunks(self) -> tuple[int, ...]:
         """About what a chunk of the base covers, an axis."""
         sizes = zip(chunk_shape(self.base), self.ratios, self.shape, strict=True)
         return tuple(max(1, min(round(c / r), n)) for c, r, n in sizes)
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a region: one slice of step 1 or integer an axis."""
-        parts = key if isinstance(key, tuple) else (key,)
-        if Ellipsis in parts or len(parts) < self.ndim:
-            return np.asarray(View.of(self)[key])
-        cuts = [
-            part if isinstance(part, slice) else slice(range(n)[part], range(n)[part] + 1)
-            for part, n in zip(parts, self.shape, strict=True)
-        ]
-        box = tuple(slice(low, max(low, high)) for low, high, _ in map(slice.indices, cuts, self.shape))
+    def read(self, box: Box) -> np.ndarray:
+        """Compute a box."""
         out = np.empty([b.stop - b.start for b in box], self.dtype)
-        if out.size:
-            self._fill(out, box)
-        return out[tuple(slice(None) if isinstance(part, slice) else 0 for part in parts)]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read all of it."""
-        return np.asarray(self[...], dtype=dtype)
+        self._fill(out, box)
+        return out
 
     def _fill(self, out: np.ndarray, box: Box) -> None:
         """Compute a box into `out`, in parts where the base has much for it."""

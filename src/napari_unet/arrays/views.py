@@ -1,5 +1,6 @@
-"""Lazy arrays: a cut of another one, with its axes in another order."""
+"""Lazy arrays: what they all share, a cut of another one with its axes in another order, another element type."""
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -23,8 +24,65 @@ class LazyArray(Protocol):
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
+class LazyBase(abc.ABC):
+    """A lazy array that is made of another one, `base`; what derives from it only says how a box is read.
+
+    It is indexed as numpy is, with integers, slices and an ellipsis.
+    """
+
+    __slots__ = ()
+    base: Any
+
+    @abc.abstractmethod
+    def read(self, box: Box) -> np.ndarray:
+        """Return what lies in a box: slices of step 1 with both ends, within the array and not empty."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        return tuple(int(n) for n in self.base.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return np.dtype(self.base.dtype)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Largest chunk along each axis."""
+        return chunk_shape(self.base)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read a region: the box around it, of which the elements that are wanted are taken."""
+        parts = list(key) if isinstance(key, tuple) else [key]
+        at = parts.index(Ellipsis) if Ellipsis in parts else len(parts)
+        parts[at : at + 1] = [slice(None)] * (self.ndim - len(parts) + (at < len(parts)))
+        wanted = [range(n)[part] for part, n in zip(parts, self.shape, strict=True)]
+        box = tuple(_around(part) for part in wanted)
+        sizes = [b.stop - b.start for b in box]
+        data = self.read(box) if all(sizes) else np.empty(sizes, self.dtype)
+        return np.asarray(data[tuple(0 if isinstance(w, int) else slice(None, None, w.step) for w in wanted)])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all of it."""
+        return np.asarray(self[...], dtype=dtype)
+
+
+def _around(wanted: int | range) -> slice:
+    """Return the slice of step 1 from the first to the last element that is wanted along an axis."""
+    if isinstance(wanted, int):
+        return slice(wanted, wanted + 1)
+    ends = sorted((wanted[0], wanted[-1])) if wanted else (0, -1)
+    return slice(ends[0], ends[1] + 1)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
-class View:
+class View(LazyBase):
     """A lazy cut of an array, with its axes put in another order.
 
     Parameters
@@ -50,16 +108,6 @@ class View:
     def shape(self) -> tuple[int, ...]:
         """Size along each axis of the view."""
         return tuple(cut.stop - cut.start for cut in map(self._cut, self.order))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Element type of the base."""
-        return np.dtype(self.base.dtype)
-
-    @property
-    def ndim(self) -> int:
-        """Return the number of axes."""
-        return len(self.order)
 
     @property
     def chunks(self) -> tuple[int, ...]:
@@ -90,21 +138,12 @@ class View:
         """Return the view with its axes in another order."""
         return View(self.base, self.index, tuple(self.order[i] for i in order))
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a region: integers and slices of step 1, in the view's axis order."""
-        parts = list(key) if isinstance(key, tuple) else [key]
-        if Ellipsis in parts:
-            at = parts.index(Ellipsis)
-            parts[at : at + 1] = [slice(None)] * (self.ndim - len(parts) + 1)
-        parts += [slice(None)] * (self.ndim - len(parts))
-        view = self.cut(parts)
+    def read(self, box: Box) -> np.ndarray:
+        """Read a box, in the view's axis order."""
+        view = self.cut(box)
         left = [i for i, cut in enumerate(view.index) if isinstance(cut, slice)]
         data = np.asarray(view.base[view.index])
         return data.transpose([left.index(axis) for axis in view.order])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read all of it."""
-        return np.asarray(self[...], dtype=dtype)
 
 
 def chunk_shape(data: Any) -> tuple[int, ...]:
@@ -116,34 +155,15 @@ def chunk_shape(data: Any) -> tuple[int, ...]:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Cast:
+class Cast(LazyBase):
     """A lazy array read as another element type: booleans as uint8, big-endian numbers as native ones."""
 
     base: LazyArray
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any] = dataclasses.field()  # else the property of the same name would be its default
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Size along each axis."""
-        return tuple(self.base.shape)
-
-    @property
-    def ndim(self) -> int:
-        """Return the number of axes."""
-        return len(self.base.shape)
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Largest chunk along each axis."""
-        return chunk_shape(self.base)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a region."""
-        return np.asarray(self.base[key]).astype(self.dtype)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read all of it."""
-        return np.asarray(self[...], dtype=dtype)
+    def read(self, box: Box) -> np.ndarray:
+        """Read a box."""
+        return np.asarray(self.base[box]).astype(self.dtype)
 
 
 def cast(data: LazyArray, dtype: Any) -> LazyArray:

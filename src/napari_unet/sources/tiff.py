@@ -15,7 +15,7 @@ import tifffile
 import zarr
 
 from ..arrays.stack import AXES
-from ..arrays.views import LazyArray, View
+from ..arrays.views import Box, LazyArray, LazyBase, View
 from ..errors import DataError
 from .arrange import SAMPLES, UNKNOWN, Found
 from .omexml import Image, read_ome
@@ -218,7 +218,7 @@ def _samples(data: LazyArray, known: str, page: tifffile.TiffPage) -> tuple[Lazy
     return data, notes
 
 
-class TiffArray:
+class TiffArray(LazyBase):
     """The pixels of a TIFF file as a lazy array that can be sent to another process, where the file is opened again.
 
     Parameters
@@ -226,22 +226,16 @@ class TiffArray:
     path : Path
     image, level : int
         Of the images in the file, and of that image's pyramid.
-    data : zarr.Array
+    base : zarr.Array
         tifffile's view of it.
     """
 
-    def __init__(self, path: Path, image: int, level: int, data: "zarr.Array[Any]") -> None:
-        self._path, self._image, self._level, self._data = path, image, level, data
-        self.shape, self.dtype, self.chunks = data.shape, data.dtype, data.chunks
-        self.ndim = data.ndim
+    def __init__(self, path: Path, image: int, level: int, base: "zarr.Array[Any]") -> None:
+        self._path, self._image, self._level, self.base = path, image, level, base
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a region."""
-        return np.asarray(self._data[key])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read all of it."""
-        return np.asarray(self[...], dtype=dtype)
+    def read(self, box: Box) -> np.ndarray:
+        """Read a box."""
+        return np.asarray(self.base[box])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self._path.absolute(), self._image, self._level)  # workers have folders of their own

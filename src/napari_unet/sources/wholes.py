@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.stack import Stack
-from ..arrays.views import Box, LazyArray, View, chunk_shape
+from ..arrays.views import Box, LazyArray, LazyBase, View, chunk_shape
 from ..errors import DataError
 
 WERE_FLOATS = "whole numbers saved as floats taken as labels"
@@ -80,36 +80,17 @@ def _whole(data: np.ndarray, name: str) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class WholeNumbers:
+class WholeNumbers(LazyBase):
     """A lazy array of floats read as uint32; what is no whole number is refused where it is read."""
 
     base: LazyArray
     name: str
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Size along each axis."""
-        return tuple(self.base.shape)
-
-    @property
     def dtype(self) -> np.dtype[Any]:
         """Element type."""
         return np.dtype(np.uint32)
 
-    @property
-    def ndim(self) -> int:
-        """Return the number of axes."""
-        return len(self.base.shape)
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Largest chunk along each axis."""
-        return chunk_shape(self.base)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a region."""
-        return _whole(np.asarray(self.base[key]), self.name)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read all of it."""
-        return np.asarray(self[...], dtype=dtype)
+    def read(self, box: Box) -> np.ndarray:
+        """Read a box."""
+        return _whole(np.asarray(self.base[box]), self.name)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..arrays.stack import Stack
-from ..arrays.views import LazyArray, chunk_shape
+from ..arrays.views import Box, LazyArray, LazyBase
 from ..errors import DataError
 from ..sources.position import brought_together
 from .annotation import read_labels
@@ -81,15 +81,19 @@ def check_labels(facts: Fingerprint, config: TrainConfig, ndim: int) -> list[str
 def _foreground(labels: Stack, config: TrainConfig) -> Stack:
     apart = len(labels.axes) - (2 if config.ndim == 2 else len(labels.spatial))
     keep = config.background if config.sparse else None
-    return dataclasses.replace(labels, data=Foreground(labels, config.above, apart, config.number_objects, keep))
+    return dataclasses.replace(
+        labels, data=Foreground(labels.data, labels, config.above, apart, config.number_objects, keep)
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Foreground:
+class Foreground(LazyBase):
     """A lazy array of what lies above a value in labels: 0 and 1, or its pieces numbered in what is read.
 
     Parameters
     ----------
+    base : lazy array
+        That of the labels.
     labels : Stack
     above : int
         Values above it are foreground.
@@ -101,6 +105,7 @@ class Foreground:
         Of sparse labels the value that was painted on background, which stays.
     """
 
+    base: LazyArray
     labels: Stack
     above: int
     apart: int
@@ -108,34 +113,13 @@ class Foreground:
     background: int | None
 
     @property
-    def base(self) -> LazyArray:
-        """The array of the labels."""
-        return self.labels.data
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Size along each axis."""
-        return self.labels.shape
-
-    @property
-    def ndim(self) -> int:
-        """Return the number of axes."""
-        return len(self.labels.shape)
-
-    @property
     def dtype(self) -> np.dtype[Any]:
         """Element type: that of ids, or of 0 and 1."""
         return np.dtype(np.int32 if self.number else np.uint8)
 
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Largest chunk along each axis."""
-        return chunk_shape(self.labels.data)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a region, slices along all axes."""
-        whole = tuple(slice(0, n) for n in self.shape)
-        data = read_labels(self.labels, whole if key is Ellipsis else key)
+    def read(self, box: Box) -> np.ndarray:
+        """Read a box."""
+        data = read_labels(self.labels, box)
         found = data > self.above
         first = self.background or 0
         if self.background is not None:
@@ -146,7 +130,3 @@ class Foreground:
         for at in np.ndindex(found.shape[: self.apart]):
             pieces[at], _ = ndimage.label(found[at])
         return np.where(pieces > 0, pieces + first, np.where(data == first, first, 0)).astype(np.int32)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read all of it."""
-        return np.asarray(self[...], dtype=dtype)

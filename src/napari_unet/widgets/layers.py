@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays.stack import AXES, Stack
-from ..arrays.views import Box
+from ..arrays.views import Box, LazyBase, chunk_shape
 from ..errors import DataError
 from ..sources.zarrays import open_own
 
@@ -149,7 +149,7 @@ def seen(viewer: "ViewerModel", layer: Any, axes: str, stack: Stack) -> Box:
     return tuple(box)
 
 
-class Placed:
+class Placed(LazyBase):
     """A lazy array with the dimensions of a layer: axes in the layer's order, the same for all its channels.
 
     Parameters
@@ -164,29 +164,28 @@ class Placed:
     """
 
     def __init__(self, base: Any, axes: str, order: str, sizes: Mapping[str, int]) -> None:
-        self.base, self._axes, self._order = base, axes, order
-        self.shape = tuple(base.shape[axes.index(a)] if a in axes else sizes[a] for a in order)
-        self.dtype, self.ndim = np.dtype(base.dtype), len(order)
+        self.base, self._axes, self._order, self._sizes = base, axes, order, sizes
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a region."""
-        parts = list(key) if isinstance(key, tuple) else [key]
-        parts = parts[: parts.index(Ellipsis)] if Ellipsis in parts else parts
-        parts += [slice(None)] * (self.ndim - len(parts))
-        taken = dict(zip(self._order, parts, strict=True))
-        data = np.asarray(self.base[tuple(taken[a] for a in self._axes)])
-        left = [a for a in self._axes if isinstance(taken[a], slice)]
-        wanted = [a for a in self._order if isinstance(taken[a], slice)]
-        data = data.transpose([left.index(a) for a in wanted if a in left])
-        for at, axis in enumerate(wanted):
-            if axis not in left:
-                n = len(range(*taken[axis].indices(self.shape[self._order.index(axis)])))
-                data = np.repeat(np.expand_dims(data, at), n, at)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each dimension of the layer."""
+        return tuple({**self._sizes, **dict(zip(self._axes, self.base.shape, strict=True))}[a] for a in self._order)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Largest chunk along each dimension of the layer."""
+        own = dict(zip(self._axes, chunk_shape(self.base), strict=True))
+        return tuple(own.get(a, 1) for a in self._order)
+
+    def read(self, box: Box) -> np.ndarray:
+        """Read a box."""
+        cut = dict(zip(self._order, box, strict=True))
+        data = np.asarray(self.base[tuple(cut[a] for a in self._axes)])
+        data = data.transpose([self._axes.index(a) for a in self._order if a in self._axes])
+        for at, (axis, part) in enumerate(zip(self._order, box, strict=True)):
+            if axis not in self._axes:
+                data = np.repeat(np.expand_dims(data, at), part.stop - part.start, at)
         return data
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read all of it."""
-        return np.asarray(self[...], dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,95 @@
+"""What is read lazily is indexed as numpy is, and is the same however it is cut up."""
+
+import pickle
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_unet.arrays.cached import ChunkCache, chunk_edges
+from napari_unet.arrays.degrade import Blurred
+from napari_unet.arrays.resample import Resampled
+from napari_unet.arrays.stack import Stack
+from napari_unet.arrays.views import Cast, LazyBase, View
+from napari_unet.sources import open_stack
+from napari_unet.sources.wholes import WholeNumbers
+from napari_unet.training.labels import Foreground
+from napari_unet.widgets.layers import Placed
+
+DATA = np.random.default_rng(0).integers(0, 200, (5, 9, 8)).astype(np.uint16)
+
+
+def tiff(folder):
+    tifffile.imwrite(folder / "a.tif", DATA, tile=(16, 16), compression="zlib", photometric="minisblack")
+    view = open_stack(folder / "a.tif", axes="zyx").data
+    return view.base if isinstance(view, View) else view
+
+
+def cached(_):
+    zarr = pytest.importorskip("zarr")
+    base = zarr.create_array(zarr.storage.MemoryStore(), data=DATA, chunks=(2, 4, 5))
+    return ChunkCache(base, chunk_edges(base), DATA.nbytes // 2)
+
+
+LAZY = {
+    "View": lambda _: View(DATA, (slice(1, 5), 3, slice(0, 8)), (2, 0)),
+    "View of all": lambda _: View.of(DATA).transpose((2, 0, 1)),
+    "Cast": lambda _: Cast(DATA > 99, np.dtype(np.uint8)),
+    "Resampled": lambda _: Resampled(DATA, (5, 3, 11), (1.0, 3.0, 8 / 11)),
+    "Blurred": lambda _: Blurred(DATA, (0.0, 1.5, 0.7)),
+    "ChunkCache": cached,
+    "WholeNumbers": lambda _: WholeNumbers(DATA.astype(np.float32), "labels"),
+    "TiffArray": tiff,
+    "Foreground": lambda _: Foreground(DATA, Stack(DATA, "zyx"), 99, 0, False, None),
+    "Placed": lambda _: Placed(DATA, "zyx", "xczy", {"c": 2}),
+}
+
+
+@pytest.fixture(scope="module", params=LAZY)
+def lazy(request, tmp_path_factory):
+    return LAZY[request.param](tmp_path_factory.mktemp("lazy"))
+
+
+def keys(shape):
+    """Any index of integers, slices and an ellipsis, for all axes or some."""
+    ends = st.none() | st.integers(-12, 12)
+    slices = st.builds(slice, ends, ends, st.sampled_from([None, 1, 1, 2, 3, -1, -2]))
+    parts = st.tuples(*(slices | st.integers(-n, n - 1) | st.integers(-n, n - 1).map(np.int64) for n in shape))
+
+    def shorter(parts, cut, ellipsis):
+        return (*parts[:cut], ..., *parts[len(parts) - ellipsis :]) if ellipsis is not None else parts[:cut]
+
+    counts = st.integers(0, len(shape))
+    cuts = counts.flatmap(lambda cut: st.tuples(st.just(cut), st.none() | st.integers(0, len(shape) - cut)))
+    return st.builds(lambda parts, cut: shorter(parts, *cut), parts, cuts)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_lazy_array_is_indexed_as_numpy_is(lazy, data):
+    whole = np.asarray(lazy)
+    key = data.draw(keys(whole.shape))
+    assert isinstance(lazy[key], np.ndarray)
+    np.testing.assert_array_equal(lazy[key], whole[key], strict=True)
+
+
+def test_a_lazy_array_says_what_it_holds(lazy):
+    whole = np.asarray(lazy)
+    assert isinstance(lazy, LazyBase)
+    assert (lazy.shape, lazy.ndim, lazy.dtype) == (whole.shape, whole.ndim, whole.dtype)
+    assert len(lazy.chunks) == lazy.ndim
+    assert min(lazy.chunks) >= 1
+    for wrong in (lazy.shape[0], -lazy.shape[0] - 1):
+        with pytest.raises(IndexError):
+            lazy[wrong]
+
+
+def test_a_lazy_array_reads_the_same_in_another_process(lazy):
+    if not isinstance(lazy, ChunkCache):  # of what lies in this process's memory
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(lazy)), lazy)
+
+
+def test_every_lazy_array_is_tried():
+    assert {kind.__name__ for kind in LazyBase.__subclasses__()} <= {name.split()[0] for name in LAZY}
