@@ -39,6 +39,7 @@ from .store.ome import check_path
 from .summary import LONGEST, SUMMARY, Row, Summary, check_summary, printable
 from .task import Task
 from .task.losses import BACKGROUND
+from .text import without_secrets
 
 LOG = "errors.log"
 GROWN = "the image has grown since its last run, its result is made anew"
@@ -215,7 +216,7 @@ def _log(out: Path, job: _Job) -> Path:
     path = out / FOLDER / LOG
     with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        file.write(printable(f"{now} {job.name}\n{traceback.format_exc()}\n"))
+        file.write(printable(without_secrets(f"{now} {job.name}\n{traceback.format_exc()}\n")))
     return path
 
 

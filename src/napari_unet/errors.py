@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from .text import without_secrets
+
 # What odd JSON raises where it is taken for what it should be: other types, NaN, infinity, 400 digits, deep nesting.
 UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
@@ -10,6 +12,9 @@ class UnetError(Exception):
     """Base of every error this package raises on purpose; `exit_code` is what the shell returns."""
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        return without_secrets(super().__str__())
 
 
 class UsageError(UnetError, ValueError):

@@ -9,23 +9,27 @@ from ..inference.config import PredictConfig
 from ..training.config import TrainConfig
 from .options import with_settings
 from .output import say, tell, tell_lines, tell_table
-from .shell import FAILED, Axes, Debug, command, shown
+from .shell import FAILED, Axes, Debug, Source, command, shown
 
 if TYPE_CHECKING:
     from ..sources.open import More
     from ..training.fingerprint import Pair
 
 Images = Annotated[
-    list[Path], typer.Option("--images", help="Images: files, zarr groups, or a folder.", show_default=False)
+    list[str],
+    typer.Option("--images", help="Images: files, zarr groups, or a folder.", metavar="PATH", show_default=False),
 ]
 Labels = Annotated[
-    list[Path] | None,
-    typer.Option("--labels", help="Their labels, paired by name with the images.", show_default=False),
+    list[str] | None,
+    typer.Option("--labels", help="Their labels, paired by name with the images.", metavar="PATH", show_default=False),
 ]
 Targets = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
-        "--targets", help="Images: what they should become; the images themselves if not given.", show_default=False
+        "--targets",
+        help="Images: what they should become; the images themselves if not given.",
+        metavar="PATH",
+        show_default=False,
     ),
 ]
 ModelPath = Annotated[
@@ -119,7 +123,7 @@ def finish(
 @command
 @with_settings(PredictConfig)
 def predict(
-    stack: Annotated[Path, typer.Argument(help="OME-Zarr, zarr, TIFF, PNG or JPEG.", show_default=False)],
+    stack: Source,
     model: ModelPath,
     out: Annotated[
         Path | None, typer.Option(help="Result: RESULT.ome.zarr, or RESULT.tif.", show_default=False)
@@ -153,7 +157,7 @@ def predict(
     models = [load_model(each) for each in model]
     for note in (*source.notes, *(() if config.resample else size_notes(source, models[0]))):
         tell(note)
-    result = shown(run(source, models, out or stack, config))
+    result = shown(run(source, models, out or Path(stack), config))
     tell(f"the result is in {result.source}")
 
 
@@ -201,7 +205,7 @@ def batch(
         raise typer.Exit(FAILED)
 
 
-def _coded(way: str, stack: Path, model: Path, out: Path, axes: str | None, config: Any) -> None:
+def _coded(way: str, stack: str, model: Path, out: Path, axes: str | None, config: Any) -> None:
     from ..inference import encode as parts
     from ..model import load_model
     from ..sources import open_stack
@@ -217,7 +221,7 @@ Coded = Annotated[Path, typer.Option(help="Result, RESULT.ome.zarr.", show_defau
 @command
 @with_settings(PredictConfig)
 def encode(
-    stack: Annotated[Path, typer.Argument(help="OME-Zarr, zarr, TIFF, PNG or JPEG.", show_default=False)],
+    stack: Source,
     model: Autoencoder,
     out: Coded,
     axes: Axes = None,
@@ -231,7 +235,7 @@ def encode(
 @command
 @with_settings(PredictConfig)
 def decode(
-    stack: Annotated[Path, typer.Argument(help="What encode made.", show_default=False)],
+    stack: Annotated[str, typer.Argument(help="What encode made.", metavar="STACK", show_default=False)],
     model: Autoencoder,
     out: Coded,
     debug: Debug = False,

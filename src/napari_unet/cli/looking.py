@@ -12,14 +12,16 @@ from .shell import FAILED, Axes, Debug, command, shown
 
 @command
 def evaluate(
-    result: Annotated[Path, typer.Argument(help="What is judged: a file, a store, or a folder.", show_default=False)],
-    truth: Annotated[Path, typer.Argument(help="What is right.", show_default=False)],
+    result: Annotated[str, typer.Argument(help="What is judged: a file, a store, or a folder.", show_default=False)],
+    truth: Annotated[str, typer.Argument(help="What is right.", show_default=False)],
     kind: Annotated[str | None, typer.Option(help="semantic, instances or intensity; decided from the data.")] = None,
     axes: Axes = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file too.")] = None,
     layers: Annotated[Path | None, typer.Option(help="OME-Zarr for hits, misses and false objects.")] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG of result, truth and difference; of images.")] = None,
-    before: Annotated[Path | None, typer.Option(help="For the picture: the image that the result was made of.")] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="PATH", help="For the picture: the image that the result was made of.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier layers of this command.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -47,14 +49,14 @@ def evaluate(
             _tell_objects(f"time {time}: " if time else "", objects)
 
 
-def _check_evaluate(sides: tuple[Path, Path], out: Path | None, picture: Path | None, layers: Path | None) -> None:
+def _check_evaluate(sides: tuple[str, str], out: Path | None, picture: Path | None, layers: Path | None) -> None:
     """Refuse places that cannot be written to, before anything is scored."""
     from ..errors import UsageError
     from ..evaluation.figures import check_picture
     from ..sources.pairs import is_image
     from ..store.admission import check_folder
 
-    if layers is not None and any(side.is_dir() and not is_image(side) for side in sides):
+    if layers is not None and any(Path(side).is_dir() and not is_image(Path(side)) for side in sides):
         raise UsageError("--layers are of one result and its truth; name two images, not folders of them")
     if layers is not None:
         check_folder(layers)
@@ -88,7 +90,7 @@ def annotate(
 
 @command
 def info(
-    path: Annotated[Path, typer.Argument(help="An image, labels, a result, or a model.", show_default=False)],
+    path: Annotated[str, typer.Argument(help="An image, labels, a result, or a model.", show_default=False)],
     series: Annotated[str | None, typer.Option(help="Image of a TIFF with several: its number, or its name.")] = None,
     allow_incomplete: Annotated[
         bool, typer.Option("--allow-incomplete", help="Describe what is there of a file that lacks planes.")
@@ -98,16 +100,17 @@ def info(
     """Say what a path would be opened as; of a model, its card."""
     from ..cards import describe_model, is_model, locate
 
-    path = locate(path)
-    if is_model(path):
-        tell_lines(describe_model(path))
-        return
+    if "://" not in path:
+        place = locate(path)
+        if is_model(place):
+            tell_lines(describe_model(place))
+            return
     from ..sources import describe
 
     tell_rows([*describe(path, series=series, allow_incomplete=allow_incomplete), *_labels(path, series)])
 
 
-def _labels(path: Path, series: str | None) -> list[tuple[str, str]]:
+def _labels(path: str, series: str | None) -> list[tuple[str, str]]:
     """Describe what opens as labels; nothing for what does not."""
     from ..errors import UnetError
     from ..objects.labelling import label_rows

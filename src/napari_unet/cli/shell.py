@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib.metadata
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from .. import DISTRIBUTION
-from ..errors import ResourceError, UnetError
+from ..errors import ResourceError, UnetError, UsageError
 from ..faults import FAULTS, named, network_errors
 from ..files import FULL, explained
 from .options import Several
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CANCELLED, INCOMPLETE, FAILED = 130, 7, 3
+ADDRESS = re.compile("(https?|s3|gs|gcs|abfs|az|ftp|sftp|file):/+")  # as a path, which keeps one of its slashes
 FAILED_OUTPUT = 1  # as typer has it
 
 HELP = (
@@ -61,6 +63,10 @@ def main(version: Version = False) -> None:
 
 
 Axes = Annotated[str | None, typer.Option(help="Axes of the stack, letters of tczyx, where its file does not say.")]
+Source = Annotated[  # text: a path would take one of the slashes of an address away
+    str,
+    typer.Argument(help="OME-Zarr, zarr, TIFF, PNG or JPEG; OME-Zarr by its address too.", show_default=False),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -70,6 +76,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
+            _check_places(kwargs)
             function(*args, **kwargs)
         except UnetError as error:
             if kwargs.get("debug"):
@@ -88,6 +95,15 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(CANCELLED) from None
 
     return app.command(cls=Several)(guarded)
+
+
+def _check_places(options: dict[str, Any]) -> None:
+    """Refuse addresses where a place on a disk is meant."""
+    for name, value in options.items():
+        for place in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(place, Path) and (found := ADDRESS.match(place.as_posix())):
+                address = f"{found[1]}://{place.as_posix()[found.end() :]}"
+                raise UsageError(f"{name} is {address}, an address; give a place on a disk")
 
 
 def run() -> None:

@@ -16,7 +16,7 @@ from ..intensities.normalise import Statistics
 from ..model import Model, Models, OneModel, as_model
 from ..sources import missing_chunks, open_stack
 from ..store import ResultStore, find
-from ..store.admission import check_apart
+from ..store.admission import check_apart, own_root
 from ..store.tiff import names_tiff
 from .cluster import connected, run_on
 from .config import PredictConfig
@@ -158,7 +158,7 @@ def carried_out(
 def _root(stack: Stack, out: Path, config: PredictConfig) -> Path:
     """Return the store of the result: the image's own, or one apart from it."""
     if config.in_source:
-        return Path(stack.source or "")
+        return own_root(stack)
     check_apart(Path(out), stack, ELSEWHERE)
     return Path(out)
 

@@ -13,7 +13,7 @@ from ..intensities.normalise import Statistics
 from ..model import Models
 from ..sources.identity import STORED
 from ..store import find
-from ..store.admission import room_of
+from ..store.admission import own_root, room_of
 from ..store.journal import Journal, plain
 from .config import INTENSITIES, PredictConfig
 from .engine import Engine
@@ -79,7 +79,7 @@ def preflight(stack: Stack, models: Models, out: Path, config: PredictConfig) ->
         mirror=config.mirror,
     )
     job = Job.plan(engine, config, tuple(before))
-    root = Path(stack.source or "") if config.in_source else Path(out)
+    root = own_root(stack) if config.in_source else Path(out)
     found = find(root, [result_path(model, config.name)], config.in_source)
     state, done = "new", 0
     if found is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from ..arrays.stack import AXES, SPATIAL, Stack
 from ..arrays.views import LazyArray, View, cast
 from ..errors import DataError, UsageError
+from ..text import without_secrets
 from ..units import canonical, is_known
 
 UNKNOWN = "?"
@@ -98,7 +99,7 @@ def arrange(found: Found, axes: str | None = None) -> Stack:
         units=tuple(found.units[i] for i in order) if found.units else (),
         translation=tuple(found.translation[i] for i in order) if found.translation else (),
         name=found.name,
-        source=found.source,
+        source=found.source and without_secrets(found.source),
         channel_names=found.channel_names if len(found.channel_names) == channels else (),
         notes=(*found.notes, *_strange_units(letters, found.units)),
         frame=tuple((_letter(a, letters), _letter(b, letters), value) for a, b, value in found.frame),

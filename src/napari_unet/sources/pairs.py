@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from .open import PICTURE_ENDINGS, TIFF_ENDINGS
+from .zarrmeta import is_remote
 
 ENDINGS = TIFF_ENDINGS + PICTURE_ENDINGS
 WORDS = (
@@ -41,7 +42,13 @@ def list_images(folder: str | Path, pattern: str | None = None) -> list[Path]:
     ------
     DataError
         Where there is no such folder, or no image in it.
+    UsageError
+        For an address.
     """
+    if is_remote(str(folder)):
+        raise UsageError(
+            f"{folder} is an address; several images, and those to learn from, are read from disks: copy it"
+        )
     folder = Path(folder).expanduser()
     if is_image(folder):
         return [folder]

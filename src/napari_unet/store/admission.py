@@ -8,6 +8,7 @@ from pathlib import Path
 from ..arrays.stack import Stack
 from ..errors import OutputError, ResourceError, UnetError, UsageError
 from ..files import existing
+from ..sources.zarrmeta import is_remote
 from . import layout
 from .journal import PLAN, Journal, Plan
 from .lock import Lock
@@ -59,6 +60,19 @@ def check_apart(root: Path, stack: Stack, remedy: str) -> None:
     place, source = root.resolve(), Path(stack.source or "-").resolve()
     if place == source or source in place.parents or place in source.parents:
         raise OutputError(f"{root} is where the image {stack.name} lies; {remedy}")
+
+
+def own_root(stack: Stack) -> Path:
+    """Return the group in which an image lies, to write into it.
+
+    Raises
+    ------
+    UsageError
+        Where it lies at an address.
+    """
+    if stack.source is not None and is_remote(stack.source):
+        raise UsageError(f"{stack.source} is an address; results are written to disks: name a place with --out")
+    return Path(stack.source or "")
 
 
 def admit(root: Path, plan: Plan, overwrite: bool, reopen: bool = False) -> tuple[Path, Plan] | None:

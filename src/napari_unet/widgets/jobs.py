@@ -19,6 +19,7 @@ from typing import Any
 from qtpy.QtCore import QTimer
 
 from ..errors import UnetError
+from ..text import without_secrets
 
 EVERY = 50  # milliseconds between two looks at what came
 NICE = 5
@@ -148,7 +149,8 @@ class Job(Work):
         except UnetError as error:
             self._said.put(Ended(error=" ".join(str(error).split())))
         except Exception as error:  # noqa: BLE001 - the window must go on; all of it is in the log
-            self._said.put(Ended(error=f"{type(error).__name__}: {error} (details in {log(traceback.format_exc())})"))
+            what = without_secrets(f"{type(error).__name__}: {error}")
+            self._said.put(Ended(error=f"{what} (details in {log(traceback.format_exc())})"))
 
 
 class Process(Work):
@@ -222,9 +224,10 @@ def _ended(event: dict[str, Any]) -> Ended | None:
 def log(text: str) -> Path:
     """Keep the details of a failure in a file."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    path = Path(tempfile.gettempdir()) / f"napari-unet-{now}-{os.getpid()}.log"
-    path.write_text(text, encoding="utf-8")
-    return path
+    number, name = tempfile.mkstemp(".log", f"napari-unet-{now}-")  # a new file, that others cannot read
+    with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(without_secrets(text))
+    return Path(name)
 
 
 def _step_back() -> None:
