@@ -30,7 +30,7 @@ COMMON: dict[str, dict[str, Any]] = {
     "patches anywhere": {"balance": 0.0},
     "no running average": {LEARNER + "LONGEST_AVERAGE": 0.0},
     "half the rate": {"learning_rate": 1e-3},
-    "not mirrored or turned": {"mirror": False},
+    "not mirrored or turned": {"flips": False},
     "no skips": {"skips": False},
 }
 SETS: dict[str, tuple[str, str, tuple[str, ...], dict[str, dict[str, Any]]]] = {
@@ -38,7 +38,12 @@ SETS: dict[str, tuple[str, str, tuple[str, ...], dict[str, dict[str, Any]]]] = {
         "membranes-em",
         "isbi2012_em/train",
         ("pixel_error", "v_rand", "v_info"),
-        COMMON | {"border 0": {"border": 0.0}, "border 3": {"border": 3.0}, "32 channels": {"base_features": 32}},
+        COMMON
+        | {
+            "border 0": {"border_weight": 0.0},
+            "border 3": {"border_weight": 3.0},
+            "32 channels": {"base_features": 32},
+        },
     ),
     "nuclei": (
         "nuclei-2d",
@@ -46,7 +51,7 @@ SETS: dict[str, tuple[str, str, tuple[str, ...], dict[str, dict[str, Any]]]] = {
         ("ap_50 of all objects", "ap_50_95, mean of images"),
         COMMON
         | {
-            "border 0": {"border": 0.0},
+            "border 0": {"border_weight": 0.0},
             "32 channels": {"base_features": 32},
             "5 % painted": {"sparse": True, "background": 1},
         },
@@ -98,7 +103,7 @@ def main() -> None:
     name, folder, figures, changes = SETS[args.set]
     learnt, held_out = parts(name, list(RECIPES[name].pairs(args.data / folder)))
     recipe = RECIPES[name].config
-    kept = ("task", "border", "depth", "patch", "batch")
+    kept = ("task", "border_weight", "depth", "patch", "batch")
     base = {field: getattr(recipe, field) for field in kept} | {"base_features": 16, "steps": args.steps}
     print("| change |", " | ".join(figures), "|", flush=True)
     for change in args.only or changes:

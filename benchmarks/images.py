@@ -57,9 +57,9 @@ class Bench:
             train(list(pairs), path, TrainConfig(resume=(path.with_name(name + ".training")).is_dir(), **settings))
         )
 
-    def run(self, stack: Stack, models: Model | list[Model], name: str, mirror: bool = False) -> np.ndarray:
+    def run(self, stack: Stack, models: Model | list[Model], name: str, tta: bool = False) -> np.ndarray:
         """Predict, and return the result."""
-        config = PredictConfig(overwrite=True, mirror=mirror)
+        config = PredictConfig(overwrite=True, tta=tta)
         return np.asarray(wait(predict(stack, models, self.out / f"{name}.ome.zarr", config)).data[...])
 
     def picture(self, name: str, *images: np.ndarray) -> None:
@@ -152,7 +152,7 @@ def finer(bench: Bench) -> None:
     levels = [[coarser(Stack(image, "yx", name=f"{i}"), n) for n in range(3)] for i, image in enumerate(images)]
     models = [
         bench.learn(
-            f"finer-{n}", [(level[n], level[n - 1]) for level in levels[:18]], task="super_resolve", factor=(2, 2)
+            f"finer-{n}", [(level[n], level[n - 1]) for level in levels[:18]], task="super_resolve", upscale=(2, 2)
         )
         for n in (1, 2)
     ]
@@ -161,7 +161,7 @@ def finer(bench: Bench) -> None:
         for level in levels[:18]
     ]
     pairs = [(seen, level[0]) for seen, level in zip(passed, levels[:18], strict=True)]
-    last = bench.learn("finer-last", pairs, task="super_resolve", factor=(2, 2))
+    last = bench.learn("finer-last", pairs, task="super_resolve", upscale=(2, 2))
     for n, chosen in ((1, models[0]), (2, [models[1], last])):
         rows: dict[str, list[float]] = {"bicubic": [], "Lanczos": [], "network": [], "network, mirrored": []}
         for i, level in enumerate(levels[18:]):
@@ -170,7 +170,7 @@ def finer(bench: Bench) -> None:
                 "bicubic": enlarged(low, 2**n, Image.Resampling.BICUBIC),
                 "Lanczos": enlarged(low, 2**n, Image.Resampling.LANCZOS),
                 "network": bench.run(level[n], chosen, f"finer-{2**n}x-{i}"),
-                "network, mirrored": bench.run(level[n], chosen, f"finer-{2**n}x-{i}-mirrored", mirror=True),
+                "network, mirrored": bench.run(level[n], chosen, f"finer-{2**n}x-{i}-mirrored", tta=True),
             }
             for name, image in found.items():
                 rows[name].append(psnr(np.asarray(level[0].data), image, 255))
@@ -188,7 +188,7 @@ def axial(bench: Bench) -> None:
     coarse = [dataclasses.replace(c, data=np.asarray(c.data[...])) for c in (degraded(s, 0, (4, 1, 1)) for s in fine)]
     held = [i for i in range(len(files)) if i % 4 == 1]
     pairs = [(coarse[i], fine[i]) for i in range(len(files)) if i not in held]
-    model = bench.learn("axial", pairs, task="super_resolve", factor=(4, 1, 1))
+    model = bench.learn("axial", pairs, task="super_resolve", upscale=(4, 1, 1))
     rows: dict[str, list[float]] = {"linear": [], "cubic": [], "network": []}
     for i in held:
         low, truth = np.asarray(coarse[i].data), volumes[i]

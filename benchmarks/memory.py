@@ -55,7 +55,7 @@ def models(cascade: bool) -> list[Any]:
     fixed = Normalisation("fixed", offset=(100.0,), scale=(20.0,))
     return [
         drawn(Restore(**images), fixed, depth=1, out_channels=1, residual=True),
-        drawn(SuperResolve(**images), fixed, depth=1, out_channels=1, residual=True, factor=(1, 2, 2)),
+        drawn(SuperResolve(**images), fixed, depth=1, out_channels=1, residual=True, upscale=(1, 2, 2)),
         classes,
     ]
 

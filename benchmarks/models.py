@@ -119,7 +119,7 @@ RECIPES = {
         lambda number: number >= 18,
         TrainConfig(
             class_names=("membrane", "cell"),
-            border=10.0,
+            border_weight=10.0,
             patch=(256, 256),
             batch=3,
             steps=5000,
@@ -127,7 +127,7 @@ RECIPES = {
             max_features=128,
             depth=4,
             augment=2.0,
-            mirror=False,
+            flips=False,
             resume=True,
         ),
         "semantic",
@@ -139,15 +139,15 @@ RECIPES = {
             "mirroring a prediction takes that back",
         },
         lambda number: number in (4, 13),
-        {"steps": 1500, "learning_rate": 0.001, "augment": 1.0, "border": 30.0, "seed": 1},
+        {"steps": 1500, "learning_rate": 0.001, "augment": 1.0, "border_weight": 30.0, "seed": 1},
         every_way,
     ),
 }
 
 
-def judged(model: Model, pairs: list[Named], out: Path, kind: str, mirror: bool) -> dict[str, float]:
+def judged(model: Model, pairs: list[Named], out: Path, kind: str, tta: bool) -> dict[str, float]:
     """Return scores over held-out images: counts pooled, others the mean."""
-    config = PredictConfig(overwrite=True, mirror=mirror)
+    config = PredictConfig(overwrite=True, tta=tta)
     for name, image, labels in pairs:
         found = wait(predict(image, model, out / "results" / f"{name}.ome.zarr", config))
         for side, data in (("found", found.data[...]), ("truth", labels.data[...])):
@@ -188,7 +188,7 @@ def main() -> None:
         start = trained[-1] if trained else None
         trained.append(show(train(parts[False], args.out / name, config, validation=parts[True], init=start)))
     model = trained[-1]
-    scores, mirrored = (judged(model, held_out, args.out, recipe.kind, mirror) for mirror in (False, True))
+    scores, mirrored = (judged(model, held_out, args.out, recipe.kind, tta) for tta in (False, True))
     kept = ("device", "threads", "precision", "versions", "learnt from", "settings")
     made = f"python benchmarks/models.py {args.model} --data DATA --out OUT"
     about = {
@@ -202,7 +202,7 @@ def main() -> None:
     record["minutes"] = round(sum(each.record["minutes"] for each in trained), 1)
     if len(trained) > 1:
         record["settings before"] = trained[0].record["settings"]
-    record["scores with mirror=True"] = mirrored
+    record["scores with tta=True"] = mirrored
     record["data digest"] = model.record["data"]["digest"]
     small = dataclasses.replace(model, record=record).save(args.out / args.model, half=True)
     print(small.card())

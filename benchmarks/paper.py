@@ -50,7 +50,7 @@ def main() -> None:
     length.add_argument("--steps", type=int, help="of training, each network; compares networks, not their speed")
     parser.add_argument("--features", type=int, default=16, help="channels of the first level; the paper has 64")
     parser.add_argument(
-        "--mirror", action="store_true", help="average over mirror images, as the paper does over turned ones"
+        "--tta", action="store_true", help="average over mirror images, as the paper does over turned ones"
     )
     parser.add_argument("--skips", type=int, nargs="+", default=[1, 0], help="1 with skips, 0 without them")
     args = parser.parse_args()
@@ -66,7 +66,7 @@ def main() -> None:
             steps=args.steps,
             resume=True,
             skips=skips,
-            border=10.0 if args.set == "isbi" else None,
+            border_weight=10.0 if args.set == "isbi" else None,
             **more,
         )
         path = args.out / name
@@ -74,7 +74,7 @@ def main() -> None:
         scores = []
         for image, labels in judged:
             found = wait(
-                predict(image, model, args.out / "result.ome.zarr", PredictConfig(overwrite=True, mirror=args.mirror))
+                predict(image, model, args.out / "result.ome.zarr", PredictConfig(overwrite=True, tta=args.tta))
             )
             truth = np.asarray(labels.data[...])
             truth = (truth > 0).astype(np.uint8) if more else truth

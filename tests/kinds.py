@@ -29,16 +29,16 @@ def finder(ndim=2, **options):
 
 
 def restorer_of(network, kind=Restore, seed=0, **task):
-    names = tuple(f"channel {i}" for i in range(network.out_channels // (1 + task.get("spread", False))))
+    names = tuple(f"channel {i}" for i in range(network.out_channels // (1 + task.get("predict_std", False))))
     fields = {"channels": names, "offset": (100.0,) * len(names), "scale": (50.0,) * len(names)}
     fixed = Normalisation("fixed", offset=(400.0,) * network.in_channels, scale=(250.0,) * network.in_channels)
     return model_of(network, seed, task=kind(**fields | task), normalisation=fixed)
 
 
 def restorer(kind=Restore, ndim=2, channels=1, seed=0, **task):
-    more = {"factor": (2, 3, 1)[-ndim:] if ndim == 3 else (2, 2)} if kind is SuperResolve else {}
+    more = {"upscale": (2, 3, 1)[-ndim:] if ndim == 3 else (2, 2)} if kind is SuperResolve else {}
     more |= {"skips": False} if kind is Autoencode else {"residual": True}
-    outs = channels * (1 + task.get("spread", False))
+    outs = channels * (1 + task.get("predict_std", False))
     network = UNetConfig(ndim=ndim, in_channels=channels, out_channels=outs, depth=2, base_features=4, **more)
     return restorer_of(network, kind, seed, **task)
 

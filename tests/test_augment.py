@@ -72,7 +72,7 @@ def test_flips_and_turns_only_rearrange(shape):
 def test_without_mirroring_a_direction_stays_as_it_is(chosen):
     images = torch.arange(16.0).expand(12, 1, 16, 16).contiguous()
     for mirror in (True, False):
-        full = augmentation(TrainConfig(mirror=mirror, **chosen))
+        full = augmentation(TrainConfig(flips=mirror, **chosen))
         config = dataclasses.replace(full, intensity=0.0, rotation=30.0, elastic=0.0)
         moved, _ = augment(images, images[:, 0], generator(), config)
         rises = (moved[:, 0, :, 10] > moved[:, 0, :, 5]).all(1)

@@ -172,7 +172,7 @@ def test_sizes_are_learnt_from_what_was_painted_whole():
 def test_a_split_turns_inside_into_border():
     logits = torch.tensor([0.0, 1.0, 0.5]).reshape(3, 1, 1)
     assert Instances().decode(logits) == 1
-    assert Instances(split=1.0).decode(logits) == 2
+    assert Instances(border_bias=1.0).decode(logits) == 2
 
 
 def test_it_is_kept_in_a_file_and_what_does_not_fit_is_named():
@@ -316,7 +316,7 @@ def test_options_change_the_objects_and_are_refused_for_classes(tmp_path):
     sizes = np.bincount(every.ravel())[1:]
     large = run(stack, model, tmp_path / "b.ome.zarr", min_size=20)
     assert large.max() < every.max() == len(sizes)
-    split = run(stack, model, tmp_path / "c.ome.zarr", split=3.0)
+    split = run(stack, model, tmp_path / "c.ome.zarr", border_bias=3.0)
     assert (split != every).any()
     classes = model_of(UNetConfig(ndim=2, depth=1, base_features=4))
     with pytest.raises(UsageError, match="min_size"):
@@ -395,7 +395,7 @@ def test_options_that_mean_nothing_for_objects_are_refused():
 
 
 def test_how_objects_are_made_is_the_models_unless_said_otherwise():
-    task = Instances(min_size=5, fill_holes=7, split=1.0)
+    task = Instances(min_size=5, fill_holes=7, border_bias=1.0)
     assert PredictConfig().applied(task) is task
     assert PredictConfig(min_size=9).applied(task) == dataclasses.replace(task, min_size=9)
     assert task.objects == ObjectConfig(5, 7, 2)

@@ -36,7 +36,7 @@ def configs(draw, ndims=(2, 3), images=True):
         skips=draw(st.booleans()),
         upsample=draw(st.sampled_from(["transpose", "interpolate"])),
         dropout=draw(st.sampled_from([0.0, 0.5])),
-        factor=factor,
+        upscale=factor,
         residual=images and in_channels <= out_channels and draw(st.booleans()),
     )
 

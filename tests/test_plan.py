@@ -179,5 +179,5 @@ def test_a_fingerprint_counts_every_voxel_once_and_remembers_true_places(seed, h
 def test_a_factor_along_z_takes_a_volume_however_few_its_planes():
     found = facts((12, 120, 120), (20.0, 1.0, 1.0))
     assert plan_of(found).network.ndim == 2
-    planned = plan_of(found, task="super_resolve", factor=(4, 1, 1)).network
-    assert (planned.ndim, planned.factor) == (3, (4, 1, 1))
+    planned = plan_of(found, task="super_resolve", upscale=(4, 1, 1)).network
+    assert (planned.ndim, planned.upscale) == (3, (4, 1, 1))

@@ -100,7 +100,7 @@ def test_logits_are_those_of_the_whole_to_1e_4(ndim, tmp_path):
 def test_mirrored_logits_are_the_mean_over_the_mirror_images_of_the_whole(ndim, padding, tmp_path):
     model, shape = small(ndim, depth=4 - ndim, padding=padding), (40, 44, 52)[-ndim:]
     stack = Stack(data=image_of(shape), axes=model.axes)
-    config = {"mirror": True, "probabilities": True, "probability_type": "float16", **FP32}
+    config = {"tta": True, "probabilities": True, "probability_type": "float16", **FP32}
     found = []
     for number, block in enumerate([(16,) * ndim, (24,) * ndim]):
         wait(predict(stack, model, tmp_path / f"{number}.ome.zarr", PredictConfig(block=block, **config)))

@@ -21,7 +21,7 @@ from napari_unet.model import load_model
 from napari_unet.sources import open_stack
 from napari_unet.task import Autoencode, Restore, SuperResolve
 from napari_unet.task.blind import blind_spots
-from napari_unet.task.restore import OBJECTIVES, TYPES
+from napari_unet.task.restore import LOSSES, TYPES
 from napari_unet.training import TrainConfig, config, train
 from test_network import configs, run_tiled
 from test_predict import FP32, image_of
@@ -111,14 +111,14 @@ def test_the_loss_with_blind_spots_looks_at_these_alone():
     assert float(task.loss(output, target)) == pytest.approx(4)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_a_loss_is_least_at_the_truth(objective):
-    task, truth = Restore(objective=objective), torch.rand(2, 1, 24, 24)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_is_least_at_the_truth(loss):
+    task, truth = Restore(loss_name=loss), torch.rand(2, 1, 24, 24)
     assert float(task.loss(truth, truth)) < float(task.loss(truth + 0.1, truth)) < float(task.loss(truth + 0.5, truth))
 
 
 def test_settings_of_the_shell_are_those_of_the_task():
-    assert set(config.OBJECTIVES) == set(OBJECTIVES) and set(config.TYPES) == set(TYPES)
+    assert set(config.LOSSES) == set(LOSSES) and set(config.TYPES) == set(TYPES)
 
 
 def test_what_is_coarser_covers_the_same_part_of_the_world():
@@ -173,7 +173,7 @@ def test_noise_is_learnt_away(way, tmp_path):
 
 def test_a_finer_image_is_better_than_an_interpolated_one(tmp_path):
     pairs = [(s, s) for s in (Stack(data=scene(i), axes="yx", name=str(i)) for i in range(4))]
-    model, _ = learn(tmp_path, pairs, steps=150, task="super_resolve", factor=(2, 2))
+    model, _ = learn(tmp_path, pairs, steps=150, task="super_resolve", upscale=(2, 2))
     fine = scene(9)
     coarse = np.asarray(degraded(Stack(data=fine, axes="yx"), 0.0, (2, 2)).data)
     found = wait(predict(Stack(data=coarse, axes="yx"), model, tmp_path / "r.ome.zarr", PredictConfig(**FP32)))
@@ -184,7 +184,7 @@ def test_a_finer_image_is_better_than_an_interpolated_one(tmp_path):
 def test_the_spread_is_right_on_what_was_held_out(tmp_path):
     clean = [scene(i) for i in range(6)]
     pairs = [(Stack(data=noisy(c, i), axes="yx", name=f"a{i}"), Stack(data=c, axes="yx")) for i, c in enumerate(clean)]
-    model, _ = learn(tmp_path, pairs, steps=150, task="restore", spread=True)
+    model, _ = learn(tmp_path, pairs, steps=150, task="restore", predict_std=True)
     assert model.config.out_channels == 2
     fine = scene(9)
     stack = Stack(data=noisy(fine, 99), axes="yx")
@@ -214,7 +214,7 @@ def test_a_training_resumed_is_the_one_undisturbed(tmp_path):
     ("settings", "message"),
     [
         ({"task": "super_resolve"}, "needs factor"),
-        ({"task": "restore", "factor": (2, 2)}, "no other task takes it"),
+        ({"task": "restore", "upscale": (2, 2)}, "no other task takes it"),
         ({"task": "semantic", "noise": 3.0}, "noise is of images, not of labels"),
         ({"task": "restore", "sparse": True}, "sparse is of labels, not of images"),
         ({"task": "restore", "blind": True, "noise": 3.0}, "blind learns from noisy images as they are"),
@@ -230,7 +230,7 @@ def test_pairs_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
     image = Stack(data=scene(0), axes="yx", name="a")
     with pytest.raises(DataError, match=r"a and its target b do not fit: .*needs yx \(128, 128\)"):
         wrong = Stack(data=scene(0)[:40, :40], axes="yx", name="b")
-        learn(tmp_path, [(image, wrong)], task="super_resolve", factor=(2, 2))
+        learn(tmp_path, [(image, wrong)], task="super_resolve", upscale=(2, 2))
     with pytest.raises(DataError, match="constant"):
         learn(tmp_path, [(image, Stack(data=np.ones((64, 64)), axes="yx"))], task="restore")
     assert not list(tmp_path.iterdir())

@@ -114,7 +114,7 @@ def test_intensities_that_changed_since_are_computed_anew(networks, tmp_path):
     assert ends_like_an_undisturbed_run(stack, model, lazy, networks, tmp_path)
 
 
-@pytest.mark.parametrize("other", [{"mirror": True}, {"probabilities": True}, {"precision": "bf16"}])
+@pytest.mark.parametrize("other", [{"tta": True}, {"probabilities": True}, {"precision": "bf16"}])
 def test_another_result_is_not_taken(other, networks, tmp_path):
     stack, model = made()
     lazy = looked_at(stack, model)

@@ -56,8 +56,9 @@ def test_networks_of_every_kind_are_checked_without_a_compiler(tmp_path):
         "import sys\n"
         "from napari_unet import UNetConfig\n"
         "from napari_unet.model.weights import expected\n"
-        "for more in ({}, {'residual': True}, {'norm': 'group'}, {'norm': 'instance', 'ndim': 3}, {'factor': (2, 2)},\n"
-        "             {'upsample': 'interpolate'}, {'skips': False}, {'padding': 'valid', 'norm': 'none'}):\n"
+        "for more in ({}, {'residual': True}, {'norm': 'group'}, {'norm': 'instance', 'ndim': 3},\n"
+        "             {'upscale': (2, 2)}, {'upsample': 'interpolate'}, {'skips': False},\n"
+        "             {'padding': 'valid', 'norm': 'none'}):\n"
         "    expected(UNetConfig(base_features=8, depth=1, **more))\n"
         f"print([name for name in {NEVER} if name in sys.modules])"
     )

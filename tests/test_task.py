@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unet.errors import DataError, ModelError
-from napari_unet.task import OBJECTIVES, Instances, Semantic, read_task
+from napari_unet.task import LOSSES, Instances, Semantic, read_task
 from napari_unet.task.border import LEVELS
 from napari_unet.task.losses import IGNORE, Confusion, cross_entropy, dice, focal, likeliest
 
@@ -38,9 +38,9 @@ def test_what_is_encoded_decodes_to_the_same_labels(values, sparse, seed, shape)
 
 
 @settings(deadline=None, max_examples=30)
-@given(label_values, st.sampled_from(OBJECTIVES))
-def test_json_gives_the_task_back(values, objective):
-    task = Semantic.of(values, objective=objective)
+@given(label_values, st.sampled_from(LOSSES))
+def test_json_gives_the_task_back(values, loss_name):
+    task = Semantic.of(values, loss_name=loss_name)
     assert read_task(json.loads(json.dumps(task.to_json()))) == task
 
 
@@ -90,7 +90,7 @@ def test_one_class_is_refused(values):
         {"class_names": ("a", "b\n")},
         {"class_weights": (1.0,)},
         {"class_weights": (1.0, float("nan"))},
-        {"objective": "best"},
+        {"loss_name": "best"},
         {"values": (0, 1.5)},
     ],
 )
@@ -109,24 +109,24 @@ def test_a_task_that_is_not_ours_is_refused(values):
         read_task(values)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("loss_name", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(4, 5), (2, 3, 4)])
-def test_a_batch_without_annotation_costs_nothing_and_moves_nothing(objective, dtype, shape):
+def test_a_batch_without_annotation_costs_nothing_and_moves_nothing(loss_name, dtype, shape):
     logits = torch.randn((2, 3, *shape), dtype=dtype, requires_grad=True)
-    loss = Semantic((1, 2, 3), objective=objective).loss(logits, torch.full((2, *shape), IGNORE))
+    loss = Semantic((1, 2, 3), loss_name=loss_name).loss(logits, torch.full((2, *shape), IGNORE))
     loss.backward()
     assert loss.item() == 0 and loss.dtype == torch.float32
     assert (logits.grad == 0).all()
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 999), st.sampled_from(OBJECTIVES), st.sampled_from([1.0, 1e4]), st.booleans())
-def test_losses_are_finite_and_ignore_what_is_not_annotated(seed, objective, size, weighted):
+@given(st.integers(0, 999), st.sampled_from(LOSSES), st.sampled_from([1.0, 1e4]), st.booleans())
+def test_losses_are_finite_and_ignore_what_is_not_annotated(seed, loss_name, size, weighted):
     draws = torch.Generator().manual_seed(seed)
     logits = (torch.randn((2, 3, 6, 7), generator=draws) * size).bfloat16()
     target = torch.randint(-1, 3, (2, 6, 7), generator=draws)
-    task = Semantic((1, 2, 3), class_weights=(1.0, 0.0, 3.0) if weighted else None, objective=objective)
+    task = Semantic((1, 2, 3), class_weights=(1.0, 0.0, 3.0) if weighted else None, loss_name=loss_name)
     other = torch.where((target == IGNORE).unsqueeze(1), logits * 0.25 + 1, logits).requires_grad_()
     loss = task.loss(other, target)
     loss.backward()
@@ -135,11 +135,11 @@ def test_losses_are_finite_and_ignore_what_is_not_annotated(seed, objective, siz
     assert loss.item() == pytest.approx(task.loss(logits, target).item(), rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_losses_fall_from_wrong_to_right(objective):
+@pytest.mark.parametrize("loss_name", LOSSES)
+def test_losses_fall_from_wrong_to_right(loss_name):
     target = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(0))
     right = torch.nn.functional.one_hot(target, 3).movedim(-1, 1) * 10.0
-    task = Semantic((0, 1, 2), objective=objective)
+    task = Semantic((0, 1, 2), loss_name=loss_name)
     steps = [task.loss(right * s, target).item() for s in (-1.0, 0.0, 0.5, 1.0)]
     assert steps == sorted(steps, reverse=True) and steps[-1] < 1e-2
 
@@ -252,7 +252,7 @@ def test_what_lies_between_close_parts_of_the_foreground_weighs_more():
 
 def test_a_weight_between_parts_needs_a_loss_that_takes_it():
     with pytest.raises(DataError, match=r"w0 is 10.0, but dice takes no weights"):
-        Semantic((0, 1), objective="dice", w0=10.0)
+        Semantic((0, 1), loss_name="dice", w0=10.0)
 
 
 @pytest.mark.parametrize("task", [Semantic.of((0, 1)), Instances(w0=0.0), Instances(w0=0.0, sparse=True, background=3)])

@@ -29,7 +29,7 @@ def folders(folders):
         "fine": small(SuperResolve, seed=1),
         "deep": small(Restore, 3),
         "double": small(Restore, channels=2),
-        "spread": small(Restore, spread=True),
+        "spread": small(Restore, predict_std=True),
         "parts": segmenter(2),
     }.items():
         model.save(folders / "models" / f"{name}.model")

@@ -80,7 +80,7 @@ def train(
 
     [dim]napari-unet train --task restore --images noisy/ --targets clean/ --out denoise.model[/dim]
 
-    With --blind the noisy images are enough. --task super_resolve --factor 2 2 learns from coarse and fine images, or
+    With --blind the noisy images are enough. --task super_resolve --upscale 2 2 learns from coarse and fine images, or
     from fine ones alone; --blur and --noise make the input worse before it is learnt from.
     """
     from ..model import load_model

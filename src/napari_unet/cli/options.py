@@ -12,14 +12,30 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from ..settings import FORMER
+from .output import say
+
 
 class Several(TyperCommand):
     """A command whose options of several values are written once: ``--images A B C``, ``--block 64 128 128``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeat such an option before each further value, as the parser wants it."""
+        """Take former names for the present ones, and repeat options of several values as the parser wants it."""
+        args = [self._present(arg) for arg in args]
         several = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
         return super().parse_args(ctx, list(repeated(args, several)))
+
+    def _present(self, arg: str) -> str:
+        """Return an option by its present name, and say that name where another was given."""
+        flag, equals, value = arg.partition("=")
+        known = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
+        for new, old in FORMER.items():
+            for sign in ("--", "--no-"):
+                present = sign + new.replace("_", "-")
+                if flag == sign + old and flag not in known and present in known:
+                    say(f"{flag} is now {present}; the former name goes with 0.2")
+                    return present + equals + value
+        return arg
 
 
 def repeated(args: Sequence[str], several: Container[str]) -> Iterator[str]:

@@ -174,16 +174,16 @@ def _intensity(cases: list[Case], many: bool, notes: dict[str, None]) -> dict[st
     return _summary(cases, scores, {}, many, total.scores())
 
 
-def _likeness(pair: Pair, spread: float, notes: dict[str, None]) -> dict[str, float]:
+def _likeness(pair: Pair, data_range: float, notes: dict[str, None]) -> dict[str, float]:
     """Return ssim, ms_ssim and the resolution by Fourier rings, the mean over planes, unless these are too large."""
     if math.prod(pair.truth.shape[-2:]) > BORDER_ELEMENTS:
         notes[f"ssim and resolution left out: planes of {pair.truth.shape[-2:]} are too large for them"] = None
         return {}
     found: dict[str, list[float]] = {}
     for truth, result in pair.planes():
-        several = ms_ssim(truth, result, spread)
+        several = ms_ssim(truth, result, data_range)
         detail = resolution(ring_correlation(truth, result), min(truth.shape))
-        each = {"ssim": ssim(truth, result, spread), "frc_resolution_pixels": detail}
+        each = {"ssim": ssim(truth, result, data_range), "frc_resolution_pixels": detail}
         for name, value in (each if several is None else each | {"ms_ssim": several}).items():
             found.setdefault(name, []).append(value)
     return {name: float(np.mean(values)) for name, values in found.items()}

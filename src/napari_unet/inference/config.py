@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..device import DEVICES, PRECISIONS
 from ..errors import UsageError
-from ..settings import check, setting
+from ..settings import check, setting, takes_former_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from ..task import Task
 
 INTENSITIES = ("percentiles", "each_time", "padding")
-OBJECT_OPTIONS = ("split", "min_size", "fill_holes", "link")
+OBJECT_OPTIONS = ("border_bias", "min_size", "fill_holes", "link")
 PROBABILITY_TYPES = ("uint8", "float16")
 
 
+@takes_former_names
 @dataclasses.dataclass(frozen=True, slots=True)
 class PredictConfig:
     """What a user may choose for a prediction."""
@@ -34,7 +35,7 @@ class PredictConfig:
     probability_type: str = setting("uint8", "Probabilities as 0 to 255, or as 0 to 1", choices=PROBABILITY_TYPES)
     uncertainty: bool = setting(False, "Write how undecided the network is too, and where to annotate next")
     error: bool = setting(False, "Of a model that gives the image itself: write how far it is off too")
-    mirror: bool = setting(False, "Average over mirror images: 4 times the work in 2-D, 8 times in 3-D, tile by tile")
+    tta: bool = setting(False, "Test-time augmentation: average over mirror images, 4 times the work in 2-D, 8 in 3-D")
     name: str | None = setting(None, "Name of the result inside the store; the model's name if not given")
     overview: bool = setting(True, "Put the image beside its labels: all of it up to 1 GiB, coarser if larger")
     missing: str = setting(
@@ -49,7 +50,7 @@ class PredictConfig:
     resample: bool = setting(False, "Bring the image to the model's pixel size first, lazily")
     ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
     in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
-    split: float | None = setting(None, "Objects: above 0 splits more, below 0 less; the model's if not given")
+    border_bias: float | None = setting(None, "Objects: above 0 separates more, below 0 less; the model's if not given")
     min_size: int | None = setting(None, "Objects of fewer voxels are dropped; the model's if not given", ge=0)
     fill_holes: int | None = setting(None, "Largest hole in an object that is filled, in voxels", ge=0)
     link: float | None = setting(
@@ -140,9 +141,9 @@ class PredictConfig:
         for name in ("probabilities", "in_source", "name"):
             if getattr(self, name):
                 raise UsageError(f"{name} is of labels; the model gives an image ({task.name}): leave it out")
-        if self.uncertainty and not getattr(task, "spread", False):
+        if self.uncertainty and not getattr(task, "predict_std", False):
             raise UsageError(
-                "the model did not learn its uncertainty; train one with --spread, or leave uncertainty out"
+                "the model did not learn its uncertainty; train one with --predict-std, or leave uncertainty out"
             )
 
     @property

@@ -164,7 +164,8 @@ class Rounding:
 
     def __str__(self) -> str:
         if self.off is not None:
-            return f"{self.precision} changes intensities by {100 * self.off:.2g} % of their spread, on a sample"
+            share = f"{100 * self.off:.2g} % of their standard deviation"
+            return f"{self.precision} changes intensities by {share}, on a sample"
         return f"{self.precision} changes {100 * self.changed / self.voxels:.2g} % of the labels, on a sample"
 
 

@@ -172,7 +172,7 @@ def _run(engine: Engine, out: Path, config: PredictConfig) -> Generator[Progress
 
 def _check_plain(model: Model) -> None:
     config = model.config
-    if config.skips or config.residual or config.padding == "valid" or config.factor:
+    if config.skips or config.residual or config.padding == "valid" or config.upscale:
         name = model.record.get("name") or model.task.name
         raise ModelError(f"{name} is no plain encoder-decoder; train one with --task autoencode")
 

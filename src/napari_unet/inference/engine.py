@@ -38,7 +38,7 @@ class Engine:
         "auto", "fp32" or "bf16".
     fill : float, optional
         Value in place of NaN and infinity; without it they are refused.
-    mirror : bool
+    tta : bool
         Whether logits are the mean over the image and its mirror images, 4 in 2-D and 8 in 3-D.
 
     Raises
@@ -53,7 +53,7 @@ class Engine:
     device: Any = "auto"
     precision: Any = "auto"
     fill: float | None = None
-    mirror: bool = False
+    tta: bool = False
     axes: str = dataclasses.field(init=False)
     footprint: Footprint = dataclasses.field(init=False)
     _nets: dict[tuple[int, ...], UNet] = dataclasses.field(init=False, default_factory=dict)
@@ -83,7 +83,7 @@ class Engine:
             "auto",
             self.precision_name,
             self.fill,
-            self.mirror,
+            self.tta,
         )
 
     @classmethod
@@ -91,15 +91,15 @@ class Engine:
         """Measure the stack's intensities and make the model ready for it."""
         check_fit(stack, model)
         statistics = measured(stack, model, config)
-        return cls(stack, model, statistics, config.device, config.precision, config.fill, config.mirror)
+        return cls(stack, model, statistics, config.device, config.precision, config.fill, config.tta)
 
     def on(self, device: str) -> "Engine":
         """Return the same engine on another device."""
-        return type(self)(self.stack, self.model, self.statistics, device, self.precision_name, self.fill, self.mirror)
+        return type(self)(self.stack, self.model, self.statistics, device, self.precision_name, self.fill, self.tta)
 
     def at(self, precision: str) -> "Engine":
         """Return the same engine in another precision."""
-        return type(self)(self.stack, self.model, self.statistics, str(self.device), precision, self.fill, self.mirror)
+        return type(self)(self.stack, self.model, self.statistics, str(self.device), precision, self.fill, self.tta)
 
     @property
     def precision_name(self) -> str:
@@ -119,7 +119,7 @@ class Engine:
     @property
     def streams(self) -> bool:
         """Whether planes can flow through the network."""
-        return self.model.config.tile_exact and not self.mirror
+        return self.model.config.tile_exact and not self.tta
 
     @property
     def layout(self) -> Any:
@@ -209,7 +209,7 @@ class Engine:
     def _seen(self, x: Tensor) -> Tensor:
         """Run the network, on the mirror images too where that is wanted."""
         net, axes = self.net(), range(2, x.ndim)
-        if not self.mirror:
+        if not self.tta:
             return net(x)
         ways = [flips for count in range(len(axes) + 1) for flips in itertools.combinations(axes, count)]
         total = sum(net(x.flip(flips).contiguous(memory_format=self.layout)).float().flip(flips) for flips in ways)
@@ -231,7 +231,7 @@ def transposed(net: UNet, order: tuple[int, ...]) -> UNet:
         config,
         kernels=tuple(tuple(level[i] for i in order) for level in config.kernel_list),
         strides=tuple(tuple(level[i] for i in order) for level in config.stride_list),
-        factor=tuple(config.factors[i] for i in order),
+        upscale=tuple(config.factors[i] for i in order),
     )
     result = UNet(turned).eval()
     places = (0, 1, *(2 + i for i in order))

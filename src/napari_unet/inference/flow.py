@@ -67,8 +67,8 @@ class Decoder:
         """(K, *tiled axes) logits -> path: (channels, *tiled axes) values."""
         if isinstance(self.task, Restore):
             values = {"": self.task.decode(logits)}
-            spread = any(output.path == "uncertainty" for output in self.outputs)
-            return values | ({"uncertainty": self.task.spreads(logits)} if spread else {})
+            deviates = any(output.path == "uncertainty" for output in self.outputs)
+            return values | ({"uncertainty": self.task.predicted_std(logits)} if deviates else {})
         values = {self.outputs[0].path: self.task.decode(logits)[None]}
         wanted = {output.path: output.dtype for output in self.outputs[1:] if output.path}
         if wanted:

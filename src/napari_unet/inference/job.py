@@ -18,6 +18,7 @@ from ..files import read, replace
 from ..grid.columns import ColumnGrid
 from ..grid.tiles import Box, TileGrid, scaled
 from ..model import Model
+from ..settings import to_keys
 from ..sources.identity import MOST_LOOKED_AT, STORED, stored
 from ..store import ResultStore, find
 from ..store.journal import Journal
@@ -34,7 +35,7 @@ from .outputs import (
     objects_output,
     overview_output,
     probabilities_output,
-    spread_output,
+    std_output,
     uncertainty_output,
 )
 from .pipeline import Pipeline
@@ -56,7 +57,7 @@ def asked(stack: Stack, model: Model, config: PredictConfig, before: Sequence[Mo
         Of a cascade, the models before the last.
     """
     stack = fitted(stack, model, config)
-    chosen = dataclasses.asdict(config)
+    chosen = to_keys(config)
     for name in ("overwrite", "break_lock", "device", "memory", "missing", "scheduler", "allow_tcp"):
         del chosen[name]
     for name in INTENSITIES:  # runs of before these were there had none of them
@@ -117,7 +118,7 @@ class Job:
         core = tuple(math.ceil(c / s) * s for c, s in zip(layout.core, step, strict=True))
         grid = TileGrid(shape, core, engine.footprint)
         if task.result == "image":
-            outputs = [image_output(engine, grid)] + [spread_output(engine, grid)] * config.uncertainty
+            outputs = [image_output(engine, grid)] + [std_output(engine, grid)] * config.uncertainty
             outputs += [error_output(engine, grid)] * config.error
             return cls(grid, layout, Decoder(engine, tuple(outputs), coarser, task), None, before)
         outputs = [labels_output(engine, grid, config.name)]

@@ -73,7 +73,7 @@ def error_output(engine: Engine, grid: TileGrid) -> Output:
     return _finer_output(engine, grid, "error", engine.model.task.names, np.dtype(np.float32))
 
 
-def spread_output(engine: Engine, grid: TileGrid) -> Output:
+def std_output(engine: Engine, grid: TileGrid) -> Output:
     """Lay out the standard deviation of each intensity, in the result's units."""
     return _finer_output(engine, grid, "uncertainty", engine.model.task.names, np.dtype(np.float32))
 

@@ -183,7 +183,7 @@ def _rounded(engine: Engine) -> Iterator[Progress]:
 
 def _engine(root: Path, stack: Stack, models: tuple[Model, ...], config: PredictConfig) -> Engine:
     found = _measured(root, stack, models, config)
-    return Engine(stack, models[-1], found, config.device, config.precision, config.fill, config.mirror)
+    return Engine(stack, models[-1], found, config.device, config.precision, config.fill, config.tta)
 
 
 def _measured(root: Path, stack: Stack, models: tuple[Model, ...], config: PredictConfig) -> Statistics:

@@ -76,7 +76,7 @@ def preflight(stack: Stack, models: Models, out: Path, config: PredictConfig) ->
         Statistics((0.0,) * channels, (1.0,) * channels),
         config.device,
         config.precision,
-        mirror=config.mirror,
+        tta=config.tta,
     )
     job = Job.plan(engine, config, tuple(before))
     root = own_root(stack) if config.in_source else Path(out)

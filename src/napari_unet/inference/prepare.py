@@ -55,7 +55,7 @@ def passed(stack: Stack, models: Sequence[Model], config: PredictConfig, measure
         check_fit(stack, model)
         nothing = Statistics((0.0,) * stack.size("c"), (1.0,) * stack.size("c"))
         statistics = measured(stack, model, config, number > 0) if measure else nothing
-        engine = Engine(stack, model, statistics, config.device, config.precision, config.fill, config.mirror)
+        engine = Engine(stack, model, statistics, config.device, config.precision, config.fill, config.tta)
         stack = lazily(engine, config, block=None)
     return stack
 

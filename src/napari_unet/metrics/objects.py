@@ -285,20 +285,20 @@ class Intensity:
         """
         if not self.squared:
             return {"psnr": float("inf"), "si_psnr": float("inf"), "nrmse": 0.0, "mae": 0.0}
-        mse, spread = self.squared / self.n, self.high - self.low
-        psnr = 10.0 * float(np.log10(spread**2 / mse)) if spread else -float("inf")
+        mse, data_range = self.squared / self.n, self.high - self.low
+        psnr = 10.0 * float(np.log10(data_range**2 / mse)) if data_range else -float("inf")
         nrmse = float(np.sqrt(self.squared / self.power)) if self.power else float("inf")
-        return {"psnr": psnr, "si_psnr": self._fitted(spread), "nrmse": nrmse, "mae": self.absolute / self.n}
+        return {"psnr": psnr, "si_psnr": self._fitted(data_range), "nrmse": nrmse, "mae": self.absolute / self.n}
 
-    def _fitted(self, spread: float) -> float:
+    def _fitted(self, data_range: float) -> float:
         """Return the psnr of the line through the result that is nearest to the truth."""
         truth, found = (s / self.n for s in self.sums)
         variance, other = self.power / self.n - truth**2, self.found_power / self.n - found**2
         shared = self.product / self.n - truth * found
         left = variance - shared**2 / other if other > 0 else variance
-        if not spread:
+        if not data_range:
             return -float("inf")
-        return 10.0 * float(np.log10(spread**2 / left)) if left > variance * 1e-14 else float("inf")
+        return 10.0 * float(np.log10(data_range**2 / left)) if left > variance * 1e-14 else float("inf")
 
 
 def same_classes(truth: list[int], result: list[int], masks: bool = True) -> tuple[list[int], list[int]] | None:

@@ -12,13 +12,13 @@ SMALLEST = (2 * RADIUS + 1) * 2 ** (len(SCALES) - 1)
 THRESHOLD = 1 / 7
 
 
-def ssim(truth: np.ndarray, result: np.ndarray, spread: float) -> float:
+def ssim(truth: np.ndarray, result: np.ndarray, data_range: float) -> float:
     """Return the structural similarity of two planes; 1.0 is best.
 
     Parameters
     ----------
     truth, result : (Y, X) arrays
-    spread : float
+    data_range : float
         Range of the truth's intensities.
 
     Raises
@@ -30,10 +30,10 @@ def ssim(truth: np.ndarray, result: np.ndarray, spread: float) -> float:
     ----------
     Wang et al. 2004; a Gaussian window of sigma 1.5, 11 pixels wide, only where all of it lies in the image.
     """
-    return _parts(*_checked(truth, result), spread)[0]
+    return _parts(*_checked(truth, result), data_range)[0]
 
 
-def ms_ssim(truth: np.ndarray, result: np.ndarray, spread: float) -> float | None:
+def ms_ssim(truth: np.ndarray, result: np.ndarray, data_range: float) -> float | None:
     """Return the structural similarity over five scales; None where the planes are smaller than 176 pixels.
 
     References
@@ -45,7 +45,7 @@ def ms_ssim(truth: np.ndarray, result: np.ndarray, spread: float) -> float | Non
         return None
     total = 1.0
     for number, weight in enumerate(SCALES):
-        whole, contrast = _parts(a, b, spread)
+        whole, contrast = _parts(a, b, data_range)
         last = number == len(SCALES) - 1
         total *= max(whole if last else contrast, 0.0) ** weight
         a, b = _halved(a), _halved(b)
@@ -107,9 +107,9 @@ def _checked(truth: np.ndarray, result: np.ndarray) -> tuple[np.ndarray, np.ndar
     return truth.astype(np.float64), result.astype(np.float64)
 
 
-def _parts(a: np.ndarray, b: np.ndarray, spread: float) -> tuple[float, float]:
+def _parts(a: np.ndarray, b: np.ndarray, data_range: float) -> tuple[float, float]:
     """Return mean similarity, and mean of its contrast and structure alone."""
-    c1, c2 = (K1 * spread) ** 2, (K2 * spread) ** 2
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     ma, mb, aa, bb, ab = (_windowed(x) for x in (a, b, a * a, b * b, a * b))
     va, vb, vab = aa - ma * ma, bb - mb * mb, ab - ma * mb
     below = va + vb + c2

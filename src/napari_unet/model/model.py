@@ -32,6 +32,7 @@ from ..errors import UNUSABLE, ModelError, OutputError, ResourceError
 from ..files import replace
 from ..intensities.normalise import Normalisation
 from ..network import UNet, UNetConfig
+from ..settings import FORMER
 from ..task import Task, read_task
 from .foreign import refuse_foreign
 from .weights import check_finite, check_shapes, expected, meta, read_weights, write_weights
@@ -253,7 +254,7 @@ def _refuse_foreign(folder: Path) -> None:
 def _chosen(part: Any) -> dict[str, Any]:
     """Return the fields that are not at their default: one that comes later leaves the hash of older models alone."""
     values = {field.name: (getattr(part, field.name), field.default) for field in dataclasses.fields(part)}
-    return {name: value for name, (value, default) in values.items() if value != default}
+    return {FORMER.get(name, name): value for name, (value, default) in values.items() if value != default}
 
 
 def _check_target(folder: Path, overwrite: bool) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self, cast
 
 from ..cards import TILE_EXACT_NORMS
 from ..errors import ModelError
+from ..settings import from_keys, takes_former_names, to_keys
 
 Padding = Literal["same", "valid"]
 Norm = Literal["batch", "none", "instance", "group"]
@@ -21,6 +22,7 @@ CHOICES = {
 }
 
 
+@takes_former_names
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class UNetConfig:
     """What a U-Net is built from.
@@ -47,7 +49,7 @@ class UNetConfig:
         Learnt up-convolution, or nearest neighbour behind a convolution of kernel 1.
     dropout : float
         At the end of the contracting path: the last encoder level and the bottleneck.
-    factor : tuple of int
+    upscale : tuple of int
         Elements of the output for one of the input, an axis; empty where they are on one grid. Behind the decoder an
         up-convolution and a convolution more.
     residual : bool
@@ -76,7 +78,7 @@ class UNetConfig:
     skips: bool = True
     upsample: Upsample = "transpose"
     dropout: float = 0.0
-    factor: tuple[int, ...] = ()
+    upscale: tuple[int, ...] = ()
     residual: bool = False
 
     def __post_init__(self) -> None:
@@ -99,11 +101,11 @@ class UNetConfig:
         self._check_output()
 
     def _check_output(self) -> None:
-        factor = tuple(map(int, self.factor))
-        object.__setattr__(self, "factor", () if set(factor) == {1} else factor)
-        if factor and (len(factor) != self.ndim or min(factor) < 1 or max(factor) > MOST_FINER):
-            raise ModelError(f"factor is {factor}; give {self.ndim} whole numbers from 1 to {MOST_FINER}")
-        if self.factor and self.padding == "valid":
+        upscale = tuple(map(int, self.upscale))
+        object.__setattr__(self, "upscale", () if set(upscale) == {1} else upscale)
+        if upscale and (len(upscale) != self.ndim or min(upscale) < 1 or max(upscale) > MOST_FINER):
+            raise ModelError(f"upscale is {upscale}; give {self.ndim} whole numbers from 1 to {MOST_FINER}")
+        if self.upscale and self.padding == "valid":
             raise ModelError("a finer output needs same convolutions; valid ones would consume parts of an element")
         if self.residual and self.out_channels < self.in_channels:
             raise ModelError(
@@ -134,7 +136,7 @@ class UNetConfig:
     @property
     def factors(self) -> tuple[int, ...]:
         """Elements of the output for one of the input, an axis."""
-        return self.factor or (1,) * self.ndim
+        return self.upscale or (1,) * self.ndim
 
     @property
     def features(self) -> tuple[int, ...]:
@@ -153,7 +155,7 @@ class UNetConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
-        return dataclasses.asdict(self)
+        return to_keys(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -164,12 +166,13 @@ class UNetConfig:
         ModelError
             Naming the entries that are not known.
         """
+        values = from_keys(cls, values)
         unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ModelError(
                 f"unknown network settings: {', '.join(sorted(map(str, unknown)))}; known to a newer version?"
             )
-        return cls(**{**values, "factor": tuple(values.get("factor", ()))})
+        return cls(**{**values, "upscale": tuple(values.get("upscale", ()))})
 
 
 def ronneberger2015(in_channels: int = 1, out_channels: int = 2) -> UNetConfig:

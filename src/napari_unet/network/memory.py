@@ -18,9 +18,9 @@ def parameters(net: UNetConfig) -> int:
         f = features[i]
         total += features[i + 1] * f * (math.prod(stride) if net.upsample == "transpose" else 1) + f
         total += kernels[i] * f * (f * (1 + net.skips) + f) + 2 * extra * f
-    if net.factor:
+    if net.upscale:
         f = features[0]
-        total += f * f * (math.prod(net.factor) if net.upsample == "transpose" else 1) + f
+        total += f * f * (math.prod(net.upscale) if net.upsample == "transpose" else 1) + f
         total += kernels[0] * f * f + extra * f
     return total + net.out_channels * (features[0] + 1)
 
@@ -43,7 +43,7 @@ def training_bytes(net: UNetConfig, patch: Sequence[int], batch: int, itemsize: 
         if level < net.depth:
             voxels /= math.prod(net.stride_list[level])
     first = math.prod(patch) * math.prod(net.factors)
-    held += 3 * first * features[0] * bool(net.factor)
+    held += 3 * first * features[0] * bool(net.upscale)
     widest = first * (4 * features[0] * itemsize + 4 * 4 * (net.out_channels + net.in_channels))
     weights = parameters(net) * (4 * 5 + itemsize)
     return int(batch * (held * itemsize + widest) + weights)

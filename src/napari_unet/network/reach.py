@@ -22,7 +22,7 @@ def _reach(config: UNetConfig, axis: int, low: int, high: int) -> tuple[int, int
     """Return the input interval that outputs [low, high) depend on; convolutions centred."""
     radius = [level[axis] // 2 * 2 for level in config.kernel_list]
     stride = [level[axis] for level in config.stride_list]
-    finer = -(-(config.kernel_list[0][axis] // 2) // config.factors[axis]) if config.factor else 0
+    finer = -(-(config.kernel_list[0][axis] // 2) // config.factors[axis]) if config.upscale else 0
     low, high = low - finer, high + finer
     skips = []
     for r, s in zip(radius, stride, strict=False):

@@ -99,8 +99,8 @@ class UNet(nn.Module):
         )
         self.decoder = nn.ModuleList(block(features[i] * (1 + config.skips), i) for i in range(config.depth))
         self.finer: nn.Sequential | None = None
-        if config.factor:
-            up = Up(config, (features[0], features[0]), config.factor)
+        if config.upscale:
+            up = Up(config, (features[0], features[0]), config.upscale)
             self.finer = nn.Sequential(up, ConvUnit(config, (features[0], features[0]), kernels[0]))
         self.head = _conv(config.ndim)(features[0], config.out_channels, 1)
         self.dropout = nn.Dropout(config.dropout)

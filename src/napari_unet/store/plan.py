@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import LedgerError, UnsafeError, UsageError
 from ..files import read, replace_json
+from ..settings import PRESENT
 from .ome import VERSIONS, check_path
 
 FOLDER = ".napari_unet"
@@ -117,6 +118,7 @@ class Plan:
         for key in dict.fromkeys([*new, *old]):
             if old.get(key) != new.get(key) and (key in old or key not in SINCE):
                 name = key.removeprefix("settings.")
+                name = PRESENT.get(name, name)
                 return f"{name} was {_short(old.get(key))} and is now {_short(new.get(key))}"
         return None
 

@@ -7,10 +7,10 @@ from ..errors import ModelError
 from .base import Task, as_labels
 from .instances import Instances
 from .restore import Autoencode, Restore, SuperResolve
-from .semantic import OBJECTIVES, Semantic
+from .semantic import LOSSES, Semantic
 
 __all__ = [
-    "OBJECTIVES",
+    "LOSSES",
     "TASKS",
     "Autoencode",
     "Instances",

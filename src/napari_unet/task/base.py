@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import DataError, ModelError
 from ..objects import ObjectConfig
+from ..settings import from_keys
 from .losses import Scores
 
 # Okabe and Ito: distinct with every kind of colour vision.
@@ -120,7 +121,8 @@ def read_fields(kind: type[Any_Task], values: Mapping[str, Any]) -> Any_Task:
     ModelError
         Naming what does not fit.
     """
-    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key != "name"}
+    named = from_keys(kind, values).items()
+    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in named if key != "name"}
     try:
         return kind(**given)
     except (TypeError, ValueError) as error:

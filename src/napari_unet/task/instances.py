@@ -14,17 +14,19 @@ from ..metrics.contingency import Contingency
 from ..metrics.objects import THRESHOLDS, Overlaps
 from ..objects import ObjectConfig, objects_of
 from ..objects.labelling import numbered, touching
+from ..settings import takes_former_names, to_keys
 from .base import COLOURS, Task, as_labels, read_fields
 from .border import LEVELS, border_weights, check_border
 from .losses import IGNORE, Scores, cross_entropy, dice, likeliest
 
 CLASSES = OBJECT_CLASSES
 BORDER = 2
-SPLITS = (-1.0, 0.0, 1.0, 2.0)
+BIASES = (-1.0, 0.0, 1.0, 2.0)
 HOLES = (1.0, 0.25, 0.06, 0.0)  # of a quarter of an object; a smaller one only where it scores more: rings stay rings
 SMALLEST = (0.0, 0.25, 0.5, 0.75)
 
 
+@takes_former_names
 @dataclasses.dataclass(frozen=True, slots=True)
 class Instances(Task):
     """One id an object; the network tells inside, border to another object, and background apart.
@@ -39,8 +41,8 @@ class Instances(Task):
         Pixel size an axis of the network, the finest 1; all equal where not given.
     w0, sigma : float
         Height and width, in pixels of the finest axis, of the weight between objects that are close.
-    split : float
-        Added to the border's logits: above 0 more is split.
+    border_bias : float
+        Added to the border's logits: above 0 objects are separated more.
     min_size, fill_holes, grow : int
         As in `ObjectConfig`, in voxels.
     link : float
@@ -64,7 +66,7 @@ class Instances(Task):
     spacing: tuple[float, ...] = ()
     w0: float = 10.0
     sigma: float = 5.0
-    split: float = 0.0
+    border_bias: float = 0.0
     min_size: int = 0
     fill_holes: int = 0
     grow: int = 2
@@ -81,8 +83,8 @@ class Instances(Task):
                 "its own and name it with --background, as 0 is unlabelled"
             )
         check_border(self.w0, self.sigma, self.spacing)
-        if not np.isfinite(self.split):
-            raise DataError(f"split is {self.split}; it must be finite")
+        if not np.isfinite(self.border_bias):
+            raise DataError(f"border_bias is {self.border_bias}; it must be finite")
         _ = self.objects
 
     @property
@@ -138,7 +140,7 @@ class Instances(Task):
         ModelError
             Where a logit is NaN or infinite.
         """
-        bias = torch.tensor([0.0, 0.0, self.split], device=logits.device)
+        bias = torch.tensor([0.0, 0.0, self.border_bias], device=logits.device)
         biased = logits.float() + bias.reshape(-1, *(1,) * (logits.ndim - 1))
         return likeliest(biased).to(torch.uint8).cpu().numpy()
 
@@ -160,7 +162,7 @@ class Instances(Task):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
-        values = {"name": self.name, **dataclasses.asdict(self), "spacing": list(self.spacing)}
+        values = {"name": self.name, **to_keys(self), "spacing": list(self.spacing)}
         if self.reach is None:  # as models were written before there was another
             del values["reach"]
         return values
@@ -215,7 +217,7 @@ class Matches(Scores):
         task = dataclasses.replace(self._task, fill_holes=hole)
         options: dict[str, list[Any]] = {
             "fill_holes": list(dict.fromkeys(round(share * hole) for share in HOLES)),
-            "split": list(SPLITS),
+            "border_bias": list(BIASES),
             "min_size": [round(share * small) for share in SMALLEST],
             "grow": [0, 1, 2, 3],
         }

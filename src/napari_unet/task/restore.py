@@ -11,17 +11,19 @@ from torch import Tensor
 
 from ..errors import DataError, ModelError
 from ..metrics.objects import Intensity
+from ..settings import takes_former_names, to_keys
 from .base import Task, read_fields
 from .blind import blind_spots
 from .losses import Scores
 from .similarity import similarity
 
-OBJECTIVES = ("l1", "l2", "ssim")
+LOSSES = ("l1", "l2", "ssim")
 TYPES = ("float32", "float16", "uint8", "uint16", "int16", "uint32", "int32")
 SSIM_SHARE = 0.84
-LARGEST_SPREAD = 7.0  # of the logarithm of a variance, to either side
+LARGEST_LOG_VARIANCE = 7.0  # to either side: a standard deviation of exp(3.5) = 33
 
 
+@takes_former_names
 @dataclasses.dataclass(frozen=True, slots=True)
 class Restore(Task):
     """Intensities in the target's own units; normalised as (intensity - offset) / scale while they are learnt.
@@ -31,16 +33,16 @@ class Restore(Task):
     channels : tuple of str
         Name of each channel of the target.
     offset, scale : tuple of float, one a channel
-    objective : "l1", "l2" or "ssim"
+    loss_name : "l1", "l2" or "ssim"
         Mean absolute difference, mean squared difference, or 0.84 (1 - SSIM) + 0.16 l1.
     blind : bool
         Whether the target is the noisy image itself: learnt at voxels that the network cannot see (blind spots).
     noise : tuple of float
         Standard deviation of the noise put on the image while it is learnt, a channel of it, in normalised units.
-    spread : bool
-        Whether the network gives the spread of each intensity too.
+    predict_std : bool
+        Whether the network gives the standard deviation of each intensity too.
     calibration : float
-        Factor on the spread, such that it is right on what was held out.
+        Factor on the standard deviation, such that it is right on what was held out.
     dtype_name : str
         Element type of the result; integers are rounded and kept in their range.
 
@@ -52,16 +54,16 @@ class Restore(Task):
     References
     ----------
     Krull et al.: Noise2Void, CVPR 2019, for the blind spots; Zhao et al. 2017 for the mix with SSIM; Seitzer et al.,
-    ICLR 2022, for the loss with a spread.
+    ICLR 2022, for the loss with a standard deviation.
     """
 
     channels: tuple[str, ...] = ("intensity",)
     offset: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)
-    objective: str = "l2"
+    loss_name: str = "l2"
     blind: bool = False
     noise: tuple[float, ...] = ()
-    spread: bool = False
+    predict_std: bool = False
     calibration: float = 1.0
     dtype_name: str = "float32"
     name: ClassVar[str] = "restore"
@@ -76,18 +78,18 @@ class Restore(Task):
             )
         if not np.isfinite([*self.offset, *self.scale, self.calibration]).all() or min(self.scale) <= 0:
             raise DataError(f"offset {self.offset} and scale {self.scale} must be finite, the scale above 0")
-        for name, allowed in (("objective", OBJECTIVES), ("dtype_name", TYPES)):
+        for name, allowed in (("loss_name", LOSSES), ("dtype_name", TYPES)):
             if getattr(self, name) not in allowed:
                 raise DataError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
-        if (self.blind or self.spread) and self.objective == "ssim":
-            raise DataError("ssim compares neighbourhoods: it takes no blind spots and no spread; choose l2")
+        if (self.blind or self.predict_std) and self.loss_name == "ssim":
+            raise DataError("ssim compares neighbourhoods: it takes neither blind nor predict_std; choose l2")
         if any(not 0 <= n < math.inf for n in self.noise):
             raise DataError(f"noise is {self.noise}; it must be 0 or above")
 
     @property
     def out_channels(self) -> int:
-        """Channels of the target, and as many spreads."""
-        return len(self.channels) * (1 + self.spread)
+        """Channels of the target, and as many standard deviations."""
+        return len(self.channels) * (1 + self.predict_std)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,26 +120,26 @@ class Restore(Task):
         return images, targets
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the objective of (B, K, *S) output against (B, C, *S) targets, or (B, C + 1, *S) with blind spots."""
+        """Return the loss of (B, K, *S) output against (B, C, *S) targets, or (B, C + 1, *S) with blind spots."""
         logits, count = logits.float(), len(self.channels)
         truth, weight = target[:, :count], target[:, count:] if self.blind else None
         found = logits[:, :count]
-        if self.spread:
+        if self.predict_std:
             each = self._likelihood(found, logits[:, count:], truth)
-        elif self.objective == "l2":
+        elif self.loss_name == "l2":
             each = (found - truth).square()
         else:
             each = (found - truth).abs()
         if weight is not None:
             return (each * weight).sum() / (weight.sum() * count).clamp_min(1)
-        if self.objective == "ssim":
+        if self.loss_name == "ssim":
             return SSIM_SHARE * (1 - similarity(found, truth)) + (1 - SSIM_SHARE) * each.mean()
         return each.mean()
 
     @staticmethod
     def _likelihood(found: Tensor, log_variance: Tensor, truth: Tensor) -> Tensor:
-        """Return the negative log-likelihood of a normal distribution, weighted by its own spread."""
-        log_variance = log_variance.clamp(-LARGEST_SPREAD, LARGEST_SPREAD)
+        """Return the negative log-likelihood of a normal distribution, weighted by its own variance."""
+        log_variance = log_variance.clamp(-LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE)
         likelihood = 0.5 * ((found - truth).square() * torch.exp(-log_variance) + log_variance)
         return likelihood * torch.exp(0.5 * log_variance).detach()
 
@@ -162,9 +164,9 @@ class Restore(Task):
             own = own.clip(-float(np.finfo(np.float16).max), float(np.finfo(np.float16).max))
         return own.astype(self.dtype)
 
-    def spreads(self, logits: Tensor) -> np.ndarray:
+    def predicted_std(self, logits: Tensor) -> np.ndarray:
         """Turn (K, *S) output into the standard deviation of each intensity, (C, *S) float32, in its own units."""
-        log_variance = logits[len(self.channels) :].float().clamp(-LARGEST_SPREAD, LARGEST_SPREAD)
+        log_variance = logits[len(self.channels) :].float().clamp(-LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE)
         sd = torch.exp(0.5 * log_variance).cpu().double().numpy()
         return (self.calibration * self._of_channels(self.scale, log_variance) * sd).astype(np.float32)
 
@@ -186,7 +188,7 @@ class Restore(Task):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
-        return {"name": self.name, **dataclasses.asdict(self)}
+        return {"name": self.name, **to_keys(self)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -200,6 +202,7 @@ class Restore(Task):
         return read_fields(cls, values)
 
 
+@takes_former_names
 @dataclasses.dataclass(frozen=True, slots=True)
 class SuperResolve(Restore):
     """Intensities on a finer grid: the network's output has its factor of elements an axis."""
@@ -207,6 +210,7 @@ class SuperResolve(Restore):
     name: ClassVar[str] = "super_resolve"
 
 
+@takes_former_names
 @dataclasses.dataclass(frozen=True, slots=True)
 class Autoencode(Restore):
     """The image itself, through a network without skips: what passes the bottleneck describes it."""
@@ -233,8 +237,8 @@ class Differences(Scores):
         seen = (target[:, count:] > 0).expand(-1, count, *target.shape[2:]) if self._task.blind else ...
         found, truth = logits[:, :count][seen], target[:, :count][seen]
         self._sums += Intensity.of(truth.numpy(), found.numpy())
-        if self._task.spread:
-            log_variance = logits[:, count:].clamp(-LARGEST_SPREAD, LARGEST_SPREAD)[seen]
+        if self._task.predict_std:
+            log_variance = logits[:, count:].clamp(-LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE)[seen]
             self._relative += float(((found - truth).square() * torch.exp(-log_variance)).double().sum())
             self._count += truth.numel()
 
@@ -245,7 +249,7 @@ class Differences(Scores):
         return {k: float(np.clip(v, -1e6, 1e6)) for k, v in self._sums.scores().items()}
 
     def settings(self) -> dict[str, Any]:
-        """Return the factor with which the spread is right."""
-        if not self._count or not self._task.spread:
+        """Return the factor with which the standard deviation is right."""
+        if not self._count or not self._task.predict_std:
             return {}
         return {"calibration": max(math.sqrt(self._relative / self._count), 1e-6)}

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..settings import takes_former_names, to_keys
 from .base import COLOURS, Task, as_labels, read_fields
 from .border import LEVELS, border_weights, check_border
 from .losses import BACKGROUND, IGNORE, Confusion, cross_entropy, dice, focal, likeliest
 
-OBJECTIVES = ("ce+dice", "ce", "dice", "focal")
+LOSSES = ("ce+dice", "ce", "dice", "focal")
 MAX_CLASSES = 4096
 LISTED = 5
 LOOKUP = 2**16
 
 
+@takes_former_names
 @dataclasses.dataclass(frozen=True, slots=True)
 class Semantic(Task):
     """One class a voxel; results carry the annotation's own label values.
@@ -33,7 +35,7 @@ class Semantic(Task):
         Whether 0 is unlabelled instead of a class.
     class_weights : tuple of float, optional
         Weight of each class in the cross-entropy and focal terms.
-    objective : "ce+dice", "ce", "dice" or "focal"
+    loss_name : "ce+dice", "ce", "dice" or "focal"
     w0, sigma : float
         Height and width, in pixels of the finest axis, of the weight where parts of the foreground are close, on
         both sides of their edges, in the cross-entropy.
@@ -54,7 +56,7 @@ class Semantic(Task):
     class_names: tuple[str, ...] = ()
     sparse: bool = False
     class_weights: tuple[float, ...] | None = None
-    objective: str = "ce+dice"
+    loss_name: str = "ce+dice"
     w0: float = 0.0
     sigma: float = 5.0
     spacing: tuple[float, ...] = ()
@@ -68,11 +70,11 @@ class Semantic(Task):
         object.__setattr__(self, "class_names", tuple(self.class_names) or _default_names(values))
         _check_values(values, self.sparse)
         _check_names(self.class_names, values)
-        if self.objective not in OBJECTIVES:
-            raise DataError(f"objective is {self.objective!r}; choose one of {', '.join(OBJECTIVES)}")
+        if self.loss_name not in LOSSES:
+            raise DataError(f"loss_name is {self.loss_name!r}; choose one of {', '.join(LOSSES)}")
         check_border(self.w0, self.sigma, self.spacing)
-        if self.w0 and self.objective in ("dice", "focal"):
-            raise DataError(f"w0 is {self.w0}, but {self.objective} takes no weights; choose ce+dice or ce, or w0 0")
+        if self.w0 and self.loss_name in ("dice", "focal"):
+            raise DataError(f"w0 is {self.w0}, but {self.loss_name} takes no weights; choose ce+dice or ce, or w0 0")
         if self.class_weights is not None:
             weights = tuple(map(float, self.class_weights))
             if len(weights) != len(values) or not all(0 <= w < np.inf for w in weights) or not any(weights):
@@ -85,7 +87,7 @@ class Semantic(Task):
         values: Sequence[int] | np.ndarray,
         names: Sequence[str] | None = None,
         sparse: bool = False,
-        objective: str = "ce+dice",
+        loss_name: str = "ce+dice",
     ) -> Self:
         """Build from the label values that were found, in any order; 0 is left out where the labels are sparse.
 
@@ -95,7 +97,7 @@ class Semantic(Task):
             Where they make less than two classes.
         """
         found = sorted({_whole(v) for v in values} - ({0} if sparse else set()))
-        return cls(tuple(found), tuple(names or ()), sparse, None, objective)
+        return cls(tuple(found), tuple(names or ()), sparse, None, loss_name)
 
     @property
     def out_channels(self) -> int:
@@ -159,16 +161,16 @@ class Semantic(Task):
         return target
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the objective of (B, K, *S) logits against what `encode` gave; 0 where nothing is annotated."""
+        """Return the loss of (B, K, *S) logits against what `encode` gave; 0 where nothing is annotated."""
         weights = None if self.class_weights is None else torch.tensor(self.class_weights)
         voxel = target[:, 1] / LEVELS if self.w0 else None
         target = target[:, 0] if self.w0 else target
-        if self.objective == "dice":
+        if self.loss_name == "dice":
             return dice(logits, target)
-        if self.objective == "focal":
+        if self.loss_name == "focal":
             return focal(logits, target, weights)
         entropy = cross_entropy(logits, target, weights, voxel)
-        return entropy + dice(logits, target) if self.objective == "ce+dice" else entropy
+        return entropy + dice(logits, target) if self.loss_name == "ce+dice" else entropy
 
     def decode(self, logits: Tensor) -> np.ndarray:
         """Turn (K, *S) logits into labels, (*S): the value of the likeliest class, the first of equals.
@@ -202,7 +204,7 @@ class Semantic(Task):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
-        return {"name": self.name, **dataclasses.asdict(self)}
+        return {"name": self.name, **to_keys(self)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -212,14 +212,14 @@ def _vary(image: Tensor, generator: torch.Generator, config: AugmentConfig, spac
         mean = image.mean(axes, keepdim=True)
         image = (image - mean) * (1 + config.contrast) ** _uniform(generator) + mean
     if brightness and config.brightness:
-        image = image + _spread(image) * config.brightness * _uniform(generator)
+        image = image + _std(image) * config.brightness * _uniform(generator)
     if noise and config.noise:
         draws = torch.randn(image.shape, generator=generator, device=generator.device).to(image.device)
-        image = image + draws * (_spread(image) * config.noise * _rand(generator))
+        image = image + draws * (_std(image) * config.noise * _rand(generator))
     return image
 
 
-def _spread(image: Tensor) -> Tensor:
+def _std(image: Tensor) -> Tensor:
     """Return the standard deviation a channel of (C, *S)."""
     return image.std(tuple(range(1, image.ndim)), correction=0, keepdim=True)
 
@@ -279,7 +279,7 @@ def augmentation(config: TrainConfig) -> AugmentConfig:
     if not config.augment:
         return AugmentConfig.none()
     if config.learns_images:  # what would change intensities, or smooth them, would change what is to be learnt
-        return AugmentConfig(flip=config.mirror, turn=config.mirror, deform=0.0, intensity=0.0)
+        return AugmentConfig(flip=config.flips, turn=config.flips, deform=0.0, intensity=0.0)
     full = AugmentConfig.ronneberger2015() if config.preset == "ronneberger2015" else AugmentConfig()
-    full = dataclasses.replace(full, flip=config.mirror, turn=config.mirror, strength=config.augment)
+    full = dataclasses.replace(full, flip=config.flips, turn=config.flips, strength=config.augment)
     return full.strengthened()

@@ -5,20 +5,21 @@ from typing import Any
 
 from ..device import DEVICES, PRECISIONS
 from ..errors import UsageError
-from ..settings import check, setting
+from ..settings import check, setting, takes_former_names, to_keys
 
 TASKS = ("semantic", "instances", "restore", "super_resolve", "autoencode")
 IMAGE_TASKS = TASKS[2:]
 PRESETS = ("default", "ronneberger2015")
-BORDER = 10.0
+BORDER_WEIGHT = 10.0  # Ronneberger et al. 2015, section 3
 MINUTES = 15.0
-OBJECTIVES = ("l2", "l1", "ssim")
+LOSSES = ("l2", "l1", "ssim")
 TYPES = ("float32", "float16", "uint8", "uint16", "int16", "uint32", "int32")
-OF_LABELS = ("sparse", "binary", "number_objects", "above", "background", "class_names", "border", "balance")
-OF_IMAGES = ("objective", "blind", "spread", "factor", "blur", "noise", "result_type")
+OF_LABELS = ("sparse", "binary", "number_objects", "above", "background", "class_names", "border_weight", "balance")
+OF_IMAGES = ("loss", "blind", "predict_std", "upscale", "blur", "noise", "result_type")
 RUN_FIELDS = ("minutes", "steps", "learning_rate", "patience", "precision", "device", "memory", "break_lock", "resume")
 
 
+@takes_former_names
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainConfig:
     """What a user may choose for a training; the plan is made from the data and from this."""
@@ -55,18 +56,18 @@ class TrainConfig:
     skips: bool = setting(True, "Skip connections; without them the network is a plain encoder-decoder")
     learning_rate: float | None = setting(None, "Highest learning rate; the preset's if not given", ge=0)
     augment: float = setting(1.0, "Strength of augmentation; 0 is none", ge=0, le=3)
-    mirror: bool = setting(True, "Mirror and turn patches too; off where direction matters, as light from one side")
+    flips: bool = setting(True, "Mirror and turn patches too; off where direction matters, as light from one side")
     balance: float = setting(0.5, "Share of the patches that are centred on a class drawn evenly", ge=0, le=1)
-    border: float | None = setting(
+    border_weight: float | None = setting(
         None,
         "Weight of what lies between close objects; 10 for objects and for the preset of 2015, else 0",
         ge=0,
         le=100,
     )
-    objective: str = setting("l2", "Images: squared difference, absolute difference, or SSIM", choices=OBJECTIVES)
+    loss: str = setting("l2", "Images: squared difference, absolute difference, or SSIM", choices=LOSSES)
     blind: bool = setting(False, "Images: learn to denoise from the noisy images alone (Noise2Void)")
-    spread: bool = setting(False, "Images: learn how far each intensity may be off too")
-    factor: tuple[int, ...] | None = setting(None, "Finer result, an axis (z y x, or y x): 2 2 doubles both")
+    predict_std: bool = setting(False, "Images: learn the standard deviation of each intensity too")
+    upscale: tuple[int, ...] | None = setting(None, "Finer result, per axis (z y x, or y x): 2 2 doubles both")
     blur: float = setting(0.0, "Images: blur the input by a Gaussian before, sigma in its pixels", ge=0, le=50)
     noise: float = setting(0.0, "Images: put Gaussian noise on the input, standard deviation as intensity", ge=0)
     result_type: str = setting("float32", "Images: element type of results", choices=TYPES)
@@ -118,8 +119,8 @@ class TrainConfig:
             if field.name in wrong and getattr(self, field.name) != field.default:
                 kind = "labels, not of images" if learns_images else "images, not of labels"
                 raise UsageError(f"{field.name} is of {kind}; leave it out, or choose another task than {self.task}")
-        if (self.factor is not None) != (self.task == "super_resolve"):
-            raise UsageError("the task super_resolve needs factor, and no other task takes it")
+        if (self.upscale is not None) != (self.task == "super_resolve"):
+            raise UsageError("the task super_resolve needs upscale, and no other task takes it")
         if self.task == "autoencode" and (self.blind or self.blur or self.noise):
             raise UsageError("the task autoencode learns the image as it is: leave blind, blur and noise out")
         if self.blind and (self.blur or self.noise or self.task != "restore"):
@@ -140,14 +141,13 @@ class TrainConfig:
         return self.minutes
 
     @property
-    def border_weight(self) -> float:
+    def w0(self) -> float:
         """Weight of what lies between close objects: w0 of the 2015 paper."""
-        if self.border is not None:
-            return self.border
-        return BORDER if self.task == "instances" or self.preset == "ronneberger2015" else 0.0
+        if self.border_weight is not None:
+            return self.border_weight
+        return BORDER_WEIGHT if self.task == "instances" or self.preset == "ronneberger2015" else 0.0
 
     def identity(self) -> dict[str, Any]:
         """Return what must stay the same when a run is resumed, as plain values."""
-        values = {k: v for k, v in dataclasses.asdict(self).items() if k not in RUN_FIELDS}
-        lists = {name: values[name] for name in ("patch", "class_names", "factor") if values[name] is not None}
-        return values | {name: list(value) for name, value in lists.items()}
+        values = {k: v for k, v in to_keys(self).items() if k not in RUN_FIELDS}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

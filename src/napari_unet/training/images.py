@@ -17,7 +17,7 @@ from .fingerprint import HASHED_BLOCKS, PLACES, Fingerprint, Intensities, Pair, 
 
 def factors_of(config: TrainConfig, axes: str) -> tuple[int, ...]:
     """Return the elements of the target for one of the image, an axis of `axes`."""
-    factor = config.factor or ()
+    factor = config.upscale or ()
     return (1,) * (len(axes) - len(factor)) + tuple(factor)
 
 
@@ -27,24 +27,24 @@ def inputs_of(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
     Raises
     ------
     DataError
-        Where an image is smaller than the factor, or lies elsewhere than its target.
+        Where an image is smaller than the factors, or lies elsewhere than its target.
     """
     return [_input_of(image, target, config) for image, target in pairs]
 
 
 def _input_of(image: Stack, target: Stack, config: TrainConfig) -> Pair:
     axes = image.axes.replace("c", "")
-    if target is not image and config.factor is None:
+    if target is not image and config.upscale is None:
         image, target = brought_together(image, target)
     factors, shape = factors_of(config, axes), image.along(axes, "shape")
     coarser = max(factors) > 1 and target.axes.replace("c", "") == axes and target.along(axes, "shape") == shape
     if coarser:
         whole = {a: slice(0, n // f * f) for a, n, f in zip(axes, shape, factors, strict=True)}
         if any(not part.stop for part in whole.values()):
-            raise DataError(f"{image.name} with shape {image.shape} is smaller than the factor {config.factor}")
+            raise DataError(f"{image.name} with shape {image.shape} is smaller than upscale {config.upscale}")
         image, target = image.select(**whole), target.select(**whole)
     if coarser or config.blur:
-        image = degraded(image, config.blur, tuple(config.factor or ()) if coarser else ())
+        image = degraded(image, config.blur, tuple(config.upscale or ()) if coarser else ())
     return image, target
 
 
@@ -120,8 +120,8 @@ def _pooled(parts: Sequence[Statistics]) -> Statistics:
     """Return mean and standard deviation over all images, each counting the same."""
     means, sds = (np.array([getattr(p, name) for p in parts]) for name in ("offset", "scale"))
     mean = means.mean(0)
-    spread = np.sqrt((sds**2 + (means - mean) ** 2).mean(0))
-    return Statistics(tuple(map(float, mean)), tuple(map(float, spread)))
+    std = np.sqrt((sds**2 + (means - mean) ** 2).mean(0))
+    return Statistics(tuple(map(float, mean)), tuple(map(float, std)))
 
 
 def _digest(pair: Pair) -> str:

@@ -14,6 +14,7 @@ from ..errors import DataError, ModelError, ResourceError, UsageError
 from ..intensities.normalise import Normalisation
 from ..network import UNetConfig, footprint, ronneberger2015
 from ..network.memory import parameters, training_bytes
+from ..settings import to_keys
 from ..units import in_one
 from .config import TrainConfig
 from .fingerprint import Fingerprint, StackFacts
@@ -87,7 +88,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
-        return dataclasses.asdict(self)
+        return to_keys(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -227,7 +228,7 @@ def _ndim(facts: Fingerprint, config: TrainConfig, reasons: list[str]) -> int:
         return 2
     if facts.spatial == "yx":
         return 2
-    if config.patch is not None or (config.factor is not None and len(config.factor) == 3):
+    if config.patch is not None or (config.upscale is not None and len(config.upscale) == 3):
         return 3
     thin = [why for f in facts.stacks if (why := _thin(f))]
     if thin:
@@ -339,11 +340,11 @@ def _of_images(config: TrainConfig, ndim: int, channels: tuple[int, int]) -> dic
     """Return what networks whose output is an image have of their own."""
     if not config.learns_images:
         return {}
-    same = channels[1] == channels[0] * (1 + config.spread)
-    factor = (1,) * (ndim - len(config.factor)) + tuple(config.factor) if config.factor else ()
+    same = channels[1] == channels[0] * (1 + config.predict_std)
+    upscale = (1,) * (ndim - len(config.upscale)) + tuple(config.upscale) if config.upscale else ()
     return {
         "residual": same and config.skips and not config.blind and config.task != "autoencode",
-        "factor": factor,
+        "upscale": upscale,
     }
 
 

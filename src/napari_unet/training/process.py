@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import UnetError, UsageError
 from ..events import Epoch, Progress
+from ..settings import from_keys
 from .config import TrainConfig
 
 if TYPE_CHECKING:
@@ -78,11 +79,12 @@ class TrainJob:
     @property
     def settings(self) -> TrainConfig:
         """Its settings as `TrainConfig`."""
+        given = from_keys(TrainConfig, self.config)
         known = {field.name for field in dataclasses.fields(TrainConfig)}
-        unknown = sorted(set(self.config) - known)
+        unknown = sorted(set(given) - known)
         if unknown:
             raise UsageError(f"config has {unknown[0]!r}; known are {', '.join(sorted(known))}")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.config.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         return TrainConfig(**values)
 
     def to_json(self) -> dict[str, Any]:

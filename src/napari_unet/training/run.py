@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import UNUSABLE, DataError, OutputError, ResourceError
 from ..model import Model
+from ..settings import former_names, from_keys, to_keys
 from ..store.lock import Lock
 from ..store.ome import NAME
 from ..task import Task, read_task
@@ -133,12 +134,13 @@ class Run:
         OutputError
             Naming what changed.
         """
-        known = dataclasses.asdict(TrainConfig()) | dict(self.identity)  # of before a setting was there: its default
+        known = to_keys(TrainConfig()) | dict(self.identity)  # of before a setting was there: its default
         changed = [k for k in identity if json.dumps(identity[k]) != json.dumps(known.get(k))]
         if changed:
             k = changed[0]
+            name = former_names(TrainConfig).get(k, k)
             raise OutputError(
-                f"{self.folder} was started with {k} = {known.get(k)}, now it is {identity[k]}; "
+                f"{self.folder} was started with {name} = {known.get(k)}, now it is {identity[k]}; "
                 "resume with the same settings, or choose another --out"
             )
         if digest != self.data["digest"]:
@@ -154,7 +156,7 @@ class Run:
         return Model(
             config=self.plan.network,
             weights={k: v.cpu().numpy() for k, v in weights.items()},
-            task=dataclasses.replace(cast("Any", self.task), **(settings or {})),
+            task=dataclasses.replace(cast("Any", self.task), **from_keys(type(self.task), settings or {})),
             normalisation=self.plan.normalisation,
             axes=self.plan.axes,
             scale=self.plan.spacing,

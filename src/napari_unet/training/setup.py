@@ -260,8 +260,8 @@ def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:
         Where names do not fit the classes, or nothing was painted on background.
     """
     if config.task == "instances":
-        return Instances(config.sparse, config.background, w0=config.border_weight)
-    task = dataclasses.replace(Semantic.of(facts.values, config.class_names, config.sparse), w0=config.border_weight)
+        return Instances(config.sparse, config.background, w0=config.w0)
+    task = dataclasses.replace(Semantic.of(facts.values, config.class_names, config.sparse), w0=config.w0)
     if config.background is None:
         return task
     if config.background not in task.values:
@@ -297,7 +297,7 @@ def make_restoration(
             )
         values = {name: getattr(init, name) for name in values}
     noise = tuple(config.noise / s for s in normalisation.scale) if config.noise else ()
-    about = {name: getattr(config, name) for name in ("objective", "blind", "spread")}
+    about: dict[str, Any] = {"loss_name": config.loss, "blind": config.blind, "predict_std": config.predict_std}
     return kind(**values, **about, noise=noise, dtype_name=config.result_type)
 
 

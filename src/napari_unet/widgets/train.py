@@ -210,7 +210,7 @@ class TrainWidget(Panel):
         if not name:
             raise UsageError("give the model a name")
         chosen = self.plan.chosen() | {"sparse": self.sparse.value} | KINDS[self.kind.value]
-        chosen["factor"] = (chosen["factor"] or FINER) if chosen.get("task") == "super_resolve" else None
+        chosen["upscale"] = (chosen["upscale"] or FINER) if chosen.get("task") == "super_resolve" else None
         chosen |= {"background": self.background.value} if self.sparse.value else {}
         start = init or (self.start_from.value if self.start_from.value != NEW else None)
         preferences = Preferences.read()
