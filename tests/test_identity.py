@@ -21,6 +21,7 @@ from napari_unet.network import UNetConfig
 from napari_unet.sources import open_stack
 from napari_unet.sources.identity import stored
 from napari_unet.store.journal import Plan
+from napari_unet.store.save import save_stack
 
 CONFIG = PredictConfig(precision="fp32", device="cpu", block=(32, 32))
 
@@ -112,3 +113,13 @@ def test_what_is_made_of_an_image_is_not_part_of_it(tmp_path: Path) -> None:
     after = stored(Stack(data=np.zeros((2, 2)), axes="yx", source=str(tmp_path / "a.zarr")))
     assert before is not None and after is not None and before.to_json() == after.to_json()
     assert stored(Stack(data=np.zeros((2, 2)), axes="yx")) is None
+
+
+def test_a_copy_of_an_image_that_grew_meanwhile_is_not_gone_on_with(tmp_path: Path) -> None:
+    image(tmp_path / "a.zarr")
+    run = save_stack(open_stack(tmp_path / "a.zarr"), tmp_path / "b.zarr")
+    next(run)
+    run.close()
+    image_chunk(tmp_path / "a.zarr", 7)
+    with pytest.raises(OutputError, match=r"other settings: image\.(files|bytes|digest) was"):
+        wait(save_stack(open_stack(tmp_path / "a.zarr"), tmp_path / "b.zarr"))

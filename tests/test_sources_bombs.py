@@ -138,6 +138,31 @@ def test_endless_metadata_of_an_address_is_not_read_on():
         server.server_close()
 
 
+def test_dripping_metadata_of_an_address_is_given_up_once(monkeypatch):
+    """A second try of what does not arrive would only take as long again."""
+    stopped, asked = threading.Event(), []
+
+    class Dripping(Endless):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            while not stopped.wait(0.05):
+                self.wfile.write(b" ")
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Dripping)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("napari_unet.sources.zarrmeta.METADATA_SECONDS", 0.5)
+    try:
+        with pytest.raises(DataError, match=r"does not arrive whole within 0\.5 s"):
+            open_stack(f"http://127.0.0.1:{server.server_address[1]}/a.zarr")
+    finally:
+        stopped.set()
+        server.shutdown()
+        server.server_close()
+    assert asked == ["/a.zarr/zarr.json"]
+
+
 @pytest.mark.parametrize("content", [b"{", b"", b"null", json.dumps({"zarr_format": 3}).encode()])
 def test_short_metadata_of_an_address_is_named(content):
     class Short(Endless):

@@ -19,6 +19,7 @@ from napari_unet.examples import NOISE
 from napari_unet.sources import open_labels
 from napari_unet.store import Output, ResultStore
 from napari_unet.store.save import save_stack
+from napari_unet.units import canonical
 from napari_unet.widgets import files, samples
 from napari_unet.widgets.files import get_reader, write_image, write_labels, write_layers
 
@@ -323,6 +324,38 @@ def test_images_that_do_not_fit_each_other_are_refused(tmp_path):
     with pytest.raises(DataError, match="labels are saved inside an image"):
         write_layers(str(tmp_path / "a.zarr"), [(*one, "labels"), (*one, "labels")])
     assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "units"),
+    [
+        ((0.5, 500.0), ("um", "nm")),
+        ((500.0, 0.5), ("nanometer", "micron")),
+        ((0.0005, 0.5), ("mm", "µm")),
+        ((0.3, 3000.0), ("micrometer", "angstrom")),
+        ((0.5, 0.5), ("um", None)),
+        ((0.5, 0.5), (None, "um")),
+    ],
+)
+def test_layers_of_one_pixel_size_are_saved_together_in_whatever_units(tmp_path, sizes, units):
+    layers = [layer_of(size, unit) for size, unit in zip(sizes, units, strict=True)]
+    write_layers(str(tmp_path / "a.zarr"), layers)
+    stack = open_stack(tmp_path / "a.zarr")
+    said = next(unit for unit in units if unit)
+    assert stack.shape == (2, 8, 8)
+    assert stack.along("yx", "scale") == (sizes[0],) * 2
+    assert stack.along("yx", "units") == (canonical(said),) * 2
+
+
+@pytest.mark.parametrize("units", [("um", "nm"), ("um", "angstrom"), ("mm", "um"), ("um", "s"), ("cubit", "um")])
+def test_equal_numbers_in_other_units_are_other_pixel_sizes(tmp_path, units):
+    with pytest.raises(DataError, match="differ in"):
+        write_layers(str(tmp_path / "a.zarr"), [layer_of(0.5, unit) for unit in units])
+
+
+def layer_of(size, unit):
+    meta = {"name": f"in {unit}", "scale": [size, size], "axis_labels": ["y", "x"], "translate": [2 * size] * 2}
+    return np.ones((8, 8), np.uint8), meta | ({"units": [unit, unit]} if unit else {}), "image"
 
 
 def test_labels_of_one_name_are_told_apart(tmp_path):

@@ -17,6 +17,7 @@ from .views import Box, LazyArray, LazyBase, View
 LIMIT = 2**28
 LONGEST = 2**28  # elements along an axis: the largest scans have 2**22, an hour at 1 kHz as many time points
 MOST_CHUNKS = 2**32  # of a petabyte in chunks of 64 x 64 x 64 bytes
+MOST_ELEMENTS = 2**54  # 18 petabytes; the largest volume of a brain has 1.4
 Place = tuple[int, ...]
 
 
@@ -49,7 +50,7 @@ def check_countable(stack: Stack) -> None:
     DataError
     """
     chunks = math.prod(-(-n // max(1, c)) for n, c in zip(stack.shape, stack.chunks, strict=True))
-    if max(stack.shape) > LONGEST or chunks > MOST_CHUNKS:
+    if max(stack.shape) > LONGEST or chunks > MOST_CHUNKS or math.prod(stack.shape) > MOST_ELEMENTS:
         raise DataError(
             f"{stack.name} says that it has the shape {stack.shape} in {chunks} chunks, more than any disk holds; its "
             "metadata is damaged or forged"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.cached import check_countable
 from ..arrays.stack import Stack
 from ..arrays.views import Box
 from ..errors import DataError
@@ -132,6 +133,8 @@ def _is_float(what: Any, axes: str | None) -> bool:
 
 def _fit(result: Stack, truth: Stack) -> Pair:
     """Take away axes of size 1, cut both to what both show, and refuse sides that differ."""
+    check_countable(result)
+    check_countable(truth)
     one, other = _squeezed(result), _squeezed(truth)
     if one.axes == other.axes:
         one, other = brought_together(one, other)

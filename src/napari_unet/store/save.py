@@ -15,6 +15,7 @@ from ..arrays.views import Box, cast
 from ..errors import DataError
 from ..events import Progress
 from ..grid.blocks import boxes_of
+from ..sources.identity import stored
 from ..sources.omezarr import ome
 from ..sources.zarrays import base_array
 from ..sources.zarrmeta import read_node
@@ -199,6 +200,8 @@ def _settings(stack: Stack, boxes: Sequence[Box]) -> dict[str, Any]:
     """Return what must be equal for a run to go on: what the stack is, and some of its values if nothing names it."""
     found: dict[str, Any] = {"source": stack.source, "axes": stack.axes, "shape": list(stack.shape)}
     found |= {"dtype": stack.dtype.str, "scale": list(stack.scale)}
+    files = stored(stack)
+    found |= {"image": files.to_json()} if files is not None else {}
     if stack.source is None:
         whole = isinstance(base_array(stack)[0], np.ndarray)
         middle = [boxes[len(boxes) // 2]]

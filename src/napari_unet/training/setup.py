@@ -1,6 +1,7 @@
 """Everything that is checked and decided before the first step, and before anything is written."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.cached import check_countable
 from ..errors import DataError, ModelError, OutputError, ResourceError
 from ..events import Progress
 from ..intensities.normalise import Normalisation
@@ -199,6 +201,8 @@ def _measure(
 
 def _taken(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
     """Return pairs as they are learnt from."""
+    for stack in itertools.chain(*pairs):
+        check_countable(stack)
     pairs = [same_axes(*pair) for pair in pairs]
     return inputs_of(pairs, config) if config.learns_images else labels_of(pairs, config)
 

@@ -13,6 +13,7 @@ import numpy as np
 from ..arrays.stack import AXES, Stack
 from ..errors import DataError, OutputError
 from ..events import wait
+from ..units import factor
 
 MOST_ROWS = 10_000
 LayerTuple = tuple[Any, dict[str, Any], str]
@@ -171,13 +172,25 @@ def _check_straight(meta: Mapping[str, Any], ndim: int, name: str) -> None:
             )
 
 
+def _as_placed(one: Stack, other: Stack) -> bool:
+    """Say whether two layers of the same axes have one pixel size and position, whatever units they are given in."""
+    for axis, unit in enumerate(one.units):
+        ratio = 1.0 if None in (unit, other.units[axis]) else factor(other.units[axis], unit)
+        pairs = [(getattr(stack, f)[axis] for stack in (one, other)) for f in ("scale", "translation")]
+        if ratio is None or not all(math.isclose(a, b * ratio, abs_tol=1e-9 * one.scale[axis]) for a, b in pairs):
+            return False
+    return True
+
+
 def _as_channels(stacks: Sequence[Stack]) -> Stack:
     """Put images of one size together as the channels of one, lazily."""
     first = stacks[0]
     if len(stacks) == 1:
         return first
     for other in stacks[1:]:
-        if any(getattr(first, f) != getattr(other, f) for f in ("axes", "shape", "dtype", "scale", "translation")):
+        if any(getattr(first, f) != getattr(other, f) for f in ("axes", "shape", "dtype")) or not _as_placed(
+            first, other
+        ):
             raise DataError(
                 f"{first.name} and {other.name} differ in axes, size, type, scale or position, so they cannot be "
                 "channels of one image; save each by itself"
@@ -197,7 +210,7 @@ def _as_channels(stacks: Sequence[Stack]) -> Stack:
         da.stack(parts, axis=at),
         f"{first.axes[:at]}c{first.axes[at:]}",
         scale=put(first.scale, 1.0),
-        units=put(first.units, None),
+        units=put([next(filter(None, units), None) for units in zip(*(s.units for s in stacks), strict=True)], None),
         translation=put(first.translation, 0.0),
         name=first.name,
         channel_names=tuple(s.name.removeprefix(shared) for s in stacks),
