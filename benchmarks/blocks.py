@@ -19,8 +19,8 @@ import zarr
 
 from napari_unet import PredictConfig, open_stack
 from napari_unet.inference.cluster import connected, run_on
-from napari_unet.inference.engine import Engine
 from napari_unet.inference.job import Job
+from napari_unet.inference.prepare import prepare
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import Model
 from napari_unet.network import UNet, UNetConfig
@@ -53,9 +53,8 @@ def run(blocks: int, workers: int, folder: Path) -> dict[str, float]:
     config = UNetConfig(ndim=3, depth=1, base_features=8, norm="instance")
     weights = {name: value.numpy() for name, value in UNet(config).state_dict().items()}
     model = Model(config, weights, Semantic.of((0, 1)), Normalisation(), "zyx")
-    engine = Engine.of(open_stack(folder / "a.zarr"), model, PredictConfig(device="cpu", precision="fp32"))
     wanted = PredictConfig(device="cpu", precision="fp32", block=(4, 4, 4), overview=False)
-    job = Job.plan(engine, wanted)
+    job = prepare(open_stack(folder / "a.zarr"), model, wanted).measured().job()
     job = Idle(job.grid, job.layout, job.decoder)
     with job.create(folder / "out.ome.zarr", wanted) as store:
         began = time.perf_counter()

@@ -23,8 +23,8 @@ from peers import FLOPS, network
 from napari_unet import Model, PredictConfig, open_stack, predict, wait
 from napari_unet.allocation import MOMENT, freed_memory_kept
 from napari_unet.arrays.stack import Stack
-from napari_unet.inference.engine import Engine
 from napari_unet.inference.job import Job
+from napari_unet.inference.prepare import prepare
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.task import Semantic
 
@@ -100,10 +100,7 @@ def main() -> None:
         for number in range(args.rounds):
             rates.append(rate(len(args.shape), dtype))
             for copied, config in configs.items():
-                engine = Engine.of(
-                    Stack(data=data, axes=axes), model, PredictConfig(device="cpu", precision=args.precision)
-                )
-                job = Job.plan(engine, config)
+                job = prepare(Stack(data=data, axes=axes), model, config).measured().job()
                 if not any(times.values()):
                     network_seconds(job)  # memory that was never touched before is slower, for both
                 time.sleep(2 * MOMENT)  # until the memory of the one before has gone back

@@ -20,9 +20,8 @@ from napari_unet.errors import IncompleteError, OutputError, UsageError
 from napari_unet.events import Block, wait
 from napari_unet.inference import cluster, scheduler
 from napari_unet.inference.config import PredictConfig
-from napari_unet.inference.engine import Engine
-from napari_unet.inference.job import Job
 from napari_unet.inference.predict import predict
+from napari_unet.inference.prepare import prepare
 from napari_unet.inference.shares import part_length
 from napari_unet.network import UNetConfig
 from napari_unet.sources import open_stack
@@ -311,7 +310,7 @@ def test_what_a_task_has_written_is_recorded_while_it_goes_on(tmp_path, workers)
 def test_tasks_of_a_run_that_was_ended_write_no_more(tmp_path):
     stack, model, out = stored(tmp_path, (32, 32, 32)), small(3), tmp_path / "a.ome.zarr"
     config = PredictConfig(block=(16, 32, 32), **FP32)
-    job = Job.plan(Engine.of(stack, model, PredictConfig(device="cpu", precision="fp32")), config)
+    job = prepare(stack, model, config).measured().job()
     with job.create(out, config) as store:
         writer = pickle.loads(pickle.dumps(store.sent_writer))
         route = job.route()

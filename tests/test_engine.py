@@ -13,6 +13,7 @@ from napari_unet.grid.tiles import TileGrid
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine, transposed
 from napari_unet.inference.layout import block_bytes, choose_layout, choose_tile
+from napari_unet.inference.prepare import prepare
 from napari_unet.network import UNetConfig, footprint
 from test_network import configs, random_net
 from test_predict import FP32, image_of, small
@@ -88,7 +89,7 @@ def test_a_constant_tile_is_computed_once_and_right():
     data = np.zeros((64, 64), np.uint16)
     data[:16] = image_of((16, 64))
     stack = Stack(data=data, axes="yx")
-    engine = Engine.of(stack, model, PredictConfig(device="cpu", precision="fp32"))
+    engine = prepare(stack, model, PredictConfig(device="cpu", precision="fp32")).measured().engine
     calls = []
     engine.net().register_forward_hook(lambda *_: calls.append(1))
     grid = TileGrid((64, 64), (16, 16), footprint(UNetConfig(depth=1, base_features=4)))

@@ -103,7 +103,7 @@ def test_memory_that_runs_out_is_said_wherever_it_does(when, error, tmp_path, mo
 
     monkeypatch.setattr(Stack, "read", fails)
     if when == "opening":
-        monkeypatch.setattr("napari_unet.inference.predict.check_fit", refuses)
+        monkeypatch.setattr("napari_unet.inference.prepare.check_fit", refuses)
     with pytest.raises(ResourceError, match="memory of this machine ran out"):
         wait(predict(stack, small(), tmp_path / "out.ome.zarr", CONFIG))
 

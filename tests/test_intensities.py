@@ -35,7 +35,7 @@ def bleaching(times=6, shape=(40, 48)):
 def said(stack, models=None, **chosen):
     models = models or [small()]
     config = PredictConfig(**FAST, **chosen)
-    return "\n".join(remarks(stack, models, config, measured(stack, models[-1], config)))
+    return "\n".join(remarks(stack, models[-1], config, measured(stack, models[-1], config)))
 
 
 @pytest.mark.parametrize("chosen", [(5.0, 90.0), (0.0, 100.0), (1, 99), (20.5, 20.6), (0.1, 99.9)])

@@ -27,11 +27,11 @@ from napari_unet.events import Block, wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.diagnostics import rounding
 from napari_unet.inference.engine import Engine
-from napari_unet.inference.job import asked
+from napari_unet.inference.job import run_settings
 from napari_unet.inference.outputs import chunks_of
 from napari_unet.inference.predict import predict, predict_lazy
 from napari_unet.inference.preflight import preflight
-from napari_unet.inference.prepare import fitted
+from napari_unet.inference.prepare import prepare, resample_to_model
 from napari_unet.network import UNetConfig
 from napari_unet.network.stream import Stream
 from napari_unet.sources import open_stack
@@ -489,7 +489,7 @@ def test_an_image_is_brought_to_the_models_pixel_size_in_another_unit(tmp_path):
     found = wait(predict(stack, model, tmp_path / "a.ome.zarr", config, near=(5, 47, 63)))
     assert found.scale == (2.0, 0.5, 0.5)
     assert found.units == stack.units
-    halved = Stack(data=np.asarray(fitted(stack, model, config).data[...]), axes="zyx")
+    halved = Stack(data=np.asarray(resample_to_model(stack, model, config).data[...]), axes="zyx")
     assert halved.shape == (10, 24, 32)
     want = wait(predict(halved, model, tmp_path / "b.ome.zarr", PredictConfig(**FP32)))
     assert (found.data[...] == want.data[...]).all()
@@ -501,10 +501,10 @@ def test_an_image_is_brought_to_the_models_pixel_size_in_another_unit(tmp_path):
 def test_a_resampled_run_is_known_again_from_the_image_as_it_is(tmp_path):
     model, config = in_nanometres(), PredictConfig(resample=True, **FP32)
     stack = Stack(data=image_of((10, 48, 64)), axes="zyx", scale=(2.0, 0.25, 0.25), units=("micrometer",) * 3)
-    asked_of = asked(stack, model, config)
-    assert asked_of == asked(fitted(stack, model, config), model, config)
-    assert asked_of["image"]["shape"] == [10, 24, 32]
-    assert fitted(stack, model, PredictConfig(**FP32)) is stack
+    settings = prepare(stack, model, config).settings()
+    assert settings == run_settings(resample_to_model(stack, model, config), model, config)
+    assert settings["image"]["shape"] == [10, 24, 32]
+    assert resample_to_model(stack, model, PredictConfig(**FP32)) is stack
 
 
 @pytest.mark.parametrize(
@@ -588,18 +588,14 @@ def test_an_error_that_is_not_of_memory_is_not_tried_again(tmp_path, monkeypatch
 
 def test_what_bfloat16_changes_is_said_of_a_sample():
     model, stack = small(), Stack(data=image_of((1400, 1300)), axes="yx")
-    engine = Engine.of(stack, model, PredictConfig(device="cpu", precision="bf16"))
+    engine = prepare(stack, model, PredictConfig(device="cpu", precision="bf16")).measured().engine
     found = rounding(engine)
     assert found.voxels == 128 * 128
     assert 0 <= found.changed < 0.2 * found.voxels
     assert str(found).startswith("bf16 changes")
     assert rounding(engine.at("fp32")) is None
-    assert (
-        rounding(
-            Engine.of(Stack(data=image_of((200, 200)), axes="yx"), model, PredictConfig(device="cpu", precision="bf16"))
-        )
-        is None
-    )
+    little = prepare(Stack(data=image_of((200, 200)), axes="yx"), model, PredictConfig(device="cpu", precision="bf16"))
+    assert rounding(little.measured().engine) is None
 
 
 @pytest.mark.parametrize("block", [None, (512, 512)])

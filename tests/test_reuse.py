@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from kinds import finder, model_of, restorer
-from napari_unet import predict_lazy
+from napari_unet import predict_lazy, preview
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import UsageError
 from napari_unet.events import Block, wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.engine import Engine
-from napari_unet.inference.lazy import Preview
 from napari_unet.inference.predict import predict
 from napari_unet.task import Restore, SuperResolve
 from test_predict import FP32, image_of, small, tree
@@ -85,10 +84,10 @@ def test_blocks_that_were_shown_in_part_are_computed(networks, tmp_path):
 
 def test_a_preview_serves_as_well(networks, tmp_path):
     stack, model = made()
-    preview = Preview(Engine.of(stack, model, PredictConfig(device="cpu", precision="fp32")))
-    list(preview.blocks(np.s_[0:96, 0:80]))
+    looked = preview(stack, model, PredictConfig(device="cpu", precision="fp32"))
+    list(looked.blocks(np.s_[0:96, 0:80]))
     networks.clear()
-    wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=preview))
+    wait(predict(stack, model, tmp_path / "b.ome.zarr", config(), shown=looked))
     assert not networks
 
 

@@ -32,7 +32,8 @@ def looked_at(shape, axes="yx", ndim=2, **how):
     ran.clear()
     stack = Stack(data=image_of(shape), axes=axes)
     model = small(ndim, depth=1)
-    return stack, model, Preview(Counting.of(stack, model, PredictConfig(device="cpu", precision="fp32")), **how)
+    statistics = model.normalisation.measure(stack)
+    return stack, model, Preview(Counting(stack, model, statistics, "cpu", "fp32"), **how)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QTextDocument
 from qtpy.QtWidgets import QApplication
 
+from napari_unet import Opened
+from napari_unet.arrays.stack import Stack
 from napari_unet.cards import SHIPPED, locate, models
 from napari_unet.errors import DataError, UsageError
 from napari_unet.events import Progress
@@ -240,14 +242,15 @@ def test_colours_and_sizes_follow_the_builtin_conventions():
 def test_a_live_pyramid_shows_the_blocks_that_are_there(tmp_path):
     data = np.random.default_rng(1).integers(0, 5, (2, 3000, 2100)).astype(np.uint8)
     first = zarr.create_array(tmp_path / "0", shape=data.shape, chunks=(1, 700, 700), dtype=data.dtype)
-    live = Live(tmp_path / "0", "zyx")
+    where = {"path": tmp_path, "geometry": Stack(data=data, axes="zyx"), "kind": "labels", "attributes": {}}
+    live = Live(Opened(0, 5, "predict", **where))
     assert [level.shape for level in live.levels] == [(2, 3000, 2100), (2, 750, 525), (2, 64, 45)]
     for y in range(0, 3000, 700):
         box = (slice(0, 2), slice(y, min(y + 700, 3000)), slice(0, 2100))
         first[box] = data[box]
         live.add(box)
     np.testing.assert_array_equal(live.levels[1][:], data[:, ::4, ::4])
-    again = Live(tmp_path / "0", "zyx", done=3)
+    again = Live(Opened(3, 5, "predict", **where))
     np.testing.assert_array_equal(again.levels[1][:], data[:, ::4, ::4])
 
 

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .arrays.stack import Stack
-    from .batch import run_batch
+    from .batch import count_voxels, run_batch
     from .errors import UnetError
     from .evaluation.evaluate import evaluate
-    from .events import Epoch, Progress, wait
+    from .events import Block, Epoch, Progress, wait
     from .inference.config import PredictConfig
+    from .inference.diagnostics import Seam, annotate_next, seam_check
     from .inference.encode import decode, encode
-    from .inference.predict import predict, predict_lazy
+    from .inference.instances import read_table
+    from .inference.job import Opened
+    from .inference.lazy import Preview
+    from .inference.predict import predict, predict_lazy, preview
+    from .inference.preflight import Preflight, preflight
     from .model import Model, load_model
     from .network import UNet, UNetConfig, ronneberger2015
     from .sources import open_labels, open_stack
@@ -22,15 +27,22 @@ if TYPE_CHECKING:
     from .training.fit import train
 
 __all__ = [
+    "Block",
     "Epoch",
     "Model",
+    "Opened",
     "PredictConfig",
+    "Preflight",
+    "Preview",
     "Progress",
+    "Seam",
     "Stack",
     "TrainConfig",
     "UNet",
     "UNetConfig",
     "UnetError",
+    "annotate_next",
+    "count_voxels",
     "decode",
     "encode",
     "evaluate",
@@ -39,9 +51,13 @@ __all__ = [
     "open_stack",
     "predict",
     "predict_lazy",
+    "preflight",
+    "preview",
+    "read_table",
     "ronneberger2015",
     "run_batch",
     "save_tiff",
+    "seam_check",
     "train",
     "wait",
 ]
@@ -49,13 +65,18 @@ __all__ = [
 DISTRIBUTION = "napari-unet-stacks"
 _ROOMS = {
     "arrays.stack": ("Stack",),
-    "batch": ("run_batch",),
+    "batch": ("count_voxels", "run_batch"),
     "errors": ("UnetError",),
     "evaluation.evaluate": ("evaluate",),
-    "events": ("Epoch", "Progress", "wait"),
+    "events": ("Block", "Epoch", "Progress", "wait"),
     "inference.config": ("PredictConfig",),
+    "inference.diagnostics": ("Seam", "annotate_next", "seam_check"),
     "inference.encode": ("decode", "encode"),
-    "inference.predict": ("predict", "predict_lazy"),
+    "inference.instances": ("read_table",),
+    "inference.job": ("Opened",),
+    "inference.lazy": ("Preview",),
+    "inference.predict": ("predict", "predict_lazy", "preview"),
+    "inference.preflight": ("Preflight", "preflight"),
     "model": ("Model", "load_model"),
     "network": ("UNet", "UNetConfig", "ronneberger2015"),
     "sources": ("open_labels", "open_stack"),

@@ -19,12 +19,11 @@ from .events import Progress
 from .files import disk
 from .grid.blocks import blocks
 from .inference import PredictConfig
-from .inference.intensities import measured
 from .inference.outputs import result_path
 from .inference.pixelsize import size_notes
 from .inference.predict import predict
 from .inference.preflight import Difference, differences
-from .inference.prepare import cascade, fitted, passed
+from .inference.prepare import load_cascade, prepare
 from .model import Model, Models
 from .sources import list_images, open_stack
 from .sources.identity import STORED
@@ -60,7 +59,7 @@ class Files(Progress):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Job:
+class _File:
     name: str
     source: Path
     result: str
@@ -112,11 +111,11 @@ def run_batch(
     ResourceError
         Where `out` cannot be written.
     """
-    config, models = config or PredictConfig(), cascade(model)
+    config, models = config or PredictConfig(), load_cascade(model)
     choose_device(config.device)
     config.check_models(models)
     check_path(result_path(models[-1], config.name), models[-1].task.result)
-    jobs, left_out = _jobs(Path(folder).expanduser(), Path(out), config, pattern)
+    files, left_out = _files(Path(folder).expanduser(), Path(out), config, pattern)
     check_summary(Path(out) / SUMMARY)
     with disk(Path(out)):
         (Path(out) / FOLDER).mkdir(parents=True, exist_ok=True)
@@ -124,21 +123,21 @@ def run_batch(
     try:
         summary, rows = Summary(Path(out)), []
         runner = _Runner(models, Path(out), config, opening)
-        waiting = tuple(Row(job.name, "waiting", 0.0) for job in jobs)
-        yield Files(0, len(jobs), "batch", left_out, rows=waiting)
-        for number, job in enumerate(jobs, 1):
+        waiting = tuple(Row(file.name, "waiting", 0.0) for file in files)
+        yield Files(0, len(files), "batch", left_out, rows=waiting)
+        for number, file in enumerate(files, 1):
             lock.beat()
-            row = yield from _try(job, runner, summary)
+            row = yield from _try(file, runner, summary)
             summary.put(row)
             rows.append(row)
             said = f"{row.file}: {row.state} {row.message}".rstrip()
-            yield Files(number, len(jobs), "batch", said, rows=(row,))
+            yield Files(number, len(files), "batch", said, rows=(row,))
         return rows
     finally:
         lock.release()
 
 
-def _jobs(folder: Path, out: Path, config: PredictConfig, pattern: str | None) -> tuple[list[_Job], str]:
+def _files(folder: Path, out: Path, config: PredictConfig, pattern: str | None) -> tuple[list[_File], str]:
     """Say which images there are, and where the result of each goes; and what was left out, in words.
 
     Results of models among images are none; where there are only such, they are what is to be run.
@@ -160,18 +159,18 @@ def _jobs(folder: Path, out: Path, config: PredictConfig, pattern: str | None) -
     if not images:
         raise DataError(f"{folder} holds no image but the results in {out}")
     images, results = _without_results(images)
-    jobs: dict[str, _Job] = {}
+    files: dict[str, _File] = {}
     for path in images:
         name = path.relative_to(base)
         result = (name.parent / f"{stem(name)}.ome.zarr").as_posix()
-        job = jobs.setdefault(result.lower(), _Job(printable(name.as_posix()), path, result))
-        if job.source != path:
+        file = files.setdefault(result.lower(), _File(printable(name.as_posix()), path, result))
+        if file.source != path:
             raise DataError(
-                f"{job.name} and {printable(str(name))} would have the same result, {printable(result)}; "
+                f"{file.name} and {printable(str(name))} would have the same result, {printable(result)}; "
                 "rename one, or choose with --pattern"
             )
     said = f"{len(results)} results of models were left out, such as {results[0].name}" if results else ""
-    return list(jobs.values()), printable(said)
+    return list(files.values()), printable(said)
 
 
 def _without_results(images: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -192,17 +191,17 @@ def _is_result(path: Path) -> bool:
     return isinstance(made, dict) and "model" in made
 
 
-def _try(job: _Job, runner: "_Runner", summary: Summary) -> Generator[Progress, None, Row]:
+def _try(file: _File, runner: "_Runner", summary: Summary) -> Generator[Progress, None, Row]:
     """Run one file; what is wrong with it is its row."""
     started = time.monotonic()
-    row = Row(job.name, "failed", 0.0, model=" ".join(model.sha256[:16] for model in runner.models))
+    row = Row(file.name, "failed", 0.0, model=" ".join(model.sha256[:16] for model in runner.models))
     try:
-        row = yield from runner.run(job, row, summary)
+        row = yield from runner.run(file, row, summary)
     except (UnetError, OSError) as error:
         row = dataclasses.replace(row, message=_line(str(error)))
     except Exception as error:  # whatever readers of foreign files raise: a file in a hundred must not cost the others
-        where = _log(runner.out, job)
-        row = dataclasses.replace(row, message=_line(f"{job.name}: {type(error).__name__} {error}") + f"; see {where}")
+        where = _log(runner.out, file)
+        row = dataclasses.replace(row, message=_line(f"{file.name}: {type(error).__name__} {error}") + f"; see {where}")
     return dataclasses.replace(row, seconds=time.monotonic() - started)
 
 
@@ -211,12 +210,12 @@ def _line(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
-def _log(out: Path, job: _Job) -> Path:
+def _log(out: Path, file: _File) -> Path:
     """Add the traceback of the error at hand to the log of the folder; a full disk costs the log alone."""
     path = out / FOLDER / LOG
-    with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
+    with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as log:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        file.write(printable(without_secrets(f"{now} {job.name}\n{traceback.format_exc()}\n")))
+        log.write(printable(without_secrets(f"{now} {file.name}\n{traceback.format_exc()}\n")))
     return path
 
 
@@ -232,13 +231,13 @@ class _Runner:
         """The one that gives the result."""
         return self.models[-1]
 
-    def run(self, job: _Job, row: Row, summary: Summary) -> Generator[Progress, None, Row]:
+    def run(self, file: _File, row: Row, summary: Summary) -> Generator[Progress, None, Row]:
         """Run the model, unless it is done; count what came out."""
-        stack = open_stack(job.source, **self.opening)
+        stack = open_stack(file.source, **self.opening)
         sizes = () if self.config.resample else size_notes(stack, self.models[0])
-        target = self.out / job.result
+        target = self.out / file.result
         root = Path(stack.source or "") if self.config.in_source else target
-        result = str(root.absolute()) if self.config.in_source else job.result
+        result = str(root.absolute()) if self.config.in_source else file.result
         row = dataclasses.replace(row, message=_line("; ".join([*stack.notes, *sizes])), result=result)
         earlier = self._earlier(stack, root)
         if earlier == "done":
@@ -248,14 +247,14 @@ class _Runner:
             row = dataclasses.replace(row, message=_line(f"{row.message}; {GROWN}".lstrip("; ")))
         summary.drop(row.file)
         labels = yield from predict(stack, self.models, target, config)
-        return dataclasses.replace(row, state="done", counts=voxels(labels, self.model.task))
+        return dataclasses.replace(row, state="done", counts=count_voxels(labels, self.model.task))
 
     def _counts(self, row: Row, root: Path, summary: Summary) -> Mapping[str, int]:
         """Return what the table says was counted of a result of the same models; count it where it does not say."""
         known = summary.rows.get(row.file)
         if known is not None and known.model == row.model and known.counts:
             return known.counts
-        return voxels(open_stack(root / result_path(self.model, self.config.name)), self.model.task)
+        return count_voxels(open_stack(root / result_path(self.model, self.config.name)), self.model.task)
 
     def _earlier(self, stack: Stack, root: Path) -> str:
         """Say what an earlier run left: "done" is just this, "grown" the same of an image that was not all there yet.
@@ -268,12 +267,10 @@ class _Runner:
         found = find(root, [result_path(self.model, self.config.name)], self.config.in_source)
         if found is None:
             return ""
-        seen = None
-        if self.opening.get("channel") is not None:
-            read = fitted(passed(stack, self.models[:-1], self.config), self.model, self.config)
-            seen = measured(read, self.model, self.config, len(self.models) > 1)
-        taken = passed(stack, self.models[:-1], self.config, measure=False)
-        different = list(differences(found[1].settings, taken, self.models, self.config, seen))
+        ready = prepare(stack, self.models, self.config)
+        if self.opening.get("channel") is not None:  # another channel of one file is another image
+            ready = ready.measured()
+        different = list(differences(found[1].settings, ready))
         finished = Journal.of(*found).finished
         if not different:
             return "done" if finished else ""
@@ -297,7 +294,7 @@ def _has_grown(different: Sequence[Difference]) -> bool:
     return all(each.rises for each in different if each.name not in ("image intensities", "image digest"))
 
 
-def voxels(result: Stack, task: Task) -> dict[str, int]:
+def count_voxels(result: Stack, task: Task) -> dict[str, int]:
     """Count the voxels of each class of a result, or its objects, block by block."""
     if task.result != "labels":
         return {}

@@ -18,12 +18,12 @@ from ..store import ResultStore
 from ..store.blocks import BlockWriter
 from ..store.journal import Region
 from .pipeline import Pipeline
-from .scheduler import asked, in_time, run_on_each, signs_of_life
+from .scheduler import ask_scheduler, in_time, run_on_each, signs_of_life
 from .shares import parts_of
 
 if TYPE_CHECKING:
     from .job import Job
-from .flow import refuse
+from .flow import raise_unfinished
 
 AHEAD = 2  # tasks a worker that are submitted before they can begin
 HEARTBEAT = 1.0
@@ -188,7 +188,7 @@ class _Run:
         finally:
             with contextlib.suppress(Exception):  # the cluster may be gone: there is nothing left to cancel then
                 self._client.cancel(list(self._flying), force=True)
-        refuse(self.failed, len(self._job.grid))
+        raise_unfinished(self.failed, len(self._job.grid))
 
     def _fill(self, parts: Iterator[tuple[int, ...]], shared: Any) -> bool:
         """Submit as many tasks as the window holds, then each suspect by itself; say whether any are on their way."""
@@ -290,7 +290,7 @@ class _Run:
         del self._signs[address]
         self._said = f"; {address} showed no sign of life for {SILENT:.0f} s: its blocks go to others"
         with contextlib.suppress(OSError):
-            asked(self._client, "unregister", address=address, stimulus_id=f"silent-{time.time()}")
+            ask_scheduler(self._client, "unregister", address=address, stimulus_id=f"silent-{time.time()}")
 
     @property
     def _workers(self) -> int:

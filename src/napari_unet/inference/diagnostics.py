@@ -13,12 +13,12 @@ import numpy as np
 from ..arrays.stack import Stack
 from ..errors import DataError
 from ..grid.tiles import Box, Tile, TileGrid, scaled
-from ..model import OneModel, as_model
+from ..model import Models
 from ..sources import open_stack
 from .config import PredictConfig
 from .engine import Engine
 from .layout import choose_tile, device_memory
-from .prepare import fitted, index_in
+from .prepare import index_in, prepare
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Seam:
 
 def seam_check(
     stack: Stack,
-    model: OneModel,
+    model: Models,
     config: PredictConfig | None = None,
     near: Sequence[float] | None = None,
     size: Sequence[int] | None = None,
@@ -64,7 +64,7 @@ def seam_check(
     Parameters
     ----------
     stack : Stack
-    model : Model, path or name
+    model : Model, path or name, or a sequence of them
     config : PredictConfig, optional
         Its memory, device, precision, nan and resample count.
     near : sequence of float, optional
@@ -82,13 +82,12 @@ def seam_check(
     DataError
         An image so small that every tile sees all of it; intensities that are refused.
     """
-    config, model = config or PredictConfig(), as_model(model)
-    given, stack = stack, fitted(stack, model, config)
-    engine = Engine.of(stack, model, config)
-    shape = tuple(stack.size(a) for a in engine.axes)
-    near = [(given.size(a) - 1) / 2 for a in engine.axes] if near is None else near
-    centre, first = index_in(given, stack, near), engine.batch_axes
-    core = choose_tile(engine, device_memory(engine.device, config.memory))
+    ready = prepare(stack, model, config).measured()
+    engine = ready.engine
+    shape = tuple(engine.stack.size(a) for a in engine.axes)
+    near = [(stack.size(a) - 1) / 2 for a in engine.axes] if near is None else near
+    centre, first = index_in(stack, engine.stack, near), engine.batch_axes
+    core = choose_tile(engine, device_memory(engine.device, ready.config.memory))
     grid = TileGrid(shape, (*core[:first], *(size or core[first:])), engine.footprint)
     box = _sample(grid, centre, first)
     whole = grid.tile_of(box)
@@ -106,7 +105,7 @@ def seam_check(
         again, likely = _predicted(engine, piece)
         changed += int((labels[(..., *at)] != again).sum())
         largest = max(largest, float(np.abs(probabilities[(slice(None), *at)] - likely).max()))
-    what = "probabilities" if model.task.result == "labels" else "normalised intensities"
+    what = "probabilities" if engine.model.task.result == "labels" else "normalised intensities"
     return Seam(box, labels.size, changed, largest, what)
 
 

@@ -20,17 +20,17 @@ from ..store.admission import check_apart
 from ..task import Restore
 from .cluster import connected
 from .config import PredictConfig
-from .engine import Engine, check_fit
-from .intensities import measured, remarks
+from .engine import Engine
 from .job import Job
-from .predict import carried_out
-from .prepare import fitted
+from .predict import execute
+from .prepare import prepare
 
 
-class Encoder(Engine):
+class EncoderEngine(Engine):
     """The network up to its bottleneck; an element of the result describes a stride of the image."""
 
     __slots__ = ()
+    part = "encoder"
 
     @property
     def streams(self) -> bool:
@@ -47,10 +47,11 @@ class Encoder(Engine):
         return self.whole_net(order).encode
 
 
-class Decoder(Engine):
-    """The network from its bottleneck on; it reads what an `Encoder` gave."""
+class DecoderEngine(Engine):
+    """The network from its bottleneck on; it reads what an `EncoderEngine` gave."""
 
     __slots__ = ()
+    part = "decoder"
 
     def check(self) -> None:
         """Refuse what is no description that this model gave."""
@@ -99,6 +100,7 @@ def encode(
     Yields
     ------
     Progress
+        As `predict`.
 
     Returns
     -------
@@ -113,13 +115,11 @@ def encode(
         As `predict`.
     """
     config, model = config or PredictConfig(), as_model(model)
-    check_fit(stack, model)
     _check_plain(model)
-    config.check_intensities([model])
-    source = fitted(cached(stack), model, config)
-    statistics = measured(source, model, config)
-    engine = Encoder(source, _describing(model), statistics, config.device, config.precision, config.fill)
-    for line in remarks(source, [model], config, statistics):
+    ready = prepare(cached(stack), model, config).measured()
+    about = ready.engine.statistics, config.device, config.precision, config.fill
+    engine = EncoderEngine(ready.stack, _describing(model), *about)
+    for line in ready.notes():
         yield Progress(0, 0, "note", line)
     return (yield from _run(engine, out, config))
 
@@ -140,6 +140,7 @@ def decode(
     Yields
     ------
     Progress
+        As `predict`.
 
     Returns
     -------
@@ -156,7 +157,7 @@ def decode(
     config, model = config or PredictConfig(), as_model(model)
     _check_plain(model)
     as_they_are = Statistics((0.0,) * codes.size("c"), (1.0,) * codes.size("c"))
-    engine = Decoder(cached(codes), model, as_they_are, config.device, config.precision, config.fill)
+    engine = DecoderEngine(cached(codes), model, as_they_are, config.device, config.precision, config.fill)
     return (yield from _run(engine, out, config))
 
 
@@ -165,8 +166,8 @@ def _run(engine: Engine, out: Path, config: PredictConfig) -> Generator[Progress
     check_apart(root, engine.stack, "choose another place")
     job = Job.plan(engine, config)
     with connected(config.scheduler, job) as client, job.create(root, config) as store:
-        yield Progress(store.count, job.total, "predict", job.summary(0, config.memory))
-        yield from carried_out(job, store, client, None)
+        yield job.opened(store, job.summary(0, config.memory))
+        yield from execute(job, store, client, None)
     return open_stack(root)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -17,8 +17,6 @@ from ..intensities.normalise import Statistics, finite, readable
 from ..model import Model
 from ..network import UNet, deployable, footprint
 from ..network.fused import fused
-from .config import PredictConfig
-from .intensities import measured
 
 
 @dataclasses.dataclass(slots=True)
@@ -46,6 +44,8 @@ class Engine:
     ModelError
         Where channels or axes of stack and model do not fit.
     """
+
+    part: ClassVar[str] = ""  # of the network that runs, as a run's settings name it; all of it if empty
 
     stack: Stack
     model: Model
@@ -85,13 +85,6 @@ class Engine:
             self.fill,
             self.tta,
         )
-
-    @classmethod
-    def of(cls, stack: Stack, model: Model, config: PredictConfig) -> "Engine":
-        """Measure the stack's intensities and make the model ready for it."""
-        check_fit(stack, model)
-        statistics = measured(stack, model, config)
-        return cls(stack, model, statistics, config.device, config.precision, config.fill, config.tta)
 
     def on(self, device: str) -> "Engine":
         """Return the same engine on another device."""

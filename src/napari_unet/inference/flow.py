@@ -20,7 +20,7 @@ from .engine import Engine
 from .outputs import entropy, mean_of, place, rescaled
 
 Regions: TypeAlias = dict[str, tuple[Box, np.ndarray]]
-Finished: TypeAlias = list[tuple[int, Regions | DataError]]
+DoneBlocks: TypeAlias = list[tuple[int, Regions | DataError]]
 
 
 IMAGE = "image"  # what was read, among the values of a block
@@ -35,7 +35,7 @@ class Route(Protocol):
     def read(self, piece: Any) -> Any:
         """Read and prepare a piece."""
 
-    def compute(self, piece: Any, got: Any) -> Finished:
+    def compute(self, piece: Any, got: Any) -> DoneBlocks:
         """Run the network on a piece; return the blocks that are complete with it."""
 
 
@@ -122,7 +122,7 @@ class Tiles:
         except DataError as error:
             return error
 
-    def compute(self, number: int, got: np.ndarray | DataError) -> Finished:
+    def compute(self, number: int, got: np.ndarray | DataError) -> DoneBlocks:
         """Run the network on a tile."""
         if isinstance(got, DataError):
             return [(number, got)]
@@ -231,7 +231,7 @@ class Streams:
         values = slab.mirror(engine.normalised(data, slab.read))
         return Planes(values, data if self._decoder.wants_image else None, lost)
 
-    def compute(self, slab: Slab, got: Planes) -> Finished:
+    def compute(self, slab: Slab, got: Planes) -> DoneBlocks:
         """Push the planes through the network; return the blocks that are complete with them."""
         engine = self._decoder.engine
         if slab.first:
@@ -299,8 +299,8 @@ class Streams:
                     part = data[(slice(None),) * axis + (slice(low - start, high - start),)]
                     self._parts.setdefault(number, {}).setdefault(path, []).append(part)
 
-    def _complete(self, slab: Slab) -> Finished:
-        finished: Finished = []
+    def _complete(self, slab: Slab) -> DoneBlocks:
+        finished: DoneBlocks = []
         wanted = len(self._decoder.outputs)
         for number in list(self._parts):
             parts, span = self._parts[number], slab.column.blocks[number]
@@ -316,7 +316,7 @@ class Streams:
         return finished
 
 
-def refuse(failed: dict[int, str], total: int) -> None:
+def raise_unfinished(failed: dict[int, str], total: int) -> None:
     """Raise an error that names what could not be done, if anything.
 
     Raises

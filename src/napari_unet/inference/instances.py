@@ -138,6 +138,7 @@ def read_table(path: Path, most: int = MOST_ROWS) -> dict[str, Any]:
     Parameters
     ----------
     path : Path
+        The file, or the labels that it lies beside.
     most : int
         Rows; a longer table is not read.
 
@@ -147,6 +148,7 @@ def read_table(path: Path, most: int = MOST_ROWS) -> dict[str, Any]:
         Row i is label i, row 0 the background; ``index`` instead of ``id``. Empty where there are too many rows, or
         several of one id, as of objects that are linked over time.
     """
+    path = path / TABLE if path.is_dir() else path
     with path.open(newline="", encoding="utf-8") as file:
         names = next(csv.reader(file))
         rows = list(itertools.islice(csv.reader(file), most + 1))

@@ -44,7 +44,7 @@ def measured(stack: Stack, model: Model, config: PredictConfig, computed: bool =
 
 
 def remarks(
-    stack: Stack, models: Sequence[Model], config: PredictConfig, found: Statistics, computed: bool = False
+    stack: Stack, model: Model, config: PredictConfig, found: Statistics, computed: bool = False
 ) -> Iterator[str]:
     """Yield what somebody should know of intensities, a line each, with what helps.
 
@@ -52,8 +52,7 @@ def remarks(
     ----------
     stack : Stack
         What the model takes.
-    models : sequence of Model
-        The last is the one that takes it.
+    model : Model
     config : PredictConfig
     found : Statistics
         As `measured` gives them.
@@ -63,9 +62,9 @@ def remarks(
     yield from (f"{stack.name}: {note}" for note in found.notes)
     if not any(scale for each in found.times or (found,) for scale in each.scale):
         yield f"{stack.name} has one value, {found.offset[0]:g}, wherever it was read; nothing can be found in it"
-    yield from _scale(stack, models[-1], found)
+    yield from _scale(stack, model, found)
     if not computed and not config.each_time:
-        yield from _bleaching(stack, models[-1], config)
+        yield from _bleaching(stack, model, config)
 
 
 def _scale(stack: Stack, model: Model, found: Statistics) -> Iterator[str]:

@@ -25,7 +25,7 @@ from ..store.journal import Journal
 from ..store.ome import Output
 from .config import INTENSITIES, PredictConfig
 from .engine import Engine
-from .flow import Decoder, Finished, Route, Streams, Tiles, refuse
+from .flow import Decoder, DoneBlocks, Route, Streams, Tiles, raise_unfinished
 from .layout import Layout, block_bytes, choose_layout, device_memory
 from .outputs import (
     coarseness,
@@ -39,24 +39,22 @@ from .outputs import (
     uncertainty_output,
 )
 from .pipeline import Pipeline
-from .prepare import fitted
 
 UNREAD = "unread"
 
 
-def asked(stack: Stack, model: Model, config: PredictConfig, before: Sequence[Model] = ()) -> dict[str, Any]:
+def run_settings(stack: Stack, model: Model, config: PredictConfig, before: Sequence[Model] = ()) -> dict[str, Any]:
     """Return what a result follows from, as far as it is known before anything is read or chosen.
 
     Parameters
     ----------
     stack : Stack
-        What `model` takes: with models before it what they give.
+        What `model` takes, at the pixel size it is run at: with models before it what they give.
     model : Model
     config : PredictConfig
     before : sequence of Model
         Of a cascade, the models before the last.
     """
-    stack = fitted(stack, model, config)
     chosen = to_keys(config)
     for name in ("overwrite", "break_lock", "device", "memory", "missing", "scheduler", "allow_tcp"):
         del chosen[name]
@@ -68,6 +66,28 @@ def asked(stack: Stack, model: Model, config: PredictConfig, before: Sequence[Mo
     image |= found.to_json() if found is not None else {}
     cascade = {"cascade": [m.sha256 for m in before]} if before else {}
     return {**chosen, **cascade, "model": model.sha256, "image": image}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Opened(Progress):
+    """A result that can be looked at from now on, while it fills in block by block.
+
+    Parameters
+    ----------
+    path : Path
+        The group that fills in, its first level in ``path / "0"``: of objects, the classes that they are made of.
+    geometry : Stack
+        Zeros that lie where it does, of its axes and type.
+    kind : str
+        "labels" or "image".
+    attributes : dict
+        Colours and classes of labels, as OME-Zarr has them.
+    """
+
+    path: Path
+    geometry: Stack
+    kind: str
+    attributes: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,6 +151,29 @@ class Job:
         objects = None if task.objects is None else objects_output(engine, grid, config.name, task.objects)
         return cls(grid, layout, Decoder(engine, tuple(outputs), coarser, task), objects, before)
 
+    def opened(self, store: ResultStore, message: str) -> Opened:
+        """Return the event that says where the result is, and how it lies."""
+        output, task = self.decoder.outputs[0], self.decoder.task
+        geometry = Stack(
+            data=np.broadcast_to(np.zeros((), output.dtype), output.shape),
+            axes=output.axes,
+            scale=output.scale,
+            units=output.units,
+            translation=output.translation,
+            channel_names=output.channel_names,
+            name=self.decoder.engine.stack.name,
+        )
+        return Opened(
+            store.count,
+            self.total,
+            "predict",
+            message,
+            path=store.root / output.path,
+            geometry=geometry,
+            kind=task.result,
+            attributes=task.attributes(),
+        )
+
     def create(self, root: Path, config: PredictConfig, reopen: bool = False) -> ResultStore:
         """Make the store, or take up an unfinished run with the same settings; with `reopen` a finished one too."""
         engine = self.decoder.engine
@@ -174,9 +217,9 @@ class Job:
     def settings(self, config: PredictConfig) -> dict[str, Any]:
         """Return what must be the same for a run to be resumed."""
         engine = self.decoder.engine
-        found = asked(engine.stack, engine.model, config, self.before)
-        if type(engine) is not Engine:
-            found["part"] = type(engine).__name__.lower()
+        found = run_settings(engine.stack, engine.model, config, self.before)
+        if engine.part:
+            found["part"] = engine.part
         found["image"]["intensities"] = engine.statistics.to_json()
         precise = {"block": list(self.grid.core), "precision": engine.precision_name, "planes": self.layout.planes}
         return found | precise
@@ -232,7 +275,7 @@ class Job:
                     raise
                 job, how = job._smaller(error)
             yield Progress(store.count, self.total, "predict", f"the memory ran out; going on {how}")
-        refuse(failed, len(self.grid))
+        raise_unfinished(failed, len(self.grid))
 
     def _smaller(self, error: BaseException) -> "tuple[Job, str]":
         """Return the same job with half the slab, or on the processor, and in words what it is."""
@@ -270,7 +313,7 @@ class Job:
                     yield Progress(store.count, total, "predict")
 
 
-def _written(store: ResultStore, finished: Finished) -> Finished:
+def _written(store: ResultStore, finished: DoneBlocks) -> DoneBlocks:
     """Write the blocks that could be read."""
     for number, regions in finished:
         if not isinstance(regions, DataError):

@@ -1,53 +1,41 @@
 """A result that is computed where it is looked at."""
 
+import dataclasses
 import hashlib
+import math
 import threading
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..allocation import freed_memory_kept, main_memory
 from ..arrays.stack import Stack
 from ..errors import UsageError
-from ..grid.tiles import Box, Factor, TileGrid, scaled, within
+from ..grid.tiles import Box, Factor, TileGrid, remoteness, scaled, within
 from .config import PredictConfig
 from .engine import Engine
 from .layout import block_of, choose_tile, device_memory
-from .outputs import result_geometry
+from .outputs import result_of
 
 if TYPE_CHECKING:
     import dask.array as da
-import math
-from collections.abc import Iterator
-
-from ..allocation import freed_memory_kept, main_memory
-from ..grid.tiles import remoteness
 
 CACHE_BYTES = 2**28
 
 _made: "weakref.WeakValueDictionary[str | None, LazyBlocks]" = weakref.WeakValueDictionary()
 
 
-def lazily(engine: Engine, config: PredictConfig, block: tuple[int, ...] | None) -> Stack:
+def lazy_result(engine: Engine, config: PredictConfig, block: tuple[int, ...] | None) -> Stack:
     """Return the result of an engine as a lazy stack, in blocks of the size given, or chosen from the memory limit."""
-    stack, task = engine.stack, engine.model.task
-    shape = tuple(stack.size(a) for a in engine.axes)
+    shape = tuple(engine.stack.size(a) for a in engine.axes)
     core = block_of(block, shape) or choose_tile(engine, device_memory(engine.device, config.memory))
     limit = max(CACHE_BYTES, int(config.memory * 2**30 / 2))
     blocks = LazyBlocks(engine, TileGrid(shape, core, engine.footprint), limit)
-    axes, fields = result_geometry(stack, engine.axes, engine.factors, blocks.channels)
-    geometry: dict[str, Any] = {name: value for name, value in fields.items() if name != "shape"}
-    return Stack(
-        data=blocks.as_dask(),
-        axes=axes,
-        **geometry,
-        channel_names=task.names if blocks.channels > 1 else (),
-        name=f"{stack.name} {task.name}",
-        source=stack.source,
-    )
+    return dataclasses.replace(result_of(engine.stack, engine.model), data=blocks.as_dask())
 
 
 class LazyBlocks:
@@ -262,9 +250,20 @@ class Preview:
         return tuple(slice(a.start, b.stop) for a, b in zip(*corners, strict=True))
 
     @property
-    def factors(self) -> tuple[Factor, ...]:
-        """Elements of the result for one of the image, an axis."""
-        return self.lazy.engine.factors
+    def engine(self) -> Engine:
+        """What computes it."""
+        return self.lazy.engine
+
+    @property
+    def geometry(self) -> Stack:
+        """Zeros that lie where the whole result does."""
+        return result_of(self.engine.stack, self.engine.model)
+
+    def seen(self, box: Box) -> Iterator[tuple[Box, Box, np.ndarray]]:
+        """Yield (all of what is shown for a box, a part of it, the result there), as `blocks`; boxes of the result."""
+        whole, factors = self.box_of(box), self.engine.factors
+        for part, values in self.blocks(whole):
+            yield scaled(whole, factors), scaled(part, factors), values
 
     def blocks(self, box: Box) -> Iterator[tuple[Box, np.ndarray]]:
         """Yield the blocks under a box with their results: those that are kept at once, then from its centre outward.
@@ -295,12 +294,11 @@ class Preview:
                 yield grid.box(at), self._first(call(self.lazy.block, at))
 
     def _first(self, values: np.ndarray) -> np.ndarray:
-        engine = self.lazy.engine
-        return values.take(0, int(engine.axes.startswith("t"))) if self.lazy.channels > 1 else values
+        return values.take(0, int(self.engine.axes.startswith("t"))) if self.lazy.channels > 1 else values
 
     def read(self, box: Box) -> np.ndarray:
         """Return the result in just this box, which lies in the image; finer where the result is."""
-        return joined(box, self.blocks(box), self.factors)
+        return joined(box, self.blocks(box), self.engine.factors)
 
 
 def _centre(box: Box) -> tuple[float, ...]:

@@ -98,13 +98,27 @@ def _finer_output(engine: Engine, grid: TileGrid, path: str, names: tuple[str, .
     )
 
 
-def blank(stack: Stack, factors: Sequence[Factor], dtype: np.dtype[Any]) -> Stack:
-    """Return a stack of zeros that lies where a result with `factors` along the last axes does, without c."""
+def result_of(stack: Stack, model: Model) -> Stack:
+    """Return a stack of zeros that lies where the result of a model on another stack does."""
+    task = model.task
+    names = task.names if task.result == "image" else ()
+    return dataclasses.replace(
+        blank(stack, model.config.factors, np.dtype(task.dtype), names), name=f"{stack.name} {task.name}"
+    )
+
+
+def blank(stack: Stack, factors: Sequence[Factor], dtype: np.dtype[Any], channels: tuple[str, ...] = ()) -> Stack:
+    """Return a stack of zeros that lies where a result with `factors` along the last axes does.
+
+    It has the axis c where there are names of several channels.
+    """
     axes = stack.axes.replace("c", "")
-    _, fields = result_geometry(stack, axes, (1,) * (len(axes) - len(factors)) + tuple(factors))
+    whole = (1,) * (len(axes) - len(factors)) + tuple(factors)
+    axes, fields = result_geometry(stack, axes, whole, len(channels))
     geometry: dict[str, Any] = dict(fields)
     data = np.broadcast_to(np.zeros((), dtype), geometry.pop("shape"))
-    return Stack(data=data, axes=axes, name=stack.name, **geometry)
+    names = channels if len(channels) > 1 else ()
+    return Stack(data=data, axes=axes, name=stack.name, source=stack.source, channel_names=names, **geometry)
 
 
 def result_geometry(

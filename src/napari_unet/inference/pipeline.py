@@ -7,36 +7,36 @@ from typing import Any, Generic, TypeVar
 
 from ..allocation import freed_memory_kept, main_memory
 
-Job = TypeVar("Job")
+Piece = TypeVar("Piece")
 Read = TypeVar("Read")
-Done = TypeVar("Done")
+Computed = TypeVar("Computed")
 Written = TypeVar("Written")
 AHEAD = 2
 END: Any = object()
 
 
-class Pipeline(Generic[Job, Read, Done, Written]):
+class Pipeline(Generic[Piece, Read, Computed, Written]):
     """One reader and one writer thread beside the caller's thread, which computes.
 
-    Iterate over it: it yields what `write` returned for each job. Closing the iterator stops the threads after what
+    Iterate over it: it yields what `write` returned for each piece. Closing the iterator stops the threads after what
     they are at; what was written stays written. An exception of any stage ends the run and is raised to the caller.
 
     Parameters
     ----------
-    jobs : iterable
-    read : job -> what the network needs
-    compute : (job, what was read) -> what is to be written
-    write : (job, what was computed) -> what is yielded
+    pieces : iterable
+    read : piece -> what the network needs
+    compute : (piece, what was read) -> what is to be written
+    write : (piece, what was computed) -> what is yielded
     """
 
     def __init__(
         self,
-        jobs: Iterable[Job],
-        read: Callable[[Job], Read],
-        compute: Callable[[Job, Read], Done],
-        write: Callable[[Job, Done], Written],
+        pieces: Iterable[Piece],
+        read: Callable[[Piece], Read],
+        compute: Callable[[Piece, Read], Computed],
+        write: Callable[[Piece, Computed], Written],
     ) -> None:
-        self._jobs, self._compute = jobs, compute
+        self._pieces, self._compute = pieces, compute
         self._to_compute: queue.Queue[Any] = queue.Queue(AHEAD)
         self._to_write: queue.Queue[Any] = queue.Queue(AHEAD)
         self._written: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -48,19 +48,19 @@ class Pipeline(Generic[Job, Read, Done, Written]):
         ]
 
     def __iter__(self) -> Generator[Written, None, None]:
-        """Run; yield in the order of the jobs."""
+        """Run; yield in the order of the pieces."""
         with freed_memory_kept() as tidy, main_memory() as call:
             yield from self._run(tidy, call)
         if self._error is not None:
             raise self._error
 
-    def _run(self, tidy: Callable[[], None], call: Callable[..., Done]) -> Iterator[Written]:
+    def _run(self, tidy: Callable[[], None], call: Callable[..., Computed]) -> Iterator[Written]:
         try:
             for thread in self._threads:
                 thread.start()
             while (got := self._take(self._to_compute)) is not END:
-                job, data = got
-                self._put(self._to_write, (job, self._computed(call, job, data)))
+                piece, data = got
+                self._put(self._to_write, (piece, self._computed(call, piece, data)))
                 yield from self._finished()
                 tidy()
             self._put(self._to_write, END)
@@ -72,9 +72,9 @@ class Pipeline(Generic[Job, Read, Done, Written]):
                 if thread.ident is not None:  # without memory for its stack a thread does not start
                     thread.join()
 
-    def _computed(self, call: Callable[..., Done], job: Job, data: Read) -> Done:
+    def _computed(self, call: Callable[..., Computed], piece: Piece, data: Read) -> Computed:
         try:
-            return call(self._compute, job, data)
+            return call(self._compute, piece, data)
         except Exception:
             self._put(self._to_write, END)  # what was computed before is still written
             self._threads[1].join()
@@ -92,17 +92,17 @@ class Pipeline(Generic[Job, Read, Done, Written]):
             self._error = self._error or error
             self._stop.set()
 
-    def _read_all(self, read: Callable[[Job], Read]) -> None:
-        for job in self._jobs:
+    def _read_all(self, read: Callable[[Piece], Read]) -> None:
+        for piece in self._pieces:
             if self._stop.is_set():
                 return
-            self._put(self._to_compute, (job, read(job)))
+            self._put(self._to_compute, (piece, read(piece)))
         self._put(self._to_compute, END)
 
-    def _write_all(self, write: Callable[[Job, Done], Written]) -> None:
+    def _write_all(self, write: Callable[[Piece, Computed], Written]) -> None:
         while (got := self._take(self._to_write)) is not END:
-            job, data = got
-            self._written.put(write(job, data))
+            piece, data = got
+            self._written.put(write(piece, data))
 
     def _put(self, where: "queue.Queue[Any]", what: Any) -> None:
         while not self._stop.is_set():

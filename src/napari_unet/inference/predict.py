@@ -5,7 +5,7 @@ import dataclasses
 import functools
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..arrays.cached import cached
 from ..arrays.stack import Stack
@@ -13,32 +13,24 @@ from ..errors import DataError, IncompleteError
 from ..events import Progress
 from ..faults import named_faults
 from ..intensities.normalise import Statistics
-from ..model import Model, Models, OneModel, as_model
+from ..model import Models
 from ..sources import missing_chunks, open_stack
 from ..store import ResultStore, find
-from ..store.admission import check_apart, own_root
+from ..store.admission import check_apart
 from ..store.tiff import names_tiff
 from .cluster import connected, run_on
 from .config import PredictConfig
 from .diagnostics import rounding
-from .engine import Engine, check_fit
+from .engine import Engine
 from .instances import make_objects
-from .intensities import measured, remarks, with_notes
+from .intensities import with_notes
 from .job import Job, forget_unread, note_unread
-from .lazy import LazyBlocks, lazily
-from .outputs import result_path
-from .prepare import cascade, fitted, index_in, passed
-from .reuse import Shown, blocks_of, taken_over
+from .lazy import LazyBlocks, Preview, lazy_result
+from .prepare import Prepared, index_in, load_cascade, prepare
+from .reuse import Shown, blocks_of, reuse_blocks
 from .tiff import Then, into_tiff
 
 ELSEWHERE = "choose another place, or write labels into it with --in-source"
-
-
-class _Look(NamedTuple):
-    """Where somebody looks, and what was computed for it."""
-
-    near: tuple[float, ...] | None
-    blocks: LazyBlocks | None
 
 
 def predict(
@@ -74,7 +66,7 @@ def predict(
     Yields
     ------
     Progress
-        Among them one `Block` a finished block.
+        Among them one `Opened`, before the first block, and one `Block` for each block that is finished.
 
     Returns
     -------
@@ -95,19 +87,22 @@ def predict(
     IncompleteError
         Some blocks could not be read; the others are done and kept.
     """
-    config, models = config or PredictConfig(), cascade(model)
-    run = functools.partial(_into_store, stack, models, _Look(near, None if shown is None else blocks_of(shown)))
+    config = config or PredictConfig()
+    seen = None if shown is None else blocks_of(shown)
     with named_faults():
+        ready = prepare(cached(stack), model, config)
+        config.applied(ready.model.task)
+        run = functools.partial(_into_store, ready, near, seen)
         if names_tiff(out) and not config.in_source:
             check_apart(Path(out), stack, "choose another name")
-            return (yield from into_tiff(run, Path(out), config, models[-1].task.result))
+            return (yield from into_tiff(run, Path(out), config, ready.model.task.result))
         return (yield from run(Path(out), config))
 
 
 def _into_store(
-    stack: Stack,
-    models: tuple[Model, ...],
-    look: _Look,
+    ready: Prepared,
+    near: tuple[float, ...] | None,
+    seen: LazyBlocks | None,
     out: Path,
     config: PredictConfig,
     then: Then | None = None,
@@ -116,35 +111,33 @@ def _into_store(
 
     With `then`, a store that is finished is taken up again.
     """
-    check_fit(stack, models[0])
-    config.check_models(models)
-    missing, given = _missing(stack, config), stack
-    yield Progress(0, 0, "measure", f"intensities of {stack.name}")
-    stack = fitted(passed(cached(stack), models[:-1], config), models[-1], config)
-    start = None if look.near is None else index_in(given, stack, look.near)
-    root = _root(stack, out, config)
-    engine = _engine(root, stack, models, config)
-    notes = list(remarks(stack, models, config, engine.statistics, len(models) > 1))
+    ready = dataclasses.replace(ready, config=config)
+    root, missing = ready.root(out), _missing(ready.given, config)
+    if not config.in_source:
+        check_apart(root, ready.given, ELSEWHERE)
+    yield Progress(0, 0, "measure", f"intensities of {ready.given.name}")
+    ready = ready.measured(_earlier(root, ready))
+    start = None if near is None else index_in(ready.given, ready.stack, near)
+    notes = ready.notes()
     for line in notes:
         yield Progress(0, 0, "note", line)
-    job = Job.plan(engine, config, models[:-1])
-    reopen = then is not None
+    job, reopen = ready.job(), then is not None
     with connected(config.scheduler, job) as client, job.create(root, config, reopen) as store:
         if config.precision == "auto" and not store.count:
-            yield from _rounded(engine)
-        yield Progress(store.count, job.total, "predict", job.summary(missing, config.memory))
-        yield from carried_out(job, store, client, start, look.blocks)
+            yield from _rounded(ready.engine)
+        yield job.opened(store, job.summary(missing, config.memory))
+        yield from execute(job, store, client, start, seen)
         result = with_notes(open_stack(root / job.outputs[0].path), notes)
         if then is not None:
             yield from then(result)
     return result
 
 
-def carried_out(
+def execute(
     job: Job, store: ResultStore, client: Any, start: tuple[float, ...] | None, seen: LazyBlocks | None = None
 ) -> Iterator[Progress]:
     """Compute what is neither done nor seen, here or on a client's cluster, then what follows from the blocks."""
-    yield from taken_over(job, store, seen)
+    yield from reuse_blocks(job, store, seen)
     try:
         yield from job.run(store, start) if client is None else run_on(client, job, store, start)
     except IncompleteError:
@@ -153,14 +146,6 @@ def carried_out(
     yield from make_objects(job, store)
     yield from store.finish()
     forget_unread(store.ledger)
-
-
-def _root(stack: Stack, out: Path, config: PredictConfig) -> Path:
-    """Return the store of the result: the image's own, or one apart from it."""
-    if config.in_source:
-        return own_root(stack)
-    check_apart(Path(out), stack, ELSEWHERE)
-    return Path(out)
 
 
 def _missing(stack: Stack, config: PredictConfig) -> int:
@@ -181,35 +166,24 @@ def _rounded(engine: Engine) -> Iterator[Progress]:
             yield Progress(0, 0, "measure", str(found))
 
 
-def _engine(root: Path, stack: Stack, models: tuple[Model, ...], config: PredictConfig) -> Engine:
-    found = _measured(root, stack, models, config)
-    return Engine(stack, models[-1], found, config.device, config.precision, config.fill, config.tta)
-
-
-def _measured(root: Path, stack: Stack, models: tuple[Model, ...], config: PredictConfig) -> Statistics:
-    """Measure the intensities; of a source repaired since, those with which an earlier run normalised what is done."""
-    *before, model = models
-    now = measured(stack, model, config, bool(before))
-    found = find(root, [result_path(model, config.name)], config.in_source)
+def _earlier(root: Path, ready: Prepared) -> Statistics | None:
+    """Return the intensities of an unfinished run on this place, if there are any."""
+    found = find(root, [ready.path], ready.config.in_source)
     if found is None:
-        return now
+        return None
     try:
-        earlier = Statistics.from_json(found[1].settings["image"]["intensities"])
+        return Statistics.from_json(found[1].settings["image"]["intensities"])
     except (KeyError, TypeError, ValueError):  # no run of a model: it is refused when its place is taken
-        return now
-    otherwise = now.cells and not earlier.cells and not now.times  # by a version that measured other parts
-    if otherwise or earlier.unreadable > now.unreadable:
-        return dataclasses.replace(earlier, seen=now.seen, notes=now.notes)
-    return now
+        return None
 
 
-def predict_lazy(stack: Stack, model: OneModel, config: PredictConfig | None = None) -> Stack:
+def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = None) -> Stack:
     """Return the result of `model` on `stack` as a lazy stack: a block is computed when it is looked at, and kept.
 
     Parameters
     ----------
     stack : Stack
-    model : Model, path or name
+    model : Model, path or name, or a sequence of them
     config : PredictConfig, optional
         Its block, memory, device, precision, nan, percentiles, each_time, padding and resample count.
 
@@ -227,9 +201,24 @@ def predict_lazy(stack: Stack, model: OneModel, config: PredictConfig | None = N
         NaN or infinite intensities where they are refused; a pixel size without a unit where the image is to be
         resampled.
     """
-    config, model = config or PredictConfig(), as_model(model)
-    stack = fitted(stack, model, config)
-    config.check_intensities([model])
-    engine = Engine.of(stack, model, config)
-    notes = list(remarks(stack, [model], config, engine.statistics))
-    return with_notes(lazily(engine, config, config.block), notes)
+    ready = prepare(stack, model, config).measured()
+    return with_notes(lazy_result(ready.engine, ready.config, ready.config.block), ready.notes())
+
+
+def preview(stack: Stack, model: Models, config: PredictConfig | None = None) -> Preview:
+    """Return the result of `model` on `stack` for somebody who looks: the blocks that are seen, the nearest first.
+
+    Parameters
+    ----------
+    stack, model, config
+        As `predict_lazy` takes them.
+
+    Raises
+    ------
+    ModelError, UsageError, DataError
+        As `predict_lazy`; where something is chosen that the model's result has not.
+    """
+    config = config or PredictConfig()
+    *before, last = load_cascade(model)
+    shown = dataclasses.replace(last, task=config.applied(last.task))
+    return Preview(prepare(stack, [*before, shown], config).measured().engine)

@@ -13,14 +13,11 @@ from ..intensities.normalise import Statistics
 from ..model import Models
 from ..sources.identity import STORED
 from ..store import find
-from ..store.admission import own_root, room_of
+from ..store.admission import room_of
 from ..store.journal import Journal, plain
 from .config import INTENSITIES, PredictConfig
-from .engine import Engine
-from .job import Job, asked
 from .layout import block_bytes
-from .outputs import result_path
-from .prepare import cascade, fitted, passed
+from .prepare import Prepared, prepare
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -66,32 +63,20 @@ def preflight(stack: Stack, models: Models, out: Path, config: PredictConfig) ->
     ModelError, DataError, OutputError
         As `predict`, as far as it is known before anything is read.
     """
-    *before, model = cascade(models)
-    config.check_intensities([*before, model])
-    stack = fitted(passed(stack, before, config, measure=False), model, config)
-    channels = stack.size("c")
-    engine = Engine(
-        stack,
-        model,
-        Statistics((0.0,) * channels, (1.0,) * channels),
-        config.device,
-        config.precision,
-        tta=config.tta,
-    )
-    job = Job.plan(engine, config, tuple(before))
-    root = own_root(stack) if config.in_source else Path(out)
-    found = find(root, [result_path(model, config.name)], config.in_source)
+    ready = prepare(stack, models, config)
+    job, root = ready.job(), ready.root(out)
+    found = find(root, [ready.path], config.in_source)
     state, done = "new", 0
     if found is not None:
         journal = Journal.of(*found)
         state = "finished" if journal.finished else "unfinished"
-        state = "other" if changed(found[1].settings, stack, (*before, model), config) else state
+        state = "other" if any(differences(found[1].settings, ready)) else state
         done = len(journal.blocks)
     return Preflight(
         blocks=job.total,
         done=done,
         way=job.summary(0, config.memory),
-        memory=block_bytes(engine, job.layout),
+        memory=block_bytes(ready.engine, job.layout),
         disk=room_of(job.outputs),
         free=float(shutil.disk_usage(existing(root)).free),
         state=state,
@@ -119,37 +104,21 @@ class Difference:
         return bool(numbers) and all(a <= b for a, b in numbers)
 
 
-def changed(settings: Mapping[str, Any], stack: Stack, models: Models, config: PredictConfig) -> str | None:
-    """Name the first setting in which an earlier run differs from what is asked for, with both values."""
-    found = next(differences(settings, stack, models, config), None)
-    return None if found is None else str(found)
-
-
-def differences(
-    settings: Mapping[str, Any],
-    stack: Stack,
-    models: Models,
-    config: PredictConfig,
-    intensities: Statistics | None = None,
-) -> Iterator[Difference]:
+def differences(settings: Mapping[str, Any], ready: Prepared) -> Iterator[Difference]:
     """Yield the settings in which an earlier run differs from what is asked for.
 
-    Blocks, and a precision left open, make no difference.
+    Blocks, and a precision left open, make no difference; nor do intensities, where they were not measured.
 
     Parameters
     ----------
-    stack : Stack
-        What the last model takes.
     settings : mapping
         Of the earlier run, as its journal has them.
-    intensities : Statistics, optional
-        Of the stack, where they are to be compared too.
+    ready : Prepared
     """
-    *before, model = cascade(models)
-    wanted = plain(asked(stack, model, config, before))
-    if intensities is not None:
-        wanted["image"]["intensities"] = plain(_as_measured(intensities, settings.get("image", {})))
-    free = {"block", "precision"} if config.precision == "auto" else {"block"}
+    wanted = plain(ready.settings())
+    if ready.is_measured:
+        wanted["image"]["intensities"] = plain(_as_measured(ready.engine.statistics, settings.get("image", {})))
+    free = {"block", "precision"} if ready.config.precision == "auto" else {"block"}
     image, was = wanted.pop("image"), settings.get("image", {})
     wanted |= {name: None for name in INTENSITIES if name not in wanted}
     pairs = [(name, settings.get(name), value) for name, value in wanted.items() if name not in free]

@@ -1,20 +1,131 @@
-"""Models one into the other, block by block: what one gives is computed where the next one reads it."""
+"""An image and models made ready for each other, once, for whatever is done with them: run, looked at, or foretold."""
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from ..arrays.resample import resampled
 from ..arrays.stack import Stack
 from ..errors import DataError, UsageError
 from ..intensities.normalise import Statistics
 from ..model import Model, Models, as_models
+from ..store.admission import own_root
 from ..units import factor, is_length
 from .config import PredictConfig
 from .engine import Engine, check_fit
-from .intensities import measured
-from .lazy import lazily
+from .intensities import measured, remarks
+from .job import Job, run_settings
+from .lazy import lazy_result
+from .outputs import result_of, result_path
 
 
-def cascade(models: Models) -> tuple[Model, ...]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image and models that fit each other, as `prepare` gives them.
+
+    Parameters
+    ----------
+    given : Stack
+        The image as it is.
+    models : tuple of Model
+        Of a cascade all, the one that gives the result last.
+    config : PredictConfig
+    engine : Engine
+        The last model on what it takes: the image, through the models before it, at the pixel size it is run at.
+    is_measured : bool
+        Whether its intensities are those of the image; where they are not, values mean nothing and nothing was read.
+    """
+
+    given: Stack
+    models: tuple[Model, ...]
+    config: PredictConfig
+    engine: Engine
+    is_measured: bool = False
+
+    @property
+    def model(self) -> Model:
+        """The one that gives the result."""
+        return self.models[-1]
+
+    @property
+    def stack(self) -> Stack:
+        """What the last model takes."""
+        return self.engine.stack
+
+    @property
+    def path(self) -> str:
+        """Where in its store the result lies."""
+        return result_path(self.model, self.config.name)
+
+    def measured(self, earlier: Statistics | None = None) -> "Prepared":
+        """Return it with the intensities of the image, for which parts of that are read.
+
+        Parameters
+        ----------
+        earlier : Statistics, optional
+            Those of an unfinished run on the same place: kept where the source was repaired since, as what is done was
+            normalised with them.
+
+        Raises
+        ------
+        DataError
+            NaN or infinite intensities where they are refused; an image that cannot be read.
+        """
+        stack = apply_cascade(self.given, self.models[:-1], self.config)
+        stack = resample_to_model(stack, self.model, self.config)
+        found = _kept(measured(stack, self.model, self.config, len(self.models) > 1), earlier)
+        return dataclasses.replace(self, engine=_engine(stack, self.model, found, self.config), is_measured=True)
+
+    def notes(self) -> list[str]:
+        """Say what somebody should know of the intensities, a line each; reads the ends of a time series."""
+        return list(remarks(self.stack, self.model, self.config, self.engine.statistics, len(self.models) > 1))
+
+    def job(self) -> Job:
+        """Choose blocks and lay out the arrays of the result."""
+        return Job.plan(self.engine, self.config, self.models[:-1])
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the result follows from, as far as it is known before anything is read or chosen."""
+        return run_settings(self.stack, self.model, self.config, self.models[:-1])
+
+    def root(self, out: Path) -> Path:
+        """Return the store of a result that is wanted in `out`: the image's own with ``config.in_source``."""
+        return own_root(self.given) if self.config.in_source else Path(out)
+
+
+def prepare(stack: Stack, models: Models, config: PredictConfig | None = None) -> Prepared:
+    """Make an image and models ready for each other; reads no image data.
+
+    Parameters
+    ----------
+    stack : Stack
+    models : Model, path or name, or a sequence of them
+        Several run one into the other; all but the last give images.
+    config : PredictConfig, optional
+
+    Raises
+    ------
+    ModelError
+        Where image and models do not fit.
+    UsageError
+        Where there is no model, one before the last gives labels, or intensities are chosen that none measures.
+    DataError
+        Where the unit of a pixel size is not known by which the image is to be resampled.
+    """
+    config, found = config or PredictConfig(), load_cascade(models)
+    check_fit(stack, found[0])
+    config.check_intensities(found)
+    taken = stack
+    for model in found[:-1]:
+        taken = resample_to_model(taken, model, config)
+        check_fit(taken, model)
+        taken = result_of(taken, model)
+    taken = resample_to_model(taken, found[-1], config)
+    return Prepared(stack, found, config, _engine(taken, found[-1], _nothing(taken), config))
+
+
+def load_cascade(models: Models) -> tuple[Model, ...]:
     """Return the models of a cascade, one where it is no cascade.
 
     Raises
@@ -34,16 +145,8 @@ def cascade(models: Models) -> tuple[Model, ...]:
     return found
 
 
-def passed(stack: Stack, models: Sequence[Model], config: PredictConfig, measure: bool = True) -> Stack:
-    """Pass a stack through models, lazily; with `measure` False nothing is read, and values mean nothing.
-
-    Parameters
-    ----------
-    stack : Stack
-    models : sequence of Model
-        Each gives images.
-    config : PredictConfig
-        Its memory, device, precision, nan, percentiles, each_time, padding, resample and mirror count.
+def apply_cascade(stack: Stack, models: Sequence[Model], config: PredictConfig) -> Stack:
+    """Pass a stack through models that give images: what one gives is computed where the next one reads it.
 
     Raises
     ------
@@ -51,16 +154,33 @@ def passed(stack: Stack, models: Sequence[Model], config: PredictConfig, measure
         Where one does not fit what comes before it.
     """
     for number, model in enumerate(models):
-        stack = fitted(stack, model, config)
+        stack = resample_to_model(stack, model, config)
         check_fit(stack, model)
-        nothing = Statistics((0.0,) * stack.size("c"), (1.0,) * stack.size("c"))
-        statistics = measured(stack, model, config, number > 0) if measure else nothing
-        engine = Engine(stack, model, statistics, config.device, config.precision, config.fill, config.tta)
-        stack = lazily(engine, config, block=None)
+        statistics = measured(stack, model, config, number > 0)
+        stack = lazy_result(_engine(stack, model, statistics, config), config, block=None)
     return stack
 
 
-def fitted(stack: Stack, model: Model, config: PredictConfig) -> Stack:
+def _engine(stack: Stack, model: Model, statistics: Statistics, config: PredictConfig) -> Engine:
+    return Engine(stack, model, statistics, config.device, config.precision, config.fill, config.tta)
+
+
+def _nothing(stack: Stack) -> Statistics:
+    """Return intensities in place of those that were not measured."""
+    return Statistics((0.0,) * stack.size("c"), (1.0,) * stack.size("c"))
+
+
+def _kept(now: Statistics, earlier: Statistics | None) -> Statistics:
+    """Return what was measured, or what an earlier run did of an image that less could be read of then."""
+    if earlier is None:
+        return now
+    otherwise = now.cells and not earlier.cells and not now.times  # by a version that measured other parts
+    if otherwise or earlier.unreadable > now.unreadable:
+        return dataclasses.replace(earlier, seen=now.seen, notes=now.notes)
+    return now
+
+
+def resample_to_model(stack: Stack, model: Model, config: PredictConfig) -> Stack:
     """Return the stack at the pixel size it is run at: the model's with ``config.resample``, else its own.
 
     Raises

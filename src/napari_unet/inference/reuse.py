@@ -33,7 +33,7 @@ def blocks_of(shown: Shown) -> LazyBlocks:
     return blocks
 
 
-def taken_over(job: Job, store: ResultStore, blocks: LazyBlocks | None) -> Iterator[Progress]:
+def reuse_blocks(job: Job, store: ResultStore, blocks: LazyBlocks | None) -> Iterator[Progress]:
     """Write the blocks of which all was computed before; yield an event each.
 
     Nothing is taken over where the earlier result is another one: of another model, other intensities or arithmetic, or

@@ -44,7 +44,7 @@ def run_on_each(client: Any, function: Any, *args: Any) -> dict[str, Any]:
     return found
 
 
-def asked(client: Any, what: str, **more: Any) -> Any:
+def ask_scheduler(client: Any, what: str, **more: Any) -> Any:
     """Ask the scheduler something that it has to answer in time.
 
     Raises
@@ -58,5 +58,5 @@ def asked(client: Any, what: str, **more: Any) -> Any:
 def signs_of_life(client: Any) -> dict[str, float]:
     """Return when the scheduler last heard of each worker, by its clock."""
     takes = inspect.signature(client.scheduler_info).parameters
-    found = asked(client, "identity", **({"n_workers": -1} if "n_workers" in takes else {}))
+    found = ask_scheduler(client, "identity", **({"n_workers": -1} if "n_workers" in takes else {}))
     return {address: worker["last_seen"] for address, worker in found["workers"].items()}

@@ -3,14 +3,16 @@
 import itertools
 import math
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
 from ..arrays.views import Box
 from ..sources.zarrays import open_own
+
+if TYPE_CHECKING:
+    from .. import Opened
 
 FACTOR = 4
 LARGEST = 2048
@@ -22,21 +24,16 @@ class Live:
 
     Parameters
     ----------
-    folder : Path
-        Of the result's first level.
-    axes : str
-        Of the result, but c: that is found.
-    done : int
-        Blocks that were written before; where there are some, the coarser levels are filled from them.
+    opened : Opened
+        Where it is; where blocks of it were written before, the coarser levels are filled from them.
     """
 
-    def __init__(self, folder: Path, axes: str, done: int = 0) -> None:
-        self.first: Any = open_own(folder)
-        at = int(axes.startswith("t"))
-        self.axes = axes if self.first.ndim == len(axes) else f"{axes[:at]}c{axes[at:]}"
+    def __init__(self, opened: "Opened") -> None:
+        self.opened, self.axes = opened, opened.geometry.axes
+        self.first: Any = open_own(opened.path / "0")
         self._factors = list(self._coarser())
         self.levels = [self.first, *(self._level(factor) for factor in self._factors)]
-        if done and self._factors:
+        if opened.done and self._factors:
             ranges = [range(0, n, c) for n, c in zip(self.first.shape, self.first.chunks, strict=True)]
             for starts in itertools.product(*ranges):
                 stops = [s + c for s, c in zip(starts, self.first.chunks, strict=True)]

@@ -10,7 +10,8 @@ import numpy as np
 from ..arrays.views import Box, View
 from .jobs import Ended, Job
 from .layers import Place, Source, look, named, open_levels, seen, table
-from .runs import Finished, Look, Opened
+from .live import Live
+from .runs import Finished, Look
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -50,10 +51,11 @@ class ResultLayer:
         """Whether the user has taken the layer away."""
         return self.layer is not None and self.layer not in self.viewer.layers
 
-    def open(self, opened: Opened) -> None:
+    def open(self, live: Live) -> None:
         """Add the layer that fills in."""
-        self._place, self._kind = Place.of(self.source.layer, self.source.axes, opened.stack), opened.kind
-        self.layers = self._add(opened.live.levels, opened.live.axes, opened.attributes)
+        opened = live.opened
+        self._place, self._kind = Place.of(self.source.layer, self.source.axes, opened.geometry), opened.kind
+        self.layers = self._add(live.levels, live.axes, opened.attributes)
 
     def remove(self) -> None:
         """Take the layers away that are still shown."""
@@ -213,7 +215,7 @@ class PreviewLayer:
     def show(self, view: Look, channels: int) -> None:
         """Compute what is seen now and was not before; what was begun elsewhere is left."""
         source = view.request.source
-        stack = view.stack or source.stack(channels)
+        stack = view.preview.engine.stack if view.preview else source.stack(channels)
         box = seen(self.viewer, source.layer, source.axes, stack)
         if self._job is not None:
             self._job.cancel()
@@ -232,13 +234,13 @@ class PreviewLayer:
 
     def _draw(self, view: Look, events: list[Any]) -> None:
         """Paste what came into the layer."""
-        stack, source = view.result, view.request.source
-        if stack is None:
+        if view.preview is None:
             return
+        stack, source, task = view.preview.geometry, view.request.source, view.preview.engine.model.task
         whole, axes = events[-1][0], stack.axes.replace("c", "")
-        if self.layer in self.viewer.layers and self._kind != view.kind:
+        if self.layer in self.viewer.layers and self._kind != task.result:
             self.viewer.layers.remove(self.layer)
-        self._kind = view.kind
+        self._kind = task.result
         if self._whole != whole or self._look is not view or self.layer not in self.viewer.layers:
             self._whole, self._look = whole, view
             self._canvas = np.zeros([b.stop - b.start for b in whole], events[-1][2].dtype)
@@ -253,9 +255,9 @@ class PreviewLayer:
             return
         shown = place.shown() | {"translate": translate}
         name = f"{source.layer.name} preview"
-        if view.kind == "image":
+        if task.result == "image":
             limits = contrast(data) or source.layer.contrast_limits
             self.layer = self.viewer.add_image(data, name=name, contrast_limits=limits, **shown)
             return
-        self.layer = self.viewer.add_labels(data, name=name, opacity=OPACITY, **shown, **look(view.attributes))
+        self.layer = self.viewer.add_labels(data, name=name, opacity=OPACITY, **shown, **look(task.attributes()))
         self.layer.editable = False

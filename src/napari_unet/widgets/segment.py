@@ -21,11 +21,12 @@ from .choice import ModelChoice
 from .form import Form
 from .jobs import Ended, Job
 from .layers import Source, levels_of, path_of, usual_axes, where_seen
+from .live import Live
 from .panel import Panel, as_said_here, button, field, folded, row, text
 from .pixels import AS_IS, choices, misfit, understood
 from .preferences import Preferences, models_changed
 from .results import PreviewLayer, ResultLayer
-from .runs import Look, Opened, Request
+from .runs import Look, Request
 
 if TYPE_CHECKING:
     import napari
@@ -300,7 +301,7 @@ class SegmentWidget(Panel):
 
     def _heard(self, events: list[Any]) -> None:
         for event in events:
-            if isinstance(event, Opened) and self._result is not None:
+            if isinstance(event, Live) and self._result is not None:
                 self._result.open(event)
         self._advanced(events)
         if self._result is not None:
