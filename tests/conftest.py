@@ -27,28 +27,3 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real images are not beside this checkout")
     return SHARED
-
-
-@pytest.fixture(scope="session")
-def display() -> None:
-    """A display to open windows on."""
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
-        pytest.skip("needs a display, such as xvfb-run gives")
-
-
-@pytest.fixture
-def viewer(display, make_napari_viewer):
-    """An empty napari window."""
-    return make_napari_viewer()
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """Own folders for results and models, below the one that is returned."""
-    from napari_unet.widgets.preferences import plugin_settings
-
-    folders = plugin_settings().folders
-    before = folders.results, folders.models
-    folders.results, folders.models = str(tmp_path / "results"), str(tmp_path / "models")
-    yield tmp_path
-    folders.results, folders.models = before

@@ -1,12 +1,58 @@
 """A small model of every kind, with weights drawn at random: what holds for one must hold for all."""
 
+import numpy as np
+import torch
+from torch import nn
+
+from napari_unet.arrays.stack import Stack
+from napari_unet.grid.tiles import TileGrid, scaled
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import Model
-from napari_unet.network import UNetConfig
+from napari_unet.network import UNet, UNetConfig, footprint
 from napari_unet.task import Autoencode, Instances, Restore, Semantic, SuperResolve
-from test_network import random_net
 
 SEEDS = {2: 4, 3: 7}  # of random networks that find several objects
+
+
+def random_net(config, seed=0):
+    """A network in eval mode whose batch norms have seen something."""
+    torch.manual_seed(seed)
+    net = UNet(config)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.3)
+    if config.residual:  # it begins as nothing but the input
+        net.head.weight.data.normal_(0, 0.3)
+    return net.eval()
+
+
+def run_tile(net, image, tile):
+    """(C, *S) image -> the logits of the tile's core."""
+    seen = tile.mirror(image[(slice(None), *tile.read)])
+    with torch.inference_mode():
+        out = net(torch.from_numpy(seen)[None])[0].numpy()
+    return out[(slice(None), *scaled(tile.crop, net.config.factors))]
+
+
+def run_tiled(net, image, core):
+    grid = TileGrid(image.shape[1:], core, footprint(net.config))
+    factors = net.config.factors
+    out = np.empty(
+        (net.config.out_channels, *(n * f for n, f in zip(image.shape[1:], factors, strict=True))), np.float32
+    )
+    for tile in grid:
+        out[(slice(None), *scaled(tile.write, factors))] = run_tile(net, image, tile)
+    return out
+
+
+def whole_logits(model, data):
+    """(C, *S) intensities -> logits of the network on the whole image at once."""
+    stack = Stack(data=data, axes="c" + model.axes)
+    image = model.normalisation.measure(stack).apply(data)
+    return run_tiled(model.network().eval(), image, image.shape[1:])
 
 
 def model_of(config, seed=0, task=None, normalisation=None):

@@ -1,0 +1,85 @@
+"""The benchmarks run at the smallest size, and print figures; what these are is for the machine that is measured."""
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from scipy import ndimage
+
+from napari_unet.arrays.stack import Stack
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def printed(name, *arguments):
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, arguments)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("peers", ("--shape", 96, 96, "--rounds", 1, "--methods", "ours, bf16", "ours, fp32")),
+        ("wall", ("--shape", 128, 128, "--rounds", 1)),
+        ("blocks", ("--blocks", 27)),
+        ("objects", ("--shape", 32, 64, 64, "--only", "ours")),
+    ],
+)
+def test_a_benchmark_prints_figures(name, arguments):
+    assert len(re.findall(r"\d+\.\d+", printed(name, *arguments))) >= 1
+
+
+def test_codecs_are_compared(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 9, (32, 32)).astype(np.uint8))
+    lines = printed("codecs", tmp_path / "a.tif", "--axes", "yx").splitlines()
+    assert all(0 < float(line.split("|")[3]) < 1.5 for line in lines[2:]) and len(lines) > 4
+
+
+def test_a_run_that_is_killed_ends_with_the_same_bytes():
+    arguments = ("--shape", 64, 64, 64, "--block", 16, 32, 32, "--parts", 0.3, "--here")
+    assert re.fullmatch(r"here, killed at \d+%: [1-9]\d* files, 0 differ\n", printed("kills", *arguments))
+
+
+def test_memory_is_measured_of_one_network_and_of_a_cascade(tmp_path):
+    for more in ((), ("--cascade",)):
+        lines = printed("memory", "--gib", 0.01, "--width", 128, "--folder", tmp_path, *more).splitlines()
+        peak, before = map(float, lines[-1].split()[1:3])
+        assert peak >= before > 50
+
+
+def test_images_are_learnt_and_judged(tmp_path):
+    folder = tmp_path / "data" / "noise2fast"
+    rng = np.random.default_rng(0)
+    for name, noise in (("Confocal", 0), ("Confocal_gaussianpoisson", 20)):
+        (folder / name).mkdir(parents=True)
+        clean = 100 + 60 * np.sin(np.mgrid[:96, :96].sum(0) / 6)
+        tifffile.imwrite(folder / name / "a.tif", (clean + rng.normal(0, noise + 1e-9, clean.shape)).astype(np.float32))
+    lines = printed(
+        "images", "blind", "--data", tmp_path / "data", "--out", tmp_path / "out", "--minutes", 0.05
+    ).splitlines()
+    assert re.fullmatch(r"\| a \| \d+\.\d+ -> \d+\.\d+ \|", lines[-1])
+    assert (tmp_path / "out" / "blind-a.png").is_file()
+
+
+def test_turned_labels_lie_beside_what_they_mark_as_they_were_drawn(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    models = importlib.import_module("models")
+    y, x = np.mgrid[:48, :48]
+    aside = np.array(models.DRAWN_ASIDE)
+
+    def spot(centre):
+        return np.rint(250 * np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / 18)).astype(np.uint8)
+
+    image, labels = (Stack(data=spot(np.array((20.0, 30.0)) + by), axes="yx") for by in (0, aside))
+    ways = [(seen.data, drawn.data) for seen, drawn in models.every_way(image, labels)]
+    places = [[ndimage.center_of_mass(each) for each in way] for way in ways]
+    assert len({tuple(np.rint(drawn)) for _, drawn in places}) == 8
+    for seen, drawn in places:
+        assert np.allclose(np.subtract(drawn, seen), aside, atol=0.05)

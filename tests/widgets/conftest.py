@@ -1,0 +1,31 @@
+"""Fixtures of tests that open a window."""
+
+import os
+import sys
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def display() -> None:
+    """A display to open windows on."""
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        pytest.skip("needs a display, such as xvfb-run gives")
+
+
+@pytest.fixture
+def viewer(display, make_napari_viewer):
+    """An empty napari window."""
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Own folders for results and models, below the one that is returned."""
+    from napari_unet.widgets.preferences import plugin_settings
+
+    folders = plugin_settings().folders
+    before = folders.results, folders.models
+    folders.results, folders.models = str(tmp_path / "results"), str(tmp_path / "models")
+    yield tmp_path
+    folders.results, folders.models = before

@@ -1,0 +1,203 @@
+"""The widgets where images are made: restored, finer, one model after the other, and learnt."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+pytest.importorskip("qtpy.QtWidgets")
+
+import tifffile
+import zarr
+from qtpy.QtWidgets import QApplication
+
+from helpers import FP32, image_of
+from kinds import restorer as small
+from kinds import small as segmenter
+from napari_unet import PredictConfig, load_model, open_stack, predict, wait
+from napari_unet.task import Autoencode, Restore, SuperResolve
+from napari_unet.widgets.batch import BatchWidget
+from napari_unet.widgets.segment import SegmentWidget
+from windows import opened, ran, trainer, until
+
+
+@pytest.fixture
+def folders(folders):
+    """Own folders for results and models, with models of images."""
+    for name, model in {
+        "clean": small(Restore),
+        "fine": small(SuperResolve, seed=1),
+        "deep": small(Restore, 3),
+        "double": small(Restore, channels=2),
+        "spread": small(Restore, predict_std=True),
+        "parts": segmenter(2),
+    }.items():
+        model.save(folders / "models" / f"{name}.model")
+    return folders
+
+
+def model_at(folders, *names):
+    found = [load_model(folders / "models" / f"{name}.model") for name in names]
+    return found[0] if len(found) == 1 else found
+
+
+def expected(stack, folders, *names, **config):
+    out = folders / "expected.ome.zarr"
+    return wait(predict(stack, model_at(folders, *names), out, PredictConfig(**FP32, **config)))
+
+
+def chained(viewer, folders, *names):
+    """Open the widget with a cascade chosen."""
+    widget = opened(viewer, folders, names[0])
+    for box, name in zip(widget.then._boxes, names[1:], strict=False):
+        box.value = folders / "models" / f"{name}.model"
+    return widget
+
+
+def offered(widget):
+    return [not shown.native.isHidden() for shown in widget.then._fields]
+
+
+@pytest.mark.parametrize("name", ["clean", "fine", "deep"])
+def test_an_image_that_is_made_is_an_image_layer_in_its_place(name, viewer, folders):
+    data = image_of((4, 70, 90))
+    image = viewer.add_image(data, name="cells", scale=(3, 0.5, 0.5), translate=(1, 2, 3), units="um")
+    layer = ran(opened(viewer, folders, name, "4 32 32" if name == "deep" else "32 32"))
+    wanted = np.asarray(expected(open_stack(data, "zyx"), folders, name).data)
+    finest = layer.data[0] if layer.multiscale else layer.data
+    np.testing.assert_array_equal(np.asarray(finest), wanted)
+    assert type(layer).__name__ == "Image" and layer.units == image.units
+    factor = wanted.shape[-1] // 90
+    corner = np.subtract(layer.data_to_world((0, 0, 0)), np.multiply(layer.scale, 0.5))
+    np.testing.assert_allclose(corner, np.subtract((1, 2, 3), np.multiply(image.scale, 0.5)), atol=1e-6)
+    np.testing.assert_allclose(layer.scale, np.divide(image.scale, (1, factor, factor)))
+    low, high = layer.contrast_limits
+    assert wanted.min() <= low < high <= wanted.max()
+
+
+def test_a_layer_a_channel_and_what_else_was_wanted(viewer, folders):
+    viewer.add_image(image_of((2, 40, 48)), name="cells")
+    widget = opened(viewer, folders, "double")
+    widget.axes.value = "cyx"
+    ran(widget)
+    assert [layer.name.rpartition(": ")[2] for layer in viewer.layers] == ["cells", "channel 1", "channel 0"]
+    viewer.layers.clear()
+    data = image_of((40, 48))
+    viewer.add_image(data, name="cells")
+    widget = opened(viewer, folders, "spread")
+    widget.settings["uncertainty"].value = True
+    ran(widget)
+    shown = {layer.name.rpartition(" ")[2]: layer for layer in viewer.layers}
+    expected(open_stack(data, "yx"), folders, "spread", uncertainty=True)
+    wanted = open_stack(folders / "expected.ome.zarr" / "uncertainty").data
+    np.testing.assert_array_equal(np.asarray(shown["uncertainty"].data), np.asarray(wanted))
+
+
+def test_a_cascade_is_chosen_model_by_model(viewer, folders):
+    data = image_of((60, 70))
+    viewer.add_image(data, name="cells", scale=(0.5, 0.5), units="um")
+    widget = opened(viewer, folders, "parts")
+    assert offered(widget) == [False, False, False]  # nothing runs on labels
+    widget = chained(viewer, folders, "clean", "fine", "parts")
+    assert offered(widget) == [True, True, False]
+    layer = ran(widget)
+    wanted = expected(open_stack(data, "yx"), folders, "clean", "fine", "parts")
+    np.testing.assert_array_equal(np.asarray(layer.data), np.asarray(wanted.data))
+    np.testing.assert_allclose(layer.scale, (0.25, 0.25))
+    assert type(layer).__name__ == "Labels"
+
+
+@pytest.mark.parametrize("names", [("clean",), ("fine",), ("clean", "fine"), ("fine", "parts")])
+def test_the_preview_is_the_final_result_there(names, viewer, folders):
+    data = image_of((200, 300))
+    viewer.add_image(data, name="cells")
+    widget = chained(viewer, folders, *names)
+    widget.show_preview()
+    until(lambda: widget._preview.layer is not None and not widget._preview.running)
+    layer = widget._preview.layer
+    wanted = np.asarray(expected(open_stack(data, "yx"), folders, *names).data)
+    shown, finer = np.asarray(layer.data), wanted.shape[0] // 200
+    start = np.round((np.asarray(layer.translate) + 0.5) * finer - 0.5).astype(int)
+    there = wanted[tuple(slice(s, s + n) for s, n in zip(start, shown.shape, strict=True))]
+    assert shown.size > 10_000 and there.shape == shown.shape
+    if wanted.dtype.kind == "f":
+        np.testing.assert_allclose(shown, there, rtol=1e-4, atol=1e-2)
+    else:
+        assert (shown == there).mean() > 0.999
+
+
+def test_the_copied_run_is_the_same_run(viewer, folders):
+    data = image_of((40, 50))
+    zarr.save_array(folders / "raw.zarr", data)
+    viewer.add_image(data, name="raw", metadata={"napari_unet": {"path": str(folders / "raw.zarr")}})
+    widget = chained(viewer, folders, "clean", "fine")
+    widget.copy_python()
+    namespace = {}
+    exec(QApplication.clipboard().text(), namespace)
+    wanted = expected(open_stack(data, "yx"), folders, "clean", "fine")
+    np.testing.assert_array_equal(np.asarray(namespace["result"].data), np.asarray(wanted.data))
+    widget.copy_command()
+    assert QApplication.clipboard().text().count("--model") == 2
+
+
+def test_a_batch_of_a_cascade(viewer, folders):
+    (folders / "in").mkdir()
+    data = [image_of((40, 48 + 8 * i)) for i in range(2)]
+    for i, image in enumerate(data):
+        tifffile.imwrite(folders / "in" / f"{i}.tif", image)
+    widget = BatchWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Batch")
+    widget.folder.value, widget.out.value = folders / "in", folders / "out"
+    widget.model.value = folders / "models" / "clean.model"
+    widget.then._boxes[0].value = folders / "models" / "fine.model"
+    widget.settings["precision"].value, widget.settings["device"].value = "fp32", "cpu"
+    widget.start()
+    until(lambda: not widget.busy)
+    assert widget.status.value.startswith("2 done"), widget.status.value
+    for i, image in enumerate(data):
+        found = open_stack(folders / "out" / f"{i}.ome.zarr")
+        wanted = wait(
+            predict(
+                open_stack(image, "yx"),
+                model_at(folders, "clean", "fine"),
+                folders / f"{i}.zarr",
+                PredictConfig(**FP32),
+            )
+        )
+        np.testing.assert_array_equal(np.asarray(found.data), np.asarray(wanted.data))
+
+
+def scene():
+    """A clean image, and two noisy shots of it."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:96, :96]
+    clean = (np.sin(rows / 7) + np.cos(columns / 5)) * 100 + 500
+    return clean.astype(np.float32), *(rng.normal(clean, 60).astype(np.float32) for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "task"),
+    [
+        ("images: what each should become", True, Restore),
+        ("images: none, noise is learnt from them alone", False, Restore),
+        ("images: finer ones, or none", False, SuperResolve),
+        ("images: none, each describes itself", False, Autoencode),
+    ],
+)
+def test_images_are_learnt_and_segment_offers_the_model_at_once(kind, target, task, viewer, folders):
+    clean, noisy, _ = scene()
+    layers = [viewer.add_image(data, name=name) for data, name in ((noisy, "noisy"), (clean, "clean"))]
+    segment = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(segment, name="Segment")
+    widget = trainer(viewer, minutes=0.1)
+    widget.kind.value = kind
+    widget._rows[0][0].value = layers[0]
+    if target:
+        widget._rows[0][1].value = layers[1]
+    widget.start()
+    until(lambda: not widget.busy)
+    assert widget.status.value.startswith("done"), widget.status.value
+    model = load_model(widget._model)
+    assert type(model.task) is task
+    live = [layer for layer in viewer.layers if layer.name == "noisy live"]
+    assert all(type(layer).__name__ == "Image" for layer in live)
+    assert widget._model in [path for _, path in segment.models.choices()]

@@ -1,0 +1,252 @@
+"""The Train and Batch widgets in a real viewer: from layers and folders to models and results."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+pytest.importorskip("qtpy.QtWidgets")
+
+import tifffile
+
+from helpers import image_of
+from kinds import small
+from napari_unet import load_model, open_labels
+from napari_unet.cards import models
+from napari_unet.widgets.batch import BatchWidget
+from napari_unet.widgets.lessons import unfinished
+from napari_unet.widgets.panel import BACKGROUND, STOP
+from napari_unet.widgets.segment import SegmentWidget
+from napari_unet.widgets.train import FOLDERS, TrainWidget
+from windows import squares, trainer, until
+
+
+def on_layers(viewer, labels):
+    image, *_ = squares()
+    layers = (
+        viewer.add_image(image, name="cells", scale=(0.5, 0.5), units="um"),
+        viewer.add_labels(labels, name="drawn", scale=(0.5, 0.5), units="um"),
+    )
+    widget = trainer(viewer)
+    widget._rows[0][0].value, widget._rows[0][1].value = layers
+    return widget, *layers
+
+
+def test_what_will_be_learnt_from_is_said_before(viewer, folders):
+    widget, *_ = on_layers(viewer, squares()[2])
+    widget.sparse.value = True
+    widget.look_at_data()
+    until(lambda: not widget.busy)
+    assert "1 labelled image, 0 is unlabelled" in widget.facts.value
+    assert "1 background: 1,160 voxels" in widget.facts.value
+    assert "2 class_2: 600 voxels" in widget.facts.value
+    assert widget.plan["learning_rate"].native.placeholderText() == "0.002"
+    assert not (folders / "models").exists()
+
+
+def test_painted_layers_become_a_model_that_segment_offers_at_once(viewer, folders):
+    widget, image, _ = on_layers(viewer, squares()[2])
+    segment = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(segment, name="Segment")
+    widget.sparse.value, widget.title.value = True, "my squares"
+    widget.start()
+    until(lambda: any(layer.name == "cells live" for layer in viewer.layers))
+    until(lambda: not widget.busy)
+    assert widget.status.value.startswith("done"), widget.status.value
+    epochs, losses = widget.curves.points["training"]
+    assert len(epochs) == len(losses) > 1
+    model = load_model(folders / "models" / "my_squares.model")
+    assert model.task.names == ("background", "class_2")
+    assert model.scale == (0.5, 0.5)
+    assert "my_squares" in [name for name, _ in segment.models.choices()]
+    assert "dice" in widget.card.value
+    segment.models.use(folders / "models" / "my_squares.model")
+    segment.image.value = image
+    segment.start()
+    until(lambda: not segment.busy)
+    found = np.asarray(segment._result.layer.data)
+    assert (found == squares()[1] + 1).mean() > 0.9
+
+
+def test_paused_and_gone_on_with_when_the_layers_are_gone(viewer, folders):
+    widget, *_ = on_layers(viewer, squares()[1])
+    widget.minutes.value = 3
+    widget.start()
+    until(lambda: "step" in widget.status.value)
+    widget.pause_training()
+    until(lambda: not widget.busy)
+    assert "paused" in widget.status.value
+    assert list(unfinished(folders / "models")) == ["my-model"]
+    for layer in list(viewer.layers):
+        viewer.layers.remove(layer)
+    later = trainer(viewer)
+    later.waiting.value = folders / "models" / "my-model.model.job.json"
+    assert later.resume.enabled
+    later.resume_training()
+    until(lambda: "step" in later.status.value)
+    later.stop_training()
+    until(lambda: not later.busy)
+    assert later.status.value.startswith("done"), later.status.value
+    assert list(models(folders / "models")) == ["my-model"]
+    assert not unfinished(folders / "models")
+
+
+def test_after_corrections_it_goes_on_from_the_weights_at_hand(viewer, folders):
+    widget, _, labels = on_layers(viewer, squares()[2])
+    widget.sparse.value, widget.minutes.value = True, 3
+    widget.start()
+    until(lambda: "step" in widget.status.value)
+    widget.stop_training()
+    until(lambda: not widget.busy)
+    labels.data[88:95, 60:90] = 1
+    widget.go_on()
+    until(lambda: "step" in widget.status.value)
+    widget.stop_training()
+    until(lambda: not widget.busy)
+    first, second = (load_model(folders / "models" / f"my-model{n}.model") for n in ("", "-2"))
+    assert second.record["settings"]["init"] == first.sha256
+    kept = open_labels(folders / "models" / "my-model-2.model.data" / "0.ome.zarr" / "labels" / "annotation")
+    np.testing.assert_array_equal(np.asarray(kept.data), labels.data)
+
+
+def test_a_window_killed_in_the_middle_leaves_a_training_that_can_be_gone_on_with(viewer, folders):
+    widget, *_ = on_layers(viewer, squares()[1])
+    widget.minutes.value = 3
+    widget.start()
+    until(lambda: "step" in widget.status.value)
+    process = widget.work._process
+    process.stdin.close()  # what the system does when the window's process is gone
+    process.wait(30)
+    assert list(unfinished(folders / "models")) == ["my-model"]
+    until(lambda: not widget.busy)
+
+
+@pytest.mark.parametrize("answer", [STOP, BACKGROUND])
+def test_closing_while_training_stops_it_or_lets_it_go_on(answer, viewer, folders, monkeypatch):
+    from qtpy.QtGui import QCloseEvent
+
+    monkeypatch.setattr(TrainWidget, "ask_closing", lambda self: answer)
+    widget, *_ = on_layers(viewer, squares()[1])
+    widget.minutes.value = 3
+    widget.start()
+    until(lambda: "step" in widget.status.value)
+    process = widget.work._process
+    began = time.monotonic()
+    widget._guard.eventFilter(widget._guard.parent(), QCloseEvent())
+    assert time.monotonic() - began < 10
+    assert not widget.busy
+    if answer == STOP:
+        assert process.wait(10) == 0
+        return
+    process.stdin.close()
+    time.sleep(1)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGTERM)
+    process.wait(30)
+
+
+def test_what_the_labels_are_decides_the_task(viewer, folders):
+    widget, *_ = on_layers(viewer, squares()[1])
+    for choice, (task, binary) in zip(
+        widget.kind.choices, (("semantic", False), ("instances", False), ("semantic", True)), strict=False
+    ):
+        widget.kind.value = choice
+        config = widget.lesson().config
+        assert (config.task, config.binary) == (task, binary)
+
+
+def test_labels_of_another_size_are_named_as_in_the_viewer_and_nothing_is_kept(viewer, folders):
+    widget, *_ = on_layers(viewer, np.eye(64, dtype=np.uint8))
+    widget.start()
+    until(lambda: not widget.busy and widget.status.value)
+    assert "the labels drawn are 64 x 64, their image cells is 96 x 96" in widget.status.value
+    assert not list(folders.glob("models/*"))
+
+
+def test_a_folder_of_pairs_is_learnt_from(viewer, folders):
+    image, mask, _ = squares()
+    for kind, data in (("images", image), ("labels", mask)):
+        (folders / kind).mkdir()
+        for i in range(2):
+            tifffile.imwrite(folders / kind / f"{i}.tif", np.roll(data, 5 * i, 0))
+    widget = trainer(viewer)
+    widget.origin.value = FOLDERS
+    widget.images.value, widget.annotations.value = folders / "images", folders / "labels"
+    widget.look_at_data()
+    until(lambda: not widget.busy)
+    assert "2 labelled images" in widget.facts.value
+
+
+def test_what_cannot_be_learnt_from_is_said(viewer, folders):
+    widget = trainer(viewer)
+    widget.start()
+    assert "add a labels layer and paint" in widget.status.value
+    viewer.add_image(squares()[0], name="cells")
+    viewer.add_labels(np.zeros((96, 96), int), name="empty")
+    widget._rows[0][1].value = viewer.layers["empty"]
+    widget.start()
+    until(lambda: not widget.busy)
+    assert "only background" in widget.status.value
+    assert widget.begin_button.enabled
+    assert not (folders / "models" / "my-model.model").exists()
+
+
+# Batch
+
+
+def batch_of(viewer, folders):
+    (folders / "images").mkdir()
+    for i in range(3):
+        tifffile.imwrite(folders / "images" / f"{i}.tif", image_of((40, 50), i), metadata={"axes": "YX"})
+    (folders / "images" / "broken.tif").write_bytes(b"II*\0 nothing")
+    small(2).save(folders / "elsewhere" / "flat.model")
+    widget = BatchWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Batch")
+    widget.models.use(folders / "images")
+    assert "is no model" in widget.status.value
+    widget.models.use(folders / "elsewhere" / "flat.model")
+    widget.folder.value, widget.out.value = folders / "images", folders / "out"
+    return widget
+
+
+def cells(widget):
+    table = widget.table
+    return [[table.item(r, c).text() for c in range(table.columnCount())] for r in range(table.rowCount())]
+
+
+def test_a_folder_is_segmented_and_the_table_says_what_happened(viewer, folders):
+    widget = batch_of(viewer, folders)
+    widget.start()
+    until(lambda: not widget.busy)
+    rows = {row[0]: row for row in cells(widget)}
+    assert [rows[f"{i}.tif"][1] for i in range(3)] == ["done"] * 3
+    assert rows["broken.tif"][1] == "failed"
+    assert rows["broken.tif"][4]
+    assert "foreground" in rows["0.tif"][3]
+    assert widget.status.value.startswith("3 done, 1 failed")
+    assert (folders / "out" / "summary.csv").is_file()
+    widget.start()
+    until(lambda: not widget.busy)
+    assert widget.status.value.startswith("3 skipped, 1 failed")
+
+
+def test_a_cancelled_batch_goes_on(viewer, folders):
+    widget = batch_of(viewer, folders)
+    widget.pattern.value = "[0-9].tif"
+    widget.start()
+    until(lambda: any(row[1] == "done" for row in cells(widget)))
+    widget.stop()
+    until(lambda: not widget.busy)
+    widget.start()
+    until(lambda: not widget.busy)
+    assert {row[1] for row in cells(widget)} <= {"done", "skipped"}
+    assert len(cells(widget)) == 3
+
+
+def test_a_batch_without_folders_says_what_is_missing(viewer, folders):
+    widget = BatchWidget(viewer)
+    widget.start()
+    assert "choose the folder" in widget.status.value
