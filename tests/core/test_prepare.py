@@ -1,6 +1,7 @@
 """Image and models are made ready once, whatever is done with them, and without reading what need not be read."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from napari_unet import (
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, ModelError, UsageError
 from napari_unet.inference.encode import encode
+from napari_unet.inference.outputs import result_of
 from napari_unet.inference.prepare import prepare
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import Model
@@ -146,6 +148,16 @@ def test_what_is_said_of_an_open_result_is_what_lies_there(axes, shape, models, 
     last = models[-1] if isinstance(models, tuple | list) else models
     assert (opened.kind, opened.attributes) == (last.task.result, last.task.attributes())
     assert opened.path.is_relative_to(tmp_path / "a.ome.zarr")
+
+
+def test_where_a_result_lies_is_told_in_a_few_bytes_however_large_it_is():
+    stack = Stack(data=np.broadcast_to(np.uint16(0), (900, 40_000, 50_000)), axes="zyx")
+    place = result_of(stack, restorer(SuperResolve))
+    assert place.shape == (900, 80_000, 100_000)
+    again = pickle.loads(pickle.dumps(place))
+    assert len(pickle.dumps(place)) < 2000
+    assert (again.shape, again.dtype, again.scale) == (place.shape, place.dtype, place.scale)
+    assert not again.read((slice(3, 4), slice(5, 9), slice(0, 7))).any()
 
 
 def test_a_run_that_goes_on_says_how_much_is_done(tmp_path):

@@ -73,6 +73,29 @@ class LazyBase(abc.ABC):
         return np.asarray(self[...], dtype=dtype)
 
 
+class Zeros(LazyBase):
+    """Zeros that take no memory: they say where something will lie, of which shape and type it is."""
+
+    __slots__ = ("_shape", "base")
+
+    def __init__(self, shape: Sequence[int], dtype: Any) -> None:
+        self._shape, self.base = tuple(shape), np.zeros((), dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        return self._shape
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """All of it."""
+        return self._shape
+
+    def read(self, box: Box) -> np.ndarray:
+        """Return zeros."""
+        return np.zeros([b.stop - b.start for b in box], self.dtype)
+
+
 def _around(wanted: int | range) -> slice:
     """Return the slice of step 1 from the first to the last element that is wanted along an axis."""
     if isinstance(wanted, int):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.stack import Stack
+from ..arrays.views import Zeros
 from ..errors import DataError, ResourceError, UsageError
 from ..events import Block, Progress
 from ..faults import out_of_memory
@@ -155,7 +156,7 @@ class Job:
         """Return the event that says where the result is, and how it lies."""
         output, task = self.decoder.outputs[0], self.decoder.task
         geometry = Stack(
-            data=np.broadcast_to(np.zeros((), output.dtype), output.shape),
+            data=Zeros(output.shape, output.dtype),
             axes=output.axes,
             scale=output.scale,
             units=output.units,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.stack import SPATIAL, Stack
-from ..arrays.views import Box
+from ..arrays.views import Box, Zeros
 from ..grid.tiles import Factor, TileGrid
 from ..model import Model
 from ..objects import ObjectConfig, label_dtype
@@ -116,7 +116,7 @@ def blank(stack: Stack, factors: Sequence[Factor], dtype: np.dtype[Any], channel
     whole = (1,) * (len(axes) - len(factors)) + tuple(factors)
     axes, fields = result_geometry(stack, axes, whole, len(channels))
     geometry: dict[str, Any] = dict(fields)
-    data = np.broadcast_to(np.zeros((), dtype), geometry.pop("shape"))
+    data = Zeros(geometry.pop("shape"), dtype)
     names = channels if len(channels) > 1 else ()
     return Stack(data=data, axes=axes, name=stack.name, source=stack.source, channel_names=names, **geometry)
 

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableW
 
 from ..errors import UnetError, UsageError
 from ..events import Progress
-from ..inference.config import PredictConfig
+from ..inference import PredictConfig
 from .chain import Chain
 from .choice import ModelChoice
 from .form import Form
@@ -106,8 +106,7 @@ class BatchWidget(Panel):
         folders = (self.model.value, *self.then.folders)
 
         def work() -> Any:
-            from ..batch import run_batch
-            from ..model import load_model
+            from .. import load_model, run_batch
 
             return run_batch(images, list(map(load_model, folders)), out, config, pattern, axes=axes, channel=channel)
 

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from ..cards import Entry
 from ..errors import UnetError, UsageError
 from ..events import Progress
-from ..inference.config import PredictConfig
+from ..inference import PredictConfig
 from . import runs, snippets
 from .chain import Chain
 from .choice import ModelChoice

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cards import SHIPPED
-from ..inference.config import PredictConfig
+from ..inference import PredictConfig
 from .runs import Request
 
 
