@@ -97,14 +97,18 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError | ImportError) and any(words in text for words in NO_MEMORY)
 
 
-def named(error: BaseException) -> UnetError | None:
-    """Return the error of ours that a fault is, None for what is no fault of memory, disk or network."""
+def named(error: BaseException, less: str = "") -> UnetError | None:
+    """Return the error of ours that a fault is, None for what is no fault of memory, disk or network.
+
+    `less` names the options with which what failed can be given less memory.
+    """
     if isinstance(error, UnetError):
         return None
     if out_of_memory(error):
+        helps = f"or give less to each step with {less}, " if less and not isinstance(error, ImportError) else ""
         return ResourceError(
-            f"the memory of this machine ran out ({type(error).__name__} {error}); what is done is kept: close other "
-            "programs, or give less to each step with --memory and --block, and run the same command again"
+            f"the memory of this machine ran out ({type(error).__name__} {error}); close other programs, "
+            f"raise the limit that is set for this one, {helps}and run the same command again; what is done is kept"
         )
     if passing(error):
         return IncompleteError(
@@ -115,8 +119,8 @@ def named(error: BaseException) -> UnetError | None:
 
 
 @contextlib.contextmanager
-def named_faults() -> Iterator[None]:
-    """Turn faults of memory, disk and network into errors of ours.
+def named_faults(less: str = "") -> Iterator[None]:
+    """Turn faults of memory, disk and network into errors of ours; `less` as for `named`.
 
     Raises
     ------
@@ -128,7 +132,7 @@ def named_faults() -> Iterator[None]:
     try:
         yield
     except FAULTS + network_errors() as error:
-        found = named(error)
+        found = named(error, less)
         if found is None:
             raise
         raise found from error

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..errors import UsageError
+from ..limits import memory
 from ..network import UNetConfig
 from ..network.stream import losses
 from .engine import Engine
@@ -17,6 +18,7 @@ TILE = {2: 512, 3: 64}
 GRANULE = {2: 128, 3: 32}
 BATCH_ELEMENTS = 2**18
 TILE_STATES = 6
+NETWORK_PART = 0.5  # of a machine's memory: slabs, blocks that are written and the libraries take the rest
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -183,9 +185,9 @@ def _fill_batch(engine: Engine, core: list[int], shape: tuple[int, ...]) -> None
 
 
 def device_memory(device: torch.device, limit: float) -> float:
-    """Return the bytes that the network may hold: `limit` in GiB, never more than most of an accelerator's memory."""
+    """Return the bytes that the network may hold: `limit` in GiB, never more than its part of what the device has."""
     wanted = limit * 2**30
     if device.type != "cuda":
-        return wanted
+        return min(wanted, NETWORK_PART * memory())
     properties: Any = torch.cuda.get_device_properties(device)
     return float(min(wanted, 0.7 * properties.total_memory))

@@ -89,7 +89,7 @@ def predict(
     """
     config = config or PredictConfig()
     seen = None if shown is None else blocks_of(shown)
-    with named_faults():
+    with named_faults("--memory and --block"):
         ready = prepare(cached(stack), model, config)
         config.applied(ready.model.task)
         run = functools.partial(_into_store, ready, near, seen)

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import math
 import struct
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -226,16 +227,27 @@ class TiffArray(LazyBase):
     path : Path
     image, level : int
         Of the images in the file, and of that image's pyramid.
-    base : zarr.Array
-        tifffile's view of it.
+    store : tifffile.ZarrTiffStore
+        tifffile's view of it. Its files are open while a box is read and no longer: a training, or an evaluation, has
+        more stacks than a process may have open files.
     """
 
-    def __init__(self, path: Path, image: int, level: int, base: "zarr.Array[Any]") -> None:
-        self._path, self._image, self._level, self.base = path, image, level, base
+    def __init__(self, path: Path, image: int, level: int, store: Any) -> None:
+        self._path, self._image, self._level = path, image, level
+        self.base: zarr.Array[Any] = zarr.open_array(store=store, mode="r")  # zarr v2 or v3, by tifffile's release
+        self._store, self._lock, self._readers = store, threading.Lock(), 0
 
     def read(self, box: Box) -> np.ndarray:
         """Read a box."""
-        return np.asarray(self.base[box])
+        with self._lock:
+            self._readers += 1
+        try:
+            return np.asarray(self.base[box])
+        finally:
+            with self._lock:
+                self._readers -= 1
+                if not self._readers:
+                    self._store.close()  # it opens again what is read
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self._path.absolute(), self._image, self._level)  # workers have folders of their own
@@ -256,10 +268,10 @@ def _lazy(path: Path, image: int, series: tifffile.TiffPageSeries, level: int) -
     if mapped and (chosen.dataoffset or 0) + chosen.nbytes <= page.parent.filehandle.size:
         return tifffile.memmap(path, series=image, level=level, mode="r")
     store = series.aszarr(level=level, chunkmode=2 if small and not page.is_tiled else 0)
-    data = zarr.open_array(store=store, mode="r")  # zarr v2 or v3, by the release of tifffile
-    if math.prod(data.chunks) * data.dtype.itemsize > MAX_CHUNK:
+    data = TiffArray(path, image, level, store)
+    if math.prod(data.base.chunks) * data.dtype.itemsize > MAX_CHUNK:
         raise DataError(f"{path}: one strip or tile is larger than {MAX_CHUNK >> 30} GiB; save it as OME-Zarr")
-    return TiffArray(path, image, level, data)
+    return data
 
 
 @contextlib.contextmanager

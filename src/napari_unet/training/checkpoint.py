@@ -31,6 +31,16 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise ResourceError(f"cannot write {path} ({len(data)} bytes): {error.strerror or error}") from error
 
 
+def _packed(tensors: dict[str, Tensor]) -> bytes:
+    """Return tensors as a safetensors file."""
+    try:
+        return safetensors.torch.save(tensors)
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # how its Rust says that Python had no memory for the bytes
+            raise MemoryError(str(error)) from error
+        raise
+
+
 def _check(state: Mapping[str, Any]) -> str:
     """Return the SHA-256 of plain values."""
     return hashlib.sha256(json.dumps(json.loads(json.dumps(dict(state))), sort_keys=True).encode()).hexdigest()
@@ -89,7 +99,7 @@ class Checkpoints:
         ResourceError
             Where it cannot be written; the older ones are untouched.
         """
-        data = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+        data = _packed({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
         text = {"step": step, "sha256": hashlib.sha256(data).hexdigest(), "state": dict(state), "check": _check(state)}
         # A checkpoint of this step from before a resume must not be claimed by the old hash while it is replaced.
         self._path(step, ".json").unlink(missing_ok=True)

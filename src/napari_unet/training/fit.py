@@ -86,7 +86,7 @@ def train(
     IncompleteError
         The loss was not finite `BAD_STEPS` times in a row.
     """
-    with named_faults():
+    with named_faults("--memory, --patch and --batch"):
         return (yield from Training(pairs, out, config, init=init, validation=validation).events())
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -12,6 +11,7 @@ import torch
 from ..device import choose_device, choose_precision
 from ..errors import DataError, ModelError, ResourceError, UsageError
 from ..intensities.normalise import Normalisation
+from ..limits import memory
 from ..network import UNetConfig, footprint, ronneberger2015
 from ..network.memory import parameters, training_bytes
 from ..settings import to_keys
@@ -215,9 +215,7 @@ class _Room:
 def _machine_memory(device: str) -> int:
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0] * 0.8)
-    if not hasattr(os, "sysconf"):
-        return 4 * 2**30
-    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4, 8 * 2**30)
+    return min(memory() // 4, 8 * 2**30)
 
 
 def _ndim(facts: Fingerprint, config: TrainConfig, reasons: list[str]) -> int:

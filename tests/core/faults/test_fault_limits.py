@@ -1,0 +1,136 @@
+"""Limits of memory and of open files: kept to where they are known, and named, with advice that helps, where not."""
+
+import contextlib
+import gc
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from kinds import small
+from napari_unet import limits, open_stack
+from napari_unet.arrays.stack import Stack
+from napari_unet.faults import named
+from napari_unet.inference import layout
+from napari_unet.limits import cgroup_limits
+from napari_unet.training import TrainConfig, checkpoint, plan
+from rig import FAST, call, store_image
+
+GIB = 2**30
+V1, V2 = "memory/{}/memory.limit_in_bytes", "{}/memory.max"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/a/b\n", {V2.format("a/b"): GIB, V2.format("a"): 2 * GIB}, GIB),
+        ("0::/a/b\n", {V2.format("a/b"): "max", V2.format("a"): 2 * GIB}, 2 * GIB),
+        ("0::/of/the/host\n", {V2.format("."): 3 * GIB}, 3 * GIB),
+        ("0::/\n", {V2.format("."): "max"}, None),
+        ("5:cpu,memory:/job\n4:pids:/job\n0::/\n", {V1.format("job"): GIB}, GIB),
+        ("4:memory:/docker/0123\n", {V1.format("."): 5 * GIB}, 5 * GIB),
+        ("4:memory:/job\n", {V1.format("job"): 2**63 - 4096}, 2**63 - 4096),
+        ("4:memory:/a:b\n", {V1.format("a:b"): GIB}, GIB),
+        ("no groups at all", {}, None),
+        ("", {}, None),
+    ],
+)
+def test_limits_of_containers_are_read(own, files, expected, tmp_path):
+    (tmp_path / "own").write_text(own)
+    for name, value in files.items():
+        path = tmp_path / "mounted" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+    assert min(cgroup_limits(tmp_path / "own", tmp_path / "mounted"), default=None) == expected
+    assert not list(cgroup_limits(tmp_path / "none", tmp_path / "nothing"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no ulimit")
+def test_a_limit_of_the_shell_counts():
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    far = 2**50  # allows everything
+    resource.setrlimit(resource.RLIMIT_AS, (far, before[1]))
+    try:
+        assert list(limits._address_space()) == [far]
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert 0 < limits.memory() < far
+
+
+def test_runs_and_plans_keep_to_what_the_process_may_take(monkeypatch):
+    cpu = torch.device("cpu")
+    assert layout.device_memory(cpu, 0.25) == 0.25 * GIB
+    for module in (layout, plan):
+        monkeypatch.setattr(module, "memory", lambda: GIB)
+    assert layout.device_memory(cpu, 2.0) == layout.NETWORK_PART * GIB
+    assert layout.device_memory(cpu, 0.25) == 0.25 * GIB
+    assert plan._Room(TrainConfig(), "cpu", 2).memory == GIB // 4
+    assert plan._Room(TrainConfig(memory=3.0), "cpu", 2).memory == 3 * GIB
+
+
+def test_advice_names_options_that_the_command_has(tmp_path, monkeypatch):
+    assert "--" not in str(named(MemoryError()))
+    assert "--" not in str(named(ImportError("cannot allocate memory in static TLS block"), "--memory"))
+    assert "with --memory and --block" in str(named(MemoryError(), "--memory and --block"))
+    store_image(tmp_path / "image.zarr")
+    small().save(tmp_path / "m.model")
+
+    def fails(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(Stack, "read", fails)
+    options = ("--model", tmp_path / "m.model", "--out", tmp_path / "r.ome.zarr", *FAST)
+    for command, has in (
+        (("predict", tmp_path / "image.zarr", *options), True),
+        (("evaluate", tmp_path / "image.zarr", tmp_path / "image.zarr", "--kind", "intensity"), False),
+    ):
+        code, said = call(*command)
+        assert (code, "--memory" in said) == (6, has), said
+
+
+def test_weights_for_which_python_has_no_memory_are_memory_that_ran_out(monkeypatch, tmp_path):
+    panic = type("PanicException", (BaseException,), {})  # as safetensors raises it, and none that can be imported
+
+    def no_bytes(tensors):
+        raise panic("PyObject pointer is null")
+
+    monkeypatch.setattr(checkpoint.safetensors.torch, "save", no_bytes)
+    with pytest.raises(MemoryError, match="pointer is null"):
+        checkpoint._packed({})
+    monkeypatch.setattr(checkpoint.safetensors.torch, "save", lambda tensors: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint._packed({})
+
+
+def open_below(folder):
+    """Files of this process that are open below a folder."""
+    found = []
+    for opened in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(opened.readlink())
+    return [path for path in found if folder in path.parents]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are listed in /proc")
+@pytest.mark.parametrize("how", [{}, {"compression": "zlib"}, {"tile": (32, 32)}, {"bigtiff": True}, {"imagej": True}])
+def test_files_of_tiffs_are_open_while_they_are_read_and_no_longer(how, tmp_path):
+    data = np.random.default_rng(0).integers(0, 9, (4, 64, 64)).astype(np.uint16)
+    gc.disable()  # what a cycle holds is closed at no time that one can count on
+    try:
+        for i in range(20):
+            tifffile.imwrite(tmp_path / f"{i}.tif", data + i, photometric="minisblack", **how)
+        stacks = [open_stack(tmp_path / f"{i}.tif", "zyx") for i in range(20)]
+        with ThreadPoolExecutor(4) as readers:
+            for i, stack in enumerate(stacks):
+                parts = readers.map(lambda z, s=stack: np.asarray(s.data[z]), range(4))
+                assert np.array_equal(np.stack(list(parts)), data + i)
+        assert not open_below(tmp_path)
+        assert np.array_equal(np.asarray(stacks[3].data[1:3]), data[1:3] + 3)
+    finally:
+        gc.enable()
