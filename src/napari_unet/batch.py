@@ -52,7 +52,7 @@ class Files(Progress):
     Parameters
     ----------
     rows : tuple of Row
-        At the beginning one a file, all waiting; then that of the file that was tried.
+        At the beginning one per file, all waiting; then that of the file that was tried.
     """
 
     rows: tuple[Row, ...] = ()
@@ -98,7 +98,7 @@ def run_batch(
     Returns
     -------
     list of Row
-        One a file, in natural order.
+        One per file, in natural order.
 
     Raises
     ------

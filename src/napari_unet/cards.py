@@ -36,7 +36,7 @@ class Entry:
         Of its input.
     channel_names : tuple of str
     scale : tuple of float
-        Pixel size an axis.
+        Pixel size per axis.
     units : tuple of (str or None)
     task : str
     classes : tuple of str
@@ -84,7 +84,7 @@ class Entry:
         return "image" if self.task in WORDS else "labels"
 
     def summary(self) -> str:
-        """Return what a user chooses by, a line each: what it does, how well, learnt from what."""
+        """Return what a user chooses by, one per line: what it does, how well, learnt from what."""
         sizes, unit = in_one(self.scale, self.units)
         size = " x ".join(f"{s:g}" for s in sizes) + f" {unit or 'pixel'}"
         channels = f"{self.channels} channel{'s' * (self.channels != 1)}"
@@ -123,7 +123,7 @@ FORMAT = "napari_unet model"
 VERSION = 1
 # Two names, so that a model can be replaced: the new weights lie beside the old until the card points to them.
 WEIGHTS = ("weights.safetensors", "weights-2.safetensors")
-HEADER_BYTES = 4 * 2**20  # of a safetensors file: some 100 bytes a weight
+HEADER_BYTES = 4 * 2**20  # of a safetensors file: some 100 bytes per weight
 TILE_EXACT_NORMS = ("batch", "none")  # the others take statistics from the tile
 OBJECT_CLASSES = ("background", "inside", "border")
 LINE = 200  # characters of a record's entry that are shown
@@ -198,7 +198,7 @@ def describe_model(folder: Path) -> str:
 
 
 def card_text(card: Mapping[str, Any], count: int, sha256: str) -> str:
-    """Return what a person wants to know of a model, a line each.
+    """Return what a person wants to know of a model, one per line.
 
     Parameters
     ----------

@@ -19,6 +19,7 @@ FORMER = {
     "loss_name": "objective",
     "upscale": "factor",
     "predict_std": "spread",
+    "on_disconnect": "orphan",
 }
 PRESENT = {old: new for new, old in reversed(FORMER.items())}  # of the ledger of a result: tta before flips
 Kind = TypeVar("Kind", bound=type)

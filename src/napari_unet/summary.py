@@ -1,4 +1,4 @@
-"""The table of a batch: a row a file, whatever the file is called, and nothing in it that a spreadsheet would run."""
+"""The table of a batch: one row per file, whatever its name, and nothing in it that a spreadsheet would run."""
 
 import csv
 import dataclasses

@@ -67,5 +67,5 @@ def test_an_image_that_every_tile_sees_whole_cannot_be_checked():
 
 
 def test_a_sample_with_too_many_sizes_is_refused():
-    with pytest.raises(UsageError, match="give one size an axis"):
+    with pytest.raises(UsageError, match="give one size per axis"):
         seam_check(Stack(data=image_of((99, 99)), axes="yx"), small(), PredictConfig(**FP32), size=(16, 16, 16))

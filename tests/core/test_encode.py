@@ -29,8 +29,8 @@ def test_what_is_encoded_and_decoded_is_what_the_network_gives(ndim, shape, tmp_
     one, other = (np.asarray(c.data[...]) for c in codes)
     assert one.shape == (16, *(-(-n // 4) for n in stack.shape))
     assert np.abs(one - other).max() <= 1e-4 * np.abs(one).max()
-    assert codes[0].along(model.axes) == (2.0,) * ndim
-    assert codes[0].along(model.axes, "translation") == (0.75,) * ndim  # the middle of 4 elements of 0.5
+    assert codes[0].scale_along(model.axes) == (2.0,) * ndim
+    assert codes[0].values_along(model.axes, "translation") == (0.75,) * ndim  # the middle of 4 elements of 0.5
     whole = wait(predict(stack, model, tmp_path / "whole.ome.zarr", PredictConfig(**FP32)))
     back = wait(decode(codes[0], model, tmp_path / "back.ome.zarr", PredictConfig(block=(8,) * ndim, **FP32)))
     found, wanted = np.asarray(back.data[...]), np.asarray(whole.data[...])

@@ -138,7 +138,7 @@ def test_a_given_window_is_shown_and_a_measured_one_holds_most_of_the_image(tmp_
         ({"dtype": np.dtype("f4")}, "cannot be stored as labels"),
         ({"dtype": np.dtype(bool)}, "cannot be stored as labels"),
         ({"dtype": np.dtype(">u2")}, "native"),
-        ({"scale": (1.0,)}, "one an axis"),
+        ({"scale": (1.0,)}, "one per axis"),
         ({"scale": (0.0, 1.0)}, "positive"),
         ({"scale": (float("nan"), 1.0)}, "positive"),
         ({"chunks": (0, 8)}, "positive"),

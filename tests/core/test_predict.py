@@ -414,7 +414,8 @@ def test_where_somebody_looks_changes_the_order_and_not_the_bytes(precision, axe
     found = order["b"]
     assert found != order["a"]
     assert sorted(map(str, found)) == sorted(map(str, order["a"]))
-    point = [min(max(p, 0), n - 1) for p, n in zip(near, stack.along(axes.replace("c", ""), "shape"), strict=True)]
+    shape = stack.values_along(axes.replace("c", ""), "shape")
+    point = [min(max(p, 0), n - 1) for p, n in zip(near, shape, strict=True)]
     assert all(b.start <= p < b.stop for b, p in zip(found[0], point, strict=True))
     if model.config.ndim < len(point):
         gaps = [max(b[0].start - point[0], point[0] - b[0].stop + 1, 0) for b in found]

@@ -31,8 +31,8 @@ def job(tmp_path):
     tifffile.imwrite(tmp_path / "labels.tif", labels)
     pair = {"image": str(tmp_path / "image.tif"), "labels": str(tmp_path / "labels.tif")}
 
-    def make(name="a", orphan="stop", **config):
-        found = TrainJob([pair], str(tmp_path / f"{name}.model"), SETTINGS | config, orphan=orphan)
+    def make(name="a", on_disconnect="stop", **config):
+        found = TrainJob([pair], str(tmp_path / f"{name}.model"), SETTINGS | config, on_disconnect=on_disconnect)
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(found.to_json()))
         return path
@@ -123,14 +123,14 @@ def test_stopped_it_makes_a_model_at_once_and_can_still_be_gone_on_with(job):
     assert load_model(done["model"]).record["steps"] > steps
 
 
-@pytest.mark.parametrize("orphan", ["stop", "continue"])
-def test_when_nobody_listens_any_more_it_does_as_it_was_told(job, orphan):
-    path = job(steps=60, orphan=orphan)
+@pytest.mark.parametrize("on_disconnect", ["stop", "continue"])
+def test_when_nobody_listens_any_more_it_does_as_it_was_told(job, on_disconnect):
+    path = job(steps=60, on_disconnect=on_disconnect)
     child = Child(path)
     child.until("progress", stage="train")
     child.process.stdin.close()
     assert child.end() == 0
-    assert child.said[-1]["event"] == {"stop": "stopped", "continue": "done"}[orphan]
+    assert child.said[-1]["event"] == {"stop": "stopped", "continue": "done"}[on_disconnect]
 
 
 def test_told_to_go_on_alone_it_does(job):
@@ -172,7 +172,8 @@ def test_a_job_that_cannot_be_done_is_an_error_with_its_exit_code(job, tmp_path)
     for change, code, what in (
         ({"config": {"depht": 3}}, 2, "depht"),
         ({"pairs": []}, 2, "pairs"),
-        ({"orphan": "perhaps"}, 2, "orphan"),
+        ({"on_disconnect": "perhaps"}, 2, "on_disconnect"),
+        ({"orphan": "perhaps"}, 2, "on_disconnect"),
         ({"pairs": [{"image": "gone.tif", "labels": "gone.tif"}]}, 3, "gone.tif"),
     ):
         values = json.loads(path.read_text()) | change

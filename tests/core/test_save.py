@@ -95,8 +95,8 @@ def test_labels_go_into_images_of_other_programs(tmp_path, shared_data):
         root = tmp_path / source.name
         shutil.copytree(source, root)
         image, known = open_stack(root), labels_inside(read_node(str(root)))
-        geometry = {field: image.along(image.spatial, field) for field in ("scale", "units", "translation")}
-        labels = Stack(numbers(image.along(image.spatial, "shape"), np.uint8), image.spatial, **geometry)
+        geometry = {field: image.values_along(image.spatial, field) for field in ("scale", "units", "translation")}
+        labels = Stack(numbers(image.values_along(image.spatial, "shape"), np.uint8), image.spatial, **geometry)
         wait(save_stack(labels, root, kind="labels", name="new cells"))
         assert labels_inside(read_node(str(root))) == [*known, "labels/new cells"]
         assert np.array_equal(whole(open_labels(root / "labels" / "new cells")), labels.data)

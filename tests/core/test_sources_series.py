@@ -71,7 +71,7 @@ def test_a_file_of_several_opens_as_the_image_whose_planes_lie_in_it(tmp_path, d
     for i, path in enumerate(positions(tmp_path, datas, **options)):
         stack = open_stack(path)
         assert np.array_equal(everything(stack).squeeze(), datas[i])
-        assert stack.along("yx") == (0.25 * (i + 1),) * 2
+        assert stack.scale_along("yx") == (0.25 * (i + 1),) * 2
         assert stack.channel_names == (f"dye {i}",)
         assert any(f"'Pos{i}' of {len(datas)}" in note for note in stack.notes)
 

@@ -70,8 +70,8 @@ def test_axes_shape_and_pixel_size_are_those_of_the_experiment(name):
     axes, shape, size = EXPECTED[name]
     stack = open_stack(SHARED / name)
     assert (stack.axes, stack.shape) == (axes, shape)
-    assert stack.along("x")[0] == pytest.approx(size or 1.0)
-    assert stack.along("x", "units") == ("micrometer" if size else None,)
+    assert stack.scale_along("x")[0] == pytest.approx(size or 1.0)
+    assert stack.values_along("x", "units") == ("micrometer" if size else None,)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_folders_of_real_data_pair_and_fit(images, labels, count):
     for image, label in pairs[:: max(1, count // 5)]:
         stack = open_stack(image)
         truth = open_stack(label) if "sandstone" in images else open_labels(label)
-        assert stack.along(stack.spatial, "shape") == truth.along(truth.spatial, "shape")
+        assert stack.values_along(stack.spatial, "shape") == truth.values_along(truth.spatial, "shape")
 
 
 def test_every_group_with_labels_inside_opens_as_them_and_can_be_described():

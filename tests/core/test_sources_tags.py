@@ -52,8 +52,8 @@ def hyperstack(path, lines, resolution=None, unit="NONE"):
 )
 def test_the_pixel_size_of_imagej_is_read_in_its_unit_along_each_axis(tmp_path, lines, resolution, unit, scale, units):
     stack = open_stack(hyperstack(tmp_path / "a.tif", lines, resolution, unit))
-    assert stack.along("zyx") == pytest.approx(scale, rel=1e-3)
-    assert stack.along("zyx", "units") == units
+    assert stack.scale_along("zyx") == pytest.approx(scale, rel=1e-3)
+    assert stack.values_along("zyx", "units") == units
     assert any("cubit" in note for note in stack.notes) == ("cubit" in lines)
     assert any("no number" in note for note in stack.notes) == ("NaN" in lines)
 
@@ -79,7 +79,7 @@ def test_the_pixel_size_of_ome_xml_is_read_in_any_unit(tmp_path, size, unit, sca
         text = file.pages[0].description.replace('"7"', f'"{size}"').replace('"Q"', f'"{unit}"')
     tifffile.imwrite(tmp_path / "a.ome.tif", STACK, description=text.encode(), metadata=None)
     stack = open_stack(tmp_path / "a.ome.tif")
-    assert (stack.along("x"), stack.along("x", "units")) == ((scale,), (name,))
+    assert (stack.scale_along("x"), stack.values_along("x", "units")) == ((scale,), (name,))
     assert any("no number" in note for note in stack.notes) == (size == "big")
 
 
@@ -133,12 +133,12 @@ def micromanager(path, plane):
 def test_the_pixel_size_of_a_plane_of_micro_manager_is_read(tmp_path, plane, size):
     micromanager(tmp_path / "a.tif", plane)
     stack = open_stack(tmp_path / "a.tif")
-    assert stack.along("yx") == (size, size)
+    assert stack.scale_along("yx") == (size, size)
     assert np.array_equal(everything(stack), STACK[0])
 
 
 def png(data, colour):
-    """Return a PNG of 16 bits a channel whose rows use every filter."""
+    """Return a PNG of 16 bits per channel whose rows use every filter."""
     height, width, channels = data.shape
     rows = data.astype(">u2").reshape(height, -1).view("u1").astype(int)
     step, out = 2 * channels, b""

@@ -62,9 +62,9 @@ def test_an_imagej_hyperstack_brings_axes_pixel_size_and_unit(tmp_path):
     metadata = {"axes": "TZCYX", "spacing": 2.0, "unit": "um", "finterval": 30}
     stack = open_stack(write(tmp_path / "a.tif", data, imagej=True, metadata=metadata, resolution=(4, 5)))
     assert (stack.axes, stack.shape) == ("tczyx", (2, 3, 5, 32, 40))
-    assert stack.along("zyx") == (2.0, 0.2, 0.25)
-    assert stack.along("zyx", "units") == ("micrometer",) * 3
-    assert (stack.along("t"), stack.along("t", "units")) == ((30.0,), ("second",))
+    assert stack.scale_along("zyx") == (2.0, 0.2, 0.25)
+    assert stack.values_along("zyx", "units") == ("micrometer",) * 3
+    assert (stack.scale_along("t"), stack.values_along("t", "units")) == ((30.0,), ("second",))
 
 
 def test_an_ome_tiff_brings_pixel_size_units_and_channel_names(tmp_path):
@@ -79,8 +79,8 @@ def test_an_ome_tiff_brings_pixel_size_units_and_channel_names(tmp_path):
     stack = open_stack(
         write(tmp_path / "a.ome.tif", STACK[:4].reshape(2, 2, 64, 80), metadata=metadata), channel="DAPI"
     )
-    assert stack.along("zyx") == (2.0, 0.3, 250.0)
-    assert stack.along("zyx", "units") == ("micrometer", "micrometer", "nanometer")
+    assert stack.scale_along("zyx") == (2.0, 0.3, 250.0)
+    assert stack.values_along("zyx", "units") == ("micrometer", "micrometer", "nanometer")
     assert stack.channel_names == ("DAPI",)
     assert open_stack(tmp_path / "a.ome.tif").channel_names[1] == "a & b"
 
@@ -97,8 +97,8 @@ def test_an_ome_tiff_brings_pixel_size_units_and_channel_names(tmp_path):
 )
 def test_resolution_tags_are_pixel_sizes_unless_they_are_for_a_printer(tmp_path, resolution, unit, size):
     stack = open_stack(write(tmp_path / "a.tif", STACK[0], resolution=resolution, resolutionunit=unit, metadata=None))
-    assert stack.along("y") == (size or 1.0,)
-    assert stack.along("y", "units") == (("micrometer",) if size else (None,))
+    assert stack.scale_along("y") == (size or 1.0,)
+    assert stack.values_along("y", "units") == (("micrometer",) if size else (None,))
 
 
 def test_a_pyramid_opens_at_each_level_with_its_scale(tmp_path):

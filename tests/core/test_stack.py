@@ -50,7 +50,7 @@ def test_selecting_keeps_place_and_scale(axes):
     shape = tuple(range(3, 3 + len(axes)))
     stack = Stack(data=np.zeros(shape), axes=axes, scale=tuple(0.5 + i for i in range(len(axes))))
     cut = stack.select(y=slice(2, 4), x=slice(1, 3))
-    assert cut.along("yx", "translation") == (2 * stack.along("y")[0], stack.along("x")[0])
+    assert cut.values_along("yx", "translation") == (2 * stack.scale_along("y")[0], stack.scale_along("x")[0])
     assert cut.scale == stack.scale
     if len(axes) > 2:
         assert stack.select(**{axes[0]: 0}).axes == axes[1:]
@@ -68,7 +68,7 @@ def test_channel_names_follow_the_channels():
         ("xy", (3, 4), "in that order"),
         ("zy", (3, 4), "ending in 'yx'"),
         ("qyx", (3, 4, 5), "subset of 'tczyx'"),
-        ("yx", (3, 4, 5), "one letter a dimension"),
+        ("yx", (3, 4, 5), "one letter per dimension"),
         ("zyx", (0, 4, 5), "axis z has size 0"),
         ("yyx", (2, 4, 5), "subset"),
     ],
@@ -81,5 +81,5 @@ def test_axes_that_do_not_fit_are_refused(axes, shape, says):
 def test_scales_that_cannot_be_are_refused():
     with pytest.raises(DataError, match="positive"):
         Stack(data=np.zeros((3, 3)), axes="yx", scale=(0.0, 1.0))
-    with pytest.raises(DataError, match="one an axis"):
+    with pytest.raises(DataError, match="one per axis"):
         Stack(data=np.zeros((3, 3)), axes="yx", scale=(1.0,))

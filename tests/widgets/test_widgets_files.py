@@ -263,7 +263,7 @@ def test_two_and_three_dimensions_need_no_names(tmp_path, ndim, axes):
 
 def test_four_dimensions_without_names_are_not_guessed(tmp_path):
     data, meta = layer_data((2, 2, 20, 30))
-    with pytest.raises(DataError, match="set the layer's axis labels, one letter a dimension: tzyx or tcyx or czyx"):
+    with pytest.raises(DataError, match="set the layer's axis labels, one letter per dimension: tzyx or tcyx or czyx"):
         write_image(str(tmp_path / "a.zarr"), data, meta)
     write_image(str(tmp_path / "a.zarr"), data, {**meta, "axis_labels": tuple("tzyx")})
     assert open_stack(tmp_path / "a.zarr").axes == "tzyx"
@@ -343,8 +343,8 @@ def test_layers_of_one_pixel_size_are_saved_together_in_whatever_units(tmp_path,
     stack = open_stack(tmp_path / "a.zarr")
     said = next(unit for unit in units if unit)
     assert stack.shape == (2, 8, 8)
-    assert stack.along("yx", "scale") == (sizes[0],) * 2
-    assert stack.along("yx", "units") == (canonical(said),) * 2
+    assert stack.values_along("yx", "scale") == (sizes[0],) * 2
+    assert stack.values_along("yx", "units") == (canonical(said),) * 2
 
 
 @pytest.mark.parametrize("units", [("um", "nm"), ("um", "angstrom"), ("mm", "um"), ("um", "s"), ("cubit", "um")])

@@ -17,10 +17,10 @@ from kinds import small
 from napari_unet import load_model, open_labels
 from napari_unet.cards import models
 from napari_unet.widgets.batch import BatchWidget
-from napari_unet.widgets.lessons import unfinished
 from napari_unet.widgets.panel import BACKGROUND, STOP
 from napari_unet.widgets.segment import SegmentWidget
 from napari_unet.widgets.train import FOLDERS, TrainWidget
+from napari_unet.widgets.training_request import unfinished
 from windows import squares, trainer, until
 
 
@@ -154,7 +154,7 @@ def test_what_the_labels_are_decides_the_task(viewer, folders):
         widget.kind.choices, (("semantic", False), ("instances", False), ("semantic", True)), strict=False
     ):
         widget.kind.value = choice
-        config = widget.lesson().config
+        config = widget.request().config
         assert (config.task, config.binary) == (task, binary)
 
 

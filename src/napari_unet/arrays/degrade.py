@@ -31,13 +31,13 @@ def degraded(stack: Stack, blur: float = 0.0, factors: tuple[int, ...] = ()) -> 
     Stack
         float32; its pixels cover the same part of the world.
     """
-    finest = min(stack.along(stack.spatial))
+    finest = min(stack.scale_along(stack.spatial))
     sigma = tuple(
         blur * finest / s if a in stack.spatial else 0.0 for a, s in zip(stack.axes, stack.scale, strict=True)
     )
     stack = dataclasses.replace(stack, data=Blurred(stack.data, sigma))
     axes = stack.axes[len(stack.axes) - len(factors) :]
-    sizes = zip(axes, factors, stack.along(axes), strict=True)
+    sizes = zip(axes, factors, stack.scale_along(axes), strict=True)
     return resampled(stack, {a: s * f for a, f, s in sizes if f > 1})
 
 
@@ -49,7 +49,7 @@ class Blurred(LazyBase):
     ----------
     base : lazy array
     sigma : tuple of float
-        One an axis, in elements.
+        One per axis, in elements.
     """
 
     base: LazyArray

@@ -74,7 +74,7 @@ class Resampled(LazyBase):
     base : lazy array
     shape : tuple of int
     ratios : tuple of float
-        Size of an element in elements of `base`, an axis; 1 leaves the axis as it is.
+        Size of an element in elements of `base`, per axis; 1 leaves the axis as it is.
     """
 
     base: LazyArray
@@ -89,7 +89,7 @@ class Resampled(LazyBase):
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """About what a chunk of the base covers, an axis."""
+        """About what a chunk of the base covers, per axis."""
         sizes = zip(chunk_shape(self.base), self.ratios, self.shape, strict=True)
         return tuple(max(1, min(round(c / r), n)) for c, r, n in sizes)
 

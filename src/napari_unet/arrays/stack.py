@@ -26,7 +26,7 @@ class Stack:
     ----------
     data : zarr, dask or numpy array, or a `View` of one
     axes : str
-        A subset of ``tczyx``, in that order, one letter an axis of `data`; y and x are always there.
+        A subset of ``tczyx``, in that order, one letter per axis of `data`; y and x are always there.
     scale : tuple of float
         Physical size of a step along each axis; 1 for axes without one.
     units : tuple of (str or None)
@@ -37,7 +37,7 @@ class Stack:
     source : str, optional
         Path or address it was opened from.
     channel_names : tuple of str
-        One a channel, or none.
+        One per channel, or none.
     notes : tuple of str
         What was decided on opening that the user should see ("RGB taken as three channels").
     frame : tuple of (axis, axis, float)
@@ -66,14 +66,14 @@ class Stack:
         for field, fill in (("scale", 1.0), ("units", None), ("translation", 0.0)):
             value = tuple(getattr(self, field)) or (fill,) * len(self.axes)
             if len(value) != len(self.axes):
-                raise DataError(f"{self.name}: {field} {value} does not fit the axes {self.axes!r}; give one an axis")
+                raise DataError(f"{self.name}: {field} {value} does not fit the axes {self.axes!r}; give one per axis")
             object.__setattr__(self, field, value)
         object.__setattr__(self, "units", tuple(map(canonical, self.units)))
         if any(not s > 0 for s in self.scale):
             raise DataError(f"{self.name}: scale {self.scale} must be positive along every axis")
         if self.channel_names and len(self.channel_names) != self.size("c"):
             raise DataError(
-                f"{self.name}: {len(self.channel_names)} channel names, {self.size('c')} channels; give one a channel"
+                f"{self.name}: {len(self.channel_names)} channel names, {self.size('c')} channels; give one per channel"
             )
 
     @property
@@ -100,12 +100,16 @@ class Stack:
         """Return the size along `axis`, 1 where the stack has no such axis."""
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1
 
-    def along(self, axes: str, field: str = "scale") -> tuple[Any, ...]:
+    def scale_along(self, axes: str) -> tuple[float, ...]:
+        """Return the pixel size along each of some axes."""
+        return self.values_along(axes, "scale")
+
+    def values_along(self, axes: str, field: str) -> tuple[Any, ...]:
         """Return `field` (scale, units, translation or shape) for each of `axes`, which the stack has."""
         return tuple(getattr(self, field)[self.axes.index(a)] for a in axes)
 
     def read(self, box: Box, *, again: bool = True) -> np.ndarray:
-        """Read a region, one slice an axis, into memory; more than once where a fault may pass, but for `again`.
+        """Read a region, one slice per axis, into memory; more than once where a fault may pass, but for `again`.
 
         Raises
         ------
@@ -156,7 +160,7 @@ class Stack:
 
 
 def check_axes(axes: str, shape: Sequence[int], name: str) -> None:
-    """Refuse axes that are not a subset of ``tczyx`` in that order, with y and x, one a dimension.
+    """Refuse axes that are not a subset of ``tczyx`` in that order, with y and x, one per dimension.
 
     Raises
     ------
@@ -167,7 +171,7 @@ def check_axes(axes: str, shape: Sequence[int], name: str) -> None:
     if known != axes or not axes.endswith("yx"):
         raise DataError(f"{name}: axes {axes!r} must be a subset of {AXES!r}, in that order, ending in 'yx'")
     if len(axes) != len(shape):
-        raise DataError(f"{name}: axes {axes!r} do not fit the shape {tuple(shape)}; give one letter a dimension")
+        raise DataError(f"{name}: axes {axes!r} do not fit the shape {tuple(shape)}; give one letter per dimension")
     for axis, n in zip(axes, shape, strict=True):
         if n == 0:
             raise DataError(f"{name}: axis {axis} has size 0, in shape {tuple(shape)}; there is nothing to read")

@@ -50,7 +50,7 @@ class Evaluation:
         return {name: value if math.isfinite(value) else None for name, value in self.scores.items()}
 
     def table(self) -> str:
-        """Return the scores as aligned text, one a line."""
+        """Return the scores as aligned text, one per line."""
         lines = [(escaped(name), _number(name, value)) for name, value in self.scores.items()]
         width = max((len(name) for name, _ in lines), default=0)
         return "\n".join(f"{name:<{width}}  {value:>10}" for name, value in lines)

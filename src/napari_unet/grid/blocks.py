@@ -115,7 +115,7 @@ def blocks(shape: Sequence[int], chunks: Sequence[int], elements: int = BLOCK_EL
 
     Parameters
     ----------
-    shape, chunks : sequences of int, one an axis
+    shape, chunks : sequences of int, one per axis
     elements : int
     """
     size = [min(c, n) for c, n in zip(chunks, shape, strict=True)]

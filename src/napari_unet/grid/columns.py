@@ -52,7 +52,7 @@ class Column:
     blocks : dict of int to slice
         Planes of each block that is to be computed, by its number in the grid; in order.
     others : boxes of one column in the other axes: read, crop and write, with the whole flow in its place
-    pad : mirrored elements an axis, none along the flow
+    pad : mirrored elements per axis, none along the flow
     """
 
     flow: int
@@ -73,7 +73,7 @@ class ColumnGrid:
     flow : int
         The tiled axis along which planes flow.
     planes : int
-        Planes a slab; a multiple of the stride.
+        Planes per slab; a multiple of the stride.
     batch : int
         Leading tiled axes that the network does not look along.
     """

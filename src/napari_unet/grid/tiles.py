@@ -21,7 +21,7 @@ def remoteness(box: Box, near: Sequence[float], batch: int = 0) -> tuple[float, 
     ----------
     box : box
     near : sequence of float
-        Indices, one an axis.
+        Indices, one per axis.
     batch : int
         Leading axes that count first, each for itself; the distance along the others is that in space.
 
@@ -87,7 +87,7 @@ class Tile:
     Parameters
     ----------
     read : box in the image: core and halo, cut at the border
-    pad : (before, after) an axis
+    pad : (before, after) per axis
         Mirrored elements that complete what the border cut off.
     crop : box in the network's output: the core
     write : box in the result: the core
@@ -143,7 +143,7 @@ class TileGrid:
         if not len(self.shape) == len(self.core) == len(self.footprint.stride):
             raise UsageError(
                 f"the image has {len(self.shape)} tiled axes, the block {self.core} has {len(self.core)} "
-                f"and the network {len(self.footprint.stride)}; give one size an axis"
+                f"and the network {len(self.footprint.stride)}; give one size per axis"
             )
         if min(self.core) < 1:
             raise UsageError(f"the block {self.core} must be at least 1 along every axis")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .job import Job
 from .flow import raise_unfinished
 
-AHEAD = 2  # tasks a worker that are submitted before they can begin
+AHEAD = 2  # tasks per worker that are submitted before they can begin
 HEARTBEAT = 1.0
 TIMEOUT = 20
 SILENT = (
@@ -320,7 +320,7 @@ class _Run:
 
 
 def together(job: "Job", writer: BlockWriter, topic: str) -> "tuple[Job, BlockWriter, str]":
-    """Return what all tasks need; dask keeps it once a worker, so that there is one model in it."""
+    """Return what all tasks need; dask keeps it once per worker, so that there is one model in it."""
     return job, writer, topic
 
 

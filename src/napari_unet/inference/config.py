@@ -28,7 +28,7 @@ class PredictConfig:
     precision: str = setting("auto", "Arithmetic of the network: bf16 where the hardware has it", choices=PRECISIONS)
     device: str = setting("auto", "Where the network runs", choices=DEVICES)
     block: tuple[int, ...] | None = setting(
-        None, "Block an axis (z y x, or y x); chosen from the memory limit if not given"
+        None, "Block per axis (z y x, or y x); chosen from the memory limit if not given"
     )
     memory: float = setting(2.0, "Memory that the network may take, in GiB", ge=0.05)
     probabilities: bool = setting(False, "Write the probability of each class too")

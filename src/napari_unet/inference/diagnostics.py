@@ -68,7 +68,7 @@ def seam_check(
     config : PredictConfig, optional
         Its memory, device, precision, nan and resample count.
     near : sequence of float, optional
-        Where the sample lies: indices in `stack`, one an axis without c; its middle if not given.
+        Where the sample lies: indices in `stack`, one per axis without c; its middle if not given.
     size : sequence of int, optional
         Of the sample, along the model's axes; as large as the memory limit allows, at most 512 x 512 or 64 x 64 x 64,
         if not given.
@@ -78,7 +78,7 @@ def seam_check(
     ModelError
         Stack and model do not fit.
     UsageError
-        `near` has not one index an axis.
+        `near` has not one index per axis.
     DataError
         An image so small that every tile sees all of it; intensities that are refused.
     """
@@ -221,7 +221,7 @@ def annotate_next(result: Path, count: int = COUNT, patch: int | None = None) ->
     Returns
     -------
     list of (centre, uncertainty)
-        The centre in pixels of the result, an axis of the labels; the mean uncertainty, 0 to 1; the highest first, of
+        The centre in pixels of the result, per axis of the labels; the mean uncertainty, 0 to 1; the highest first, of
         equals the first in the image.
 
     Raises
@@ -274,7 +274,7 @@ def _patch(finest: Stack, stack: Stack, patch: int | None) -> tuple[int, ...]:
     """Return the patch in elements of a level: as wide along each axis as along the finest."""
     spatial = [a for a in stack.axes if a in "zyx" and stack.size(a) > 1]
     edge = patch or PATCH[3 if len(spatial) == 3 else 2]
-    width = edge * min(finest.along("".join(spatial)))
+    width = edge * min(finest.scale_along("".join(spatial)))
     return tuple(
         max(1, min(round(width / scale), n)) if a in spatial else 1
         for a, n, scale in zip(stack.axes, stack.shape, stack.scale, strict=True)

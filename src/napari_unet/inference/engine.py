@@ -106,7 +106,7 @@ class Engine:
 
     @property
     def factors(self) -> tuple[Factor, ...]:
-        """Elements of the result for one of the image, an axis of ``axes``."""
+        """Elements of the result for one of the image, per axis of ``axes``."""
         return (1,) * self.batch_axes + self.model.config.factors
 
     @property

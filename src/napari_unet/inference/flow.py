@@ -49,7 +49,7 @@ class Decoder:
     outputs : tuple of Output
         Labels, or the image that is the result, first; then probabilities, uncertainty and the overview, where wanted.
     coarser : tuple of int
-        Elements of the image that one of the overview's stands for, an axis.
+        Elements of the image that one of the overview's stands for, per axis.
     task : Task
     """
 
@@ -96,7 +96,7 @@ class Decoder:
 
 
 class Tiles:
-    """One tile a block: for networks whose norm takes statistics from what it sees.
+    """One tile per block: for networks whose norm takes statistics from what it sees.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
     """Make the objects of a run whose classes are all written, if it has any; goes on where it was stopped.
 
     Beside the labels a table is left, ``objects.csv``: id, voxels, centroid and bounding box in the labels' units, mean
-    intensity a channel, and whether the object touches the border of the image.
+    intensity per channel, and whether the object touches the border of the image.
 
     Parameters
     ----------
@@ -95,14 +95,14 @@ def write_table(
     channels: tuple[str, ...] = (),
     via: Path | None = None,
 ) -> None:
-    """Write what is known of each object, a row each.
+    """Write what is known of each object, one row per object.
 
     Parameters
     ----------
     path : Path
     objects : Objects
     scale, translation : tuple of float
-        Of the labels, an axis: positions are of voxel centres, bounding boxes of first and last voxels.
+        Of the labels, per axis: positions are of voxel centres, bounding boxes of first and last voxels.
     channels : tuple of str
         Names of the channels, 0, 1, ... if not given.
     via : Path, optional
@@ -118,8 +118,8 @@ def write_table(
         file = io.TextIOWrapper(binary, "utf-8", newline="")
         writer = csv.writer(file)
         writer.writerow(["id", "voxels", *names, "touches_border"])
-        light = objects.intensity if given else np.zeros((len(objects), 0))
-        columns = np.concatenate([centre, low, high, light], axis=1)
+        intensity_sum = objects.intensity if given else np.zeros((len(objects), 0))
+        columns = np.concatenate([centre, low, high, intensity_sum], axis=1)
         for i, row in enumerate(columns):
             values = (f"{value:.10g}" for value in row)
             writer.writerow([int(objects.id[i]), int(objects.count[i]), *values, int(objects.border[i])])

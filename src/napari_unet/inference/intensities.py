@@ -46,7 +46,7 @@ def measured(stack: Stack, model: Model, config: PredictConfig, computed: bool =
 def remarks(
     stack: Stack, model: Model, config: PredictConfig, found: Statistics, computed: bool = False
 ) -> Iterator[str]:
-    """Yield what somebody should know of intensities, a line each, with what helps.
+    """Yield what somebody should know of intensities, one per line, with what helps.
 
     Parameters
     ----------

@@ -255,7 +255,7 @@ class Job:
         return Tiles(self.decoder, self.grid) if self.layout.flow is None else Streams(self.decoder, self.columns())
 
     def run(self, store: ResultStore, near: tuple[float, ...] | None = None) -> Iterator[Progress]:
-        """Compute the blocks that are not done yet, from `near` outward; yield an event a block, or a slab.
+        """Compute the blocks that are not done yet, from `near` outward; yield an event per block, or slab.
 
         Where memory runs out, slabs are halved, then the processor is taken: the blocks stay the same.
 

@@ -9,7 +9,7 @@ import torch
 from ..errors import UsageError
 from ..limits import memory
 from ..network import UNetConfig
-from ..network.stream import losses
+from ..network.stream import context_planes
 from .engine import Engine
 
 SLAB = {2: 64, 3: 16}
@@ -28,11 +28,11 @@ class Layout:
     Parameters
     ----------
     core : tuple of int
-        Block, an axis of ``engine.axes``.
+        Block, per axis of ``engine.axes``.
     flow : int or None
         The axis along which planes flow; None where the network cannot be streamed.
     planes : int
-        Planes a slab.
+        Planes per slab.
     """
 
     core: tuple[int, ...]
@@ -97,9 +97,9 @@ def state_elements(config: UNetConfig, flow: int, planes: int) -> float:
     flow : int
         The spatial axis along which planes flow.
     planes : int
-        Planes a slab.
+        Planes per slab.
     """
-    lag = losses(config, flow)
+    lag = context_planes(config, flow)
     total, share, passing = 0.0, 1.0, float(planes)
     before = config.in_channels
     for level, features in enumerate(config.features):

@@ -143,7 +143,7 @@ class LazyBlocks:
         return np.moveaxis(values, int(self.engine.axes.startswith("t")), 0) if self.channels > 1 else values[None]
 
     def as_dask(self) -> "da.Array":
-        """Return a dask array with one chunk a block."""
+        """Return a dask array with one chunk per block."""
         import dask.array as da  # not at the top: a run has no use for it
 
         sizes = zip(self.grid.core, self.grid.shape, self.engine.factors, strict=True)
@@ -181,7 +181,7 @@ def joined(box: Box, parts: Iterable[tuple[Box, np.ndarray]], factors: Sequence[
     parts : iterable of (box, (..., *block) array)
         At least one.
     factors : sequence of Factor
-        Elements of the result for one of the image, an axis.
+        Elements of the result for one of the image, per axis.
     """
     out: np.ndarray | None = None
     whole = scaled(box, factors)
@@ -216,7 +216,7 @@ class Preview:
     limit : int
         Bytes of results that are kept, those not asked for longest going first.
     core : tuple of int, optional
-        Block, an axis of ``engine.axes``; small ones, flat in 3-D, where it is not given.
+        Block, per axis of ``engine.axes``; small ones, flat in 3-D, where it is not given.
     """
 
     def __init__(self, engine: Engine, limit: int = CACHE_BYTES, core: tuple[int, ...] | None = None) -> None:

@@ -128,12 +128,12 @@ def result_geometry(
 
     With a factor f the first centre lies (1 - 1/f) / 2 of an element before that of the image.
     """
-    scale = stack.along(axes)
-    starts = zip(stack.along(axes, "translation"), scale, factors, strict=True)
+    scale = stack.scale_along(axes)
+    starts = zip(stack.values_along(axes, "translation"), scale, factors, strict=True)
     fields: dict[str, list[Any]] = {
-        "shape": [math.ceil(n * f) for n, f in zip(stack.along(axes, "shape"), factors, strict=True)],
+        "shape": [math.ceil(n * f) for n, f in zip(stack.values_along(axes, "shape"), factors, strict=True)],
         "scale": [float(s / f) for s, f in zip(scale, factors, strict=True)],
-        "units": list(stack.along(axes, "units")),
+        "units": list(stack.values_along(axes, "units")),
         "translation": [float(t - (1 - 1 / f) / 2 * s) for t, s, f in starts],
     }
     if channels > 1:
@@ -144,7 +144,7 @@ def result_geometry(
 
 
 def probabilities_output(engine: Engine, grid: TileGrid, dtype: str) -> Output:
-    """Lay out the probabilities, one channel a class."""
+    """Lay out the probabilities, one channel per class."""
     task = engine.model.task
     axes, at = _with_channels(engine.axes)
     shape, chunks = list(grid.shape), list(chunks_of(grid.core, grid.shape, engine.axes))
@@ -216,7 +216,7 @@ def overview_output(engine: Engine, grid: TileGrid, coarser: tuple[int, ...]) ->
 
 
 def coarseness(stack: Stack, axes: str) -> tuple[int, ...]:
-    """Return how many elements one of the overview's stands for, an axis of `axes`: powers of 2 in space."""
+    """Return how many elements one of the overview's stands for, per axis of `axes`: powers of 2 in space."""
     size = math.prod(stack.shape) * stack.dtype.itemsize
     factor = 1
     while (
@@ -230,7 +230,7 @@ def coarseness(stack: Stack, axes: str) -> tuple[int, ...]:
 
 
 def chunks_of(core: tuple[int, ...], shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
-    """Cut a block into equal chunks of at most 128 an axis in 3-D, 1024 in 2-D; about as many where it has no parts."""
+    """Cut a block into equal chunks: at most 128 per axis in 3-D, 1024 in 2-D; about as many where it has no parts."""
     flat = sum(n > 1 for n, a in zip(shape, axes, strict=True) if a in SPATIAL) < 3
     chunks = []
     for c, n in zip(core, shape, strict=True):
@@ -284,4 +284,4 @@ def _with_channels(axes: str) -> tuple[str, int]:
 
 
 def _geometry(stack: Stack, axes: str) -> dict[str, Any]:
-    return {field: stack.along(axes, field) for field in ("scale", "units", "translation")}
+    return {field: stack.values_along(axes, field) for field in ("scale", "units", "translation")}

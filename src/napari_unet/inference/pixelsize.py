@@ -30,7 +30,7 @@ def _ratios(stack: Stack, model: Model) -> Iterator[tuple[float, str, str]]:
     for axis, size, unit in zip(model.axes, model.scale, model.units, strict=True):
         if axis not in stack.axes:
             continue
-        (own,), (own_unit,) = stack.along(axis), stack.along(axis, "units")
+        (own,), (own_unit,) = stack.scale_along(axis), stack.values_along(axis, "units")
         same = factor(own_unit, unit)
         if same and is_meant(own, own_unit) and is_meant(size, unit):
             words = f"{own:g} {short(own_unit)}, the model has learnt from {size:g} {short(unit)}"

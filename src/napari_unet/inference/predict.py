@@ -58,7 +58,7 @@ def predict(
         whole ``OUT.ome.zarr`` lies beside it. Not used with ``config.in_source``.
     config : PredictConfig, optional
     near : tuple of float, optional
-        Where somebody looks: indices in `stack`, one an axis without c. Blocks are computed from there outward.
+        Where somebody looks: indices in `stack`, one per axis without c. Blocks are computed from there outward.
     shown : Stack or Preview, optional
         What `predict_lazy` gave, or a preview: blocks that were computed for it are taken from there, where model and
         intensities are the same and no probabilities are wanted.
@@ -79,7 +79,7 @@ def predict(
     ModelError
         Stack and model do not fit.
     UsageError
-        `near` has not one index an axis; `shown` is of another kind; `config` asks for what the model does not give.
+        `near` has not one index per axis; `shown` is of another kind; `config` asks for what the model does not give.
     DataError
         NaN or infinite intensities; missing chunks where they are refused; no unit of the pixel size to resample by.
     OutputError
@@ -190,7 +190,7 @@ def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = Non
     Returns
     -------
     Stack
-        Backed by a dask array with one chunk a block; the values are those of `predict`. Its notes say what is odd
+        Backed by a dask array with one chunk per block; the values are those of `predict`. Its notes say what is odd
         about the intensities.
 
     Raises

@@ -78,7 +78,7 @@ class Prepared:
         return dataclasses.replace(self, engine=_engine(stack, self.model, found, self.config), is_measured=True)
 
     def notes(self) -> list[str]:
-        """Say what somebody should know of the intensities, a line each; reads the ends of a time series."""
+        """Say what somebody should know of the intensities, one per line; reads the ends of a time series."""
         return list(remarks(self.stack, self.model, self.config, self.engine.statistics, len(self.models) > 1))
 
     def job(self) -> Job:
@@ -193,7 +193,7 @@ def resample_to_model(stack: Stack, model: Model, config: PredictConfig) -> Stac
     if not config.resample:
         return stack
     check_fit(stack, model)
-    units = stack.along(model.axes, "units")
+    units = stack.values_along(model.axes, "units")
     for axis, own, wanted in zip(model.axes, units, model.units, strict=True):
         if not is_length(own) or not is_length(wanted):
             raise DataError(
@@ -211,13 +211,13 @@ def index_in(given: Stack, stack: Stack, near: Sequence[float]) -> tuple[float, 
     Raises
     ------
     UsageError
-        Where there is not one index an axis without c.
+        Where there is not one index per axis without c.
     """
     axes = stack.axes.replace("c", "")
     if len(near) != len(axes):
-        raise UsageError(f"near is {tuple(near)}, {stack.name} has the axes {axes} without c; give one index an axis")
+        raise UsageError(f"near is {tuple(near)}, {stack.name} has the axes {axes} without c; give one index per axis")
     found = []
     for axis, index in zip(axes, near, strict=True):
-        (old,), (new,) = given.along(axis), stack.along(axis)
+        (old,), (new,) = given.scale_along(axis), stack.scale_along(axis)
         found.append(min(max((index + 0.5) * old / new - 0.5, 0.0), stack.size(axis) - 1.0))
     return tuple(found)

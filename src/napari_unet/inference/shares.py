@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .job import Job
 
-EACH = 4  # parts of the work a worker, at least, so that none waits long for the last
+EACH = 4  # parts of the work per worker, at least, so that none waits long for the last
 TILES = 32
 
 

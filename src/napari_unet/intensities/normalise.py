@@ -30,7 +30,7 @@ class Normalisation:
         `scale` whatever the image, so that intensities keep their meaning from image to image.
     low, high : float
         Percentiles.
-    offset, scale : tuple of float, one a channel
+    offset, scale : tuple of float, one per channel
     """
 
     kind: str = "percentile"
@@ -152,18 +152,18 @@ class Normalisation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Statistics:
-    """Offset and scale a channel: normalised = (intensity - offset) / scale, and 0 where the scale is 0.
+    """Offset and scale per channel: normalised = (intensity - offset) / scale, and 0 where the scale is 0.
 
     Parameters
     ----------
-    offset, scale : tuple of float, one a channel
+    offset, scale : tuple of float, one per channel
     unreadable : int
         Parts of the sample that could not be read and were left out.
     cells : bool
         Whether they are of cells of a large image.
     times : tuple of Statistics
         Of each time point, where each has its own; offset and scale are those of the first then.
-    seen : tuple of (float, float), one a channel
+    seen : tuple of (float, float), one per channel
         What was measured: mean and standard deviation where intensities are fixed, else offset and scale.
     notes : tuple of str
         What spoils the range, and what helps.

@@ -125,7 +125,7 @@ class Sample:
 
     Parameters
     ----------
-    pools : list of Pool, one a channel
+    pools : list of Pool, one per channel
     lost : int
         Parts that cannot be read.
     first : DataError, optional

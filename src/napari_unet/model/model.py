@@ -55,7 +55,7 @@ class Model:
     axes : "yx" or "zyx"
         Axes the network looks along.
     scale : tuple of float
-        Pixel size it was trained at, one an axis.
+        Pixel size it was trained at, one per axis.
     units : tuple of (str or None)
     channel_names : tuple of str
         One an input channel, or none.
@@ -184,7 +184,7 @@ class Model:
         return model
 
     def card(self) -> str:
-        """Return what a person wants to know of it, a line each."""
+        """Return what a person wants to know of it, one per line."""
         count = sum(v.size for v in self.weights.values() if v.dtype.kind == "f")
         return card_text(self._described() | {"record": self.record}, count, self.sha256)
 

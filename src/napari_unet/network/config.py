@@ -34,11 +34,11 @@ class UNetConfig:
     depth : int
         Number of poolings; the network has ``depth + 1`` levels, the last is the bottleneck.
     base_features, max_features : int
-        Channels of level 0, doubled a level up to the maximum.
+        Channels of level 0, doubled per level up to the maximum.
     kernels : tuple of tuple of int, optional
-        Odd kernel size an axis, for each level; 3 where not given.
+        Odd kernel size per axis, for each level; 3 where not given.
     strides : tuple of tuple of int, optional
-        Pooling an axis from each level to the next; 2 where not given.
+        Pooling per axis from each level to the next; 2 where not given.
     padding : "same" or "valid"
         Same convolutions keep the shape, valid ones consume their context as in the paper.
     norm : "batch", "none", "instance" or "group"
@@ -50,7 +50,7 @@ class UNetConfig:
     dropout : float
         At the end of the contracting path: the last encoder level and the bottleneck.
     upscale : tuple of int
-        Elements of the output for one of the input, an axis; empty where they are on one grid. Behind the decoder an
+        Elements of the output for one of the input, per axis; empty where they are on one grid. Behind the decoder an
         up-convolution and a convolution more.
     residual : bool
         Whether the input is added to the first channels of the output, its elements repeated where the output is finer.
@@ -135,7 +135,7 @@ class UNetConfig:
 
     @property
     def factors(self) -> tuple[int, ...]:
-        """Elements of the output for one of the input, an axis."""
+        """Elements of the output for one of the input, per axis."""
         return self.upscale or (1,) * self.ndim
 
     @property
@@ -145,7 +145,7 @@ class UNetConfig:
 
     @property
     def stride(self) -> tuple[int, ...]:
-        """Total stride an axis: the grid on which tile origins lie."""
+        """Total stride per axis: the grid on which tile origins lie."""
         return tuple(math.prod(level[axis] for level in self.stride_list) for axis in range(self.ndim))
 
     @property

@@ -14,7 +14,7 @@ def footprint(config: UNetConfig) -> Footprint:
 
 
 def receptive_radius(config: UNetConfig) -> tuple[int, ...]:
-    """Return how many elements the output at any place sees at most to either side, an axis."""
+    """Return how many elements the output at any place sees at most to either side, per axis."""
     return tuple(_radius(config, axis) for axis in range(config.ndim))
 
 

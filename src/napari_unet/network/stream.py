@@ -222,7 +222,7 @@ class Stream:
     def __init__(self, net: UNet) -> None:
         self._net = net
         valid = net.config.padding == "valid"
-        loss = losses(net.config) if valid else [0] * (net.config.depth + 1)
+        loss = context_planes(net.config) if valid else [0] * (net.config.depth + 1)
         self._top, self._given = StreamLevel(net, 0, loss), Queue()
         self._given.drop(loss[0] // 2)
         self._finer = None if net.finer is None else StreamConv(cast("ConvUnit", net.finer[1]), not valid)
@@ -256,7 +256,7 @@ class Stream:
         yield from [] if found is None else [found]
 
 
-def losses(config: UNetConfig, flow: int = 0) -> list[int]:
+def context_planes(config: UNetConfig, flow: int = 0) -> list[int]:
     """Return how many planes each level, with all below it, consumes or waits for along the axis `flow`."""
     found = [config.kernel_list[-1][flow] // 2 * 4]
     for level in reversed(range(config.depth)):

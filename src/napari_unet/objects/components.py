@@ -156,7 +156,7 @@ def measure_objects(ids: np.ndarray, box: Box, grid: Grid, image: np.ndarray | N
 
     Returns
     -------
-    dict of arrays, a row an object: ``id``, ``count`` (n,), ``low``, ``high``, ``sum`` (n, axes) in voxels
+    dict of arrays, one row per object: ``id``, ``count`` (n,), ``low``, ``high``, ``sum`` (n, axes) in voxels
     of the volume, `high` exclusive, ``border`` (n,) bool
     """
     value, at, length = runs(ids)
@@ -173,8 +173,9 @@ def measure_objects(ids: np.ndarray, box: Box, grid: Grid, image: np.ndarray | N
     for plane in border_planes(ids, box, grid):
         border |= np.isin(objects, plane)
     count = np.bincount(row, length, len(objects)).astype(np.int64)
-    light = np.zeros((len(objects), 0)) if image is None else _sums(objects, ids, image)
-    return {"id": objects, "count": count, "low": low, "high": high, "sum": total, "border": border, "light": light}
+    intensity_sum = np.zeros((len(objects), 0)) if image is None else _sums(objects, ids, image)
+    found = {"id": objects, "count": count, "low": low, "high": high, "sum": total, "border": border}
+    return found | {"light": intensity_sum}  # the key of runs that are unfinished
 
 
 def _sums(objects: np.ndarray, ids: np.ndarray, image: np.ndarray) -> np.ndarray:

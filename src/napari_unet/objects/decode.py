@@ -22,12 +22,12 @@ Write = Callable[[int, Box, np.ndarray], None]
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Objects:
-    """Measures of the objects of a volume, a row each; of the whole of it, ids are 1 ... N where none are linked.
+    """Measures of the objects of a volume, one row per object; of a whole volume ids are 1 ... N where none are linked.
 
     Parameters
     ----------
     axes : str
-        The axes of the columns with one number an axis; positions are in voxels.
+        The axes of the columns with one number per axis; positions are in voxels.
     count : (N,) int64 array
         Voxels.
     low, high : (N, axes) int64 arrays
@@ -190,8 +190,8 @@ def paint(
             box = grid.box(number)
             labels = _labels(read, kept, grid, box, config.grow, (offset, ids))
             write(number, box, final[labels])
-            light = None if image is None else image(box)
-            kept.save(f"paint-{number}", measure_objects(labels, box, grid, light))
+            intensity_sum = None if image is None else image(box)
+            kept.save(f"paint-{number}", measure_objects(labels, box, grid, intensity_sum))
         yield Progress(2 * blocks + number + 1, 3 * blocks, STAGE)
     return _gather(kept, grid)
 
@@ -267,7 +267,7 @@ def _gather(kept: Scratch, grid: Grid) -> Objects:
     total = len(track) - 1
     count, border = np.zeros(total, np.int64), np.zeros(total, bool)
     low = np.full((total, len(grid.axes)), np.iinfo(np.int64).max)
-    high, sums, light = np.zeros_like(low), np.zeros_like(low), np.zeros((0, 0))
+    high, sums, intensity_sum = np.zeros_like(low), np.zeros_like(low), np.zeros((0, 0))
     for number in range(len(grid)):
         columns = kept.load(f"paint-{number}", "id", "count", "low", "high", "sum", "border", "light")
         row = columns[0].astype(np.int64) - 1
@@ -276,7 +276,8 @@ def _gather(kept: Scratch, grid: Grid) -> Objects:
         high[row] = np.maximum(high[row], columns[3])
         sums[row] += columns[4]
         border[row] |= columns[5]
-        light = light if len(light) else np.zeros((total, columns[6].shape[1]))
-        light[row] += columns[6]
+        intensity_sum = intensity_sum if len(intensity_sum) else np.zeros((total, columns[6].shape[1]))
+        intensity_sum[row] += columns[6]
     size = np.maximum(count, 1)[:, None]
-    return Objects(grid.axes, count, low, high, sums / size, border, light / size if len(light) else light, track[1:])
+    intensity = intensity_sum / size if len(intensity_sum) else intensity_sum
+    return Objects(grid.axes, count, low, high, sums / size, border, intensity, track[1:])

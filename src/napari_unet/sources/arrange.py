@@ -26,10 +26,10 @@ class Found:
     ----------
     data : lazy array
     known : str
-        One letter a dimension: of ``tczyx``, ``s`` for the samples of a pixel (RGB), ``?`` where nothing says.
+        One letter per dimension: of ``tczyx``, ``s`` for the samples of a pixel (RGB), ``?`` where nothing says.
     name : str
     source : str, optional
-    scale, units, translation : one a dimension, or empty
+    scale, units, translation : one per dimension, or empty
     channel_names, notes : as in `Stack`
     frame : as in `Stack`, the axes as letters or as numbers of dimensions
     """
@@ -70,7 +70,7 @@ def arrange(found: Found, axes: str | None = None) -> Stack:
     ----------
     found : Found
     axes : str, optional
-        One letter a dimension, in the order of the file; overrides what the file says. Dimensions of size 1 may be
+        One letter per dimension, in the order of the file; overrides what the file says. Dimensions of size 1 may be
         left out.
 
     Raises
@@ -159,7 +159,7 @@ def _given(shape: Sequence[int], known: str, axes: str, name: str) -> list[str]:
     single = [i for i, n in enumerate(shape) if n == 1]
     first = sorted(single, key=lambda i: (known[i] in axes, i))[: max(drop, 0)]
     if drop < 0 or len(first) < drop:
-        raise DataError(f"{name}: axes {axes!r} do not fit the shape {tuple(shape)}; give one letter a dimension")
+        raise DataError(f"{name}: axes {axes!r} do not fit the shape {tuple(shape)}; give one letter per dimension")
     letters = iter(axes)
     return ["" if i in first else next(letters) for i in range(len(shape))]
 

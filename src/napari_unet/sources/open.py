@@ -118,7 +118,7 @@ def open_labels(
     if stack.size("c") > 1:
         raise DataError(
             f"{stack.name} has {stack.size('c')} channels where labels have none; choose one with channel, or convert "
-            "colours to one integer a class"
+            "colours to one integer per class"
         )
     if "c" in stack.axes:
         stack = stack.select(c=0)

@@ -113,7 +113,7 @@ def pair_paths(images: Sequence[str | Path], labels: Sequence[str | Path]) -> li
 
 
 def paired_lines(pairs: Sequence[tuple[Path, Path]]) -> list[str]:
-    """Return which image goes with which labels, a line each; of many the first."""
+    """Return which image goes with which labels, one per line; of many the first."""
     lines = [f"{image.name} with {label.name}" for image, label in pairs[:LISTED] if image != label]
     return lines + ([f"and {len(pairs) - LISTED} more pairs"] if len(pairs) > LISTED else [])
 

@@ -15,7 +15,7 @@ MAX_PIXELS = 2**29
 WIDE = {
     "RGB;16B": ("RGB;16B", "RGB;16L"),
     "RGBA;16B": ("RGBA;16B", "RGBA;16L"),
-    "LA;16B": ("RGBA",),  # four bytes a pixel: grey high and low, alpha high and low
+    "LA;16B": ("RGBA",),  # four bytes per pixel: grey high and low, alpha high and low
 }
 GREY = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")
 
@@ -48,7 +48,7 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _wide(image: Image.Image, path: Path) -> Found:
-    """Decode a PNG of 16 bits a channel: grey with opacity as yx, colours as three channels."""
+    """Decode a PNG of 16 bits per channel: grey with opacity as yx, colours as three channels."""
     raw = _raw_mode(image)
     parts = [_decoded(path, mode).astype(np.uint16) for mode in WIDE[raw]]
     alpha = raw != "RGB;16B" or "transparency" in image.info

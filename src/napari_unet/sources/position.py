@@ -64,7 +64,7 @@ def _is_placed(stack: Stack, other: Stack, written: bool) -> bool:
     positions are `written` with such files. A layer always says it. Where there is no pixel size, only a position in
     pixels can be meant for the same grid.
     """
-    if stack.frame or any(stack.along(stack.spatial, "translation")):
+    if stack.frame or any(stack.values_along(stack.spatial, "translation")):
         return True
     if stack.source is not None:
         return written and Path(stack.source).suffix.lower() not in TIFF_ENDINGS + PICTURE_ENDINGS
@@ -72,7 +72,7 @@ def _is_placed(stack: Stack, other: Stack, written: bool) -> bool:
 
 
 def _is_sized(stack: Stack) -> bool:
-    return any(is_meant(*each) for each in zip(*(stack.along(stack.spatial, f) for f in SIZE), strict=True))
+    return any(is_meant(*each) for each in zip(*(stack.values_along(stack.spatial, f) for f in SIZE), strict=True))
 
 
 def _check_frames(image: Stack, labels: Stack, axes: str) -> None:
@@ -94,7 +94,7 @@ def _offsets(image: Stack, labels: Stack, axes: str) -> list[float]:
     found = []
     for axis in axes:
         (at, size, unit), (to, step, other) = (
-            tuple(s.along(axis, f)[0] for f in ("translation", *SIZE)) for s in (image, labels)
+            tuple(s.values_along(axis, f)[0] for f in ("translation", *SIZE)) for s in (image, labels)
         )
         if (image.frame and labels.frame) or is_meant(step, other):
             found.append((to * (factor(other, unit) or 1.0) - at) / size)
@@ -107,7 +107,7 @@ def _where(image: Stack, labels: Stack, axes: str) -> str:
     """Say where both lie."""
     places = []
     for stack in (image, labels):
-        ends = zip(stack.along(axes, "translation"), stack.along(axes, "units"), strict=True)
+        ends = zip(stack.values_along(axes, "translation"), stack.values_along(axes, "units"), strict=True)
         places.append(", ".join(f"{position:.6g} {short(unit)}".strip() for position, unit in ends))
     return f"{labels.name} lies at {axes} ({places[1]}), {image.name} at ({places[0]})"
 
@@ -118,7 +118,7 @@ def _pixels(offsets: dict[str, float]) -> str:
 
 def _unplaced(image: Stack, labels: Stack, axes: str) -> str:
     """Return what is said where one of two says a position and the other none; nothing where both are at 0."""
-    if not any(image.along(axes, "translation")) and not any(labels.along(axes, "translation")):
+    if not any(image.values_along(axes, "translation")) and not any(labels.values_along(axes, "translation")):
         return ""
     where = _where(image, labels, axes)
     return f"{where}, but one of them has no position of its own: taken as lying on each other, pixel by pixel"
@@ -126,15 +126,15 @@ def _unplaced(image: Stack, labels: Stack, axes: str) -> str:
 
 def _unsized(image: Stack, labels: Stack, axes: str) -> str:
     """Return what is said of layers that look of different size in the viewer, as one has no pixel size."""
-    sizes = zip(image.along(axes, "scale"), labels.along(axes, "scale"), strict=True)
+    sizes = zip(image.values_along(axes, "scale"), labels.values_along(axes, "scale"), strict=True)
     if not (image.frame and labels.frame) or all(abs(a - b) <= 1e-3 * a for a, b in sizes):
         return ""
     if _is_sized(image) and _is_sized(labels):
         return ""  # compared where their units are known
     return (
-        f"the layers {image.name} and {labels.name} have the scale {image.along(axes, 'scale')} and "
-        f"{labels.along(axes, 'scale')}: taken as lying on each other, pixel by pixel, although they do not in the "
-        "viewer; give both one scale"
+        f"the layers {image.name} and {labels.name} have the scale {image.values_along(axes, 'scale')} and "
+        f"{labels.values_along(axes, 'scale')}: taken as lying on each other, pixel by pixel, although they do not in "
+        "the viewer; give both one scale"
     )
 
 

@@ -212,7 +212,7 @@ def _samples(data: LazyArray, known: str, page: tifffile.TiffPage) -> tuple[Lazy
     count = data.shape[at]
     colours = {"RGB": 3, "YCBCR": 3, "MINISBLACK": 1}.get(photometric, count)
     alpha = len(page.extrasamples or ()) == 1 and int(page.extrasamples[0]) in (1, 2) and count == colours + 1
-    notes = ["RGB taken as three channels" if colours == 3 else f"{count} samples a pixel taken as channels"]
+    notes = ["RGB taken as three channels" if colours == 3 else f"{count} samples per pixel taken as channels"]
     if alpha:
         data = View.of(data).cut([slice(0, colours) if i == at else slice(None) for i in range(len(known))])
         notes.append("the alpha channel was left out")

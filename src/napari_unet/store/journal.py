@@ -28,7 +28,7 @@ SUMMED = len(SUM) + 10  # its 8 digits, the quote and the comma: the rest is wha
 LONGEST = 2**22  # bytes of a line; what is longer is none of ours
 NOISE = 2**26  # bytes without any record after which a file is no ledger
 PLACES = 2**24  # blocks whose places are held in an array: 128 MB if all are used
-FORGOTTEN = 1000  # units a line
+FORGOTTEN = 1000  # units per line
 
 
 class Records(Mapping[Unit, tuple[Region, ...]]):

@@ -84,7 +84,7 @@ class Output:
 
     def _one_an_axis(self, field: str, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(value) != len(self.axes):
-            raise UsageError(f"{self.name}: {field} {value} does not fit the axes {self.axes!r}; give one an axis")
+            raise UsageError(f"{self.name}: {field} {value} does not fit the axes {self.axes!r}; give one per axis")
         return value
 
     def _check_sizes(self) -> None:
@@ -98,7 +98,7 @@ class Output:
         channels = self.shape[self.axes.index("c")] if "c" in self.axes else 1
         if self.channel_names and len(self.channel_names) != channels:
             raise UsageError(
-                f"{self.name}: {len(self.channel_names)} channel names for {channels} channels; give one a channel"
+                f"{self.name}: {len(self.channel_names)} channel names for {channels} channels; give one per channel"
             )
 
     @property
@@ -122,7 +122,7 @@ class Output:
         return {**fields, "dtype": self.dtype.str}
 
     def in_metres(self) -> tuple[float, ...]:
-        """Scale an axis in metres where the unit is known, as it stands elsewhere."""
+        """Scale per axis in metres where the unit is known, as it stands elsewhere."""
         return tuple(s * (factor(u, "meter") or 1.0) for s, u in zip(self.scale, self.units, strict=True))
 
 

@@ -26,7 +26,7 @@ class Level:
     scale, translation : tuple of float
         Physical size of a step, and position of the first element's centre.
     factors : tuple of int
-        How many elements of the level above one stands for, an axis: 1 or 2.
+        How many elements of the level above one stands for, per axis: 1 or 2.
     """
 
     shape: tuple[int, ...]
@@ -86,7 +86,7 @@ def reduce(data: np.ndarray, factors: Sequence[int], kind: str) -> np.ndarray:
     ----------
     data : array
     factors : sequence of int
-        1 or 2, one an axis.
+        1 or 2, one per axis.
     kind : {"labels", "image"}
         Labels take every second element, so that no new ones appear; images the mean, at an odd end of what is there.
 
@@ -134,7 +134,7 @@ def _pairs(data: np.ndarray, axis: int) -> np.ndarray:
 
 
 def shown_ranges(array: Any, axes: str) -> list[tuple[float, float]]:
-    """Return the 0.1 and 99.9 percentiles of each channel of a coarse level, of at most 32 planes an axis."""
+    """Return the 0.1 and 99.9 percentiles of each channel of a coarse level, of at most 32 planes per axis."""
     ranges = []
     for channel in range(array.shape[axes.index("c")] if "c" in axes else 1):
         key = [

@@ -261,10 +261,10 @@ def _label_type(stack: Stack) -> Generator[Progress, None, np.dtype[Any]]:
 def _pixel_size(stack: Stack) -> tuple[dict[str, float], str | None]:
     """Return the pixel size by spatial axis, in one unit, and the unit; empty where nobody gave one."""
     axes = stack.spatial
-    given = stack.along(axes, "units")
-    if all(canonical(unit) is None for unit in given) and set(stack.along(axes)) == {1.0}:
+    given = stack.values_along(axes, "units")
+    if all(canonical(unit) is None for unit in given) and set(stack.scale_along(axes)) == {1.0}:
         return {}, None
-    sizes, unit = in_one(stack.along(axes), given)
+    sizes, unit = in_one(stack.scale_along(axes), given)
     return dict(zip(axes, sizes, strict=True)), unit
 
 
@@ -291,7 +291,7 @@ def _interval(stack: Stack) -> float | None:
     """Return the seconds between time points, None where nobody gave a unit of time."""
     if "t" not in stack.axes:
         return None
-    (step,), (unit,) = stack.along("t"), stack.along("t", "units")
+    (step,), (unit,) = stack.scale_along("t"), stack.values_along("t", "units")
     seconds = factor(unit, "second") if canonical(unit) else None
     return None if seconds is None else step * seconds
 
@@ -299,7 +299,7 @@ def _interval(stack: Stack) -> float | None:
 def _ome_tags(stack: Stack, axes: str, dtype: np.dtype[Any]) -> dict[str, Any]:
     about: dict[str, Any] = {"Name": escaped(stack.name)}
     for axis in axes:
-        (size,), (unit,) = stack.along(axis), stack.along(axis, "units")
+        (size,), (unit,) = stack.scale_along(axis), stack.values_along(axis, "units")
         if axis in "zyx" and (size != 1 or canonical(unit)):
             about[f"PhysicalSize{axis.upper()}"] = size
             about[f"PhysicalSize{axis.upper()}Unit"] = _ome_unit(unit) if is_length(unit) else "pixel"

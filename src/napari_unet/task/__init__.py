@@ -1,4 +1,4 @@
-"""What a network is for; one class a task."""
+"""What a network is for; one class per task."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

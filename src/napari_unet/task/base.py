@@ -19,7 +19,7 @@ Any_Task = TypeVar("Any_Task", bound="Task")
 
 
 class Task(abc.ABC):
-    """What a network learns, and what its output becomes; one class a task.
+    """What a network learns, and what its output becomes; one class per task.
 
     Attributes
     ----------

@@ -42,7 +42,7 @@ def blind_spots(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Ten
 
 
 def _places(shape: tuple[int, ...], generator: torch.Generator) -> list[Tensor]:
-    """Draw one voxel in each cell of a grid: its index an axis."""
+    """Draw one voxel in each cell of a grid: its index per axis."""
     ndim = len(shape)
     edge = [min(EDGE[ndim], n) for n in shape]
     cells = [-(-n // e) for n, e in zip(shape, edge, strict=True)]
@@ -55,7 +55,7 @@ def _places(shape: tuple[int, ...], generator: torch.Generator) -> list[Tensor]:
 
 
 def _flat(places: list[Tensor], shape: tuple[int, ...]) -> Tensor:
-    """Turn an index an axis into one in the raveled image."""
+    """Turn an index per axis into one in the raveled image."""
     flat = torch.zeros_like(places[0])
     for p, n in zip(places, shape, strict=True):
         flat = flat * n + p

@@ -15,7 +15,7 @@ def border_weights(ids: np.ndarray, spacing: tuple[float, ...], w0: float, sigma
     ----------
     ids : (*S) integer array of 1 ... n; 0 is no object
     spacing : tuple of float
-        Size of a voxel an axis; all 1 where it is empty.
+        Size of a voxel per axis; all 1 where it is empty.
     w0, sigma : float
         Height, and width in the unit of `spacing`.
 
@@ -40,7 +40,7 @@ def closeness(ids: np.ndarray, spacing: tuple[float, ...], sigma: float) -> np.n
     ----------
     ids : (*S) integer array of 1 ... n; 0 is no object
     spacing : tuple of float
-        Size of a voxel an axis.
+        Size of a voxel per axis.
     sigma : float
         In the unit of `spacing`.
 

@@ -29,7 +29,7 @@ SMALLEST = (0.0, 0.25, 0.5, 0.75)
 @takes_former_names
 @dataclasses.dataclass(frozen=True, slots=True)
 class Instances(Task):
-    """One id an object; the network tells inside, border to another object, and background apart.
+    """One id per object; the network tells inside, border to another object, and background apart.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Instances(Task):
     background : int, optional
         Of sparse labels, the value that was painted on background.
     spacing : tuple of float
-        Pixel size an axis of the network, the finest 1; all equal where not given.
+        Pixel size per axis of the network, the finest 1; all equal where not given.
     w0, sigma : float
         Height and width, in pixels of the finest axis, of the weight between objects that are close.
     border_bias : float

@@ -26,9 +26,9 @@ def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None,
     target : (B, *S) int64 tensor
         Class index, ``IGNORE`` where not annotated.
     weights : (K,) tensor, optional
-        Weight a class.
+        Weight per class.
     voxel : (B, *S) tensor, optional
-        Weight a voxel, times that of its class.
+        Weight per voxel, times that of its class.
 
     Returns
     -------
@@ -135,7 +135,7 @@ class Confusion(Scores):
     Parameters
     ----------
     names : tuple of str
-        One a class.
+        One per class.
     """
 
     def __init__(self, names: Sequence[str]) -> None:

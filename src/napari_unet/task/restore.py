@@ -32,7 +32,7 @@ class Restore(Task):
     ----------
     channels : tuple of str
         Name of each channel of the target.
-    offset, scale : tuple of float, one a channel
+    offset, scale : tuple of float, one per channel
     loss_name : "l1", "l2" or "ssim"
         Mean absolute difference, mean squared difference, or 0.84 (1 - SSIM) + 0.16 l1.
     blind : bool
@@ -205,7 +205,7 @@ class Restore(Task):
 @takes_former_names
 @dataclasses.dataclass(frozen=True, slots=True)
 class SuperResolve(Restore):
-    """Intensities on a finer grid: the network's output has its factor of elements an axis."""
+    """Intensities on a finer grid: the network's output has its factor of elements per axis."""
 
     name: ClassVar[str] = "super_resolve"
 

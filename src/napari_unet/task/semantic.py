@@ -1,4 +1,4 @@
-"""One class a voxel."""
+"""One class per voxel."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ LOOKUP = 2**16
 @takes_former_names
 @dataclasses.dataclass(frozen=True, slots=True)
 class Semantic(Task):
-    """One class a voxel; results carry the annotation's own label values.
+    """One class per voxel; results carry the annotation's own label values.
 
     Parameters
     ----------
     values : tuple of int
         Label value of each class, rising. Where the annotation is sparse, 0 is unlabelled and no class.
     class_names : tuple of str
-        One a value; made from the values where not given.
+        One per value; made from the values where not given.
     sparse : bool
         Whether 0 is unlabelled instead of a class.
     class_weights : tuple of float, optional
@@ -40,7 +40,7 @@ class Semantic(Task):
         Height and width, in pixels of the finest axis, of the weight where parts of the foreground are close, on
         both sides of their edges, in the cross-entropy.
     spacing : tuple of float
-        Pixel size an axis of the network, the finest 1; all equal where not given.
+        Pixel size per axis of the network, the finest 1; all equal where not given.
 
     Raises
     ------
@@ -188,7 +188,7 @@ class Semantic(Task):
         return np.asarray(logits.float().softmax(0).cpu().numpy())
 
     def scores(self) -> "Confusion":
-        """Return a new sum of scores: Dice a class, and their mean without the background."""
+        """Return a new sum of scores: Dice per class, and their mean without the background."""
         return Confusion(self.class_names)
 
     def attributes(self) -> dict[str, Any]:

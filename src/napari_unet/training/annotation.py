@@ -95,7 +95,7 @@ def labelled_crops(
             continue
         box = _crop(labels, seen[-1][0])
         data = read_labels(labels, box, binary)
-        sizes = np.array(labels.along(labels.spatial))
+        sizes = np.array(labels.scale_along(labels.spatial))
         yield Crop(data.reshape(data.shape[-len(sizes) :]), tuple(sizes / min(sizes)), tuple(known))
 
 

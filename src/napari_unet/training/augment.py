@@ -71,7 +71,7 @@ def augment(
         The only source of randomness.
     config : AugmentConfig
     spacing : tuple of float
-        Pixel size an axis of S; all equal where not given.
+        Pixel size per axis of S; all equal where not given.
 
     Returns
     -------
@@ -102,13 +102,13 @@ def augment(
 
 
 def displacement(shape: tuple[int, ...], sd: float, generator: torch.Generator) -> Tensor:
-    """Draw a smooth random displacement: a coarse grid of normal vectors, interpolated by cubics an axis.
+    """Draw a smooth random displacement: a coarse grid of normal vectors, interpolated by cubics per axis.
 
     Parameters
     ----------
     shape : tuple of int
     sd : float
-        Standard deviation at the grid's points, of which there are 3 an axis, at the borders and the centre.
+        Standard deviation at the grid's points, of which there are 3 per axis, at the borders and the centre.
 
     Returns
     -------
@@ -220,7 +220,7 @@ def _vary(image: Tensor, generator: torch.Generator, config: AugmentConfig, spac
 
 
 def _std(image: Tensor) -> Tensor:
-    """Return the standard deviation a channel of (C, *S)."""
+    """Return the standard deviation per channel of (C, *S)."""
     return image.std(tuple(range(1, image.ndim)), correction=0, keepdim=True)
 
 

@@ -26,7 +26,7 @@ class TrainConfig:
 
     task: str = setting(
         "semantic",
-        "What is learnt: a class a voxel, objects, or images: restored, finer, the same",
+        "What is learnt: one class per voxel, objects, or images: restored, finer, the same",
         choices=TASKS,
     )
     minutes: float | None = setting(
@@ -44,8 +44,8 @@ class TrainConfig:
     class_names: tuple[str, ...] | None = setting(None, "Name of each class, in the order of label values")
     ndim: int | None = setting(None, "Dimensions of the network; chosen from the data if not given", ge=2, le=3)
     preset: str = setting("default", "default, or the network and training of the 2015 paper", choices=PRESETS)
-    patch: tuple[int, ...] | None = setting(None, "Patch an axis (z y x, or y x); chosen from the data if not given")
-    batch: int | None = setting(None, "Patches a step; chosen from patch and memory if not given", ge=1)
+    patch: tuple[int, ...] | None = setting(None, "Patch per axis (z y x, or y x); chosen from the data if not given")
+    batch: int | None = setting(None, "Patches per step; chosen from patch and memory if not given", ge=1)
     depth: int | None = setting(None, "Number of poolings; chosen from patch and objects if not given", ge=0, le=8)
     base_features: int | None = setting(
         None, "Channels of the first level; chosen from device and time if not given", ge=1
@@ -102,7 +102,7 @@ class TrainConfig:
     def _check_sizes(self) -> None:
         """Refuse a patch and channels that no network has."""
         if self.patch is not None and (len(self.patch) not in (2, 3) or min(self.patch) < 1):
-            raise UsageError(f"patch is {self.patch}; give 2 or 3 sizes of at least 1, one an axis")
+            raise UsageError(f"patch is {self.patch}; give 2 or 3 sizes of at least 1, one per axis")
         if self.patch is not None and self.ndim is not None and len(self.patch) != self.ndim:
             raise UsageError(f"patch is {self.patch} for a {self.ndim}-D network; give {self.ndim} sizes")
         if self.max_features is not None and (self.base_features or 1) > self.max_features:

@@ -32,7 +32,7 @@ class StackFacts:
     Parameters
     ----------
     name, axes, shape, scale, units, dtype
-        Of the image; `shape` and `scale` an axis of `axes`.
+        Of the image; `shape` and `scale` per axis of `axes`.
     counts : mapping of int to int
         Voxels of each label value.
     places : mapping of int to (N, axes of the labels) integer array
@@ -54,14 +54,14 @@ class StackFacts:
     statistics: Statistics
     digest: str
 
-    def along(self, axes: str, field: str = "shape") -> tuple[Any, ...]:
+    def values_along(self, axes: str, field: str) -> tuple[Any, ...]:
         """Return `field` (shape, scale or units) for each of `axes`."""
         return tuple(getattr(self, field)[self.axes.index(a)] for a in axes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Intensities:
-    """Of all images of pairs together, mean and standard deviation a channel.
+    """Of all images of pairs together, mean and standard deviation per channel.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class Fingerprint:
     def channels(self) -> int:
         """Number of image channels."""
         facts = self.stacks[0]
-        return int(facts.along("c")[0]) if "c" in facts.axes else 1
+        return int(facts.values_along("c", "shape")[0]) if "c" in facts.axes else 1
 
     @property
     def spatial(self) -> str:
@@ -255,10 +255,10 @@ def check_pairs(pairs: Sequence[Pair]) -> None:
 
 def _check_pair(image: Stack, labels: Stack) -> None:
     axes = image.axes.replace("c", "")
-    if labels.axes != axes or labels.shape != image.along(axes, "shape"):
+    if labels.axes != axes or labels.shape != image.values_along(axes, "shape"):
         raise DataError(
             f"{image.name} and its labels {labels.name} do not fit: image {image.axes} {image.shape}, "
-            f"labels {labels.axes} {labels.shape}; the labels need {axes} {image.along(axes, 'shape')}"
+            f"labels {labels.axes} {labels.shape}; the labels need {axes} {image.values_along(axes, 'shape')}"
         )
     if labels.dtype.kind not in "biu":
         raise DataError(f"{labels.name} has {labels.dtype} labels; convert them to integers")

@@ -225,7 +225,7 @@ class _Fit:
         return rate if share >= 1 else self.state.joined_rate + share * (rate - self.state.joined_rate)
 
     def _epoch_steps(self) -> int:
-        """Return the steps an epoch where steps bound the run: few enough to see, and validation a small part."""
+        """Return the steps per epoch where steps bound the run: few enough to see, and validation a small part."""
         seen = 3 * self.plan.batch * math.prod(self.sampler.shape)
         cost = math.ceil(self.validation.voxels / seen / VALIDATION_SHARE)
         steps = self.config.steps or 1

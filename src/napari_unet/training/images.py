@@ -16,7 +16,7 @@ from .fingerprint import HASHED_BLOCKS, PLACES, Fingerprint, Intensities, Pair, 
 
 
 def factors_of(config: TrainConfig, axes: str) -> tuple[int, ...]:
-    """Return the elements of the target for one of the image, an axis of `axes`."""
+    """Return the elements of the target for one of the image, per axis of `axes`."""
     factor = config.upscale or ()
     return (1,) * (len(axes) - len(factor)) + tuple(factor)
 
@@ -36,8 +36,8 @@ def _input_of(image: Stack, target: Stack, config: TrainConfig) -> Pair:
     axes = image.axes.replace("c", "")
     if target is not image and config.upscale is None:
         image, target = brought_together(image, target)
-    factors, shape = factors_of(config, axes), image.along(axes, "shape")
-    coarser = max(factors) > 1 and target.axes.replace("c", "") == axes and target.along(axes, "shape") == shape
+    factors, shape = factors_of(config, axes), image.values_along(axes, "shape")
+    coarser = max(factors) > 1 and target.axes.replace("c", "") == axes and target.values_along(axes, "shape") == shape
     if coarser:
         whole = {a: slice(0, n // f * f) for a, n, f in zip(axes, shape, factors, strict=True)}
         if any(not part.stop for part in whole.values()):
@@ -101,8 +101,8 @@ def image_fingerprint(
 
 def _check_pair(image: Stack, target: Stack, factors: tuple[int, ...]) -> None:
     axes = image.axes.replace("c", "")
-    wanted = tuple(n * f for n, f in zip(image.along(axes, "shape"), factors, strict=True))
-    if target.axes.replace("c", "") != axes or target.along(axes, "shape") != wanted:
+    wanted = tuple(n * f for n, f in zip(image.values_along(axes, "shape"), factors, strict=True))
+    if target.axes.replace("c", "") != axes or target.values_along(axes, "shape") != wanted:
         raise DataError(
             f"{image.name} and its target {target.name} do not fit: image {image.axes} {image.shape}, target "
             f"{target.axes} {target.shape}; the target needs {axes} {wanted}"
@@ -136,7 +136,7 @@ def _digest(pair: Pair) -> str:
 
 def _facts(image: Stack, number: int, statistics: Statistics, digest: str) -> StackFacts:
     """Return what is known of an image; its places are drawn evenly, of one class that all of it is."""
-    shape = image.along(image.axes.replace("c", ""), "shape")
+    shape = image.values_along(image.axes.replace("c", ""), "shape")
     rng = np.random.default_rng([number, PLACES])
     places = np.stack([rng.integers(n, size=PLACES) for n in shape], 1).astype(np.int64)
     fields = {name: getattr(image, name) for name in ("name", "axes", "shape", "scale", "units")}

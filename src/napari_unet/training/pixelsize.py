@@ -59,7 +59,7 @@ def check_same_size(image: Stack, labels: Stack) -> None:
         Naming both.
     """
     axes = labels.axes
-    sides = [(stack.along(axes), stack.along(axes, "units")) for stack in (image, labels)]
+    sides = [(stack.scale_along(axes), stack.values_along(axes, "units")) for stack in (image, labels)]
     if not any(map(_differ, *sides[1], *sides[0])):
         return
     sizes = [" x ".join(f"{s:g} {short(u)}" for s, u in zip(*side, strict=True)) for side in sides]

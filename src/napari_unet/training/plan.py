@@ -43,10 +43,10 @@ class Plan:
     patch : tuple of int
         Shape of what the network puts out for one sample; valid convolutions read `patch` and twice their margin.
     batch : int
-        Samples a step.
+        Samples per step.
     normalisation : Normalisation
     spacing : tuple of float
-        Pixel size an axis, median over the stacks.
+        Pixel size per axis, median over the stacks.
     units : tuple of (str or None)
     preset, optimiser : str
         "adamw" or "sgd".
@@ -155,11 +155,11 @@ def make_plan(
         raise UsageError(f"patch is {config.patch} for a {ndim}-D network; give {ndim} sizes")
     axes = "zyx"[-ndim:]
     device = choose_device(config.device)
-    sizes = [(f.along(axes, "scale"), f.along(axes, "units")) for f in facts.stacks]
+    sizes = [(f.values_along(axes, "scale"), f.values_along(axes, "units")) for f in facts.stacks]
     (spacing, units), notes = typical_size(sizes, axes)
     reasons += notes
     data = _Data(
-        shape=tuple(int(n) for n in np.median([f.along(axes) for f in facts.stacks], axis=0)),
+        shape=tuple(int(n) for n in np.median([f.values_along(axes, "shape") for f in facts.stacks], axis=0)),
         spacing=spacing,
         diameter=facts.diameters[2] if facts.diameters else math.inf,
     )
@@ -190,7 +190,7 @@ def make_plan(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Data:
-    """What a patch is chosen from: shape and spacing an axis, typical size of large objects."""
+    """What a patch is chosen from: shape and spacing per axis, typical size of large objects."""
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
@@ -237,12 +237,13 @@ def _ndim(facts: Fingerprint, config: TrainConfig, reasons: list[str]) -> int:
 
 def _thin(facts: StackFacts) -> str:
     """Return why a stack is better taken plane by plane, or nothing."""
-    (z, y, x), ((sz, sy, sx), _) = facts.along("zyx"), in_one(facts.along("zyx", "scale"), facts.along("zyx", "units"))
+    units = facts.values_along("zyx", "units")
+    (z, y, x), ((sz, sy, sx), _) = facts.values_along("zyx", "shape"), in_one(facts.values_along("zyx", "scale"), units)
     if z < THINNEST_VOLUME:
         return f"{facts.name} has {z} planes"
     if sz > ANISOTROPIC * min(sy, sx):
         return f"planes of {facts.name} are {sz / min(sy, sx):.1f} pixels apart"
-    unknown = sz == sy == sx and not any(facts.along("zyx", "units"))
+    unknown = sz == sy == sx and not any(units)
     if unknown and z * THIN * 2 < min(y, x):
         return f"{facts.name} has few planes ({z}) for its width ({min(y, x)}), and no pixel size"
     return ""

@@ -1,7 +1,7 @@
 """A training in a process of its own, heard and asked a line at a time: ``python -m napari_unet.training.process JOB``.
 
-It says one JSON object a line on its output: "progress", "epoch", "view", and at last "done", "stopped" or "error". It
-takes one a line on its input: ``{"ask": "pause"}`` keeps the state and ends; "stop" ends with the best so far as the
+It writes one JSON object per line: "progress", "epoch", "view", and at last "done", "stopped" or "error". It takes
+one per line on its input: ``{"ask": "pause"}`` keeps the state and ends; "stop" ends with the best so far as the
 model; "leave" goes on although nobody listens any more; ``{"ask": "view", "id": 1, "image": 0, "box": [[0, 64], ...]}``
 predicts a box of an image with the network as it is.
 """
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import UnetError, UsageError
 from ..events import Epoch, Progress
-from ..settings import from_keys
+from ..settings import from_keys, to_keys
 from .config import TrainConfig
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from ..model import Model
     from .fit import Training
 
-ORPHANS = ("stop", "continue")
-FIELDS = ("pairs", "out", "config", "init", "orphan")
+ON_DISCONNECT = ("stop", "continue")
+FIELDS = ("pairs", "out", "config", "init", "on_disconnect")
 EVERY = 0.1  # seconds between two lines on the progress of a stage
 LARGEST_VIEW = 2**22
 END: Any = None
@@ -55,7 +55,7 @@ class TrainJob:
         Fields of `TrainConfig`.
     init : str, optional
         Model to start from.
-    orphan : "stop" or "continue"
+    on_disconnect : "stop" or "continue"
         What it does when nobody listens any more.
 
     Raises
@@ -68,13 +68,13 @@ class TrainJob:
     out: str
     config: Mapping[str, Any]
     init: str | None = None
-    orphan: str = "stop"
+    on_disconnect: str = "stop"
 
     def __post_init__(self) -> None:
         if not self.pairs or not all({"image", "labels"} <= set(pair) for pair in self.pairs):
             raise UsageError("pairs must name an image and its labels each, at least one")
-        if self.orphan not in ORPHANS:
-            raise UsageError(f"orphan is {self.orphan!r}; choose one of {', '.join(ORPHANS)}")
+        if self.on_disconnect not in ON_DISCONNECT:
+            raise UsageError(f"on_disconnect is {self.on_disconnect!r}; choose one of {', '.join(ON_DISCONNECT)}")
 
     @property
     def settings(self) -> TrainConfig:
@@ -89,7 +89,7 @@ class TrainJob:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
-        return dataclasses.asdict(self)
+        return to_keys(self)
 
     @classmethod
     def read(cls, path: Path) -> "TrainJob":
@@ -101,7 +101,7 @@ class TrainJob:
             Where the file cannot be read as one.
         """
         try:
-            values = json.loads(path.read_text("utf-8"))
+            values = from_keys(cls, json.loads(path.read_text("utf-8")))
             return cls(**{name: values[name] for name in FIELDS if name in values})
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"{path} is no job of a training: {error}") from error
@@ -120,27 +120,27 @@ class TrainJob:
         ]
 
 
-class Speaker:
-    """Says events, one a line; where nobody listens any more, it says nothing."""
+class EventWriter:
+    """Writes events, one per line; where nobody listens any more, it writes nothing."""
 
     def __init__(self, out: TextIO) -> None:
         self._out, self._last = out, (float("-inf"), "")
 
-    def say(self, event: str, **values: Any) -> None:
-        """Say an event."""
+    def write(self, event: str, **values: Any) -> None:
+        """Write an event."""
         with contextlib.suppress(OSError, ValueError):
             self._out.write(json.dumps({"event": event, **values}, default=str) + "\n")
             self._out.flush()
 
-    def hear(self, event: Progress | Epoch) -> None:
-        """Say an event of the training; of progress the first and the last of a stage, and a few a second between."""
+    def report(self, event: Progress | Epoch) -> None:
+        """Write an event of the training; of progress the first and the last of a stage, and a few a second between."""
         if isinstance(event, Epoch):
-            self.say("epoch", **dataclasses.asdict(event))
+            self.write("epoch", **dataclasses.asdict(event))
             return
         now, stage = time.monotonic(), event.stage
         if stage != self._last[1] or now - self._last[0] >= EVERY or event.done == event.total or stage == "plan":
             self._last = now, stage
-            self.say("progress", **dataclasses.asdict(event))
+            self.write("progress", **dataclasses.asdict(event))
 
 
 class Views:
@@ -156,7 +156,7 @@ class Views:
         self._training, self._images = training, images
         self._statistics: dict[int, Any] = {}
 
-    def answer(self, asked: Mapping[str, Any], speaker: Speaker) -> None:
+    def answer(self, asked: Mapping[str, Any], writer: EventWriter) -> None:
         """Predict what was asked for, and say where it is."""
         import numpy as np
 
@@ -169,7 +169,7 @@ class Views:
         about = {"image": index, "box": asked["box"], "attributes": model.task.attributes(), "kind": model.task.result}
         about |= {"shape": labels.shape, "factors": model.config.factors}
         data = base64.b64encode(zlib.compress(labels.data, 1)).decode("ascii")
-        speaker.say("view", id=asked["id"], **about, dtype=str(labels.dtype), data=data)
+        writer.write("view", id=asked["id"], **about, dtype=str(labels.dtype), data=data)
 
     def predicted(self, model: "Model", index: int, box: "Box") -> Any:
         """Return the result of a model on a box of an image's tiled axes."""
@@ -199,7 +199,7 @@ def listen(asked: "queue.SimpleQueue[Any]", where: TextIO) -> None:
     asked.put(END)
 
 
-def run(job: TrainJob, speaker: Speaker, asked: "queue.SimpleQueue[Any]") -> None:
+def run(job: TrainJob, writer: EventWriter, asked: "queue.SimpleQueue[Any]") -> None:
     """Train, say what happens, and do what is asked between steps."""
     from ..model import load_model
     from .fit import Training
@@ -207,26 +207,26 @@ def run(job: TrainJob, speaker: Speaker, asked: "queue.SimpleQueue[Any]") -> Non
     pairs = job.stacks()
     init = None if job.init is None else load_model(job.init)
     training = Training(pairs, Path(job.out), job.settings, init=init)
-    orphan = job.orphan
+    on_disconnect = job.on_disconnect
     views = Views(training, [image for image, _ in pairs])
     with contextlib.closing(training.events()) as events:
         try:
             while True:
-                speaker.hear(next(events))
+                writer.report(next(events))
                 view = None
                 while not asked.empty():
                     what = asked.get()
-                    word = ("pause" if orphan == "stop" else "leave") if what is END else what.get("ask")
+                    word = ("pause" if on_disconnect == "stop" else "leave") if what is END else what.get("ask")
                     view = what if word == "view" else view
                     if word == "pause":
                         raise KeyboardInterrupt
                     if word == "stop":
                         training.end_soon()
-                    orphan = "continue" if word == "leave" else orphan
+                    on_disconnect = "continue" if word == "leave" else on_disconnect
                 if view is not None:
-                    views.answer(view, speaker)
+                    views.answer(view, writer)
         except StopIteration as end:
-            speaker.say("done", model=job.out, card=end.value.card())
+            writer.write("done", model=job.out, card=end.value.card())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -235,21 +235,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("job", type=Path)
     parser.add_argument("--resume", action="store_true", help="go on with the run that was stopped")
     given = parser.parse_args(arguments)
-    speaker, asked = Speaker(sys.stdout), queue.SimpleQueue[Any]()
+    writer, asked = EventWriter(sys.stdout), queue.SimpleQueue[Any]()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=listen, args=(asked, sys.stdin), daemon=True).start()
     with contextlib.redirect_stdout(sys.stderr):
         try:
             job = TrainJob.read(given.job)
-            run(_resumed(job) if given.resume else job, speaker, asked)
+            run(_resumed(job) if given.resume else job, writer, asked)
         except KeyboardInterrupt:
-            speaker.say("stopped")
+            writer.write("stopped")
         except UnetError as error:
-            speaker.say("error", message=" ".join(str(error).split()), kind=type(error).__name__)
+            writer.write("error", message=" ".join(str(error).split()), kind=type(error).__name__)
             return error.exit_code
         except Exception as error:  # noqa: BLE001 - whoever listens is told; all of it is in the traceback
             about = {"kind": type(error).__name__, "traceback": traceback.format_exc()}
-            speaker.say("error", message=f"{type(error).__name__}: {error}", **about)
+            writer.write("error", message=f"{type(error).__name__}: {error}", **about)
             return 1
     return 0
 

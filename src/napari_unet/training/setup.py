@@ -119,7 +119,7 @@ class Outlook:
     task: Task
 
     def lines(self) -> list[str]:
-        """Return what is learnt from, and the plan, a line each."""
+        """Return what is learnt from, and the plan, one per line."""
         facts, count = self.facts, len(self.facts.stacks)
         totals = {v: sum(f.counts.get(v, 0) for f in facts.stacks) for v in facts.values}
         if facts.intensities is not None:

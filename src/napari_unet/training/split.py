@@ -52,7 +52,7 @@ class Sample:
     @property
     def extent(self) -> tuple[int, ...]:
         """Shape along `place_axes`."""
-        return self.image.along(self.place_axes, "shape")
+        return self.image.values_along(self.place_axes, "shape")
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -121,7 +121,7 @@ class ImageSample(Sample):
     Parameters
     ----------
     factors : tuple of int
-        Elements of the target for one of the image, an axis of `place_axes`.
+        Elements of the target for one of the image, per axis of `place_axes`.
     """
 
     factors: tuple[int, ...] = ()
@@ -161,7 +161,7 @@ def reflect(start: int, stop: int, size: int) -> np.ndarray:
 
 
 def samples(pairs: Sequence[Pair], facts: Fingerprint, axes: str, factors: tuple[int, ...] = ()) -> list[Sample]:
-    """Return each pair as a whole; with targets that are images their factors, an axis of the network."""
+    """Return each pair as a whole; with targets that are images their factors, per axis of the network."""
     if facts.intensities is not None:
         return [
             ImageSample(

@@ -27,7 +27,7 @@ class State:
         The best validation so far.
     validation_seconds : float
     history : list of dict
-        One an epoch.
+        One per epoch.
     """
 
     step: int = 0

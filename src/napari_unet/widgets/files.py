@@ -167,7 +167,7 @@ def _unnamed(found: Any) -> LayerTuple:
 
 
 def _images(where: str) -> list[LayerTuple]:
-    """Read the pyramid of the image at `where`, a layer a channel."""
+    """Read the pyramid of the image at `where`, one layer per channel."""
     from ..sources import open_stack
     from ..sources.omezarr import images_inside, levels_there, ome, pyramid
     from ..sources.zarrmeta import below, read_node
@@ -211,7 +211,7 @@ def _shown(levels: list[Stack], where: str, attributes: Mapping[str, Any]) -> li
 
 
 def _labels(where: str) -> list[LayerTuple]:
-    """Read a label image; where it has channels, a layer each."""
+    """Read a label image; where it has channels, one layer each."""
     from ..arrays.views import cast
     from ..sources import open_stack
     from ..sources.omezarr import levels_there, ome, pyramid

@@ -154,7 +154,7 @@ class Job(Work):
 
 
 class Process(Work):
-    """A command that says one JSON object a line, and takes one a line.
+    """A command that says one JSON object per line, and takes one per line.
 
     Parameters
     ----------

@@ -199,7 +199,7 @@ class Place:
     sizes : mapping of str to int
         Of those that the result itself lacks.
     scale, translate : tuple of float
-        One a dimension of `order`.
+        One per dimension of `order`.
     units : tuple of str
     matrix : (n + 1, n + 1) array
         What turns and shears the image's layer, beyond scale and translation.
@@ -218,7 +218,10 @@ class Place:
         first = 1 if axes.startswith("c") else 0
         order = axes[first:]
         geometry = {
-            field: [stack.along(a, name)[0] if a != "c" else float(getattr(layer, field)[axes.index(a)]) for a in order]
+            field: [
+                float(getattr(layer, field)[axes.index(a)]) if a == "c" else stack.values_along(a, name)[0]
+                for a in order
+            ]
             for field, name in (("scale", "scale"), ("translate", "translation"))
         }
         sizes = {"c": levels_of(layer)[0][axes.index("c")]} if "c" in order else {}

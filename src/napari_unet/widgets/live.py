@@ -40,7 +40,7 @@ class Live:
                 self.add(tuple(map(slice, starts, map(min, stops, self.first.shape))))
 
     def _coarser(self) -> Iterator[tuple[int, ...]]:
-        """Yield factors an axis, until a plane is small enough to be shown whole."""
+        """Yield factors per axis, until a plane is small enough to be shown whole."""
         plane = max(n for n, a in zip(self.first.shape, self.axes, strict=True) if a in "yx")
         factor = 1
         while plane > LARGEST * factor:

@@ -82,8 +82,8 @@ class ResultLayer:
                 self._replace(old, layer)
         if found.features:
             self.layer.features = found.features
-        step = float(np.prod(found.result.along(found.result.spatial)))
-        unit = found.result.along("x", "units")[0] or "pixel"
+        step = float(np.prod(found.result.scale_along(found.result.spatial)))
+        unit = found.result.values_along("x", "units")[0] or "pixel"
         sizes = table(named(found.attributes), found.counts, step, f"{unit}^{len(found.result.spatial)}")
         if sizes and found.attributes:
             self.layer.features = sizes
@@ -116,7 +116,7 @@ class ResultLayer:
         return [layer]
 
     def _add_images(self, levels: list[Any], axes: str) -> list[Any]:
-        """Add an image layer a channel, the first on top; return them from the first on."""
+        """Add an image layer per channel, the first on top; return them from the first on."""
         at, count = axes.find("c"), levels[0].shape[axes.index("c")] if "c" in axes else 1
         layers = []
         for channel in reversed(range(count)):

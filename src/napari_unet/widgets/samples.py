@@ -29,7 +29,7 @@ def noisy_nuclei() -> list[LayerTuple]:
 
 
 def nuclei_3d() -> list[LayerTuple]:
-    """Return synthetic nuclei, (32, 192, 192) uint8, 2 x 0.5 x 0.5 micrometres a voxel, and their labels."""
+    """Return synthetic nuclei, (32, 192, 192) uint8, 2 x 0.5 x 0.5 micrometres per voxel, and their labels."""
     image, labels = synthetic()
     shared = {"scale": SCALE, "units": (UNIT,) * 3, "axis_labels": ("z", "y", "x")}
     return [

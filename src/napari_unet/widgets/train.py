@@ -20,10 +20,10 @@ from .curves import Curves
 from .form import Form
 from .jobs import Ended, Job, Process
 from .layers import Place, Source, look, seen, usual_axes
-from .lessons import Lesson, cut_pairs, free_name, keep, outlook, paired, unfinished
 from .panel import BACKGROUND, STAY, STOP, Panel, button, field, folded, folder, path_in, row, shrink, text
 from .preferences import Preferences, models_changed
 from .results import contrast
+from .training_request import TrainingRequest, cut_pairs, export_pairs, free_name, outlook, paired, unfinished
 
 if TYPE_CHECKING:
     import napari
@@ -59,7 +59,7 @@ class TrainWidget(Panel):
 
     def __init__(self, napari_viewer: "napari.Viewer") -> None:
         super().__init__(napari_viewer)
-        self._lesson: Lesson | None = None
+        self._request: TrainingRequest | None = None
         self._job: Path | None = None
         self._cut: frozenset[int] = frozenset()
         self._model: Path | None = None
@@ -186,7 +186,7 @@ class TrainWidget(Panel):
             self._rows.remove(pair)
             self.pairs.remove(pair)
 
-    def lesson(self, init: Path | None = None) -> Lesson:
+    def request(self, init: Path | None = None) -> TrainingRequest:
         """Return what the form asks for.
 
         Raises
@@ -214,22 +214,22 @@ class TrainWidget(Panel):
         chosen |= {"background": self.background.value} if self.sparse.value else {}
         start = init or (self.start_from.value if self.start_from.value != NEW else None)
         preferences = Preferences.read()
-        return Lesson(
+        return TrainingRequest(
             pairs=pairs,
             out=free_name(preferences.models, name),
             config=TrainConfig(minutes=self.minutes.value, **chosen),
             init=start,
-            orphan=preferences.when_closed,
+            on_disconnect=preferences.when_closed,
         )
 
     def look_at_data(self) -> None:
         """Say what will be learnt from, and plan."""
         try:
-            lesson = self.lesson()
+            request = self.request()
         except UnetError as error:
             self.fail(str(error))
             return
-        self.begin(Job(lambda: outlook(lesson), self._heard, self._looked))
+        self.begin(Job(lambda: outlook(request), self._heard, self._looked))
 
     def _looked(self, how: Ended) -> None:
         self.ended(how)
@@ -258,19 +258,19 @@ class TrainWidget(Panel):
 
     def _prepare(self, init: Path | None) -> None:
         try:
-            self._lesson = lesson = self.lesson(init)
+            self._request = request = self.request(init)
         except UnetError as error:
             self.fail(str(error))
             return
         self.curves.clear()
         self.card.value = self.facts.value = ""
-        self.begin(Job(lambda: keep(lesson), self._heard, self._kept))
+        self.begin(Job(lambda: export_pairs(request), self._heard, self._kept))
 
     def _kept(self, how: Ended) -> None:
         if how.result is None:
             self.ended(how)
             return
-        self._cut = cut_pairs(self._lesson) if self._lesson else frozenset()
+        self._cut = cut_pairs(self._request) if self._request else frozenset()
         self._run(how.result)
 
     def _run(self, job: Path, *more: str) -> None:
@@ -287,7 +287,7 @@ class TrainWidget(Panel):
         if job is None:
             return
         if job != self._job:
-            self._lesson = None
+            self._request = None
             self.curves.clear()
         self._run(job, "--resume")
 
@@ -355,13 +355,13 @@ class TrainWidget(Panel):
 
     def ask_view(self) -> None:
         """Ask the training for a prediction of what is seen now."""
-        if not (self.live.value and isinstance(self.work, Process) and self.work.running and self._lesson):
+        if not (self.live.value and isinstance(self.work, Process) and self.work.running and self._request):
             return
-        shown = [i for i, (image, _) in enumerate(self._lesson.pairs) if image in self.viewer.layers and image.visible]
+        shown = [i for i, (image, _) in enumerate(self._request.pairs) if image in self.viewer.layers and image.visible]
         shown = [i for i in shown if i not in self._cut]
         if not shown:
             return
-        image = self._lesson.pairs[shown[-1]][0]
+        image = self._request.pairs[shown[-1]][0]
         axes = usual_axes(image)
         box = seen(self.viewer, image, axes, Source(image, axes).stack())
         self._asked += 1
@@ -369,9 +369,9 @@ class TrainWidget(Panel):
 
     def _draw(self, event: dict[str, Any]) -> None:
         """Show a prediction that came."""
-        if self._lesson is None or event["id"] != self._asked:
+        if self._request is None or event["id"] != self._asked:
             return
-        image = self._lesson.pairs[event["image"]][0]
+        image = self._request.pairs[event["image"]][0]
         if image not in self.viewer.layers:
             return
         from ..inference.outputs import blank

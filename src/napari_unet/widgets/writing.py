@@ -154,7 +154,7 @@ def _stack_of(data: Any, meta: Mapping[str, Any], kind: str) -> Stack:
             choice = " or ".join(axes for axes in ("tzyx", "tcyx", "czyx", "tczyx") if len(axes) == ndim) or AXES
             raise DataError(
                 f"{name}: what are its {ndim} dimensions? The axis labels {tuple(words)} do not say so; "
-                f"set the layer's axis labels, one letter a dimension: {choice}"
+                f"set the layer's axis labels, one letter per dimension: {choice}"
             )
         letters = list("zyx"[-ndim:])
     taken = {"scale": [1.0] * ndim, **meta, "data": finest, "multiscale": False, "name": name, "axis_labels": letters}

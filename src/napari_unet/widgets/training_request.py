@@ -17,7 +17,7 @@ ANNOTATION = "annotation"
 
 
 @dataclasses.dataclass(frozen=True)
-class Lesson:
+class TrainingRequest:
     """A training as the form describes it.
 
     Parameters
@@ -29,7 +29,7 @@ class Lesson:
     config : TrainConfig
     init : Path or None
         Model to start from.
-    orphan : "stop" or "continue"
+    on_disconnect : "stop" or "continue"
         What the training does whose window is gone.
     """
 
@@ -37,7 +37,7 @@ class Lesson:
     out: Path
     config: TrainConfig
     init: Path | None = None
-    orphan: str = "stop"
+    on_disconnect: str = "stop"
 
     def stacks(self) -> list[tuple[Stack, Stack]]:
         """Open all pairs lazily.
@@ -64,10 +64,11 @@ class Lesson:
             stack = Source(image, axes).stack()
             painted = open_labels(labels, _labels_axes(labels, axes.replace("c", "")))
             stack, painted = brought_together(stack, painted)
-            if painted.shape != stack.along(painted.axes, "shape"):
+            wanted = stack.values_along(painted.axes, "shape")
+            if painted.shape != wanted:
                 raise DataError(
                     f"the labels {labels.name} are {' x '.join(map(str, painted.shape))}, their image {image.name} is "
-                    f"{' x '.join(map(str, stack.along(painted.axes, 'shape')))}; paint on a labels layer of its size"
+                    f"{' x '.join(map(str, wanted))}; paint on a labels layer of its size"
                 )
             found.append((stack, painted))
         return found
@@ -80,7 +81,7 @@ def _labels_axes(layer: Any, inside: str) -> str:
     return inside[len(inside) - layer.ndim :]
 
 
-def keep(lesson: Lesson) -> Generator[Progress, None, Path]:
+def export_pairs(request: TrainingRequest) -> Generator[Progress, None, Path]:
     """Write labels, and images that are only in the viewer, beside the model; return the file that a process reads.
 
     So a training can be gone on with when the layers are gone.
@@ -89,9 +90,9 @@ def keep(lesson: Lesson) -> Generator[Progress, None, Path]:
     from ..training.process import TrainJob
 
     warm_up()
-    folder = lesson.out.with_name(lesson.out.name + DATA)
+    folder = request.out.with_name(request.out.name + DATA)
     pairs = []
-    for number, ((image, labels), stacks) in enumerate(zip(lesson.pairs, lesson.stacks(), strict=True)):
+    for number, ((image, labels), stacks) in enumerate(zip(request.pairs, request.stacks(), strict=True)):
         if isinstance(image, Path):
             pairs.append(_pair(image, labels))
             continue
@@ -100,7 +101,7 @@ def keep(lesson: Lesson) -> Generator[Progress, None, Path]:
         if labels is image:
             pairs.append(_pair(source, source, opening, opening))
             continue
-        if lesson.config.learns_images:
+        if request.config.learns_images:
             target, how = yield from _kept(labels, stacks[1], folder / f"{number}-target.ome.zarr")
             pairs.append(_pair(source, target, opening, how))
             continue
@@ -110,12 +111,12 @@ def keep(lesson: Lesson) -> Generator[Progress, None, Path]:
         pairs.append(_pair(source, root / "labels" / ANNOTATION, opening))
     job = TrainJob(
         pairs=tuple(pairs),
-        out=str(lesson.out),
-        config=dataclasses.asdict(lesson.config),
-        init=None if lesson.init is None else str(lesson.init),
-        orphan=lesson.orphan,
+        out=str(request.out),
+        config=dataclasses.asdict(request.config),
+        init=None if request.init is None else str(request.init),
+        on_disconnect=request.on_disconnect,
     )
-    path = lesson.out.with_name(lesson.out.name + JOB)
+    path = request.out.with_name(request.out.name + JOB)
     path.write_text(json.dumps(job.to_json(), indent=1), encoding="utf-8")
     return path
 
@@ -132,11 +133,11 @@ def _kept(layer: Any, stack: Stack, root: Path) -> Generator[Progress, None, tup
     return source, opening
 
 
-def cut_pairs(lesson: Lesson) -> frozenset[int]:
+def cut_pairs(request: TrainingRequest) -> frozenset[int]:
     """Return the pairs of which a part of the image alone is learnt from: their places are not those of the layer."""
-    if any(isinstance(image, Path) for image, _ in lesson.pairs):
+    if any(isinstance(image, Path) for image, _ in request.pairs):
         return frozenset()
-    each = enumerate(zip(lesson.pairs, lesson.stacks(), strict=True))
+    each = enumerate(zip(request.pairs, request.stacks(), strict=True))
     return frozenset(i for i, ((image, _), (stack, _)) in each if _is_cut(image, stack))
 
 
@@ -149,7 +150,7 @@ def _on(source: str, opening: dict[str, Any], labels: Stack) -> Stack:
     from ..sources import open_stack
 
     image = open_stack(source, **opening)
-    return dataclasses.replace(labels, translation=image.along(labels.axes, "translation"))
+    return dataclasses.replace(labels, translation=image.values_along(labels.axes, "translation"))
 
 
 def _on_disk(layer: Any) -> tuple[str | None, dict[str, Any]]:
@@ -177,13 +178,13 @@ def paired(images: Path, labels: Path) -> tuple[tuple[Path, Path], ...]:
     return tuple((p, p) for p in list_images(images)) if images == labels else tuple(pair_paths([images], [labels]))
 
 
-def outlook(lesson: Lesson) -> Generator[Progress, None, Any]:
+def outlook(request: TrainingRequest) -> Generator[Progress, None, Any]:
     """Look at the data and plan, without training."""
     from ..model import load_model
     from ..training import setup
 
-    init = None if lesson.init is None else load_model(lesson.init)
-    return (yield from setup.outlook(lesson.stacks(), lesson.config, init))
+    init = None if request.init is None else load_model(request.init)
+    return (yield from setup.outlook(request.stacks(), request.config, init))
 
 
 def unfinished(folder: Path) -> dict[str, Path]:
