@@ -189,7 +189,7 @@ def main() -> None:
         trained.append(show(train(parts[False], args.out / name, config, validation=parts[True], init=start)))
     model = trained[-1]
     scores, mirrored = (judged(model, held_out, args.out, recipe.kind, tta) for tta in (False, True))
-    kept = ("device", "threads", "precision", "versions", "learnt from", "settings")
+    kept = ("device", "threads", "precision", "versions", "learnt from", "contrast", "foreground", "settings")
     made = f"python benchmarks/models.py {args.model} --data DATA --out OUT"
     about = {
         "name": args.model,
@@ -197,7 +197,7 @@ def main() -> None:
         "licence": "BSD-3-Clause (the images: as their publishers say)",
         "made by": made,
     }
-    record = about | {k: model.record[k] for k in kept} | {"scores": scores}
+    record = about | {k: model.record[k] for k in kept if k in model.record} | {"scores": scores}
     record["steps"] = ", then ".join(str(each.record["steps"]) for each in trained)
     record["minutes"] = round(sum(each.record["minutes"] for each in trained), 1)
     if len(trained) > 1:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import itertools
+import math
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 
 HEAD = b"id,voxels,"  # of a table of objects
 MOST_ROWS = 100_000
+NEARLY_ALL = 0.7  # of an image: so dense that hardly anything lies between objects
+TIMES_LEARNT = 3  # the share of objects in what was learnt from; dense regions of an image reach twice that
 
 
-def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
+def make_objects(job: "Job", store: ResultStore) -> Generator[Progress, None, str]:
     """Make the objects of a run whose classes are all written, if it has any; goes on where it was stopped.
 
     Beside the labels a table is left, ``objects.csv``: id, voxels, centroid and bounding box in the labels' units, mean
@@ -42,6 +45,11 @@ def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
     Progress
         A `Block` for each block that is written.
 
+    Returns
+    -------
+    str
+        What somebody should know of the objects, if anything.
+
     Raises
     ------
     ResourceError
@@ -49,11 +57,11 @@ def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
     """
     output, options = job.objects, job.decoder.task.objects
     if output is None or options is None:
-        return
+        return ""
     scratch = store.ledger / "objects"
     if not store.pending() and store.has_table:
         discard(scratch)  # a run that ended in the middle of removing it
-        return
+        return ""
     first = len(job.grid)
     grid = Grid(output.axes, output.shape, job.grid.core, job.decoder.engine.model.config.ndim)
     classes = store.arrays[job.decoder.outputs[0].path]
@@ -72,12 +80,29 @@ def make_objects(job: "Job", store: ResultStore) -> Iterator[Progress]:
     try:
         next(painting)
     except StopIteration as end:
+        objects: Objects = end.value
         channels = job.decoder.engine.stack.channel_names
         with disk(store.root):
             place = store.root / output.path / TABLE
-            write_table(place, end.value, output.scale, output.translation, channels, store.ledger)
+            write_table(place, objects, output.scale, output.translation, channels, store.ledger)
         store.record_table(output.path)
     discard(scratch)
+    note = _too_much(objects, math.prod(output.shape), job.decoder.engine.model.record.get("foreground"))
+    if note:
+        yield Progress(store.count, job.total, "note", note)
+    return note
+
+
+def _too_much(objects: Objects, voxels: int, learnt: Any) -> str:
+    """Say that objects cover nearly all of an image, where they had a small share in what was learnt from."""
+    share, largest = int(objects.count.sum()) / voxels, int(objects.count.max(initial=0)) / voxels
+    if not isinstance(learnt, int | float) or share < NEARLY_ALL or share < TIMES_LEARNT * learnt:
+        return ""
+    return (
+        f"objects cover {100 * share:.0f} % of the image, the largest alone {100 * largest:.0f} %; in what the model "
+        f"learnt from they covered {100 * learnt:.2g} %. An image without any, or one with another background or size "
+        "of pixels, looks like that: hold the result against the image"
+    )
 
 
 def _told(work: Generator[Progress, None, int], store: ResultStore, total: int) -> Iterator[Progress]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from ..arrays.cached import cached
 from ..arrays.stack import Stack
+from ..intensities.contrast import SPAN
 from ..intensities.normalise import Statistics
 from ..model import Model
 from .config import PredictConfig
@@ -13,10 +14,15 @@ from .config import PredictConfig
 FAR, FAR_FIXED = 10.0, 100.0
 SERIES = 5  # time points from which on bleaching is looked for
 BLEACHED = 0.6  # of the first range of intensities
+CLEAR = 1.5  # times what is noise, or the contrast of an image: so far was all that was learnt from it
+LITTLE = 12.0  # standard deviations of noise: 7 are left for what is to be found
 
 
 def measured(stack: Stack, model: Model, config: PredictConfig, computed: bool = False) -> Statistics:
     """Measure the intensities of a stack as a run with these settings does: once, or at each time point.
+
+    What is nothing but noise is taken as one value, where all that the model learnt from had far more contrast:
+    stretched to the full range it would look like one large object. Percentiles that were chosen hold as they are.
 
     Parameters
     ----------
@@ -35,7 +41,8 @@ def measured(stack: Stack, model: Model, config: PredictConfig, computed: bool =
     normalisation = config.normalisation(model)
 
     def one(part: Stack) -> Statistics:
-        return normalisation.measure(part, fill=config.fill, quick=computed, padding=config.padding)
+        found = normalisation.measure(part, fill=config.fill, quick=computed, padding=config.padding)
+        return found if config.percentiles else _without_noise(found, model)
 
     if not (config.each_time and "t" in stack.axes and normalisation.measures):
         return one(stack)
@@ -60,11 +67,50 @@ def remarks(
         As `measured` takes it.
     """
     yield from (f"{stack.name}: {note}" for note in found.notes)
-    if not any(scale for each in found.times or (found,) for scale in each.scale):
+    each_time = found.times or (found,)
+    if not any(scale for each in each_time for scale in each.scale) and not all(each.only_noise for each in each_time):
         yield f"{stack.name} has one value, {found.offset[0]:g}, wherever it was read; nothing can be found in it"
     yield from _scale(stack, model, found)
+    yield from _contrast(stack, model, found)
     if not computed and not config.each_time:
         yield from _bleaching(stack, model, config)
+
+
+def learnt_contrast(model: Model) -> float:
+    """Return the least contrast of the images that a model learnt labels from, 0 where its record has none."""
+    least = model.record.get("contrast")
+    percentiles = model.normalisation.kind == "percentile" and model.task.learns_from == "labels"
+    return float(least) if percentiles and isinstance(least, int | float) else 0.0
+
+
+def _without_noise(found: Statistics, model: Model) -> Statistics:
+    """Return intensities of which nothing is left where they are noise alone."""
+    least = learnt_contrast(model)
+    if not found.only_noise or least < CLEAR * SPAN:
+        return found
+    low, high = model.normalisation.low, model.normalisation.high
+    span = max(each.span for each in found.contrast)
+    note = (
+        f"there is nothing but noise: the range of intensities is {span:.1f} times the noise, of what "
+        f"the model learnt from it was {least:.0f} times and more. It is taken as an image of one "
+        f"value; --percentiles {low:g} {high:g} stretches the noise to the full range all the same"
+    )
+    return dataclasses.replace(found, scale=(0.0,) * len(found.scale), notes=(note,))
+
+
+def _contrast(stack: Stack, model: Model, found: Statistics) -> Iterator[str]:
+    """Say that there is little beside noise where what was learnt from had more."""
+    limit = min(learnt_contrast(model) / CLEAR, LITTLE)
+    spans = [max(each.span for each in one.contrast) for one in found.times or (found,) if one.contrast]
+    if not spans or found.only_noise or min(spans) >= limit:
+        return
+    share = 100 - model.normalisation.high
+    yield (
+        f"{stack.name}: there is little but noise: the range of intensities is {min(spans):.1f} times the noise, of "
+        f"what the model learnt from it was {learnt_contrast(model):.0f} times and more; what is found may be noise. "
+        f"Where what is to be found covers less than {share:.2g} % of the image, a higher percentile helps, such as "
+        f"--percentiles {model.normalisation.low:g} {100 - share / 10:g}"
+    )
 
 
 def _scale(stack: Stack, model: Model, found: Statistics) -> Iterator[str]:

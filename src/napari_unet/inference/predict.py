@@ -126,7 +126,8 @@ def _into_store(
         if config.precision == "auto" and not store.count:
             yield from _rounded(ready.engine)
         yield job.opened(store, job.summary(missing, config.memory))
-        yield from execute(job, store, client, start, seen)
+        about = yield from execute(job, store, client, start, seen)
+        notes += [about] if about else []
         result = with_notes(open_stack(root / job.outputs[0].path), notes)
         if then is not None:
             yield from then(result)
@@ -135,17 +136,21 @@ def _into_store(
 
 def execute(
     job: Job, store: ResultStore, client: Any, start: tuple[float, ...] | None, seen: LazyBlocks | None = None
-) -> Iterator[Progress]:
-    """Compute what is neither done nor seen, here or on a client's cluster, then what follows from the blocks."""
+) -> Generator[Progress, None, str]:
+    """Compute what is neither done nor seen, here or on a client's cluster, then what follows from the blocks.
+
+    Returns what somebody should know of objects, if anything.
+    """
     yield from reuse_blocks(job, store, seen)
     try:
         yield from job.run(store, start) if client is None else run_on(client, job, store, start)
     except IncompleteError:
         note_unread(job.decoder.engine.stack, store.ledger)
         raise
-    yield from make_objects(job, store)
+    note = yield from make_objects(job, store)
     yield from store.finish()
     forget_unread(store.ledger)
+    return note
 
 
 def _missing(stack: Stack, config: PredictConfig) -> int:

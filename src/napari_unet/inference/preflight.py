@@ -129,9 +129,11 @@ def differences(settings: Mapping[str, Any], ready: Prepared) -> Iterator[Differ
 
 
 def _as_measured(now: Statistics, image: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return intensities; those of an earlier run, where that measured a large image in another way."""
+    """Return intensities; those of an earlier run, where that measured a large image, or noise, in another way."""
     was = image.get("intensities")
-    return was if now.cells and isinstance(was, dict) and "cells" not in was else now.to_json()
+    if isinstance(was, dict) and (now.only_noise or (now.cells and "cells" not in was)):
+        return was
+    return now.to_json()
 
 
 def _size(count: float) -> str:

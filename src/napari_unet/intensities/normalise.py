@@ -10,6 +10,7 @@ import numpy as np
 from ..arrays.stack import Stack
 from ..arrays.views import Box
 from ..errors import DataError, ModelError
+from .contrast import Contrast
 from .sampling import SEEN, Pool, percentiles, sample, without
 from .spikes import empty_corners, outliers, padded
 
@@ -95,6 +96,7 @@ class Normalisation:
             Where the sample holds NaN or infinity, with their number and the first index.
         """
         large = math.prod(map(float, stack.shape)) > WHOLE * stack.size("c")
+        contrast: tuple[Contrast, ...] = ()
 
         def read(box: Box) -> Iterator[tuple[Box, np.ndarray | DataError]]:
             for part, values in readable(stack, box, LARGE_EDGE if large else LEAST_EDGE):
@@ -104,18 +106,21 @@ class Normalisation:
             found = sample(stack, self._figures, read, seed, quick, padding)
             pairs, lost = [self._figures(pool) for pool in found.pools], found.lost
             notes = [self._spikes(*pool.histogram(), *pair) for pool, pair in zip(found.pools, pairs, strict=True)]
+            contrast = tuple(pool.contrast(scale) for pool, (_, scale) in zip(found.pools, pairs, strict=True))
         else:
             channels, lost = _whole(stack, read, padding)
             pairs = [self._measure_channel(values) for values in channels]
             notes = [self._spikes(*_occurring(v), *pair) for v, pair in zip(channels, pairs, strict=True)]
-            if padding is None and not lost:
+            if padding is None and not lost and self.kind == "percentile":
                 shape = [n for n, a in zip(stack.shape, stack.axes, strict=True) if a != "c"]
-                notes += [self._padding(v.reshape(shape), *pair) for v, pair in zip(channels, pairs, strict=True)]
+                planes = [values.reshape(shape) for values in channels]
+                notes += [self._padding(each, *pair) for each, pair in zip(planes, pairs, strict=True)]
+                contrast = tuple(Contrast.of(each, scale) for each, (_, scale) in zip(planes, pairs, strict=True))
         offset, scale = (self.offset, self.scale) if self.kind == "fixed" else tuple(zip(*pairs, strict=True))
         if self.kind == "none":
             offset, scale = (0.0,) * len(pairs), (1.0,) * len(pairs)
         told = tuple(dict.fromkeys(note for note in notes if note))
-        return Statistics(tuple(offset), tuple(scale), lost, large, (), tuple(pairs), told)
+        return Statistics(tuple(offset), tuple(scale), lost, large, (), tuple(pairs), told, contrast)
 
     def _spikes(self, values: np.ndarray, counts: np.ndarray, low: float, scale: float) -> str | None:
         """Say what stands out and spoils percentiles."""
@@ -167,6 +172,8 @@ class Statistics:
         What was measured: mean and standard deviation where intensities are fixed, else offset and scale.
     notes : tuple of str
         What spoils the range, and what helps.
+    contrast : tuple of Contrast
+        Of each channel, where it was measured.
     """
 
     offset: tuple[float, ...]
@@ -176,6 +183,12 @@ class Statistics:
     times: tuple["Statistics", ...] = ()
     seen: tuple[tuple[float, float], ...] = dataclasses.field(default=(), compare=False)
     notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    contrast: tuple[Contrast, ...] = dataclasses.field(default=(), compare=False)
+
+    @property
+    def only_noise(self) -> bool:
+        """Whether nothing but noise was seen, in any channel."""
+        return bool(self.contrast) and all(each.only_noise for each in self.contrast)
 
     @classmethod
     def of_times(cls, times: Sequence["Statistics"]) -> Self:

@@ -20,6 +20,7 @@ from ..arrays.views import Box
 from ..errors import DataError
 from ..sources.zarrays import stored_boxes
 from ..threads import in_threads
+from .contrast import Contrast, noise_of
 
 CELL = {1: (2**18,), 2: (512, 512), 3: (16, 128, 128)}  # 2^18 elements; flat, as planes are often chunks
 ALL_OF_IT = 2**28  # elements read whole: a second or two, where the network takes minutes
@@ -31,6 +32,7 @@ SEARCHED = 2**14  # cells looked at where most hold one value
 QUICK = 256  # the same, where a network computes each
 STABLE = 0.01  # of the scale, between the last two rounds
 KEPT = 2**14  # values of a cell that are kept where they cannot be counted
+ROWS = 2**14  # values of a cell, in order of place, whose steps from one to the next say what the noise is
 SEEN = 2**16  # values that are looked at for what stands out, where they cannot be counted
 DRAWN = 2**20  # cells that are put in random order at most: 8 MiB
 CONSTANTS = 4096  # different values of empty cells that are told apart
@@ -57,7 +59,7 @@ class Pool:
         self.low, self.high = math.inf, -math.inf
         self.constants: dict[float, int] = {}
         self._parts: list[np.ndarray] = []
-        self._sums = np.zeros(2)
+        self._sums, self._steps = np.zeros(2), np.zeros(2)
         self._shift = 0.0
 
     def add(self, values: np.ndarray) -> None:
@@ -75,6 +77,8 @@ class Pool:
             self._shift = low
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.cells, self.elements = self.cells + 1, self.elements + values.size
+        steps = np.diff(values[:ROWS].astype(np.float64))
+        self._steps += np.square(steps).sum(), steps.size
         if self.counts is not None:
             self.counts += np.bincount(values, minlength=len(self.counts))
             return
@@ -82,6 +86,11 @@ class Pool:
         self._sums += shifted.sum(), np.square(shifted).sum()
         # every 17th of 2^18: an odd step does not fall on the same columns of each row
         self._parts.append(values[:: values.size // self._kept + 1].copy())
+
+    def contrast(self, scale: float) -> Contrast:
+        """Return the contrast of percentiles that are `scale` apart; what stands out is not known."""
+        noise = noise_of(*self._steps)
+        return Contrast(scale / noise) if noise and scale else Contrast()
 
     def values(self) -> np.ndarray:
         """Return the values that are kept; those that are counted are not."""

@@ -12,6 +12,7 @@ import numpy as np
 from ..arrays.cached import check_countable
 from ..errors import DataError, ModelError, OutputError, ResourceError
 from ..events import Progress
+from ..intensities.contrast import least_contrast
 from ..intensities.normalise import Normalisation
 from ..model import Model, OneModel, as_model
 from ..objects.config import MANY
@@ -220,7 +221,7 @@ def _new_run(
     folder: Path, facts: Fingerprint, digest: str, config: TrainConfig, init: Model | None, pairs: Sequence[Pair]
 ) -> Run:
     task, plan = _decide(facts, config, init)
-    data = facts.to_json() | {"digest": digest}
+    data = facts.to_json() | {"digest": digest} | _usual(facts)
     return Run(folder, plan, task, _identity(config, init), data, pairs[0][0].channel_names)
 
 
@@ -303,6 +304,15 @@ def make_restoration(
     noise = tuple(config.noise / s for s in normalisation.scale) if config.noise else ()
     about: dict[str, Any] = {"loss_name": config.loss, "blind": config.blind, "predict_std": config.predict_std}
     return kind(**values, **about, noise=noise, dtype_name=config.result_type)
+
+
+def _usual(facts: Fingerprint) -> dict[str, float]:
+    """Return what is held against an image that the model is run on: least contrast, share of objects."""
+    least = least_contrast(each.statistics.contrast for each in facts.stacks)
+    found = {} if least is None else {"contrast": least}
+    if facts.objects is None or facts.sparse:
+        return found
+    return found | {"foreground": round(1 - facts.frequencies.get(0, 0.0), 3)}
 
 
 def _left_out(facts: Fingerprint) -> list[str]:

@@ -1,0 +1,138 @@
+"""An image of noise alone is not stretched until it looks like objects, where what was learnt from had contrast."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from kinds import small
+from napari_unet.arrays.stack import Stack
+from napari_unet.events import wait
+from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.intensities import measured, remarks
+from napari_unet.inference.predict import predict, predict_lazy
+from napari_unet.intensities.contrast import Contrast
+from napari_unet.intensities.normalise import Normalisation
+from napari_unet.model import load_model
+from napari_unet.sources import open_labels, open_stack
+from napari_unet.training.config import TrainConfig
+from napari_unet.training.fit import train
+
+FAST = {"precision": "fp32", "device": "cpu"}
+RNG = np.random.default_rng
+Y, X = np.mgrid[:160, :160]
+
+
+def camera(seed=0, shape=(160, 160), level=100.0, sd=3.0):
+    return RNG(seed).normal(level, sd, shape)
+
+
+NOISE = {
+    "16 bit": camera().astype("u2"),
+    "8 bit": camera(1, level=20, sd=1).astype("u1"),
+    "float": camera(2, level=0, sd=1e-3).astype("f4"),
+    "few photons": RNG(3).poisson(5, (160, 160)).astype("u2"),
+    "many photons": RNG(4).poisson(900, (160, 160)).astype("u2"),
+    "volume": camera(5, (8, 64, 64)).astype("u2"),
+    "not a whole number of patches": camera(6, (37, 53)).astype("i2"),
+    "uniform": RNG(7).uniform(0, 1, (160, 160)),
+}
+CONTENT = {
+    "a dim disc": camera() + 9 * ((Y - 60) ** 2 + (X - 90) ** 2 < 100),
+    "one small spot": camera() + 30 * ((Y - 60) ** 2 + (X - 90) ** 2 < 5),
+    "a hot pixel": camera() + 2000 * ((Y == 4) & (X == 7)),
+    "a gradient": camera() + Y / 6,
+    "a vignette": camera() + 20 * np.exp(-((Y - 80) ** 2 + (X - 80) ** 2) / 8000),
+    "stripes": camera() + 6 * np.sign(np.sin(X / 8)),
+    "no noise": np.where((Y - 60) ** 2 + (X - 90) ** 2 < 900, 200.0, 100.0),
+    "one value": np.full((160, 160), 7.0),
+}
+
+
+def learnt(model, contrast):
+    return dataclasses.replace(model, record={"contrast": contrast})
+
+
+def statistics(data, **chosen):
+    return measured(Stack(data=data, axes="zyx"[-data.ndim :]), chosen.pop("model"), PredictConfig(**FAST, **chosen))
+
+
+@pytest.mark.parametrize("name", NOISE)
+def test_noise_alone_is_known_as_such(name):
+    stack = Stack(data=NOISE[name], axes="zyx"[-NOISE[name].ndim :])
+    assert Normalisation().measure(stack).only_noise
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_whatever_stands_out_of_noise_is_content(name):
+    assert not Normalisation().measure(Stack(data=CONTENT[name], axes="yx")).only_noise
+
+
+def test_contrast_is_that_of_the_whole_however_the_strips_fall():
+    tall = camera(8, (700, 64)) + 9 * (np.arange(700)[:, None] > 640)
+    found = Contrast.of(tall, 16.0)
+    steps = np.concatenate([np.diff(tall, axis=0).ravel(), np.diff(tall, axis=1).ravel()])
+    assert found.span == pytest.approx(16.0 / np.sqrt(np.mean(steps**2) / 2), rel=0.01)
+    assert not found.only_noise
+
+
+@pytest.mark.parametrize("contrast", [None, 3.0, 8.0, "28", [28.0]])
+def test_models_that_know_no_contrast_or_learnt_from_noise_take_noise_as_before(contrast):
+    model = learnt(small(), contrast)
+    found = statistics(NOISE["16 bit"], model=model)
+    assert found.to_json() == Normalisation().measure(Stack(data=NOISE["16 bit"], axes="yx")).to_json()
+    assert found.scale[0] > 0
+
+
+def test_noise_is_taken_as_one_value_where_the_model_learnt_from_contrast_and_that_is_said():
+    model, stack = learnt(small(), 28.0), Stack(data=NOISE["16 bit"], axes="yx", name="empty well")
+    config = PredictConfig(**FAST)
+    found = measured(stack, model, config)
+    assert found.scale == (0.0,)
+    (line,) = remarks(stack, model, config, found)
+    assert line.startswith("empty well: there is nothing but noise") and "--percentiles 1 99.8" in line
+    chosen = PredictConfig(percentiles=(1.0, 99.8), **FAST)
+    assert measured(stack, model, chosen).scale[0] > 0
+    assert len({*np.unique(np.asarray(predict_lazy(stack, model, config).data))}) == 1
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_images_with_content_are_normalised_as_before(name):
+    data = CONTENT[name]
+    assert statistics(data, model=learnt(small(), 28.0)).to_json() == statistics(data, model=small()).to_json()
+
+
+def test_each_time_point_is_judged_by_itself():
+    data = np.stack([CONTENT["no noise"], camera(9), CONTENT["a dim disc"]])
+    found = measured(Stack(data=data, axes="tyx"), learnt(small(), 28.0), PredictConfig(each_time=True, **FAST))
+    assert [each.scale[0] > 0 for each in found.times] == [True, False, True]
+
+
+@pytest.mark.parametrize("block", [(64, 64), (160, 96)])
+def test_an_empty_field_gives_no_object_with_the_model_that_ships(block, tmp_path):
+    stack = Stack(data=NOISE["16 bit"], axes="yx")
+    result = wait(predict(stack, load_model("nuclei-2d"), tmp_path / "r.ome.zarr", PredictConfig(block=block, **FAST)))
+    assert not np.asarray(result.data).any()
+    assert any("nothing but noise" in note for note in result.notes)
+
+
+def test_objects_over_nearly_all_of_an_image_are_said_where_they_had_a_small_share(tmp_path):
+    stack = Stack(data=CONTENT["a vignette"], axes="yx")
+    result = wait(predict(stack, load_model("nuclei-2d"), tmp_path / "r.ome.zarr", PredictConfig(**FAST)))
+    assert np.asarray(result.data).astype(bool).mean() > 0.7
+    assert any(note.startswith("objects cover") for note in result.notes)
+    assert any("little but noise" in note for note in result.notes)
+
+
+def test_a_training_keeps_the_least_contrast_and_the_share_of_objects(tmp_path):
+    labels = np.zeros((64, 64), "u1")
+    labels[8:24, 8:24], labels[36:56, 36:56] = 1, 2
+    pairs = [
+        (open_stack((camera(i, (64, 64)) + height * (labels > 0)).astype("f4")), open_labels(labels))
+        for i, height in enumerate((400, 100))
+    ]
+    config = TrainConfig(task="instances", steps=2, depth=1, base_features=4, device="cpu")
+    model = wait(train(pairs, tmp_path / "m.model", config))
+    each = [Normalisation().measure(image).contrast[0].span for image, _ in pairs]
+    assert model.record["contrast"] == pytest.approx(min(each), abs=0.01)
+    assert model.record["foreground"] == pytest.approx((labels > 0).mean(), abs=0.001)
