@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ def test_zarr_arrays_are_opened_where_their_metadata_was_checked():
     found = {path.relative_to(SOURCE).as_posix() for path in MODULES if opening.search(path.read_text())}
     # tifffile writes the metadata of a TIFF itself; scratch data is zarr v3, whose filters make no objects.
     assert found <= {"sources/zarrays.py", "sources/tiff.py", "objects/scratch.py"}
+
+
+def test_the_drawing_for_contributors_has_the_rooms_of_the_contract():
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    wanted = [re.split(r" [:|] ", floor) for floor in contract["layers"]]
+    (drawing,) = re.findall(r"```\n(cli/.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    found = [re.findall(r"(\w+)/?(?: {2}|$)", re.split(r" {3,}", line)[0] + "  ") for line in drawing.splitlines()]
+    assert found == wanted, "the drawing in CONTRIBUTING.md is not of the layers in pyproject.toml"
 
 
 @pytest.mark.parametrize("module", ["napari_unet", "napari_unet.cli"])

@@ -77,6 +77,20 @@ def test_modules_of_other_packages_are_imported_by_public_names():
                 assert top not in OTHERS or not inner, f"{path} imports {module}"
 
 
+def test_annotations_that_the_oldest_zarr_cannot_take_apart_are_text():
+    for path, tree in _trees().items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            notes = [
+                node.returns,
+                *(a.annotation for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)),
+            ]
+            for part in (part for note in notes if note is not None for part in ast.walk(note)):
+                shown = ast.unparse(part) if isinstance(part, ast.Subscript) else ""
+                assert not shown.startswith("zarr."), f"{path}: {node.name} has {shown}, not in quotes"
+
+
 @pytest.mark.parametrize("name", floors.FLOORS)
 def test_floors_in_the_window_are_those_of_the_package(name):
     declared = [r for r in PROJECT["optional-dependencies"]["all"] if re.match(rf"{name}\b", r)]

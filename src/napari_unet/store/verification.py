@@ -149,7 +149,7 @@ def problem_of(array: "zarr.Array[Any]", base: Path, region: Region) -> str:
     return f"{region} is not what was written: {_damaged_chunks(array, base, region)}"
 
 
-def _checksum(array: zarr.Array[Any], box: Box) -> int:
+def _checksum(array: "zarr.Array[Any]", box: Box) -> int:
     """Return the checksum of a region, read in whole chunks along its first axis where it is large."""
     sizes = [part.stop - part.start for part in box]
     axis = next((i for i, n in enumerate(sizes) if n > 1), 0)
