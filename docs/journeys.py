@@ -111,7 +111,7 @@ def train(out: Path) -> None:
     widget = window.widget("Train")
     widget.sparse.value, widget.minutes.value, widget.title.value = True, 1.0, "painted-nuclei"
     widget.pairs[0][0].value, widget.pairs[0][1].value = viewer.layers["nuclei"], painted
-    widget.look_at_data()
+    widget.analyse_data()
     window.until(lambda: not widget.busy)
     window.shot("train-start")
     widget.start()

@@ -48,13 +48,13 @@ def expected(stack, folders, *names, **config):
 def chained(viewer, folders, *names):
     """Open the widget with a cascade chosen."""
     widget = opened(viewer, folders, names[0])
-    for box, name in zip(widget.then._boxes, names[1:], strict=False):
+    for box, name in zip(widget.cascade._boxes, names[1:], strict=False):
         box.value = folders / "models" / f"{name}.model"
     return widget
 
 
 def offered(widget):
-    return [not shown.native.isHidden() for shown in widget.then._fields]
+    return [not shown.native.isHidden() for shown in widget.cascade._fields]
 
 
 @pytest.mark.parametrize("name", ["clean", "fine", "deep"])
@@ -148,7 +148,7 @@ def test_a_batch_of_a_cascade(viewer, folders):
     viewer.window.add_dock_widget(widget, name="Batch")
     widget.folder.value, widget.out.value = folders / "in", folders / "out"
     widget.model.value = folders / "models" / "clean.model"
-    widget.then._boxes[0].value = folders / "models" / "fine.model"
+    widget.cascade._boxes[0].value = folders / "models" / "fine.model"
     widget.settings["precision"].value, widget.settings["device"].value = "fp32", "cpu"
     widget.start()
     until(lambda: not widget.busy)
@@ -177,10 +177,10 @@ def scene():
 @pytest.mark.parametrize(
     ("kind", "target", "task"),
     [
-        ("images: what each should become", True, Restore),
-        ("images: none, noise is learnt from them alone", False, Restore),
-        ("images: finer ones, or none", False, SuperResolve),
-        ("images: none, each describes itself", False, Autoencode),
+        ("Restore (pairs of images)", True, Restore),
+        ("Denoise without clean images (Noise2Void)", False, Restore),
+        ("Super-resolution", False, SuperResolve),
+        ("Autoencoder", False, Autoencode),
     ],
 )
 def test_images_are_learnt_and_segment_offers_the_model_at_once(kind, target, task, viewer, folders):

@@ -20,7 +20,7 @@ from napari_unet.widgets.batch import BatchWidget
 from napari_unet.widgets.panel import BACKGROUND, STOP
 from napari_unet.widgets.segment import SegmentWidget
 from napari_unet.widgets.train import FOLDERS, TrainWidget
-from napari_unet.widgets.training_request import unfinished
+from napari_unet.widgets.training_request import paused_runs
 from windows import squares, trainer, until
 
 
@@ -38,7 +38,7 @@ def on_layers(viewer, labels):
 def test_what_will_be_learnt_from_is_said_before(viewer, folders):
     widget, *_ = on_layers(viewer, squares()[2])
     widget.sparse.value = True
-    widget.look_at_data()
+    widget.analyse_data()
     until(lambda: not widget.busy)
     assert "1 labelled image, 0 is unlabelled" in widget.facts.value
     assert "1 background: 1,160 voxels" in widget.facts.value
@@ -79,11 +79,11 @@ def test_paused_and_gone_on_with_when_the_layers_are_gone(viewer, folders):
     widget.pause_training()
     until(lambda: not widget.busy)
     assert "paused" in widget.status.value
-    assert list(unfinished(folders / "models")) == ["my-model"]
+    assert list(paused_runs(folders / "models")) == ["my-model"]
     for layer in list(viewer.layers):
         viewer.layers.remove(layer)
     later = trainer(viewer)
-    later.waiting.value = folders / "models" / "my-model.model.job.json"
+    later.paused.value = folders / "models" / "my-model.model.job.json"
     assert later.resume.enabled
     later.resume_training()
     until(lambda: "step" in later.status.value)
@@ -91,7 +91,7 @@ def test_paused_and_gone_on_with_when_the_layers_are_gone(viewer, folders):
     until(lambda: not later.busy)
     assert later.status.value.startswith("done"), later.status.value
     assert list(models(folders / "models")) == ["my-model"]
-    assert not unfinished(folders / "models")
+    assert not paused_runs(folders / "models")
 
 
 def test_after_corrections_it_goes_on_from_the_weights_at_hand(viewer, folders):
@@ -102,7 +102,7 @@ def test_after_corrections_it_goes_on_from_the_weights_at_hand(viewer, folders):
     widget.stop_training()
     until(lambda: not widget.busy)
     labels.data[88:95, 60:90] = 1
-    widget.go_on()
+    widget.fine_tune()
     until(lambda: "step" in widget.status.value)
     widget.stop_training()
     until(lambda: not widget.busy)
@@ -120,7 +120,7 @@ def test_a_window_killed_in_the_middle_leaves_a_training_that_can_be_gone_on_wit
     process = widget.work._process
     process.stdin.close()  # what the system does when the window's process is gone
     process.wait(30)
-    assert list(unfinished(folders / "models")) == ["my-model"]
+    assert list(paused_runs(folders / "models")) == ["my-model"]
     until(lambda: not widget.busy)
 
 
@@ -175,7 +175,7 @@ def test_a_folder_of_pairs_is_learnt_from(viewer, folders):
     widget = trainer(viewer)
     widget.origin.value = FOLDERS
     widget.images.value, widget.annotations.value = folders / "images", folders / "labels"
-    widget.look_at_data()
+    widget.analyse_data()
     until(lambda: not widget.busy)
     assert "2 labelled images" in widget.facts.value
 

@@ -33,7 +33,7 @@ class PredictConfig:
     memory: float = setting(2.0, "Memory that the network may take, in GiB", ge=0.05)
     probabilities: bool = setting(False, "Write the probability of each class too")
     probability_type: str = setting("uint8", "Probabilities as 0 to 255, or as 0 to 1", choices=PROBABILITY_TYPES)
-    uncertainty: bool = setting(False, "Write how undecided the network is too, and where to annotate next")
+    uncertainty: bool = setting(False, "Write the predictive entropy too, and where to annotate next")
     error: bool = setting(False, "Of a model that gives the image itself: write how far it is off too")
     tta: bool = setting(False, "Test-time augmentation: average over mirror images, 4 times the work in 2-D, 8 in 3-D")
     name: str | None = setting(None, "Name of the result inside the store; the model's name if not given")

@@ -1,4 +1,4 @@
-"""What a run will take, said before it begins: blocks, memory, disk, and whether an earlier run is gone on with."""
+"""What a run will take, said before it begins: blocks, memory, disk, and whether an earlier run is resumed."""
 
 import dataclasses
 import math

@@ -114,8 +114,8 @@ def _parts(a: np.ndarray, b: np.ndarray, data_range: float) -> tuple[float, floa
     va, vb, vab = aa - ma * ma, bb - mb * mb, ab - ma * mb
     below = va + vb + c2
     contrast = np.divide(2 * vab + c2, below, out=np.ones_like(below), where=below > 0)
-    light = ma * ma + mb * mb + c1
-    whole = contrast * np.divide(2 * ma * mb + c1, light, out=np.ones_like(light), where=light > 0)
+    luminance = ma * ma + mb * mb + c1
+    whole = contrast * np.divide(2 * ma * mb + c1, luminance, out=np.ones_like(luminance), where=luminance > 0)
     inner = tuple(slice(RADIUS, -RADIUS) if n > 2 * RADIUS else slice(None) for n in a.shape)
     return float(whole[inner].mean()), float(contrast[inner].mean())
 

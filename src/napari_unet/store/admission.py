@@ -76,7 +76,7 @@ def own_root(stack: Stack) -> Path:
 
 
 def admit(root: Path, plan: Plan, overwrite: bool, reopen: bool = False) -> tuple[Path, Plan] | None:
-    """Find the run that is there, and refuse what must not be gone on with; reads only.
+    """Find the run that is there, and refuse what must not be resumed; reads only.
 
     With `reopen` a finished run with the same settings is taken up too.
     """

@@ -156,20 +156,20 @@ class Views:
         self._training, self._images = training, images
         self._statistics: dict[int, Any] = {}
 
-    def answer(self, asked: Mapping[str, Any], writer: EventWriter) -> None:
+    def answer(self, request: Mapping[str, Any], writer: EventWriter) -> None:
         """Predict what was asked for, and say where it is."""
         import numpy as np
 
         model = self._training.model()
-        index, box = int(asked["image"]), tuple(slice(*map(int, ends)) for ends in asked["box"])
+        index, box = int(request["image"]), tuple(slice(*map(int, ends)) for ends in request["box"])
         size = float(np.prod([b.stop - b.start for b in box]))
         if model is None or not 0 <= index < len(self._images) or not 0 < size <= LARGEST_VIEW:
             return
         labels = np.ascontiguousarray(self.predicted(model, index, box))
-        about = {"image": index, "box": asked["box"], "attributes": model.task.attributes(), "kind": model.task.result}
-        about |= {"shape": labels.shape, "factors": model.config.factors}
+        about = {"image": index, "box": request["box"], "shape": labels.shape, "factors": model.config.factors}
+        about |= {"attributes": model.task.attributes(), "kind": model.task.result}
         data = base64.b64encode(zlib.compress(labels.data, 1)).decode("ascii")
-        writer.write("view", id=asked["id"], **about, dtype=str(labels.dtype), data=data)
+        writer.write("view", id=request["id"], **about, dtype=str(labels.dtype), data=data)
 
     def predicted(self, model: "Model", index: int, box: "Box") -> Any:
         """Return the result of a model on a box of an image's tiled axes."""
@@ -191,15 +191,15 @@ def labels_in(event: Mapping[str, Any]) -> Any:
     return np.frombuffer(data, event["dtype"]).reshape(event["shape"]).copy()
 
 
-def listen(asked: "queue.SimpleQueue[Any]", where: TextIO) -> None:
+def listen(requests: "queue.SimpleQueue[Any]", where: TextIO) -> None:
     """Take what is asked, a line at a time, to the end of the input."""
     for line in where:
         with contextlib.suppress(ValueError):
-            asked.put(json.loads(line))
-    asked.put(END)
+            requests.put(json.loads(line))
+    requests.put(END)
 
 
-def run(job: TrainJob, writer: EventWriter, asked: "queue.SimpleQueue[Any]") -> None:
+def run(job: TrainJob, writer: EventWriter, requests: "queue.SimpleQueue[Any]") -> None:
     """Train, say what happens, and do what is asked between steps."""
     from ..model import load_model
     from .fit import Training
@@ -214,8 +214,8 @@ def run(job: TrainJob, writer: EventWriter, asked: "queue.SimpleQueue[Any]") -> 
             while True:
                 writer.report(next(events))
                 view = None
-                while not asked.empty():
-                    what = asked.get()
+                while not requests.empty():
+                    what = requests.get()
                     word = ("pause" if on_disconnect == "stop" else "leave") if what is END else what.get("ask")
                     view = what if word == "view" else view
                     if word == "pause":
@@ -235,13 +235,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("job", type=Path)
     parser.add_argument("--resume", action="store_true", help="go on with the run that was stopped")
     given = parser.parse_args(arguments)
-    writer, asked = EventWriter(sys.stdout), queue.SimpleQueue[Any]()
+    writer, requests = EventWriter(sys.stdout), queue.SimpleQueue[Any]()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    threading.Thread(target=listen, args=(asked, sys.stdin), daemon=True).start()
+    threading.Thread(target=listen, args=(requests, sys.stdin), daemon=True).start()
     with contextlib.redirect_stdout(sys.stderr):
         try:
             job = TrainJob.read(given.job)
-            run(_resumed(job) if given.resume else job, writer, asked)
+            run(_resumed(job) if given.resume else job, writer, requests)
         except KeyboardInterrupt:
             writer.write("stopped")
         except UnetError as error:

@@ -138,7 +138,7 @@ class Outlook:
 def outlook(
     pairs: Sequence[Pair], config: TrainConfig | None = None, init: Model | None = None
 ) -> Generator[Progress, None, Outlook]:
-    """Look at the data and plan, as `train` does before its first step; nothing is written.
+    """Analyse data and plan, as `train` does before its first step; nothing is written.
 
     Parameters
     ----------

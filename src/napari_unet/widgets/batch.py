@@ -36,7 +36,7 @@ class BatchWidget(Panel):
     napari_viewer : napari.Viewer
     """
 
-    closing = "A batch is running; what is done is kept, and it can be gone on with."
+    closing = "A batch is running; what is done is kept, and it can be resumed."
 
     def __init__(self, napari_viewer: "napari.Viewer") -> None:
         super().__init__(napari_viewer)
@@ -47,13 +47,13 @@ class BatchWidget(Panel):
         self.channel = LineEdit(tooltip="Take one channel: its number, from 0, or its name")
         self.models = ModelChoice(self)
         self.model = self.models.box
-        self.then = Chain(self.models)
-        self.model.changed.connect(self.then.follow)
+        self.cascade = Chain(self.models)
+        self.model.changed.connect(self.cascade.follow)
         self.out = folder("Folder for the results")
         shared = {name: getattr(preferences, name) for name in ("device", "precision", "memory")}
         self.settings = Form(PredictConfig, **shared)
         self.run = button("Run", self.start, "What is done already with the same settings is skipped")
-        self.cancel = button("Cancel", self.stop, "Stop; what is done is kept, and Run goes on")
+        self.cancel = button("Cancel", self.stop, "Stop; what is done is kept, and Run continues")
         self.show_button = button("Show", self.show_chosen, "Open the chosen file and its result")
         self.table = _table()
         self.table.itemDoubleClicked.connect(lambda _: self.show_chosen())
@@ -62,7 +62,7 @@ class BatchWidget(Panel):
                 field("images", self.folder),
                 field("pattern", self.pattern),
                 self.models.field,
-                self.then,
+                self.cascade,
                 field("results", self.out),
                 field("axes", self.axes),
                 field("channel", self.channel),
@@ -103,7 +103,7 @@ class BatchWidget(Panel):
         self._results = out
         config = PredictConfig(**self.settings.chosen())
         pattern, axes, channel = (control.value.strip() or None for control in (self.pattern, self.axes, self.channel))
-        folders = (self.model.value, *self.then.folders)
+        folders = (self.model.value, *self.cascade.folders)
 
         def work() -> Any:
             from .. import load_model, run_batch

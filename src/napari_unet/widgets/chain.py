@@ -7,7 +7,7 @@ from magicgui.widgets import ComboBox, Container, Widget
 from .choice import ModelChoice
 from .panel import field
 
-MOST = 3
+NAMES = ("Second model", "Third model", "Fourth model")
 
 
 class Chain(Container[Widget]):
@@ -21,10 +21,10 @@ class Chain(Container[Widget]):
     def __init__(self, models: ModelChoice) -> None:
         self._entry_of = models.entry_of
         self._boxes = [
-            ComboBox(choices=models.choices, nullable=True, tooltip="Takes what the model above gives, block by block")
-            for _ in range(MOST)
+            ComboBox(choices=models.choices, nullable=True, tooltip="Runs on the result of the model above, by blocks")
+            for _ in NAMES
         ]
-        self._fields = [field("then", box) for box in self._boxes]
+        self._fields = [field(name, box) for name, box in zip(NAMES, self._boxes, strict=True)]
         super().__init__(widgets=self._fields, labels=False)
         self.margins = (0, 0, 0, 0)
         self._first: Path | None = None

@@ -32,7 +32,7 @@ class Panel(Container[Widget]):
     viewer : napari.Viewer
     """
 
-    closing = "A segmentation is running; what is done of it is kept, and can be gone on with."
+    closing = "A segmentation is running; what is done of it is kept, and it can be resumed."
     answers: tuple[str, ...] = (STOP, STAY)
 
     def __init__(self, viewer: "napari.Viewer") -> None:

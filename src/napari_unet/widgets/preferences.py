@@ -40,7 +40,7 @@ class Preferences:
     memory : float
         GiB that a network may take while it segments.
     when_closed : "stop" or "continue"
-        What a training does whose window is gone.
+        What a training does when napari closes.
     results : Path or None
         Where segmentations go; beside their image if None.
     models : Path

@@ -80,7 +80,7 @@ def synthetic(seed: int = 0, count: int = 180) -> tuple[np.ndarray, np.ndarray]:
 
     rng = np.random.default_rng(seed)
     labels = np.zeros(SHAPE, np.uint16)
-    light = np.zeros(SHAPE, np.float32)
+    signal = np.zeros(SHAPE, np.float32)
     number = 0
     for _ in range(count):
         radii = rng.uniform(4.0, 7.0) * rng.uniform(0.8, 1.25, 3)
@@ -89,11 +89,11 @@ def synthetic(seed: int = 0, count: int = 180) -> tuple[np.ndarray, np.ndarray]:
             continue
         number += 1
         labels[box][inside] = number
-        light[box][inside] = rng.uniform(70, 150)
+        signal[box][inside] = rng.uniform(70, 150)
     texture: Any = ndimage.gaussian_filter(rng.standard_normal(SHAPE, np.float32), (0.7, 2.0, 2.0))
-    light *= np.clip(1 + 0.25 * texture / texture.std(), 0.3, 1.8)
-    light = ndimage.gaussian_filter(light, (0.9, 1.0, 1.0)) + 12
-    image = rng.poisson(light) + rng.normal(0, 2.0, SHAPE)
+    signal *= np.clip(1 + 0.25 * texture / texture.std(), 0.3, 1.8)
+    signal = ndimage.gaussian_filter(signal, (0.9, 1.0, 1.0)) + 12
+    image = rng.poisson(signal) + rng.normal(0, 2.0, SHAPE)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), labels
 
 

@@ -58,7 +58,7 @@ class SegmentWidget(Panel):
         self._picked = False
         self.image.changed.connect(self._suggest)
         self.model.changed.connect(self._pick)
-        for changed in (self.then, self.axes, self.size, self.channel, self.out, self.probabilities, self.settings):
+        for changed in (self.cascade, self.axes, self.size, self.channel, self.out, self.probabilities, self.settings):
             changed.changed.connect(self._settle_soon)
         camera = getattr(napari_viewer, "scene", napari_viewer).camera  # the viewer itself has it before napari 0.9
         for signal in (camera.events, napari_viewer.dims.events.point, napari_viewer.dims.events.order):
@@ -88,27 +88,27 @@ class SegmentWidget(Panel):
         self.image = ComboBox(choices=self._images)
         self.models = ModelChoice(self)
         self.model = self.models.box
-        self.then = Chain(self.models)
+        self.cascade = Chain(self.models)
         self.about, self.note, self.preflight = text(""), text(""), text("")
         self.axes = LineEdit(tooltip="What the layer's dimensions are: letters of tczyx, in its order")
         self.channel = ComboBox(choices=lambda _: self._channels, visible=False)
         self.size = ComboBox(choices=lambda _: self._sizes, tooltip="What is done where image and model differ")
-        self.out = LineEdit(tooltip="OME-Zarr that is made, or gone on with")
+        self.out = LineEdit(tooltip="OME-Zarr to write, or to resume")
         self.probabilities = CheckBox(text="write and show probabilities", value=False)
         skip = {"resample", "probabilities", "overwrite"}
         self.settings = Form(PredictConfig, skip, **{name: getattr(preferences, name) for name in SHARED})
-        self.preview = button("Preview", self.show_preview, "The result where you look, as Run will give it there")
-        self.live = CheckBox(text="live", value=False, tooltip="Follow pan, zoom and sliders")
+        self.preview = button("Preview", self.show_preview, "The result in the current view, as Run writes it")
+        self.live = CheckBox(text="live", value=False, tooltip="Update the preview when you pan, zoom or move a slider")
         self.seams = button("Seam check", self.check_seams, "Predict a sample on two grids, and compare")
         self.run = button("Run", self.start, "Write the result of the whole image, from where you look outward")
-        self.cancel = button("Cancel", self.stop, "Stop; what is done is kept, and gone on with by Resume")
+        self.cancel = button("Cancel", self.stop, "Stop; what is done is kept, and Resume continues from it")
         copies = row(button("Copy as Python", self.copy_python), button("Copy as command", self.copy_command))
         self.extend(
             [
                 field("image", self.image),
                 self.models.field,
                 self.about,
-                self.then,
+                self.cascade,
                 field("axes", self.axes, self.channel),
                 field("pixel size", self.size),
                 self.note,
@@ -161,7 +161,7 @@ class SegmentWidget(Panel):
         layer, entry = self.image.value, self.entry
         self.about.value = entry.summary() if entry else "There is no model yet: train one, or choose its folder."
         self.probabilities.visible = entry is not None and entry.gives == "labels"
-        self.then.follow(self.model.value)
+        self.cascade.follow(self.model.value)
         self._look = None
         self.enable()
         if layer is None or entry is None:
@@ -210,7 +210,7 @@ class SegmentWidget(Panel):
         probabilities = self.probabilities.value and entry.gives == "labels"
         chosen = self.settings.chosen() | {"probabilities": probabilities, "resample": size.resample}
         out = Path(self.out.value).expanduser()
-        found = Request(source, (entry.path, *self.then.folders), out, PredictConfig(**chosen))
+        found = Request(source, (entry.path, *self.cascade.folders), out, PredictConfig(**chosen))
         if not near:
             return found
         return dataclasses.replace(

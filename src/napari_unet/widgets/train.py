@@ -23,7 +23,7 @@ from .layers import Place, Source, look, seen, usual_axes
 from .panel import BACKGROUND, STAY, STOP, Panel, button, field, folded, folder, path_in, row, shrink, text
 from .preferences import Preferences, models_changed
 from .results import contrast
-from .training_request import TrainingRequest, cut_pairs, export_pairs, free_name, outlook, paired, unfinished
+from .training_request import TrainingRequest, cut_pairs, export_pairs, free_name, outlook, paired, paused_runs
 
 if TYPE_CHECKING:
     import napari
@@ -34,13 +34,13 @@ NEW = "a new network"
 MINUTES = 10.0
 LIVE_EVERY = 3000  # milliseconds between two live predictions
 KINDS: dict[str, dict[str, Any]] = {
-    "classes": {},
-    "objects, to be kept apart": {"task": "instances"},
-    "objects, learnt as one class": {"binary": True},
-    "images: what each should become": {"task": "restore"},
-    "images: none, noise is learnt from them alone": {"task": "restore", "blind": True},
-    "images: finer ones, or none": {"task": "super_resolve"},
-    "images: none, each describes itself": {"task": "autoencode"},
+    "Classes (semantic)": {},
+    "Objects (instances)": {"task": "instances"},
+    "Foreground (binary)": {"binary": True},
+    "Restore (pairs of images)": {"task": "restore"},
+    "Denoise without clean images (Noise2Void)": {"task": "restore", "blind": True},
+    "Super-resolution": {"task": "super_resolve"},
+    "Autoencoder": {"task": "autoencode"},
 }
 FINER = (2, 2)
 MAIN = ("task", "minutes", "sparse", "binary", "background", "blind", "resume", "steps")
@@ -54,7 +54,7 @@ class TrainWidget(Panel):
     napari_viewer : napari.Viewer
     """
 
-    closing = "A training is running. Its state is kept, and it can be gone on with."
+    closing = "A training is running. Its state is kept, and it can be resumed."
     answers = (STOP, BACKGROUND, STAY)
 
     def __init__(self, napari_viewer: "napari.Viewer") -> None:
@@ -85,25 +85,25 @@ class TrainWidget(Panel):
             widgets=[field("images", self.images), field("labels", self.annotations)], labels=False, visible=False
         )
         self.folders.margins = (0, 0, 0, 0)
-        self.sparse = CheckBox(text="only what is painted counts", value=False)
-        self.sparse.tooltip = "0 is unlabelled; background is painted with a label of its own"
+        self.sparse = CheckBox(text="Sparse labels (0 = unlabelled)", value=False)
+        self.sparse.tooltip = "Learn from painted pixels only; paint background with a label of its own"
         self.background = SpinBox(value=1, min=1, max=255, tooltip="The label that was painted on background")
         self.behind = field("background", self.background)
         self.behind.visible = False
-        self.kind = ComboBox(choices=list(KINDS), tooltip="What the labels mean; or that images are learnt, not labels")
-        self.title = LineEdit(value="my-model", tooltip="Of the model, in the folder of own models")
+        self.kind = ComboBox(choices=list(KINDS), tooltip="What the labels mean, or what images are learnt for")
+        self.title = LineEdit(value="my-model", tooltip="Name of the model, in the folder of own models")
         self.start_from = ComboBox(choices=self._starts)
         self.minutes = FloatSpinBox(value=MINUTES, min=0.1, max=10_000, step=1)
         shared = Preferences.read()
         self.plan = Form(TrainConfig, MAIN, device=shared.device, precision=shared.precision)
         self.facts = text("")
         self.begin_button = button("Train", self.start)
-        self.pause = button("Pause", self.pause_training, "Stop for now; Resume goes on just where it was")
-        self.stop = button("Stop", self.stop_training, "End here, and keep the best so far as a model")
-        self.resume = button("Resume", self.resume_training, "Go on with a training that was paused or cut off")
-        self.onward = button("Continue", self.go_on, "Train on from the model at hand with the labels as they are now")
-        self.waiting = ComboBox(choices=self._unfinished, nullable=True)
-        self.live = CheckBox(text="show a live prediction where you look", value=True)
+        self.pause = button("Pause", self.pause_training, "Stop for now; Resume continues exactly from here")
+        self.stop = button("Stop", self.stop_training, "End now, and save the best model so far")
+        self.resume = button("Resume", self.resume_training, "Continue a training that was paused or interrupted")
+        self.tune = button("Fine-tune", self.fine_tune, "Train on from this model, with the labels as they are now")
+        self.paused = ComboBox(choices=self._paused_runs, nullable=True)
+        self.live = CheckBox(text="Live prediction in the current view", value=True)
         self.curves = Curves()
         self.card = text("")
         self.extend(
@@ -114,15 +114,15 @@ class TrainWidget(Panel):
                 self.folders,
                 self.sparse,
                 self.behind,
-                field("targets are", self.kind),
+                field("task", self.kind),
                 field("start from", self.start_from),
                 field("name", self.title),
                 field("minutes", self.minutes),
                 *folded("Plan", self.plan),
-                button("Look at the data", self.look_at_data, "What will be learnt from, and the plan that follows"),
+                button("Analyse data", self.analyse_data, "Show what will be learnt from, and the plan made for it"),
                 row(self.begin_button, self.pause, self.stop),
-                row(self.resume, self.onward),
-                field("unfinished", self.waiting),
+                row(self.resume, self.tune),
+                field("Paused runs", self.paused),
                 self.live,
                 self.progress,
                 self.status,
@@ -157,8 +157,8 @@ class TrainWidget(Panel):
         found = models(SHIPPED) | models(Preferences.read().models)
         return [(NEW, NEW), *((name, entry.path) for name, entry in found.items())]
 
-    def _unfinished(self, _: Any) -> list[tuple[str, Path]]:
-        return list(unfinished(Preferences.read().models).items())
+    def _paused_runs(self, _: Any) -> list[tuple[str, Path]]:
+        return list(paused_runs(Preferences.read().models).items())
 
     def _turn(self, origin: str) -> None:
         self.pairs.visible = self.more.visible = origin == LAYERS
@@ -222,7 +222,7 @@ class TrainWidget(Panel):
             on_disconnect=preferences.when_closed,
         )
 
-    def look_at_data(self) -> None:
+    def analyse_data(self) -> None:
         """Say what will be learnt from, and plan."""
         try:
             request = self.request()
@@ -252,8 +252,8 @@ class TrainWidget(Panel):
         """Train on the labels as they are now."""
         self._prepare(None)
 
-    def go_on(self) -> None:
-        """Train on from the model at hand, with the labels as they are now."""
+    def fine_tune(self) -> None:
+        """Train a new model from the one at hand, with the labels as they are now."""
         self._prepare(self._model)
 
     def _prepare(self, init: Path | None) -> None:
@@ -282,8 +282,8 @@ class TrainWidget(Panel):
             self._pulse.start()
 
     def resume_training(self) -> None:
-        """Go on with a training that was paused or cut off."""
-        job = self.waiting.value or self._job
+        """Continue a training that was paused or interrupted."""
+        job = self.paused.value or self._job
         if job is None:
             return
         if job != self._job:
@@ -326,7 +326,7 @@ class TrainWidget(Panel):
         self._pulse.stop()
         self.ended(how)
         if how.cancelled:
-            self.status.value = "paused; Resume goes on just where it was"
+            self.status.value = "paused; Resume continues exactly from here"
         elif how.result is not None:
             self._model = Path(how.result["model"])
             self.card.value = how.result["card"]
@@ -339,9 +339,9 @@ class TrainWidget(Panel):
         training = self.busy and isinstance(self.work, Process)
         self.begin_button.enabled = not self.busy
         self.pause.enabled, self.stop.enabled = self.busy, training
-        self.onward.enabled = not self.busy and self._model is not None
-        self.resume.enabled = not self.busy and bool(self._unfinished(None))
-        self.waiting.reset_choices()
+        self.tune.enabled = not self.busy and self._model is not None
+        self.resume.enabled = not self.busy and bool(self._paused_runs(None))
+        self.paused.reset_choices()
 
     def stop_for_closing(self, answer: str) -> None:
         """Do what was answered, before the window closes."""

@@ -30,7 +30,7 @@ class TrainingRequest:
     init : Path or None
         Model to start from.
     on_disconnect : "stop" or "continue"
-        What the training does whose window is gone.
+        What the training does when napari closes.
     """
 
     pairs: tuple[tuple[Any, Any], ...]
@@ -84,7 +84,7 @@ def _labels_axes(layer: Any, inside: str) -> str:
 def export_pairs(request: TrainingRequest) -> Generator[Progress, None, Path]:
     """Write labels, and images that are only in the viewer, beside the model; return the file that a process reads.
 
-    So a training can be gone on with when the layers are gone.
+    So a training can be resumed when the layers are closed.
     """
     from ..store.save import save_stack
     from ..training.process import TrainJob
@@ -179,7 +179,7 @@ def paired(images: Path, labels: Path) -> tuple[tuple[Path, Path], ...]:
 
 
 def outlook(request: TrainingRequest) -> Generator[Progress, None, Any]:
-    """Look at the data and plan, without training."""
+    """Analyse data and plan, without training."""
     from ..model import load_model
     from ..training import setup
 
@@ -187,7 +187,7 @@ def outlook(request: TrainingRequest) -> Generator[Progress, None, Any]:
     return (yield from setup.outlook(request.stacks(), request.config, init))
 
 
-def unfinished(folder: Path) -> dict[str, Path]:
+def paused_runs(folder: Path) -> dict[str, Path]:
     """Return the jobs in a folder of models that have not made their model, by name."""
     jobs = sorted(folder.glob("*" + JOB)) if folder.is_dir() else []
     found = {path.name.removesuffix(JOB): path for path in jobs}
