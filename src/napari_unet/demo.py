@@ -36,7 +36,7 @@ Events = Generator[Progress | Epoch, None, "Demo"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Job:
+class Scenario:
     """What a demo does.
 
     Parameters
@@ -171,7 +171,7 @@ def _calibration() -> dict[str, Any]:
     return {"scale": (PIXEL, PIXEL), "units": ("micrometer", "micrometer")}
 
 
-def _write_mosaic(root: Path, image: np.ndarray, truth: np.ndarray, job: "Job") -> Generator[Progress, None, None]:
+def _write_mosaic(root: Path, image: np.ndarray, truth: np.ndarray, job: "Scenario") -> Generator[Progress, None, None]:
     """Write an image and its truth as OME-Zarr, unless it is there."""
     about = {"example": job.example, "trained": TRAINED, "pixel": PIXEL}
     earlier = find(root, ["", job.truth], False)
@@ -221,7 +221,7 @@ def _greys(image: np.ndarray, truth: np.ndarray, found: np.ndarray, scores: dict
     return [(title, enlarged(grey(plane, (low, high)), ZOOM), WHITE) for title, plane in planes]
 
 
-SEGMENT = Job(
+SEGMENT = Scenario(
     example="nuclei",
     files=("nuclei.model", "nuclei.ome.zarr", "result.ome.zarr", "overview.png"),
     settings={},
@@ -232,7 +232,7 @@ SEGMENT = Job(
     said=lambda scores: f"Dice {scores['dice']:.3f}",
     draw=_outlines,
 )
-RESTORE = Job(
+RESTORE = Scenario(
     example="noisy nuclei",
     files=("restore.model", "noisy.ome.zarr", "restored.ome.zarr", "restored.png"),
     settings={"task": "restore", "noise": NOISE},

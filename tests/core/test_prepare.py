@@ -212,3 +212,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(stack, models, cho
         with pytest.raises(error, match=words):
             work()
     assert not (tmp_path / "a.ome.zarr").exists()
+
+
+@pytest.mark.parametrize("near", [(), (1.0,), (1.0, 2.0, 3.0)])
+def test_a_place_to_look_at_that_is_none_is_refused_before_anything_is_read(near, tmp_path):
+    stack = Stack(data=Unread((64, 64)), axes="yx")
+    with pytest.raises(UsageError, match="give one index"):
+        wait(predict(stack, small(), tmp_path / "a.ome.zarr", CONFIG, near=near))

@@ -27,7 +27,7 @@ from napari_unet.events import Progress
 from napari_unet.inference.config import PredictConfig
 from napari_unet.training.config import TrainConfig
 from napari_unet.widgets.form import Form
-from napari_unet.widgets.jobs import Clock, Ended, Job, Process, duration
+from napari_unet.widgets.jobs import Clock, Ended, Process, Worker, duration
 from napari_unet.widgets.layers import Place, Placed, Source, look, named, seen, table, usual_axes
 from napari_unet.widgets.live import Live
 from napari_unet.widgets.panel import plain_tip, text
@@ -74,7 +74,7 @@ def counting(n, fail=None):
 
 def run(work):
     events, ends = [], []
-    job = Job(work, events.extend, ends.append).start()
+    job = Worker(work, events.extend, ends.append).start()
     until(lambda: ends)
     assert not job.running
     return events, ends
@@ -107,7 +107,7 @@ def test_cancelling_closes_the_generator():
         finally:
             closed.append(True)
 
-    job = Job(endless, lambda _: None, ends.append).start()
+    job = Worker(endless, lambda _: None, ends.append).start()
     job.cancel()
     assert job.wait(5)
     assert ends == [Ended(cancelled=True)]

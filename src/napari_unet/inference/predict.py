@@ -115,9 +115,9 @@ def _into_store(
     root, missing = ready.root(out), _missing(ready.given, config)
     if not config.in_source:
         check_apart(root, ready.given, ELSEWHERE)
+    start = None if near is None else index_in(ready.given, ready.stack, near)
     yield Progress(0, 0, "measure", f"intensities of {ready.given.name}")
     ready = ready.measured(_earlier(root, ready))
-    start = None if near is None else index_in(ready.given, ready.stack, near)
     notes = ready.notes()
     for line in notes:
         yield Progress(0, 0, "note", line)

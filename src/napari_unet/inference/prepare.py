@@ -114,7 +114,6 @@ def prepare(stack: Stack, models: Models, config: PredictConfig | None = None) -
         Where the unit of a pixel size is not known by which the image is to be resampled.
     """
     config, found = config or PredictConfig(), load_cascade(models)
-    check_fit(stack, found[0])
     config.check_intensities(found)
     taken = stack
     for model in found[:-1]:
@@ -146,16 +145,15 @@ def load_cascade(models: Models) -> tuple[Model, ...]:
 
 
 def apply_cascade(stack: Stack, models: Sequence[Model], config: PredictConfig) -> Stack:
-    """Pass a stack through models that give images: what one gives is computed where the next one reads it.
+    """Pass a stack through models that give images and fit: what one gives is computed where the next one reads it.
 
     Raises
     ------
-    ModelError, DataError
-        Where one does not fit what comes before it.
+    DataError
+        As `measured`.
     """
     for number, model in enumerate(models):
         stack = resample_to_model(stack, model, config)
-        check_fit(stack, model)
         statistics = measured(stack, model, config, number > 0)
         stack = lazy_result(_engine(stack, model, statistics, config), config, block=None)
     return stack

@@ -13,7 +13,7 @@ from ..inference import PredictConfig
 from .chain import Chain
 from .choice import ModelChoice
 from .form import Form
-from .jobs import Ended, Job, duration
+from .jobs import Ended, Worker, duration
 from .panel import Panel, button, field, folded, folder, path_in, plain_tip, row
 from .preferences import Preferences, models_changed
 
@@ -93,7 +93,7 @@ class BatchWidget(Panel):
             return
         self.table.setRowCount(0)
         self._rows = {}
-        self.begin(Job(work, self._heard, self._ran))
+        self.begin(Worker(work, self._heard, self._ran))
 
     def _batch(self) -> Any:
         """Return what starts the batch that the form asks for."""

@@ -47,7 +47,7 @@ class Ended:
 
 
 class Work:
-    """Something that runs beside the window and says things; made by `Job` and `Process`.
+    """Something that runs beside the window and says things; made by `Worker` and `Process`.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class Work:
             self._on_end(ended)
 
 
-class Job(Work):
+class Worker(Work):
     """A generator of events in a thread of its own; it is closed where the user cancels.
 
     Parameters

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays.views import Box, View
-from .jobs import Ended, Job
+from .jobs import Ended, Worker
 from .layers import Place, Source, look, named, open_levels, seen, table
 from .live import Live
 from .runs import Finished, Look
@@ -201,7 +201,7 @@ class PreviewLayer:
     def __init__(self, viewer: "ViewerModel", on_end: Callable[[Ended], None]) -> None:
         self.viewer, self._on_end = viewer, on_end
         self.layer: Any = None
-        self._job: Job | None = None
+        self._job: Worker | None = None
         self._whole: Box = ()
         self._canvas = np.empty(0)
         self._look: Look | None = None
@@ -219,7 +219,7 @@ class PreviewLayer:
         box = seen(self.viewer, source.layer, source.axes, stack)
         if self._job is not None:
             self._job.cancel()
-        self._job = Job(lambda: view.at(box), lambda events: self._draw(view, events), self._on_end)
+        self._job = Worker(lambda: view.at(box), lambda events: self._draw(view, events), self._on_end)
         self._job.start()
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ from . import runs, snippets
 from .chain import Chain
 from .choice import ModelChoice
 from .form import Form
-from .jobs import Ended, Job
+from .jobs import Ended, Worker
 from .layers import Source, levels_of, path_of, usual_axes, where_seen
 from .live import Live
 from .panel import Panel, as_said_here, button, field, folded, row, text
@@ -46,7 +46,7 @@ class SegmentWidget(Panel):
     def __init__(self, napari_viewer: "napari.Viewer") -> None:
         super().__init__(napari_viewer)
         self._look: Look | None = None
-        self._checking: Job | None = None
+        self._checking: Worker | None = None
         self._result: ResultLayer | None = None
         self._preview = PreviewLayer(napari_viewer, lambda how: self.fail(how.error) if how.error else None)
         self._settle, self._moved = _timer(self, self._check), _timer(self, self._follow)
@@ -232,7 +232,7 @@ class SegmentWidget(Panel):
             return
         if self._checking is not None:
             self._checking.cancel()
-        self._checking = Job(lambda: runs.check(request), lambda _: None, self._checked)
+        self._checking = Worker(lambda: runs.check(request), lambda _: None, self._checked)
         self._checking.start()
 
     def _checked(self, how: Ended) -> None:
@@ -271,7 +271,7 @@ class SegmentWidget(Panel):
         except UnetError as error:
             self.fail(str(error))
             return None
-        self.begin(Job(lambda: work(request), on_events, on_end))
+        self.begin(Worker(lambda: work(request), on_events, on_end))
         return request
 
     def _advanced(self, events: list[Any]) -> None:

@@ -18,7 +18,7 @@ from ..training.config import IMAGE_TASKS, TrainConfig
 from ..training.process import labels_in
 from .curves import Curves
 from .form import Form
-from .jobs import Ended, Job, Process
+from .jobs import Ended, Process, Worker
 from .layers import Place, Source, look, seen, usual_axes
 from .panel import BACKGROUND, STAY, STOP, Panel, button, field, folded, folder, path_in, row, shrink, text
 from .preferences import Preferences, models_changed
@@ -229,7 +229,7 @@ class TrainWidget(Panel):
         except UnetError as error:
             self.fail(str(error))
             return
-        self.begin(Job(lambda: outlook(request), self._heard, self._looked))
+        self.begin(Worker(lambda: outlook(request), self._heard, self._looked))
 
     def _looked(self, how: Ended) -> None:
         self.ended(how)
@@ -264,7 +264,7 @@ class TrainWidget(Panel):
             return
         self.curves.clear()
         self.card.value = self.facts.value = ""
-        self.begin(Job(lambda: export_pairs(request), self._heard, self._kept))
+        self.begin(Worker(lambda: export_pairs(request), self._heard, self._kept))
 
     def _kept(self, how: Ended) -> None:
         if how.result is None:
