@@ -1,5 +1,6 @@
-"""Which device and which precision a run uses."""
+"""Which device, which precision and which packages a run uses."""
 
+import importlib.metadata
 from typing import TYPE_CHECKING
 
 from .errors import UsageError
@@ -9,6 +10,17 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Return the versions of installed packages."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def choose_device(name: str = "auto") -> "torch.device":

@@ -8,6 +8,7 @@ Chunks are not synced: their checksums are in the ledger, and are held against t
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 import secrets
@@ -290,3 +291,16 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
         for item in below(folder):
             if PARTIAL.fullmatch(item.name) and not item.is_dir(follow_symlinks=False):
                 Path(item.path).unlink(missing_ok=True)
+
+
+def plain(value: Any, odd: Callable[[float], Any] = str) -> Any:
+    """Return what JSON gives back: dicts, lists, numbers; the rest as text, NaN and infinity as `odd` says."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, odd) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item, odd) for item in value]
+    if hasattr(value, "tolist") and hasattr(value, "dtype"):  # of numpy, which need not be loaded here
+        return plain(value.tolist(), odd)
+    if isinstance(value, float) and not math.isfinite(value):
+        return odd(value)
+    return value if isinstance(value, bool | int | float | str | None) else str(value)

@@ -1,4 +1,4 @@
-"""Text that comes from files and addresses, as a terminal or a window may show it, and as it may be kept."""
+"""What a terminal or a window shows and what may be kept: text that comes from files and addresses, and sizes."""
 
 import re
 import unicodedata
@@ -10,6 +10,20 @@ WRITTEN_OUT = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 WHO = re.compile(r"(?<=://)[^/?#\s'\"]*@")
 QUERY = re.compile(r"(://[^?#\s'\"]*\?)[^#\s'\"]+")
 JOINERS = "\u200c\u200d"  # between letters of several scripts, and in emoji: they change no order
+
+BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def byte_size(count: float) -> str:
+    """Return a number of bytes in the unit that suits it: ``1.5 GiB``.
+
+    >>> byte_size(3 * 2**29)
+    '1.5 GiB'
+    """
+    unit = 0
+    while count >= 1024 and unit < len(BYTES) - 1:
+        count, unit = count / 1024, unit + 1
+    return f"{count:.3g} {BYTES[unit]}"
 
 
 def escaped(text: object) -> str:

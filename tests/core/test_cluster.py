@@ -248,8 +248,8 @@ def test_what_workers_could_not_do_is_refused(tmp_path, workers, monkeypatch):
     stack, model, out = stored(tmp_path, (32, 32, 32)), small(3), tmp_path / "a.ome.zarr"
     with pytest.raises(UsageError, match="lies in this machine's memory"):
         wait(predict(Stack(data=image_of((32, 32, 32)), axes="zyx"), model, tmp_path / "b.ome.zarr", on(workers)))
-    ours = dict.fromkeys(cluster.versions(), "0.0.1")
-    monkeypatch.setattr(cluster, "versions", lambda: ours)
+    ours = dict.fromkeys(cluster.PACKAGES, "0.0.1")
+    monkeypatch.setattr(cluster, "versions", lambda *_: ours)
     monkeypatch.setattr(cluster, "_versions_on", lambda client: {"tcp://w": dict.fromkeys(ours, "9")})
     with pytest.raises(UsageError, match="napari-unet-stacks 9 instead of"):
         wait(predict(stack, model, out, on(workers)))

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unet.errors import OutputError
-from napari_unet.store.journal import DONE, PLAN, Journal, Plan, Region, plain
+from napari_unet.files import plain
+from napari_unet.store.journal import DONE, PLAN, Journal, Plan, Region
 
 REGIONS = st.builds(
     lambda array, box, crc: Region(array, tuple(a for a, _ in box), tuple(a + n for a, n in box), crc),

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from napari_unet.cards import CARD_BYTES, is_model
 from napari_unet.errors import ModelError, OutputError, ResourceError, UnsafeError
+from napari_unet.files import plain
 from napari_unet.intensities.normalise import Normalisation
-from napari_unet.model import Model, load_model, plain
+from napari_unet.model import Model, load_model
 from napari_unet.model.weights import weights_of
 from napari_unet.network import UNet, UNetConfig
 from napari_unet.task import Semantic
@@ -422,7 +423,8 @@ def test_a_record_of_any_values_is_kept_as_plain_ones(tmp_path):
     assert (tmp_path / "m" / "model.json").stat().st_size <= CARD_BYTES
     record = load_model(tmp_path / "m").record
     assert record["seed"] == 3 and record["history"][-1] == {"loss": 29999.0, "bad": None, "path": "a"}
-    assert plain((1, np.arange(2), {2: None, "b": True})) == [1, [0, 1], {"2": None, "b": True}]
+    values = (1, np.arange(2), {2: None, "b": True}, np.float32("nan"), {np.uint8(3)}, Path("a"))
+    assert plain(values) == [1, [0, 1], {"2": None, "b": True}, "nan", [3], "a"]
 
 
 def test_the_card_is_text_that_a_file_cannot_spoil():

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError
 from napari_unet.events import wait
+from napari_unet.grid.tiles import mirrored
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.network import UNet, UNetConfig
 from napari_unet.task import Semantic
 from napari_unet.training import Plan
 from napari_unet.training.fingerprint import fingerprint
 from napari_unet.training.sampling import Prefetch, Sampler
-from napari_unet.training.split import hold_out, reflect, samples
+from napari_unet.training.split import hold_out, samples
 from napari_unet.training.validate import Validation
 
 
@@ -157,7 +158,7 @@ def swapped(data, record):
 def test_reflection_is_numpys(size, start, length):
     data = np.arange(size)
     padded = np.pad(data, (200, 200), mode="reflect")
-    assert (data[reflect(start, start + length, size)] == padded[200 + start :][:length]).all()
+    assert (data[mirrored(start, start + length, size)] == padded[200 + start :][:length]).all()
 
 
 @settings(deadline=None, max_examples=30)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..device import versions
 from ..errors import DataError, IncompleteError, UsageError
 from ..events import Block, Progress
 from ..store import ResultStore
@@ -133,7 +134,7 @@ def _check_image(job: "Job") -> None:
 
 def _check_versions(client: Any) -> None:
     """Refuse workers that would give something else."""
-    ours = versions()
+    ours = versions(*PACKAGES)
     for where, theirs in _versions_on(client).items():
         other = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
         if other:
@@ -370,14 +371,7 @@ def _read(told: list[Any]) -> Written:
 
 
 def _versions_on(client: Any) -> dict[str, dict[str, str]]:
-    return run_on_each(client, versions)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    import importlib.metadata
-
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    return run_on_each(client, versions, *PACKAGES)
 
 
 def _reaches(folder: str) -> bool:

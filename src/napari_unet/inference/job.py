@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..arrays.stack import Stack
 from ..arrays.views import Zeros
+from ..device import versions
 from ..errors import DataError, ResourceError, UsageError
 from ..events import Block, Progress
 from ..faults import out_of_memory
@@ -188,7 +188,7 @@ class Job:
                 "source": engine.stack.source,
                 "model": models[-1],
                 **({"cascade": models[:-1]} if self.before else {}),
-                "versions": {name: importlib.metadata.version(name) for name in ("torch", "zarr", "numpy")},
+                "versions": versions("torch", "zarr", "numpy"),
                 "tile_exact": engine.model.config.tile_exact,
             },
             version=config.ome_version,

@@ -1,25 +1,23 @@
 """What a run will take, said before it begins: blocks, memory, disk, and whether an earlier run is resumed."""
 
 import dataclasses
-import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..arrays.stack import Stack
-from ..files import existing
+from ..files import existing, plain
 from ..intensities.normalise import Statistics
 from ..model import Models
 from ..sources.identity import STORED
 from ..store import find
 from ..store.admission import room_of
-from ..store.journal import Journal, plain
+from ..store.journal import Journal
+from ..text import byte_size
 from .config import INTENSITIES, PredictConfig
 from .layout import block_bytes
 from .prepare import Prepared, prepare
-
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,9 +45,9 @@ class Preflight:
     state: str
 
     def __str__(self) -> str:
-        parts = [self.way, f"memory about {_size(self.memory)}", f"disk up to {_size(self.disk)}"]
+        parts = [self.way, f"memory about {byte_size(self.memory)}", f"disk up to {byte_size(self.disk)}"]
         if self.disk > self.free:
-            parts.append(f"only {_size(self.free)} free")
+            parts.append(f"only {byte_size(self.free)} free")
         if self.state == "unfinished":
             parts.append(f"{self.done} of {self.blocks} blocks are done")
         return "; ".join(parts)
@@ -134,8 +132,3 @@ def _as_measured(now: Statistics, image: Mapping[str, Any]) -> Mapping[str, Any]
     if isinstance(was, dict) and (now.only_noise or (now.cells and "cells" not in was)):
         return was
     return now.to_json()
-
-
-def _size(count: float) -> str:
-    power = min(int(math.log(max(count, 1), 1024)), len(UNITS) - 1)
-    return f"{count / 1024**power:.3g} {UNITS[power]}"

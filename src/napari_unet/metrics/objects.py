@@ -5,7 +5,6 @@ Where there is nothing to compare, a score is 1.0 if both sides are empty and 0.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,22 +15,6 @@ from .contingency import Contingency, ranks, summed
 # What programs write for the foreground of a mask: 1, or the highest value of an integer type.
 MASKS = frozenset({1, 128, *(2**bits - 1 for bits in (7, 8, 12, 15, 16, 31, 32))})
 THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
-
-
-def confusion_matrix(truth: np.ndarray, result: np.ndarray, values: Sequence[int]) -> np.ndarray:
-    """Count how often each class is taken for each.
-
-    Parameters
-    ----------
-    truth, result : integer arrays of one shape
-    values : sequence of int
-        The value of each class.
-
-    Returns
-    -------
-    (C, C) int64 array: rows are the truth, columns the result; those of blocks add up to that of the whole
-    """
-    return Contingency.of(truth, result).matrix(values, values)
 
 
 def dice(confusion: np.ndarray) -> np.ndarray:
@@ -190,20 +173,6 @@ def instance_scores(table: Contingency) -> dict[str, float]:
         "n_split": float(len(overlaps.split())),
         "n_merged": float(len(overlaps.merged())),
     }
-
-
-def adapted_rand_error(table: Contingency) -> float:
-    """Return 1 - F-score of pairs of elements in one object, over the truth's foreground (SNEMI3D, CREMI).
-
-    The formula is that of ``skimage.metrics.adapted_rand_error``; where the truth is empty, 0.0 if the result is
-    too and else 1.0.
-    """
-    inside = table.without_border()
-    if len(inside.count) == 0:
-        return 1.0 if table.n_result else 0.0
-    total = int(inside.count.sum())
-    p, s, t = (float(np.square(n.astype(np.float64)).sum()) - total for n in (inside.count, *inside.sums()))
-    return 1.0 - 2.0 * p / (s + t) if s + t else 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

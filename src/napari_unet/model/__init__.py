@@ -1,7 +1,7 @@
 """Trained models: what they are made of, kept and loaded without running code from them."""
 
 from .given import Models, OneModel, as_model, as_models
-from .model import Model, load_model, plain
+from .model import Model, load_model
 from .weights import weights_of
 
 __all__ = [
@@ -11,6 +11,5 @@ __all__ = [
     "as_model",
     "as_models",
     "load_model",
-    "plain",
     "weights_of",
 ]

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from ..cards import (
     reason,
 )
 from ..errors import UNUSABLE, ModelError, OutputError, ResourceError
-from ..files import replace
+from ..files import plain, replace
 from ..intensities.normalise import Normalisation
 from ..network import UNet, UNetConfig
 from ..settings import FORMER
@@ -102,7 +101,7 @@ class Model:
         check_shapes({k: (v.shape, v.dtype.kind == "f") for k, v in weights.items()}, self.config, "the model")
         check_finite(weights, "the model")
         object.__setattr__(self, "weights", weights)
-        object.__setattr__(self, "record", plain(self.record))
+        object.__setattr__(self, "record", plain(self.record, odd=lambda _: None))
         object.__setattr__(self, "sha256", self._digest())
 
     def _fill(self, name: str, default: tuple[Any, ...], length: int) -> None:
@@ -230,19 +229,6 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     if model.sha256 != card.get("sha256"):
         raise ModelError(f"{folder / CARD} was changed after the model was saved (sha256 differs); get the model again")
     return model
-
-
-def plain(value: Any) -> Any:
-    """Return plain JSON values: numpy's become Python's, NaN and infinity become None, paths become text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | list | tuple | set):
-        return [plain(item) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -1,11 +1,13 @@
 """What a path would be opened as, in words."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 from ..arrays.stack import Stack
 from ..errors import DataError
+from ..text import byte_size
 from .omezarr import OURS, SHOWN, images_inside, labels_inside, levels_there, ome, pyramid
 from .open import TIFF_ENDINGS, More, blocks_done, open_stack
 from .pairs import list_images
@@ -14,7 +16,6 @@ from .zarrays import missing_chunks
 from .zarrmeta import Node, is_remote, read_node
 
 Rows = list[tuple[str, str]]
-BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def describe(path: str | Path, **more: Unpack[More]) -> Rows:
@@ -116,10 +117,8 @@ def _levels(where: str, node: Node | None, more: More) -> Sequence[int]:
 
 def _stack(stack: Stack) -> Iterator[tuple[str, str]]:
     yield "axes", stack.axes
-    size = stack.dtype.itemsize
-    for n in stack.shape:
-        size *= n
-    yield "shape", f"{_sizes(stack.axes, stack.shape)}, {stack.dtype}, {_bytes(size)}"
+    size = math.prod(stack.shape) * stack.dtype.itemsize
+    yield "shape", f"{_sizes(stack.axes, stack.shape)}, {stack.dtype}, {byte_size(size)}"
     yield "chunks", " x ".join(map(str, stack.chunks))
     yield "scale", _scale(stack)
     if any(stack.translation):
@@ -140,11 +139,3 @@ def _sizes(axes: str, shape: tuple[int, ...]) -> str:
 def _scale(stack: Stack) -> str:
     parts = zip(stack.axes, stack.scale, stack.units, strict=True)
     return ", ".join(f"{a} {s:g}{f' {u}' if u else ''}" for a, s, u in parts if a != "c")
-
-
-def _bytes(size: float) -> str:
-    for unit in BYTES:
-        if size < 1024 or unit == BYTES[-1]:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return ""

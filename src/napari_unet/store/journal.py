@@ -15,9 +15,9 @@ import numpy as np
 from ..errors import LedgerError
 from ..faults import persist
 from ..files import open_to_append, open_to_read, replacing
-from .plan import FOLDER, MOST_BLOCKS, PLAN, Plan, Region, Unit, plain
+from .plan import FOLDER, MOST_BLOCKS, PLAN, Plan, Region, Unit
 
-__all__ = ["DONE", "FINISHED", "FOLDER", "PLAN", "Journal", "Plan", "Records", "Region", "Unit", "plain"]
+__all__ = ["DONE", "FINISHED", "FOLDER", "PLAN", "Journal", "Plan", "Records", "Region", "Unit"]
 
 DONE = "done.jsonl"
 FINISHED = "finished"

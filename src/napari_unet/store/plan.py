@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LedgerError, UnsafeError, UsageError
-from ..files import read, replace_json
+from ..files import plain, read, replace_json
 from ..settings import PRESENT
 from .ome import VERSIONS, check_path
 
@@ -192,19 +192,6 @@ class Plan:
             and all(0 <= a < b <= n for a, b, n in zip(region.start, region.stop, shape, strict=True))
             and math.prod(sizes) <= MOST_VALUES
         )
-
-
-def plain(value: Any) -> Any:
-    """Bring settings to what JSON gives back: lists, dicts of str, numbers; anything else as text."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if hasattr(value, "tolist") and hasattr(value, "dtype"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

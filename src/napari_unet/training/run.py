@@ -1,7 +1,6 @@
 """The folder of a run, ``OUT.training`` beside the model folder: what it is, what it goes on from, what it ends as."""
 
 import dataclasses
-import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from ..device import versions
 from ..errors import UNUSABLE, DataError, OutputError, ResourceError
 from ..model import Model
 from ..settings import former_names, from_keys, to_keys
@@ -197,7 +197,7 @@ class Run:
                 "device": best.state["device"],
                 "threads": best.state["threads"],
                 "precision": best.state["precision"],
-                "versions": versions(),
+                "versions": {"python": platform.python_version()} | versions(*PACKAGES),
             }
         )
         model = self.model(best.tensors, record, best.state.get("task", {}))
@@ -208,14 +208,3 @@ class Run:
         for kind in ("best", "checkpoint"):  # the run may be extended later, which takes the last ones only
             Checkpoints(self.folder, kind, 1).tidy()
         return model
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found

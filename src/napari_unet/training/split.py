@@ -9,7 +9,7 @@ import numpy as np
 from ..arrays.stack import Stack
 from ..arrays.views import Box
 from ..errors import DataError
-from ..grid.tiles import scaled
+from ..grid.tiles import mirrored, scaled
 from ..intensities.normalise import Statistics, finite
 from .annotation import image_box, read_labels
 from .fingerprint import Fingerprint, Pair
@@ -105,7 +105,7 @@ class Sample:
         -------
         (C, *shape) float32 normalised intensities, (*shape) labels
         """
-        index = [reflect(a, a + s, n) for a, s, n in zip(start, shape, self.shape, strict=True)]
+        index = [mirrored(a, a + s, n) for a, s, n in zip(start, shape, self.shape, strict=True)]
         box = (*(slice(i, i + 1) for i in at), *(slice(int(i.min()), int(i.max()) + 1) for i in index))
         image = self.statistics.apply(_intensities(self.image, box, index))
         labels = read_labels(self.labels, box, self.binary).reshape([b.stop - b.start for b in box[len(at) :]])
@@ -132,7 +132,7 @@ class ImageSample(Sample):
     def read(self, at: Sequence[int], start: Sequence[int], shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Read one patch as `Sample.read`, and its target: (C', *(shape * factors)) intensities as they are stored."""
         positions = [np.arange(a, a + s) for a, s in zip(start, shape, strict=True)]
-        index = [reflect(a, a + s, n) for a, s, n in zip(start, shape, self.shape, strict=True)]
+        index = [mirrored(a, a + s, n) for a, s, n in zip(start, shape, self.shape, strict=True)]
         box = (*(slice(i, i + 1) for i in at), *(slice(int(i.min()), int(i.max()) + 1) for i in index))
         image = self.statistics.apply(_intensities(self.image, box, index))
         finer = []
@@ -151,13 +151,6 @@ def _intensities(stack: Stack, box: Box, index: Sequence[np.ndarray]) -> np.ndar
     for axis, i in enumerate(index):
         data = np.take(data, i - i.min(), axis + 1)
     return data
-
-
-def reflect(start: int, stop: int, size: int) -> np.ndarray:
-    """Return the indices of [start, stop) in an axis of `size` that goes on mirrored on both sides."""
-    period = max(2 * (size - 1), 1)
-    index = np.arange(start, stop) % period
-    return np.where(index >= size, period - index, index)
 
 
 def samples(pairs: Sequence[Pair], facts: Fingerprint, axes: str, factors: tuple[int, ...] = ()) -> list[Sample]:

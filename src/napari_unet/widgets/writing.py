@@ -13,6 +13,7 @@ import numpy as np
 from ..arrays.stack import AXES, Stack
 from ..errors import DataError, OutputError
 from ..events import wait
+from ..files import plain
 from ..units import factor
 
 MOST_ROWS = 10_000
@@ -125,18 +126,12 @@ def _known(meta: Mapping[str, Any]) -> dict[str, Any]:
     if np.asarray(rows).dtype.kind not in "iu":
         rows = list(range(max(map(len, columns.values()), default=0)))
     if columns and len(rows) <= MOST_ROWS:
-        entries = [(int(row), {k: _plain(v[i]) for k, v in columns.items()}) for i, row in enumerate(rows)]
+        entries = [
+            (int(row), {k: plain(v[i], odd=lambda _: None) for k, v in columns.items()}) for i, row in enumerate(rows)
+        ]
         kept = [(row, {k: v for k, v in e.items() if v not in ("", None)}) for row, e in entries if row > 0]
         found["properties"] = [{"label-value": row, **e} for row, e in kept if e]
     return found
-
-
-def _plain(value: Any) -> Any:
-    """Return a number or a text of a table; None where there is none."""
-    value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, int | float | None) else str(value)
 
 
 def _stack_of(data: Any, meta: Mapping[str, Any], kind: str) -> Stack:
