@@ -5,6 +5,8 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from ..arrays.stack import SPATIAL
 from ..arrays.views import Box
 from ..errors import UsageError
@@ -65,11 +67,7 @@ class Grid:
 
     def place(self, number: int) -> tuple[int, ...]:
         """Return the place of block `number` along each axis, in blocks."""
-        place: list[int] = []
-        for count in reversed(self.counts):
-            number, at = divmod(number, count)
-            place.insert(0, at)
-        return tuple(place)
+        return tuple(int(at) for at in np.unravel_index(number, self.counts))
 
     def number(self, place: tuple[int, ...]) -> int | None:
         """Return the number of the block at `place`, None where there is none."""
@@ -82,8 +80,7 @@ class Grid:
 
     def box(self, number: int) -> Box:
         """Return where block `number` lies."""
-        corner = zip(self.place(number), self.block, self.shape, strict=True)
-        return tuple(slice(at * size, min((at + 1) * size, end)) for at, size, end in corner)
+        return box_at(self.place(number), self.block, self.shape)
 
     def around(self, box: Box, margin: int) -> Box:
         """Return `box` with `margin` more on both sides of each spatial axis, within the volume."""
@@ -95,8 +92,7 @@ class Grid:
 
     def over(self, box: Box) -> Iterator[tuple[int, Box]]:
         """Yield each block that `box` meets, and the part of `box` within it in coordinates of the volume."""
-        spans = [range(part.start // b, -(-part.stop // b)) for part, b in zip(box, self.block, strict=True)]
-        for place in itertools.product(*spans):
+        for place in places_under(box, self.block):
             number = self.number(place)
             if number is not None:
                 mine = self.box(number)
@@ -106,12 +102,11 @@ class Grid:
                 )
 
 
-# Both sides of a block, as the widest type, stay within 64 MiB.
-BLOCK_ELEMENTS = (64 << 20) // 16
+BLOCK_ELEMENTS = 2**22  # two blocks, as of an image and its truth, of the widest type stay within 64 MiB
 
 
 def blocks(shape: Sequence[int], chunks: Sequence[int], elements: int = BLOCK_ELEMENTS) -> Iterator[Box]:
-    """Cut an array into boxes of whole chunks and at most `elements`; a larger chunk is cut itself.
+    """Cut an array into boxes of whole chunks and at most `elements`; a larger chunk is halved until it fits.
 
     Parameters
     ----------
@@ -119,16 +114,11 @@ def blocks(shape: Sequence[int], chunks: Sequence[int], elements: int = BLOCK_EL
     elements : int
     """
     size = [min(c, n) for c, n in zip(chunks, shape, strict=True)]
-    for axis in range(len(size)):
-        rest = math.prod(size) // size[axis]
-        size[axis] = max(1, min(size[axis], elements // rest))
+    while math.prod(size) > elements:
+        size[size.index(max(size))] = math.ceil(max(size) / 2)
     for axis in reversed(range(len(size))):
-        room = elements // math.prod(size)
-        if room > 1:
-            size[axis] = min(size[axis] * room, shape[axis])
-    starts = [range(0, n, s) for n, s in zip(shape, size, strict=True)]
-    for corner in itertools.product(*starts):
-        yield tuple(slice(a, min(a + s, n)) for a, s, n in zip(corner, size, shape, strict=True))
+        size[axis] = min(size[axis] * (elements // math.prod(size)), shape[axis])
+    return boxes_of(shape, size)
 
 
 def boxes_of(shape: Sequence[int], block: Sequence[int]) -> Iterator[Box]:
@@ -136,3 +126,13 @@ def boxes_of(shape: Sequence[int], block: Sequence[int]) -> Iterator[Box]:
     return itertools.product(
         *([slice(a, min(a + b, n)) for a in range(0, n, b)] for n, b in zip(shape, block, strict=True))
     )
+
+
+def box_at(place: Sequence[int], block: Sequence[int], shape: Sequence[int]) -> Box:
+    """Return the box at a place, counted in blocks along each axis; smaller at the far ends."""
+    return tuple(slice(i * b, min((i + 1) * b, n)) for i, b, n in zip(place, block, shape, strict=True))
+
+
+def places_under(box: Box, block: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yield the places of the blocks that a box touches, the last axis fastest."""
+    return itertools.product(*(range(b.start // s, -(-b.stop // s)) for b, s in zip(box, block, strict=True)))

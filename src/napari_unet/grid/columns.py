@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from .tiles import Box, TileGrid, mirrored, remoteness
+from ..arrays.views import Box
+from .tiles import TileGrid, mirrored, remoteness
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from ..arrays.views import Box
 from ..errors import UsageError
+from .blocks import box_at, places_under
 
-Box = tuple[slice, ...]
 Factor = int | Fraction
 
 
@@ -178,13 +179,11 @@ class TileGrid:
 
     def box(self, at: Sequence[int]) -> Box:
         """Return the core of the tile at position `at` of the grid."""
-        return tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(at, self.core, self.shape, strict=True))
+        return box_at(at, self.core, self.shape)
 
     def under(self, box: Box) -> Iterator[tuple[int, ...]]:
         """Yield the positions in the grid of the tiles whose cores a box touches."""
-        return itertools.product(
-            *(range(b.start // c, math.ceil(b.stop / c)) for b, c in zip(box, self.core, strict=True))
-        )
+        return places_under(box, self.core)
 
     def tile_of(self, box: Box) -> Tile:
         """Return the tile with the core `box`, which need not be one of the grid's.

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..arrays.stack import Stack
+from ..arrays.views import Box
 from ..errors import DataError
-from ..grid.tiles import Box, Tile, TileGrid, scaled
+from ..grid.tiles import Tile, TileGrid, scaled
 from ..model import Models
 from ..sources import open_stack
 from .config import PredictConfig

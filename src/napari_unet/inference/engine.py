@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..arrays.stack import Stack
+from ..arrays.views import Box
 from ..device import choose_device, choose_precision
 from ..errors import DataError, ModelError
-from ..grid.tiles import Box, Factor, Footprint, Tile, scaled
+from ..grid.tiles import Factor, Footprint, Tile, scaled
 from ..intensities.normalise import Statistics, finite, readable
 from ..model import Model
 from ..network import UNet, deployable, footprint

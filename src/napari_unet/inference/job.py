@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..arrays.stack import Stack
-from ..arrays.views import Zeros
+from ..arrays.views import Box, Zeros
 from ..device import versions
 from ..errors import DataError, ResourceError, UsageError
 from ..events import Block, Progress
 from ..faults import out_of_memory
 from ..files import read, replace
 from ..grid.columns import ColumnGrid
-from ..grid.tiles import Box, TileGrid, scaled
+from ..grid.tiles import TileGrid, scaled
 from ..model import Model
 from ..settings import to_keys
 from ..sources.identity import MOST_LOOKED_AT, STORED, stored

@@ -14,8 +14,9 @@ import numpy as np
 
 from ..allocation import freed_memory_kept, main_memory
 from ..arrays.stack import Stack
+from ..arrays.views import Box
 from ..errors import UsageError
-from ..grid.tiles import Box, Factor, TileGrid, remoteness, scaled, within
+from ..grid.tiles import Factor, TileGrid, remoteness, scaled, within
 from .config import PredictConfig
 from .engine import Engine
 from .layout import block_of, choose_tile, device_memory

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..arrays.stack import Stack
+from ..arrays.views import Box
 from ..errors import DataError, UsageError
 from ..events import Block, Progress
-from ..grid.tiles import Box
 from ..store import ResultStore
 from .flow import IMAGE
 from .job import Job

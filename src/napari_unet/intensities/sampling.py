@@ -18,6 +18,7 @@ from ..arrays.cached import cached
 from ..arrays.stack import Stack
 from ..arrays.views import Box
 from ..errors import DataError
+from ..grid.blocks import box_at, boxes_of, places_under
 from ..sources.zarrays import stored_boxes
 from ..threads import in_threads
 from .contrast import Contrast, noise_of
@@ -246,9 +247,7 @@ def units(stack: Stack, size: Sequence[int]) -> Iterator[Box]:
     while math.prod(unit) > UNIT and any(u > s for u, s in zip(unit, size, strict=True)):
         axis = max(range(len(unit)), key=lambda i: math.ceil(unit[i] / size[i]))
         unit[axis] = math.ceil(math.ceil(unit[axis] / size[axis]) / 2) * size[axis]
-    starts = [range(0, n, u) for n, u in zip(stack.shape, unit, strict=True)]
-    for corner in itertools.product(*starts):
-        yield tuple(slice(a, min(a + u, n)) for a, u, n in zip(corner, unit, stack.shape, strict=True))
+    return boxes_of(stack.shape, unit)
 
 
 def _cells_in(part: Box, size: Sequence[int]) -> Iterator[Box]:
@@ -277,10 +276,7 @@ def _rounds(stack: Stack, size: Sequence[int], seed: int) -> Iterator[list[Box]]
     while start < len(order):
         chosen = np.sort(order[start : start + count])  # in order of place: chunks that are kept serve the next cell
         corners = np.stack(np.unravel_index(chosen, grid), 1).tolist()
-        yield [
-            tuple(slice(i * s, min(i * s + s, n)) for i, s, n in zip(corner, size, stack.shape, strict=True))
-            for corner in corners
-        ]
+        yield [box_at(corner, size, stack.shape) for corner in corners]
         start, count = start + count, start + count
 
 
@@ -288,9 +284,7 @@ def _cells_of(stored: Iterator[Box], size: Sequence[int], grid: Sequence[int]) -
     """Return the numbers of the cells that stored chunks touch, in ascending order."""
     found: set[int] = set()
     for box in stored:
-        spans = [range(b.start // s, math.ceil(b.stop / s)) for b, s in zip(box, size, strict=True)]
-        index = np.ix_(*(np.arange(r.start, r.stop) for r in spans))
-        found.update(np.ravel_multi_index(index, grid).ravel().tolist())
+        found.update(np.ravel_multi_index(np.transpose(list(places_under(box, size))), grid).tolist())
     return np.array(sorted(found), np.int64)
 
 

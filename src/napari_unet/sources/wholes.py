@@ -11,6 +11,7 @@ import numpy as np
 from ..arrays.stack import Stack
 from ..arrays.views import Box, LazyArray, LazyBase, View, chunk_shape
 from ..errors import DataError
+from ..grid.blocks import box_at
 
 WERE_FLOATS = "whole numbers saved as floats taken as labels"
 SAMPLED = 2**22  # elements that are looked at before floats are taken as labels; all are when they are read
@@ -62,8 +63,7 @@ def _sample(stack: Stack) -> Iterator[Box]:
         places = range(0, total, max(1, total // PARTS))
     budget = max(1, SAMPLED // math.prod(steps)) if math.prod(stack.shape) > SAMPLED else total
     for place in itertools.islice(places, budget):
-        at = np.unravel_index(place, counts)
-        yield tuple(slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(at, steps, stack.shape, strict=True))
+        yield box_at([int(i) for i in np.unravel_index(place, counts)], steps, stack.shape)
 
 
 def _refusal(data: LazyArray, name: str) -> str:

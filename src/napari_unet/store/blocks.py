@@ -1,8 +1,6 @@
 """Writing blocks into the arrays of a result, from any process."""
 
 import dataclasses
-import itertools
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from ..arrays.views import Box
 from ..errors import UsageError
 from ..faults import persist
 from ..files import disk
+from ..grid.blocks import places_under
 from .journal import Region
 from .lock import Permit
 from .ome import Output
@@ -99,8 +98,7 @@ def read_back(array: "zarr.Array[Any]", box: Box) -> np.ndarray:
 def replaced(folder: Path, name: str, array: "zarr.Array[Any]", box: Box, data: np.ndarray) -> Region:
     """Replace the files under a box, so that nothing damaged is read on the way."""
     unit = array.shards or array.chunks
-    keys = itertools.product(*(range(b.start // u, math.ceil(b.stop / u)) for b, u in zip(box, unit, strict=True)))
-    for key in keys:
+    for key in places_under(box, unit):
         (folder / array.metadata.encode_chunk_key(key)).unlink(missing_ok=True)
     persist(lambda: array.__setitem__(box, data))
     return Region(name, tuple(b.start for b in box), tuple(b.stop for b in box), crc32(data))

@@ -1,7 +1,6 @@
 """Coarser levels of a result: which there are, and how one is made from the one above it."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.views import Box
+from ..grid.blocks import blocks
 from .ome import Output
 
 SMALLEST = 256
@@ -63,15 +63,8 @@ def levels_of(output: Output) -> list[Level]:
 
 def parts(level: Level, unit: Sequence[int], itemsize: int) -> Iterator[Box]:
     """Cut a level into boxes of whole write units, each made from about 16 MiB of the level above."""
-    size = [min(u, n) for u, n in zip(unit, level.shape, strict=True)]
-    source = math.prod(level.factors) * itemsize
-    for axis in reversed(range(len(size))):
-        room = PART_BYTES // (math.prod(size) * source)
-        if room > 1:
-            size[axis] = min(unit[axis] * room, level.shape[axis])
-    starts = [range(0, n, s) for n, s in zip(level.shape, size, strict=True)]
-    for corner in itertools.product(*starts):
-        yield tuple(slice(a, min(a + s, n)) for a, s, n in zip(corner, size, level.shape, strict=True))
+    unit = tuple(map(min, unit, level.shape))
+    return blocks(level.shape, unit, max(PART_BYTES // (math.prod(level.factors) * itemsize), math.prod(unit)))
 
 
 def above(box: Box, level: Level, shape: Sequence[int]) -> Box:

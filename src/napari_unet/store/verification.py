@@ -16,6 +16,7 @@ from ..errors import OutputError
 from ..events import Progress
 from ..faults import persist
 from ..files import open_to_read, refuse_link
+from ..grid.blocks import places_under
 from ..sources.zarrays import open_array
 from ..sources.zarrmeta import read_node
 from . import layout
@@ -166,11 +167,8 @@ def _checksum(array: "zarr.Array[Any]", box: Box) -> int:
 def _damaged_chunks(array: "zarr.Array[Any]", base: Path, region: Region) -> str:
     """Name the files under a region that cannot be read, or are not there."""
     unit = array.shards or array.chunks
-    cells = itertools.product(
-        *(range(b.start // u, math.ceil(b.stop / u)) for b, u in zip(region.box, unit, strict=True))
-    )
     broken, missing = [], []
-    for cell in itertools.islice(cells, NAMED):
+    for cell in itertools.islice(places_under(region.box, unit), NAMED):
         key = array.metadata.encode_chunk_key(cell)
         try:
             array[tuple(slice(i * u, (i + 1) * u) for i, u in zip(cell, unit, strict=True))]

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from ..arrays.stack import Stack
 from ..arrays.views import Box
 from ..errors import DataError
+from ..grid.blocks import blocks
 from ..intensities.normalise import Normalisation, Statistics, finite
 from ..objects.labelling import Labelling
 from .annotation import Objects, diameters, image_box, labelled_crops, read_labels
@@ -21,7 +22,6 @@ from .pixelsize import check_same_size
 Pair = tuple[Stack, Stack]
 PLACES = 2048
 MAX_VALUES = 64
-BLOCK_ELEMENTS = 2**22
 HASHED_BLOCKS = 64
 
 
@@ -200,11 +200,11 @@ def fingerprint(
     blank = blank_of(pairs, [any(found.scale) for found in measured])
     pairs = [pair for number, pair in enumerate(pairs) if number not in blank]
     statistics = [found for number, found in enumerate(measured) if number not in blank]
-    total = sum(len(list(blocks(labels))) for _, labels in pairs)
+    total = sum(len(list(blocks(labels.shape, labels.chunks))) for _, labels in pairs)
     done, stacks, seen = 0, [], dict[bytes, str]()
     for number, (image, labels) in enumerate(pairs):
         scan = _Scan(image, labels, sparse, binary, number, objects)
-        for box in blocks(labels):
+        for box in blocks(labels.shape, labels.chunks):
             scan.add(box)
             done += 1
             yield done, total
@@ -217,19 +217,6 @@ def fingerprint(
     )
     _check_classes(found, training)
     return found
-
-
-def blocks(stack: Stack) -> Iterator[Box]:
-    """Yield boxes that cover a stack, each a few whole chunks and at most about ``BLOCK_ELEMENTS``."""
-    size = [min(c, n) for c, n in zip(stack.chunks, stack.shape, strict=True)]
-    while math.prod(size) > BLOCK_ELEMENTS:
-        size[int(np.argmax(size))] = math.ceil(max(size) / 2)
-    for axis in reversed(range(len(size))):
-        room = BLOCK_ELEMENTS // math.prod(size)
-        size[axis] = min(size[axis] * max(room, 1), stack.shape[axis])
-    ranges = [range(0, n, s) for n, s in zip(stack.shape, size, strict=True)]
-    for starts in itertools.product(*ranges):
-        yield tuple(slice(a, min(a + s, n)) for a, s, n in zip(starts, size, stack.shape, strict=True))
 
 
 def check_pairs(pairs: Sequence[Pair]) -> None:
@@ -294,7 +281,7 @@ class _Scan:
         self._places: dict[int, np.ndarray] = {}
         self._hash, self._pixels = hashlib.sha256(), hashlib.sha256(str(image.shape).encode())
         self._rng = np.random.default_rng([number, PLACES])
-        every = math.ceil(sum(1 for _ in blocks(labels)) / HASHED_BLOCKS)
+        every = math.ceil(sum(1 for _ in blocks(labels.shape, labels.chunks)) / HASHED_BLOCKS)
         self._all_hashed = every == 1
         self._hashed = itertools.cycle([True] + [False] * (every - 1))
 

@@ -9,10 +9,11 @@ import numpy as np
 from ..arrays.degrade import degraded
 from ..arrays.stack import Stack
 from ..errors import DataError
+from ..grid.blocks import blocks
 from ..intensities.normalise import Normalisation, Statistics, finite
 from ..sources.position import brought_together
 from .config import TrainConfig
-from .fingerprint import HASHED_BLOCKS, PLACES, Fingerprint, Intensities, Pair, StackFacts, blank_of, blocks
+from .fingerprint import HASHED_BLOCKS, PLACES, Fingerprint, Intensities, Pair, StackFacts, blank_of
 
 
 def factors_of(config: TrainConfig, axes: str) -> tuple[int, ...]:
@@ -128,7 +129,7 @@ def _digest(pair: Pair) -> str:
     """Return the SHA-256 of a sample of blocks of both images."""
     found = hashlib.sha256()
     for stack in pair:
-        boxes = list(blocks(stack))
+        boxes = list(blocks(stack.shape, stack.chunks))
         for box in boxes[:: math.ceil(len(boxes) / HASHED_BLOCKS)]:
             found.update(finite(stack.read(box), stack, box).tobytes())
     return found.hexdigest()

@@ -1,6 +1,5 @@
 """A result while it is written: its first level on disk, and coarser ones in memory, so that any zoom shows it fill."""
 
-import itertools
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ import numpy as np
 import zarr
 
 from ..arrays.views import Box
+from ..grid.blocks import boxes_of
 from ..sources.zarrays import open_own
 
 if TYPE_CHECKING:
@@ -34,10 +34,8 @@ class Live:
         self._factors = list(self._coarser())
         self.levels = [self.first, *(self._level(factor) for factor in self._factors)]
         if opened.done and self._factors:
-            ranges = [range(0, n, c) for n, c in zip(self.first.shape, self.first.chunks, strict=True)]
-            for starts in itertools.product(*ranges):
-                stops = [s + c for s, c in zip(starts, self.first.chunks, strict=True)]
-                self.add(tuple(map(slice, starts, map(min, stops, self.first.shape))))
+            for box in boxes_of(self.first.shape, self.first.chunks):
+                self.add(box)
 
     def _coarser(self) -> Iterator[tuple[int, ...]]:
         """Yield factors per axis, until a plane is small enough to be shown whole."""
