@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import threading
 import time
 
@@ -17,7 +18,7 @@ from napari_unet.network import UNet, UNetConfig
 from napari_unet.task import Semantic
 from napari_unet.training import Plan
 from napari_unet.training.fingerprint import fingerprint
-from napari_unet.training.sampling import Prefetch, Sampler
+from napari_unet.training.sampling import Sampler, ahead
 from napari_unet.training.split import hold_out, samples
 from napari_unet.training.validate import Validation
 
@@ -249,17 +250,17 @@ def test_sparse_annotation_is_in_both_parts():
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_prefetched_items_come_in_order_and_errors_come_through(workers):
-    ahead = Prefetch(lambda n: time.sleep(0.01 * (n % 3)) or 10 // (13 - n), first=3, workers=workers)
-    assert [ahead.get() for _ in range(10)] == [10 // (13 - n) for n in range(3, 13)]
+    made = ahead(lambda n: time.sleep(0.01 * (n % 3)) or 10 // (13 - n), first=3, workers=workers)
+    assert list(itertools.islice(made, 10)) == [10 // (13 - n) for n in range(3, 13)]
     with pytest.raises(ZeroDivisionError):
-        ahead.get()
-    ahead.close()
+        next(made)
 
 
 def test_what_prefetches_computes_with_one_thread_and_ends_when_it_is_closed():
     before = torch.get_num_threads()
-    endless = Prefetch(lambda n: torch.get_num_threads(), workers=3)
-    assert [endless.get() for _ in range(5)] == [1] * 5
+    endless = ahead(lambda n: torch.get_num_threads(), 0, workers=3)
+    assert list(itertools.islice(endless, 5)) == [1] * 5
     assert torch.get_num_threads() == before
+    assert any(thread.name.startswith("parts") for thread in threading.enumerate())
     endless.close()
-    assert not any(thread.name.startswith("patches") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("parts") for thread in threading.enumerate())

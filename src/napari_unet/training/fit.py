@@ -25,7 +25,7 @@ from .config import TrainConfig
 from .fingerprint import Pair
 from .learner import Learner, rate_at
 from .run import Run, training_folder
-from .sampling import Prefetch, Sampler
+from .sampling import Sampler, ahead
 from .setup import Setup, prepare
 from .state import State
 from .validate import Validation
@@ -180,9 +180,9 @@ class _Fit:
         self._saved_step, self._saved_at, self._saving = -1, -math.inf, 0.0
         self._bad = 0
         self.ending = False
-        self._batches: Prefetch[_Batch] | None = None
         if config.resume:
             self._restore()
+        self._batches = ahead(self._batch, self.state.step, self._readers())
 
     def _restore(self) -> None:
         found = self.checkpoints.load()
@@ -247,7 +247,6 @@ class _Fit:
         """Train to the end of steps or minutes."""
         for note in self.notes:
             yield Progress(0, 1, "resume", note)
-        self._batches = Prefetch(self._batch, self.state.step, workers=self._readers())
         try:
             with freed_memory_kept():
                 yield from self._loop()
@@ -272,8 +271,7 @@ class _Fit:
 
     def close(self) -> None:
         """Stop reading ahead."""
-        if self._batches is not None:
-            self._batches.close()
+        self._batches.close()
 
     def _readers(self) -> int:
         """Return how many threads make batches: one where the network needs the processor itself."""
@@ -295,7 +293,7 @@ class _Fit:
     def _step(self) -> Progress:
         state = self.state
         self.setup.run.beat()
-        batch = self._batches.get()  # type: ignore[union-attr]
+        batch = next(self._batches)
         rate = self._rate()
         loss = self.learner.step(state.step, batch.images, batch.targets, rate)
         state.step += 1

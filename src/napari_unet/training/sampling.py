@@ -1,19 +1,20 @@
 """Patches: each batch a pure function of seed and step, read lazily, prepared while the network computes."""
 
+import contextlib
 import dataclasses
-import threading
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+import itertools
+from collections.abc import Callable, Generator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+from ..threads import in_threads
 from .plan import Plan
 from .split import Sample
 
 T = TypeVar("T")
+AHEAD = 2  # items that wait at most: reading takes turns with what is read at once
 Place = tuple[Sample, tuple[int, ...], tuple[int, ...]]
 
 
@@ -94,43 +95,12 @@ class Sampler:
         return tuple(moved)
 
 
-class Prefetch(Generic[T]):
-    """Threads that make items ahead; they come in order.
-
-    Parameters
-    ----------
-    make : callable
-        Takes the number of an item and returns it, in any of the threads; what it raises is raised by `get`.
-    first : int
-        Number of the first item.
-    ahead : int
-        Items that wait at most.
-    workers : int
-        Threads.
-    """
-
-    def __init__(self, make: Callable[[int], T], first: int = 0, ahead: int = 2, workers: int = 1) -> None:
-        self._make, self._next = make, first
-        self._workers = ThreadPoolExecutor(workers, "patches", initializer=torch.set_num_threads, initargs=(1,))
-        threads, all_there = torch.get_num_threads(), threading.Barrier(workers + 1)
-        for _ in range(workers):
-            self._workers.submit(all_there.wait)
-        all_there.wait()
-        torch.set_num_threads(threads)  # the network's: those of the workers have one each
-        self._items: deque[Future[T]] = deque()
-        for _ in range(ahead + workers):
-            self._begin()
-
-    def _begin(self) -> None:
-        self._items.append(self._workers.submit(self._make, self._next))
-        self._next += 1
-
-    def get(self) -> T:
-        """Return the next item."""
-        item = self._items.popleft()
-        self._begin()
-        return item.result()
-
-    def close(self) -> None:
-        """Stop and join the threads."""
-        self._workers.shutdown(cancel_futures=True)
+def ahead(make: Callable[[int], T], first: int, workers: int) -> Generator[T, None, None]:
+    """Make items without end in threads, from the number `first` on and in order; each thread computes alone."""
+    threads = torch.get_num_threads()
+    made = in_threads(make, itertools.count(first), workers, AHEAD + workers, lambda: torch.set_num_threads(1))
+    with contextlib.closing(made):
+        for number, item in made:
+            if number == first:
+                torch.set_num_threads(threads)  # the network's: those that make items have one each
+            yield item
