@@ -12,7 +12,7 @@ from napari_unet.arrays.cached import ChunkCache, chunk_edges
 from napari_unet.arrays.degrade import Blurred
 from napari_unet.arrays.resample import Resampled
 from napari_unet.arrays.stack import Stack
-from napari_unet.arrays.views import Cast, LazyBase, View
+from napari_unet.arrays.views import Cast, LazyBase, View, Zeros
 from napari_unet.sources import open_stack
 from napari_unet.sources.wholes import WholeNumbers
 from napari_unet.training.labels import Foreground
@@ -43,6 +43,7 @@ LAZY = {
     "WholeNumbers": lambda _: WholeNumbers(DATA.astype(np.float32), "labels"),
     "TiffArray": tiff,
     "Foreground": lambda _: Foreground(DATA, Stack(DATA, "zyx"), 99, 0, False, None),
+    "Zeros": lambda _: Zeros((5, 9, 8), np.uint16),
     "Placed": lambda _: Placed(DATA, "zyx", "xczy", {"c": 2}),
 }
 
