@@ -10,7 +10,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.arrays.cached import ChunkCache, cached, chunk_edges
+from napari_unet.arrays.cached import ChunkCache, Recent, cached, chunk_edges
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError
 from napari_unet.sources import open_stack
@@ -58,7 +58,7 @@ def test_no_more_is_kept_than_the_limit():
     assert base.hits.max() == 1
     _ = kept[0:8, 0:8]
     assert base.hits.max() == 2
-    assert kept._bytes <= kept.limit
+    assert len([*kept._kept]) <= 4
 
 
 @pytest.mark.parametrize("kind", ["zarr", "dask", "irregular"])
@@ -117,3 +117,19 @@ def test_an_error_of_the_array_is_not_kept():
     with pytest.raises(DataError, match="damaged"):
         _ = kept[0:2, 0:2]
     assert kept[0:2, 0:2].sum() == 4
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.integers(0, 60)), max_size=60))
+def test_what_was_used_last_is_kept_up_to_the_limit(steps):
+    recent, used = Recent(100, len), []  # used: what was put and not yet driven out, the last used at the end
+    for put, key, size in steps:
+        if put:
+            recent.put(key, bytes(size))
+            used = [*((k, n) for k, n in used if k != key), (key, size)]
+            while sum(n for _, n in used) > 100:
+                used.pop(0)
+        else:
+            found = recent.get(key)
+            assert (None if found is None else len(found)) == dict(used).get(key)
+            used.sort(key=lambda entry: entry[0] == key)
+        assert list(recent) == [k for k, _ in used]

@@ -5,8 +5,8 @@ import itertools
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ LONGEST = 2**28  # elements along an axis: the largest scans have 2**22, an hour
 MOST_CHUNKS = 2**32  # of a petabyte in chunks of 64 x 64 x 64 bytes
 MOST_ELEMENTS = 2**54  # 18 petabytes; the largest volume of a brain has 1.4
 Place = tuple[int, ...]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 def cached(stack: Stack, limit: int = LIMIT) -> Stack:
@@ -68,6 +70,41 @@ def chunk_edges(array: Any) -> list[np.ndarray]:
     ]
 
 
+class Recent(Generic[Key, Value]):
+    """What was used last, up to a limit of bytes: what was not used for longest goes first.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes.
+    size : callable
+        Bytes of a value.
+    """
+
+    def __init__(self, limit: int, size: Callable[[Value], int]) -> None:
+        self._limit, self._size, self._bytes = limit, size, 0
+        self._kept: OrderedDict[Key, Value] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield the keys, that of the least recently used first."""
+        return iter(self._kept)
+
+    def get(self, key: Key) -> Value | None:
+        """Return what is kept for a key, used now."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: Key, value: Value) -> None:
+        """Keep a value, used now."""
+        if key in self._kept:
+            self._bytes -= self._size(self._kept.pop(key))
+        self._kept[key] = value
+        self._bytes += self._size(value)
+        while self._bytes > self._limit:
+            self._bytes -= self._size(self._kept.popitem(last=False)[1])
+
+
 class ChunkCache(LazyBase):
     """An array that keeps the chunks it was last read from, the least recently used going first.
 
@@ -83,8 +120,7 @@ class ChunkCache(LazyBase):
     def __init__(self, base: LazyArray, edges: Sequence[np.ndarray], limit: int) -> None:
         self.base, self.limit = base, limit
         self._edges = edges
-        self._kept: OrderedDict[Place, np.ndarray] = OrderedDict()
-        self._bytes = 0
+        self._kept: Recent[Place, np.ndarray] = Recent(limit, lambda chunk: chunk.nbytes)
         self._coming: set[Place] = set()
         self._arrived = threading.Condition()
 
@@ -112,7 +148,7 @@ class ChunkCache(LazyBase):
         places = list(itertools.product(*ranges))
         with self._arrived:
             self._arrived.wait_for(lambda: self._coming.isdisjoint(places))
-            found = {place: self._kept[place] for place in places if place in self._kept}
+            found = {place: chunk for place in places if (chunk := self._kept.get(place)) is not None}
             missing = [place for place in places if place not in found]
             self._coming.update(missing)
         try:
@@ -121,7 +157,7 @@ class ChunkCache(LazyBase):
             with self._arrived:
                 self._coming.difference_update(missing)
                 for place, chunk in found.items():
-                    self._keep(place, chunk)
+                    self._kept.put(place, chunk)
                 self._arrived.notify_all()
         return found
 
@@ -148,14 +184,6 @@ class ChunkCache(LazyBase):
 
     def _box(self, place: Place) -> tuple[slice, ...]:
         return tuple(slice(int(e[i]), int(e[i + 1])) for e, i in zip(self._edges, place, strict=True))
-
-    def _keep(self, place: Place, chunk: np.ndarray) -> None:
-        if place not in self._kept:
-            self._kept[place] = chunk
-            self._bytes += chunk.nbytes
-        self._kept.move_to_end(place)
-        while self._bytes > self.limit:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def _copy(self, place: Place, chunk: np.ndarray, box: Sequence[slice], out: np.ndarray) -> None:
         """Copy what a chunk has of a box."""

@@ -6,13 +6,13 @@ import math
 import threading
 import uuid
 import weakref
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..allocation import freed_memory_kept, main_memory
+from ..arrays.cached import Recent
 from ..arrays.stack import Stack
 from ..arrays.views import Box
 from ..errors import UsageError
@@ -54,8 +54,7 @@ class LazyBlocks:
 
     def __init__(self, engine: Engine, grid: TileGrid, limit: int = CACHE_BYTES) -> None:
         self.engine, self.grid, self.limit = engine, grid, limit
-        self._kept: OrderedDict[tuple[int, ...], tuple[np.ndarray, bytes]] = OrderedDict()
-        self._bytes = 0
+        self._kept: Recent[tuple[int, ...], tuple[np.ndarray, bytes]] = Recent(limit, lambda entry: entry[0].nbytes)
         self._network, self._guard = threading.Lock(), threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -78,7 +77,8 @@ class LazyBlocks:
                     tile = self.grid.tile(at)
                     data = self.engine.read(tile.read)
                     found = self._arranged(self.engine.model.task.decode(self.engine.logits(tile, data)))
-                    self._keep(at, found, _digest(data))
+                    with self._guard:
+                        self._kept.put(at, (found, _digest(data)))
         return found
 
     def _arranged(self, values: np.ndarray) -> np.ndarray:
@@ -94,16 +94,7 @@ class LazyBlocks:
 
     def _entry(self, at: tuple[int, ...]) -> tuple[np.ndarray, bytes] | None:
         with self._guard:
-            if at in self._kept:
-                self._kept.move_to_end(at)
             return self._kept.get(at)
-
-    def _keep(self, at: tuple[int, ...], block: np.ndarray, digest: bytes) -> None:
-        with self._guard:
-            self._kept[at] = block, digest
-            self._bytes += block.nbytes
-            while self._bytes > self.limit:
-                self._bytes -= self._kept.popitem(last=False)[1][0].nbytes
 
     def boxes(self) -> list[Box]:
         """Return the boxes of the tiled axes whose results are kept."""

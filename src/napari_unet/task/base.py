@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -10,12 +10,11 @@ from torch import Tensor
 
 from ..errors import DataError, ModelError
 from ..objects import ObjectConfig
-from ..settings import from_keys
+from ..settings import from_keys, to_keys
 from .losses import Scores
 
 # Okabe and Ito: distinct with every kind of colour vision.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
-Any_Task = TypeVar("Any_Task", bound="Task")
 
 
 class Task(abc.ABC):
@@ -85,14 +84,25 @@ class Task(abc.ABC):
     def attributes(self) -> dict[str, Any]:
         """Return what OME-Zarr metadata says of the result."""
 
-    @abc.abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file, `name` among them."""
+        return {"name": self.name, **to_keys(self)}
 
     @classmethod
-    @abc.abstractmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Build from what `to_json` gave."""
+        """Build from what `to_json` gave.
+
+        Raises
+        ------
+        ModelError
+            Naming what does not fit.
+        """
+        named = from_keys(cls, values).items()
+        given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in named if key != "name"}
+        try:
+            return cls(**given)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"the task {cls.name!r} cannot be read: {error}") from error
 
 
 def as_labels(labels: np.ndarray) -> np.ndarray:
@@ -111,19 +121,3 @@ def as_labels(labels: np.ndarray) -> np.ndarray:
     if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
         raise DataError(f"labels have negative values ({int(labels.min())}); labels are 0 and above")
     return labels
-
-
-def read_fields(kind: type[Any_Task], values: Mapping[str, Any]) -> Any_Task:
-    """Build a task from its fields as a JSON file holds them.
-
-    Raises
-    ------
-    ModelError
-        Naming what does not fit.
-    """
-    named = from_keys(kind, values).items()
-    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in named if key != "name"}
-    try:
-        return kind(**given)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"the task {kind.name!r} cannot be read: {error}") from error

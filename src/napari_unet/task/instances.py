@@ -1,8 +1,7 @@
 """Single objects: inside, border where two meet, background; what touches is kept apart."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from ..metrics.objects import THRESHOLDS, Overlaps
 from ..objects import ObjectConfig, objects_of
 from ..objects.labelling import numbered, touching
 from ..settings import takes_former_names, to_keys
-from .base import COLOURS, Task, as_labels, read_fields
+from .base import COLOURS, Task, as_labels
 from .border import LEVELS, border_weights, check_border
 from .losses import IGNORE, Scores, cross_entropy, dice, likeliest
 
@@ -166,17 +165,6 @@ class Instances(Task):
         if self.reach is None:  # as models were written before there was another
             del values["reach"]
         return values
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Build from what `to_json` gave.
-
-        Raises
-        ------
-        ModelError
-            Naming what does not fit.
-        """
-        return read_fields(cls, values)
 
 
 class Matches(Scores):

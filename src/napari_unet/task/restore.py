@@ -2,8 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor
 
 from ..errors import DataError, ModelError
 from ..metrics.objects import Intensity
-from ..settings import takes_former_names, to_keys
-from .base import Task, read_fields
+from ..settings import takes_former_names
+from .base import Task
 from .blind import blind_spots
 from .losses import Scores
 from .similarity import similarity
@@ -185,21 +184,6 @@ class Restore(Task):
     def attributes(self) -> dict[str, Any]:
         """Return nothing: what is shown of an image is measured."""
         return {}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for a JSON file."""
-        return {"name": self.name, **to_keys(self)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Build from what `to_json` gave.
-
-        Raises
-        ------
-        ModelError
-            Naming what does not fit.
-        """
-        return read_fields(cls, values)
 
 
 @takes_former_names

@@ -1,7 +1,7 @@
 """One class per voxel."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..settings import takes_former_names, to_keys
-from .base import COLOURS, Task, as_labels, read_fields
+from ..settings import takes_former_names
+from .base import COLOURS, Task, as_labels
 from .border import LEVELS, border_weights, check_border
 from .losses import BACKGROUND, IGNORE, Confusion, cross_entropy, dice, focal, likeliest
 
@@ -201,21 +201,6 @@ class Semantic(Task):
             ],
             "properties": [{"label-value": v, "class": name} for v, name in shown],
         }
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for a JSON file."""
-        return {"name": self.name, **to_keys(self)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Build from what `to_json` gave.
-
-        Raises
-        ------
-        ModelError
-            Naming what does not fit.
-        """
-        return read_fields(cls, values)
 
 
 def _whole(value: Any) -> int:
