@@ -219,7 +219,7 @@ def test_a_run_takes_what_the_preview_showed(viewer, folders, monkeypatch):
     np.testing.assert_array_equal(np.asarray(layer.data), seen)
     widget.start()
     until(lambda: not widget.busy)
-    assert 'is finished already; choose another place, or replace it with "overwrite"' in widget.status.value
+    assert 'is finished already; choose another place, or replace it with "Overwrite"' in widget.status.value
     image.data[70, 70] ^= 1  # as a user does who mends a pixel by hand
     widget.out.value = str(folders / "results" / "mended.ome.zarr")
     np.testing.assert_array_equal(np.asarray(ran(widget).data), expected(Stack(image.data, "yx"), folders))

@@ -11,6 +11,12 @@ from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, LineEd
 from ..errors import UsageError
 
 MOST = 2**31 - 1
+LABELS = {
+    "tta": "Test-time augmentation",
+    "nan": "NaN",
+    "ndim": "Dimensions",
+    "predict_std": "Predict standard deviation",
+}
 
 
 class Form(Container[Widget]):
@@ -36,7 +42,7 @@ class Form(Container[Widget]):
 
     def _control(self, name: str, field: Any, value: Any) -> Widget:
         limits, kind = field.metadata, _plain(self._hints[name])
-        about: dict[str, Any] = {"name": name, "label": name.replace("_", " "), "tooltip": limits["help"]}
+        about: dict[str, Any] = {"name": name, "label": label_of(name), "tooltip": limits["help"]}
         if limits["choices"] is not None:
             return ComboBox(choices=list(limits["choices"]), value=value, **about)
         if kind is bool:
@@ -82,6 +88,11 @@ class Form(Container[Widget]):
         except ValueError as error:
             example = "numbers such as 64 128 128" if typing.get_origin(kind) is tuple else "a number"
             raise UsageError(f"{name.replace('_', ' ')} is {text!r}; give {example}") from error
+
+
+def label_of(name: str) -> str:
+    """Return what a form calls a setting."""
+    return LABELS.get(name) or name.replace("_", " ").capitalize()
 
 
 def _plain(hint: Any) -> Any:

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QMessageBox, QSizePolicy, QWidget
 
 from ..events import Progress
 from .floors import check_viewer
+from .form import label_of
 from .jobs import Clock, Ended, Work
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def row(*controls: Widget) -> Container[Widget]:
 
 def field(name: str, *controls: Widget) -> Container[Widget]:
     """Return controls behind their name; the first takes the room that is left."""
-    head = Label(value=name)
+    head = Label(value=name[:1].upper() + name[1:])
     head.native.setFixedWidth(NAME_WIDTH)
     shrink(controls[0])
     for control in controls[1:]:
@@ -281,5 +282,5 @@ def folded(title: str, inner: Widget) -> list[Widget]:
 
 
 def as_said_here(message: str) -> str:
-    """Name what a message calls an option of the shell as the window names it: "overwrite", not --overwrite."""
-    return re.sub(r"(?<![^\s(])--([a-z][a-z-]*)", lambda found: f'"{found[1].replace("-", " ")}"', message)
+    """Name what a message calls an option of the shell as the window names it: "Overwrite", not --overwrite."""
+    return re.sub(r"(?<![^\s(])--([a-z][a-z-]*)", lambda found: f'"{label_of(found[1].replace("-", "_"))}"', message)

@@ -94,11 +94,11 @@ class SegmentWidget(Panel):
         self.channel = ComboBox(choices=lambda _: self._channels, visible=False)
         self.size = ComboBox(choices=lambda _: self._sizes, tooltip="What is done where image and model differ")
         self.out = LineEdit(tooltip="OME-Zarr to write, or to resume")
-        self.probabilities = CheckBox(text="write and show probabilities", value=False)
+        self.probabilities = CheckBox(text="Write and show probabilities", value=False)
         skip = {"resample", "probabilities", "overwrite"}
         self.settings = Form(PredictConfig, skip, **{name: getattr(preferences, name) for name in SHARED})
         self.preview = button("Preview", self.show_preview, "The result in the current view, as Run writes it")
-        self.live = CheckBox(text="live", value=False, tooltip="Update the preview when you pan, zoom or move a slider")
+        self.live = CheckBox(text="Live", value=False, tooltip="Update the preview when you pan, zoom or move a slider")
         self.seams = button("Seam check", self.check_seams, "Predict a sample on two grids, and compare")
         self.run = button("Run", self.start, "Write the result of the whole image, from where you look outward")
         self.cancel = button("Cancel", self.stop, "Stop; what is done is kept, and Resume continues from it")

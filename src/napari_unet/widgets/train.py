@@ -43,6 +43,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "Autoencoder": {"task": "autoencode"},
 }
 FINER = (2, 2)
+MARGIN = 24  # pixels for the scroll bar of a list of choices
 MAIN = ("task", "minutes", "sparse", "binary", "background", "blind", "resume", "steps")
 
 
@@ -91,6 +92,8 @@ class TrainWidget(Panel):
         self.behind = field("background", self.background)
         self.behind.visible = False
         self.kind = ComboBox(choices=list(KINDS), tooltip="What the labels mean, or what images are learnt for")
+        popup: Any = self.kind.native.view()
+        popup.setMinimumWidth(popup.sizeHintForColumn(0) + MARGIN)
         self.title = LineEdit(value="my-model", tooltip="Name of the model, in the folder of own models")
         self.start_from = ComboBox(choices=self._starts)
         self.minutes = FloatSpinBox(value=MINUTES, min=0.1, max=10_000, step=1)
