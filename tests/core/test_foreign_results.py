@@ -50,6 +50,7 @@ def half(root: Path) -> Path:
         "labels/cells/0/c",
         "labels/cells/0/c/1",
         "labels/cells/0/zarr.json",
+        "labels/cells/table",
         "0/c/0/0",
     ],
 )

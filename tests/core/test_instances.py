@@ -229,7 +229,7 @@ def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bytes(tmp_path):
         assert tree(out) == tree(tmp_path / "whole.ome.zarr")
         assert wait(verify(out)) == []
         assert not list(out.rglob("objects*/"))
-        assert (out / "labels/instances/objects.csv").exists()
+        assert (out / "labels/instances/table/objects.csv").exists()
 
 
 KILLED = """
@@ -282,7 +282,7 @@ def test_the_table_is_verified(tmp_path, damage):
 def test_the_table_says_of_each_object_what_its_labels_show(tmp_path):
     stack = dataclasses.replace(cells((40, 36)), scale=(0.5, 0.25), units=("micrometer",) * 2)
     labels = run(stack, finder(min_size=2), tmp_path / "a.ome.zarr", block=(16, 16))
-    with (tmp_path / "a.ome.zarr" / "labels" / "instances" / "objects.csv").open() as file:
+    with (tmp_path / "a.ome.zarr" / "labels" / "instances" / "table" / "objects.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == labels.max()
     for row in rows:
@@ -418,7 +418,7 @@ def test_ids_go_on_over_time_and_the_table_has_a_row_an_object_and_time(tmp_path
 def test_places_far_from_the_origin_keep_their_digits(tmp_path):
     far = dataclasses.replace(cells((60, 64)), scale=(4.0, 4.0), translation=(3e6, 1234568.0), units=("nanometer",) * 2)
     labels = run(far, finder(), tmp_path / "a.ome.zarr")
-    rows = list(csv.DictReader((tmp_path / "a.ome.zarr/labels/instances/objects.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "a.ome.zarr/labels/instances/table/objects.csv").open()))
     for row in rows:
         y, x = (found.mean() for found in np.nonzero(labels == int(row["id"])))
         assert float(row["centroid_y"]) == pytest.approx(3e6 + 4 * y, abs=0.01)

@@ -20,7 +20,7 @@ from ..objects.labelling import Labelling, middle_of
 from ..sources.omezarr import ome
 from ..sources.pairs import paired_lines
 from ..sources.zarrmeta import read_node
-from ..store.plan import TABLE
+from ..store.table import table_of
 from ..text import escaped
 from .sides import Case, Pair, cases_of, name_of
 
@@ -121,7 +121,7 @@ def _said(pair: Pair) -> dict[str, None]:
 
 def _decide(cases: list[Case], tables: list[list[Contingency]], notes: dict[str, None]) -> str:
     results = (case.open(floats=False).result for case in cases)
-    if any((Path(result.source or "-") / TABLE).is_file() for result in results):
+    if any(table_of(Path(result.source or "-")).is_file() for result in results):
         notes["scored as instances: a model of objects made the result; kind says otherwise"] = None
         return "instances"
     most = max(len(_values(tables, side)) for side in ("truth", "result"))

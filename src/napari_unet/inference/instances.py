@@ -18,7 +18,7 @@ from ..files import disk, replacing
 from ..objects import Grid, Objects, find, paint
 from ..objects.scratch import discard
 from ..store import ResultStore
-from ..store.plan import TABLE
+from ..store.table import make_place, table_of
 
 if TYPE_CHECKING:
     from .job import Job
@@ -32,7 +32,7 @@ TIMES_LEARNT = 3  # the share of objects in what was learnt from; dense regions 
 def make_objects(job: "Job", store: ResultStore) -> Generator[Progress, None, str]:
     """Make the objects of a run whose classes are all written, if it has any; goes on where it was stopped.
 
-    Beside the labels a table is left, ``objects.csv``: id, voxels, centroid and bounding box in the labels' units, mean
+    The labels hold a table, ``table/objects.csv``: id, voxels, centroid and bounding box in the labels' units, mean
     intensity per channel, and whether the object touches the border of the image.
 
     Parameters
@@ -83,7 +83,7 @@ def make_objects(job: "Job", store: ResultStore) -> Generator[Progress, None, st
         objects: Objects = end.value
         channels = job.decoder.engine.stack.channel_names
         with disk(store.root):
-            place = store.root / output.path / TABLE
+            place = make_place(store.root / output.path, store.plan.version, store.ledger)
             write_table(place, objects, output.scale, output.translation, channels, store.ledger)
         store.record_table(output.path)
     discard(scratch)
@@ -173,7 +173,7 @@ def read_table(path: Path, most: int = MOST_ROWS) -> dict[str, Any]:
         Row i is label i, row 0 the background; ``index`` instead of ``id``. Empty where there are too many rows, or
         several of one id, as of objects that are linked over time.
     """
-    path = path / TABLE if path.is_dir() else path
+    path = table_of(path) if path.is_dir() else path
     with path.open(newline="", encoding="utf-8") as file:
         names = next(csv.reader(file))
         rows = list(itertools.islice(csv.reader(file), most + 1))

@@ -14,7 +14,8 @@ from ..sources import open_stack
 from ..sources.pairs import stem
 from ..store.admission import discard
 from ..store.layout import ledgers
-from ..store.plan import PLAN, TABLE
+from ..store.plan import PLAN
+from ..store.table import table_of
 from ..store.tiff import check_tiff, is_ours, save_tiff
 from .config import PredictConfig
 from .instances import is_table
@@ -58,7 +59,7 @@ def into_tiff(
     scratch, table = out.with_name(f"{out.name}.ome.zarr"), out.with_name(f"{stem(out)}.objects.csv")
 
     def finish(result: Stack) -> Iterator[Progress]:
-        made = Path(result.source or "") / TABLE
+        made = table_of(Path(result.source or ""))
         if made.is_file():
             check_replaceable(table, is_table, "table of objects")
             with disk(table), replacing(table) as file, made.open("rb") as old:

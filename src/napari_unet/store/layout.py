@@ -18,7 +18,7 @@ from . import consolidated
 from .journal import DONE
 from .lock import LOCK
 from .ome import VERSIONS, Output, versioned
-from .plan import FOLDER, LEVEL, PLAN, TABLE, Plan
+from .plan import FOLDER, FORMER_TABLE, LEVEL, PLAN, TABLE, TABLE_FOLDER, Plan
 from .pyramid import Level
 
 ZSTD_LEVEL = 1  # of images five times as fast as 3 at a tenth more, of labels as small
@@ -29,48 +29,11 @@ NEWEST = 3
 HIDDEN = r"\.([^/]+\.)?[0-9a-f]{32}\.partial"
 BEGINNING = re.compile(rf"lock|done\.jsonl|plan\.json\.tmp|{HIDDEN}")
 GROUP_FILES = ("zarr.json", ".zattrs", ".zgroup")
-# What a ledger's folder says that it is: an empty array, into which no reader of zarr looks, and of which none warns.
-EMPTY_ARRAY: Mapping[int, tuple[str, Mapping[str, Any]]] = {
-    3: (
-        "zarr.json",
-        {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": [0],
-            "data_type": "uint8",
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1]}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": 0,
-            "codecs": [{"name": "bytes"}],
-            "attributes": {"description": "no image: the record of a run of napari-unet"},
-        },
-    ),
-    2: (
-        ".zarray",
-        {
-            "zarr_format": 2,
-            "shape": [0],
-            "chunks": [1],
-            "dtype": "|u1",
-            "compressor": None,
-            "fill_value": 0,
-            "order": "C",
-            "filters": None,
-        },
-    ),
-}
 
 
 def ledger_of(root: Path, paths: Sequence[str]) -> Path:
     """Return the ledger's folder of a run whose first output is ``paths[0]``."""
     return root / paths[0] / FOLDER
-
-
-def mark(ledger: Path, version: str) -> None:
-    """Make a ledger's folder a part of the zarr hierarchy that it lies in."""
-    name, values = EMPTY_ARRAY[VERSIONS[version]]
-    if not (ledger / name).exists():
-        replace_json(ledger / name, values)
 
 
 def find(root: Path, paths: Sequence[str], inside: bool) -> tuple[Path, Plan] | None:
@@ -173,7 +136,7 @@ def own_file(plan: Plan) -> re.Pattern[str]:
     """Return the pattern of the paths of all files that a run with this plan makes."""
     partial = r"(\.[0-9a-f]{32}\.partial)?"  # zarr's
     group = rf"(zarr\.json|\.zattrs|\.zgroup|zarr(?=\.[0-9a-f]{{32}}\.partial)){partial}"
-    table = rf"{re.escape(TABLE)}(\.partial)?"
+    table = rf"({re.escape(TABLE)}|{re.escape(FORMER_TABLE)})(\.partial)?|{TABLE_FOLDER}/(zarr\.json|\.zarray)"
     allowed = [] if plan.inside else [rf"(labels/)?{group}"]
     for path, output in plan.outputs.items():
         prefix = re.escape(f"{path}/") if path else ""
@@ -227,7 +190,8 @@ def clear(root: Path, ledger: Path, plan: Plan) -> None:
     for file in _own_files(root, plan):
         if file not in (ledger / PLAN, ledger / LOCK):
             file.unlink()
-    for folder in [*level_folders(root, plan.outputs), *(ledger / name for name in ("objects", "objects.trash"))]:
+    scratch = [ledger / name for name in ("objects", "objects.trash")]
+    for folder in [*level_folders(root, plan.outputs), *_table_folders(root, plan.outputs), *scratch]:
         _remove_empty(folder)
     if plan.inside:
         consolidated.renew(root, list(plan.outputs), VERSIONS[plan.version], ledger)
@@ -260,6 +224,10 @@ def level_folders(root: Path, paths: Iterable[str]) -> list[Path]:
     ]
 
 
+def _table_folders(root: Path, paths: Iterable[str]) -> list[Path]:
+    return [root / path / TABLE_FOLDER for path in paths if path.startswith("labels/")]
+
+
 def tidy(root: Path, paths: Sequence[str]) -> None:
     """Remove the temporary files that a killed run left, and refuse links among what a run writes.
 
@@ -268,7 +236,7 @@ def tidy(root: Path, paths: Sequence[str]) -> None:
     UnsafeError
         Naming the link.
     """
-    places = [ledger_of(root, paths), *level_folders(root, paths)]
+    places = [ledger_of(root, paths), *level_folders(root, paths), *_table_folders(root, paths)]
     for place in places:
         refuse_links(place)
     remove_leftovers(places)

@@ -16,7 +16,9 @@ from .ome import VERSIONS, check_path
 
 FOLDER = ".napari_unet"
 PLAN = "plan.json"
-TABLE = "objects.csv"
+TABLE_FOLDER = "table"  # in the group of labels; a file beside arrays is one that readers of zarr warn of
+TABLE = f"{TABLE_FOLDER}/objects.csv"
+FORMER_TABLE = "objects.csv"  # where earlier versions wrote it
 MOST_BYTES = 2**24  # of a plan, as of other metadata; classes by the thousand take some 100 kB
 MOST_BLOCKS = 2**48  # 64 Ki blocks for each chunk file that a file system of 2^32 files can hold
 MOST_VALUES = 2**33  # of a block in one array: more than fits beside a network in any memory
@@ -48,7 +50,7 @@ class Region:
     @property
     def is_table(self) -> bool:
         """Whether these are the bytes of a table of objects, a file."""
-        return self.array.rpartition("/")[2] == TABLE
+        return self.array.split("/", 2)[2:] in ([TABLE], [FORMER_TABLE])
 
     @property
     def box(self) -> tuple[slice, ...]:
@@ -57,8 +59,8 @@ class Region:
 
     @property
     def output(self) -> str:
-        """Path of the output that the array is a level of."""
-        return self.array.rpartition("/")[0]
+        """Path of the output that the array is a level of, or the table is of: ``labels/NAME``."""
+        return "/".join(self.array.split("/", 2)[:2]) if self.is_table else self.array.rpartition("/")[0]
 
     @property
     def level(self) -> int | None:

@@ -21,10 +21,11 @@ from .admission import admit, check_folder, check_outputs, check_room, enter
 from .blocks import BlockWriter, read_back, replaced
 from .journal import DONE, FINISHED, Journal, Plan, Region, Unit
 from .lock import Lock
+from .marks import RECORD, mark
 from .ome import VERSIONS, Output, group_attributes
-from .plan import TABLE
 from .pyramid import Level, above, levels_of, parts, reduce, shown_ranges
-from .verification import problem_of, table_region, verify
+from .table import TABLE_UNIT, table_written
+from .verification import problem_of, verify
 
 __all__ = ["Output", "ResultStore", "verify"]
 
@@ -132,7 +133,7 @@ class ResultStore:
             plan = found[1]
         store = cls(root, outputs, plan, Journal.of(ledger, plan), lock)
         store._journal.mend()
-        layout.mark(ledger, plan.version)
+        mark(ledger, plan.version, RECORD)
         layout.tidy(root, list(plan.outputs))
         layout.list_labels(root, plan.version, remove=plan.outputs, via=ledger)
         if any(o.kind == "labels" for o in outputs) and layout.read_group(root / "labels") is None:
@@ -228,13 +229,12 @@ class ResultStore:
     @property
     def has_table(self) -> bool:
         """Whether the table of objects is written."""
-        return TABLE in self._journal.records
+        return TABLE_UNIT in self._journal.records
 
     def record_table(self, path: str) -> None:
-        """Record the table that lies beside an output as written; it is forgotten where a block is written anew."""
-        name = f"{path}/{TABLE}"
-        self._journal.append(TABLE, [table_region(self.root / name, name)])
-        self._derived.append(TABLE)
+        """Record the table of an output as written; it is forgotten where a block is written anew."""
+        self._journal.append(TABLE_UNIT, [table_written(self.root, path)])
+        self._derived.append(TABLE_UNIT)
 
     @property
     def writer(self) -> BlockWriter:

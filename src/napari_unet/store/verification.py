@@ -15,12 +15,13 @@ from ..arrays.views import Box
 from ..errors import OutputError
 from ..events import Progress
 from ..faults import persist
-from ..files import open_to_read, refuse_link
+from ..files import refuse_link
 from ..grid.blocks import places_under
 from ..sources.zarrays import open_array
 from ..sources.zarrmeta import read_node
 from . import layout
 from .journal import PLAN, Journal, Plan, Region
+from .table import table_problem
 
 # What zarr and its codecs raise for damaged bytes: each flipped bit ends in one of these.
 UNREADABLE = (*DECODING, TypeError, KeyError, MemoryError, OverflowError)
@@ -86,28 +87,8 @@ def _group_problem(base: Path, path: str) -> str:
 def _problem(base: Path, region: Region, arrays: dict[str, Any]) -> str:
     """Read what was recorded back: what is wrong with it, or nothing."""
     if region.is_table:
-        return _table_problem(base / region.array, region)
+        return table_problem(base, region)
     return _open(base, region.array, arrays) or problem_of(arrays[region.array], base, region)
-
-
-def _table_problem(path: Path, region: Region) -> str:
-    """Hold a table against its checksum: what is wrong with it, or nothing."""
-    try:
-        found = table_region(path, region.array)
-    except FileNotFoundError:
-        return f"{region.array} is missing"
-    except OSError as error:
-        return f"{region.array} cannot be read ({error})"
-    return "" if found == region else f"{region.array} is not what was written"
-
-
-def table_region(path: Path, name: str) -> Region:
-    """Return what is recorded of a table: its bytes, and their checksum."""
-    size = crc = 0
-    with open_to_read(path) as file:
-        while piece := file.read(2**20):
-            size, crc = size + len(piece), zlib.crc32(piece, crc)
-    return Region(name, (0,), (size,), crc)
 
 
 def _open(base: Path, name: str, arrays: dict[str, Any]) -> str:
