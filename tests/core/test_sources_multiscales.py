@@ -53,6 +53,10 @@ def plain(*scales, translations=()):
 LEVELS = {  # shapes, datasets, transformations of the multiscale, level, right scale, right translation
     "halved": ([(512, 512), (256, 256)], plain(None, None), None, 1, (2, 2), (0.5, 0.5)),
     "halved twice": ([(512, 512), (256, 256), (128, 128)], plain(None, None, None), None, 2, (4, 4), (1.5, 1.5)),
+    "odd, rounded up twice": ([(17, 16), (9, 8), (5, 4)], plain(None, None, None), None, 2, (4, 4), (1.5, 1.5)),
+    "odd, three times": ([(33, 65), (17, 33), (9, 17), (5, 9)], plain(*[None] * 4), None, 3, (8, 8), (3.5, 3.5)),
+    "odd, down and up": ([(35, 36), (17, 18), (9, 9)], plain([2, 1], None, None), None, 2, (8, 4), (3, 1.5)),
+    "thirds, twice": ([(100, 100), (33, 34), (11, 12)], plain(None, None, None), None, 2, (9, 9), (4, 4)),
     "odd, rounded up": ([(513, 511), (257, 256)], plain(None, None), None, 1, (2, 2), (0.5, 0.5)),
     "odd, rounded down": ([(513, 511), (256, 255)], plain(None, None), None, 1, (2, 2), (0.5, 0.5)),
     "by three": ([(300, 100), (100, 34)], plain(None, None), None, 1, (3, 3), (1, 1)),

@@ -76,6 +76,47 @@ def test_a_file_of_several_opens_as_the_image_whose_planes_lie_in_it(tmp_path, d
         assert any(f"'Pos{i}' of {len(datas)}" in note for note in stack.notes)
 
 
+@pytest.mark.parametrize("where", ["a file of the run", "a companion file"])
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_file_that_names_the_one_with_the_metadata_has_the_size_and_the_axes_it_is_given_there(
+    tmp_path, where, count, renamed
+):
+    datas, keys = pixels(3, count, 32, 40), [str(uuid.uuid4()) for _ in range(3)]
+    parts = [[(f"p{i}.ome.tif", keys[i], 0, 0, count)] for i in range(3)]
+    images = [(f"P{i}", datas[i], 0.5 * (i + 1), f"dye {i}", parts[i]) for i in range(3)]
+    text, master = xml(images, keys[0]), "p0.ome.tif"
+    if where == "a companion file":
+        text, master = xml(images, None), "run.companion.ome"
+        (tmp_path / master).write_text(text)
+    for i, data in enumerate(datas):
+        only = f'<BinaryOnly MetadataFile="{master}" UUID="urn:uuid:x"/>'
+        only = f'<OME xmlns="{OME}" UUID="urn:uuid:{keys[i]}">{only}</OME>'
+        description = text if master == f"p{i}.ome.tif" else only
+        path = tmp_path / f"p{i}.ome.tif"
+        tifffile.imwrite(path, data, photometric="minisblack", description=description.encode(), metadata=None)
+        if renamed and i == 2:
+            path = path.rename(tmp_path / "other.ome.tif")
+        stack = open_stack(path)
+        assert np.array_equal(everything(stack).squeeze(), data.squeeze())
+        assert stack.scale_along("yx") == (0.5 * (i + 1),) * 2
+        assert stack.channel_names == (f"dye {i}",)
+
+
+@pytest.mark.parametrize("name", ["../x.ome", "/etc/passwd", "sub/x.ome", "..", "a.pipe", "away.ome"])
+def test_the_file_with_the_metadata_lies_in_the_folder_and_is_one(tmp_path, name):
+    if name == "a.pipe" and not hasattr(os, "mkfifo"):
+        return
+    if name == "a.pipe":
+        os.mkfifo(tmp_path / name)
+    if name == "away.ome":
+        (tmp_path / name).symlink_to("/etc/hostname")
+    only = f'<OME xmlns="{OME}"><BinaryOnly MetadataFile="{name}" UUID="urn:uuid:x"/></OME>'
+    tifffile.imwrite(tmp_path / "a.ome.tif", PAGES[0], description=only.encode(), metadata=None)
+    with pytest.raises(DataError, match=r"outside of its folder|no regular file"):
+        open_stack(tmp_path / "a.ome.tif")
+
+
 def test_a_position_keeps_its_size_and_name_where_the_others_are_gone_or_it_is_renamed(tmp_path):
     datas = pixels(3)
     first, second, third = positions(tmp_path, datas)
@@ -328,3 +369,15 @@ def test_a_file_cut_anywhere_is_refused_and_never_a_traceback(tmp_path, kind, bi
                 everything(open_stack(tmp_path / "b.tif", "zyx", allow_incomplete=allow))
             except DataError:
                 continue
+
+
+@pytest.mark.parametrize("sizes", [(513, 257, 129), (515, 257, 128), (600, 300, 150), (401, 201, 101, 51)])
+def test_levels_of_odd_sizes_stand_for_whole_numbers_of_pixels(tmp_path, sizes):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for number, size in enumerate(sizes):
+            kind = {"subifds": len(sizes) - 1} if number == 0 else {"subfiletype": 1}
+            file.write(np.zeros((size, size), "u1"), tile=(64, 64), photometric="minisblack", metadata=None, **kind)
+    for level in range(len(sizes)):
+        stack = open_stack(tmp_path / "a.tif", level=level)
+        assert stack.scale == (2.0**level,) * 2
+        assert stack.translation == ((2.0**level - 1) / 2,) * 2

@@ -11,10 +11,12 @@ from xml.parsers import expat
 import tifffile
 
 from ..errors import DataError
+from .tiffheads import check_directories
 from .tifftags import Sizes
 
 # tifffile makes a list of all planes that an XML declares: 4 million are 32 MB, and more than any microscope wrote.
 MOST_PLANES = 2**22
+MOST_TEXT = 2**27  # bytes of a file of metadata, as of a tag: check_directories
 NUMBERS = ("IFD", "PlaneCount", "NumPlanes", "FirstZ", "FirstC", "FirstT")
 
 
@@ -33,6 +35,10 @@ class Image:
         Number of TIFF pages that it declares.
     parts : tuple of (file name or None, first page, number of pages or 0)
         Where its planes lie; None is the file with the XML.
+    several : tuple of (letter, size)
+        Of z, c and t those of more than one.
+    elsewhere : bool
+        Whether the XML lies in another file, which alone knows of all planes.
     """
 
     name: str
@@ -40,6 +46,8 @@ class Image:
     channel_names: tuple[str, ...]
     planes: int
     parts: tuple[tuple[str | None, int, int], ...]
+    several: tuple[tuple[str, int], ...] = ()
+    elsewhere: bool = False
 
     def holds(self, file: str, own: bool, page: int) -> bool:
         """Say whether a page of a file is one of its planes; `own` is the file with the XML."""
@@ -61,6 +69,38 @@ def read_ome(path: Path, tif: tifffile.TiffFile) -> tuple[Image, ...]:
     text = tif.pages.first.description or ""
     if "<OME" not in text and ":OME" not in text:
         return ()
+    root = _checked(path, text)
+    if not tif.is_ome:
+        return ()
+    pages, name = len(tif.pages), _master(path, root)
+    if not name:
+        return _images(path, root, pages)
+    listed = _images(path, _checked(path, _text(path.parent / name)), pages, root.get("UUID"))
+    found = [image for image in listed if image.holds(path.name, False, 0) or image.holds("", True, 0)]
+    return tuple(dataclasses.replace(image, elsewhere=True) for image in found[:1])
+
+
+def _master(path: Path, root: ElementTree.Element) -> str:
+    """Return the name of the file which has the XML of all, where a file of several says only that."""
+    only = next((child for child in root if _tag(child) == "BinaryOnly"), None)
+    name = "" if only is None else only.get("MetadataFile", "")
+    if name:
+        check_file(path, name)
+    return name if (path.parent / name).is_file() else ""
+
+
+def _text(path: Path) -> str:
+    """Return the OME-XML of another file, nothing where there is none."""
+    if path.suffix.lower() in (".ome", ".xml"):
+        with path.open("rb") as file:
+            return file.read(MOST_TEXT).decode("utf-8", "replace")
+    check_directories(path)
+    with tifffile.TiffFile(path) as tif:
+        return tif.pages.first.description or ""
+
+
+def _checked(path: Path, text: str) -> ElementTree.Element:
+    """Return the tree of an OME-XML of which nothing leads out of the folder."""
     if "<!ENTITY" in text or "<!DOCTYPE" in text:
         raise DataError(f"{path}: its OME-XML defines entities, which no microscope writes; refused")
     root = _parsed(text)
@@ -69,10 +109,12 @@ def read_ome(path: Path, tif: tifffile.TiffFile) -> tuple[Image, ...]:
             _check_along(path, element.attrib)
         if "FileName" in element.attrib:
             check_file(path, element.attrib["FileName"])
-    if not tif.is_ome:
-        return ()
-    pages = len(tif.pages)
-    images = tuple(_image(path, element, root.get("UUID")) for element in root if _tag(element) == "Image")
+    return root
+
+
+def _images(path: Path, root: ElementTree.Element, pages: int, own: str | None = None) -> tuple[Image, ...]:
+    own = own or root.get("UUID")
+    images = tuple(_image(path, element, own) for element in root if _tag(element) == "Image")
     claimed = sum(image.planes + sum(count or pages for _, _, count in image.parts) for image in images)
     if claimed > MOST_PLANES:
         raise DataError(f"{path}: its OME-XML declares {claimed} planes, its file has {pages}; correct its sizes")
@@ -136,6 +178,7 @@ def _image(path: Path, element: ElementTree.Element, own: str | None) -> Image:
         channel_names=names if all(names) else (),
         planes=planes,
         parts=tuple(_parts(path, pixels, own)),
+        several=tuple((a.lower(), n) for a in "ZCT" if (n := _whole(path, pixels.attrib, f"Size{a}", 1)) > 1),
     )
 
 

@@ -223,11 +223,21 @@ def find_level(image: Pyramid, level: int) -> Found:
     )
 
 
+def _shapes_to(image: Pyramid, level: int, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """List the shapes from the finest level to one that does not say its scale, without those that are not there."""
+    shapes = [image.shape]
+    for i in range(1, level if not image.levels[level].scaled else 0):
+        if _is_there(image, i):
+            node = read_node(below(image.node.where, image.levels[i].path))
+            shapes += [array_info(node).shape] if node is not None else []
+    return [*(s for s in shapes if all(n >= m for n, m in zip(s, shape, strict=True))), shape]
+
+
 def _placed(image: Pyramid, level: int, shape: tuple[int, ...]) -> tuple[Placing, list[str]]:
     """Return where the elements of a level lie: as it says, else by how much smaller it is than the finest."""
     chosen, finest = image.levels[level], image.levels[0]
     placed, notes = Placing(chosen.scale, chosen.translation), []
-    coarser = Placing(finest.scale, finest.translation).reduced(image.shape, shape)
+    coarser = Placing(finest.scale, finest.translation).through(_shapes_to(image, level, shape))
     plane = [i for i, a in enumerate(image.known) if a in "yx" and coarser.scale[i] >= 1.5 * finest.scale[i]]
     if level and not chosen.scaled:
         placed = Placing(coarser.scale, chosen.translation if chosen.moved else coarser.translation)

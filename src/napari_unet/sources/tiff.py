@@ -32,6 +32,7 @@ from .tiffseries import (
     position_in,
 )
 from .tifftags import channel_names, pixel_sizes
+from .transforms import Placing
 from .zarrmeta import MAX_CHUNK
 
 WHOLE_PAGE = 2**24
@@ -139,26 +140,24 @@ def _found(path: Path, tif: tifffile.TiffFile, choice: Chosen, level: int) -> Fo
     if not 0 <= level < len(series.levels):
         raise DataError(f"{path} has levels 0 to {len(series.levels) - 1}, not {level}")
     chosen = series.levels[level]
-    known = _letters(tif, series)
+    known = _letters(tif, series, image)
     data: LazyArray = _lazy(path, choice.index, series, level)
     if tuple(data.shape) != tuple(chosen.shape):
         raise DataError(f"{path}: level {level} has shape {tuple(data.shape)}, its metadata says {tuple(chosen.shape)}")
     data, notes = _samples(data, known, series.keyframe)
-    factors = [a / b for a, b in zip(series.shape, chosen.shape, strict=True)]
     sizes = image.sizes if image is not None else pixel_sizes(tif, series)
     given = [sizes.found.get(a, (1.0, None)) for a in known]
-    scale = [size * (f if a in "zyx" else 1.0) for a, (size, _), f in zip(known, given, factors, strict=True)]
+    finest = Placing(tuple(size for size, _ in given), (0.0,) * len(known))
+    placed = finest.through([each.shape for each in series.levels[: level + 1]])
     channels = data.shape[known.index("c")] if "c" in known else 1
     return Found(
         data,
         known,
         _stem(path),
         str(path),
-        scale=tuple(scale),
+        scale=placed.scale,
         units=tuple(unit for _, unit in given),
-        translation=tuple(
-            (s - s / f) / 2 if a in "zyx" else 0.0 for a, s, f in zip(known, scale, factors, strict=True)
-        ),
+        translation=placed.translation,
         channel_names=image.channel_names if image is not None else channel_names(tif, channels),
         notes=(*notes, *sizes.notes),
     )
@@ -175,11 +174,14 @@ def _cut(found: Found, box: Sequence[slice | int]) -> Found:
     return dataclasses.replace(found, data=data, known="".join(found.known[i] for i in left), **kept)
 
 
-def _letters(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> str:
-    """Name the axes; pages of ImageJ that tifffile takes for a plain list are what ImageJ declares more than one of."""
+def _letters(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, image: Image | None) -> str:
+    """Name the axes; pages that tifffile takes for a plain list are what ImageJ, or the XML, has more than one of."""
     known = "".join(_letter(a) for a in series.axes)
     if len(set(known.replace(UNKNOWN, ""))) < len(known.replace(UNKNOWN, "")):
         return UNKNOWN * len(known)
+    if known.startswith(UNKNOWN) and image is not None and image.elsewhere:
+        fits = [axis for axis, size in image.several if size == series.shape[0] and axis not in known]
+        return fits[0] + known[1:] if len(fits) == 1 else known
     if known.startswith(UNKNOWN) and tif.imagej_metadata:
         meta = tif.imagej_metadata
         several = [a for a, key in (("t", "frames"), ("z", "slices"), ("c", "channels")) if meta.get(key, 1) > 1]

@@ -206,9 +206,10 @@ def _declared(tif: tifffile.TiffFile, chosen: Chosen) -> int:
     if tif.is_shaped and tif.shaped_metadata and chosen.index == 0:
         shape = tif.shaped_metadata[0].get("shape", ())
         return int(math.prod(shape) // max(1, math.prod(tif.pages.first.shape)))
-    if not tif.is_ome or chosen.image is None or "Modulo" in (tif.pages.first.description or ""):
+    image = chosen.image if tif.is_ome else None
+    if image is None or image.elsewhere or "Modulo" in (tif.pages.first.description or ""):
         return 1
-    return chosen.image.planes
+    return image.planes
 
 
 def _whole(pages: Sequence[Any], there: int, tif: tifffile.TiffFile) -> int:

@@ -1,6 +1,7 @@
 """Coordinate transformations of OME-Zarr 0.4 to 0.6, as far as they are a scale and a translation per axis."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,16 @@ class Placing:
             tuple(s * o for s, o in zip(self.scale, other.scale, strict=True)),
             tuple(t * s + o for t, s, o in zip(self.translation, other.scale, other.translation, strict=True)),
         )
+
+    def through(self, shapes: Sequence[Sequence[int]]) -> "Placing":
+        """Return where the elements of the last of several levels lie, of the first of which this is the placing.
+
+        From 17 over 9 to 5 elements each stands for 4, and not for the 3 of 17 // 5.
+        """
+        found = self
+        for shape, small in itertools.pairwise(shapes):
+            found = found.reduced(shape, small)
+        return found
 
     def reduced(self, shape: Sequence[int], small: Sequence[int]) -> "Placing":
         """Return where the elements of a coarser level lie, whose size is `small` where this has `shape`.
