@@ -409,3 +409,18 @@ def read(path):
     from napari_unet.sources import open_labels
 
     return np.asarray(open_labels(path).data[...])
+
+
+@pytest.mark.parametrize(("series", "score"), [(None, 1.0), (0, 1.0), (1, 0.0), ("1", 0.0)])
+@pytest.mark.parametrize("kind", ["semantic", "instances"])
+def test_of_files_with_several_images_that_of_the_number_is_scored(tmp_path, series, score, kind):
+    large, small = np.zeros((20, 20), "u1"), np.zeros((16, 16), "u1")
+    large[3:9, 3:9], small[2:6, 2:6] = 1, 1
+    for name, moved in (("result", 0), ("truth", 8)):
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif") as tif:
+            tif.write(large, metadata=None)
+            tif.write(np.roll(small, moved, 0), metadata=None)
+    found = evaluate(tmp_path / "result.tif", tmp_path / "truth.tif", kind, series=series).scores
+    assert found["dice" if kind == "semantic" else "ap_50"] == score
+    with pytest.raises(DataError, match="no image '7'"):
+        evaluate(tmp_path / "result.tif", tmp_path / "truth.tif", kind, series="7")

@@ -221,3 +221,14 @@ def test_info_says_what_labels_are(tmp_path, capsys, monkeypatch):
         main()
     assert not ended.value.code
     assert "is it a mask?" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("steps", [4, 9, 30])
+@pytest.mark.parametrize("above", [None, 127])
+def test_soft_edges_are_said_where_all_above_0_is_one_class_and_not_where_they_are_cut(steps, above):
+    mask = np.zeros((96, 96), bool)
+    mask[20:50, 20:50] = mask[60:90, 10:80] = True
+    image = np.random.default_rng(0).normal(100, 10, mask.shape) + 60 * mask
+    pair = Stack(data=image, axes="yx"), Stack(data=soft(mask, steps), axes="yx")
+    lines = wait(outlook([pair], TrainConfig(binary=True, above=above))).lines()
+    assert any("--binary --above 127" in line for line in lines) == (above is None)

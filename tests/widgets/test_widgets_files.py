@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from napari.utils.notifications import notification_manager
 
 from napari_unet import open_stack, wait
 from napari_unet.arrays.stack import Stack
@@ -196,6 +197,24 @@ def test_colours_of_a_tiff_stay_colours(tmp_path):
     assert about["rgb"]
     assert about["axis_labels"] == ("y", "x")
     assert np.array_equal(pixels(layer), data)
+
+
+@pytest.mark.parametrize(("sizes", "taken"), [((16, 20), 1), ((20, 16), 0), ((20,), None)])
+def test_which_of_several_images_of_a_tiff_is_shown_is_said(tmp_path, sizes, taken):
+    with tifffile.TiffWriter(tmp_path / "several.tif") as tif:
+        for size in sizes:
+            tif.write(np.full((size, size), size, "u1"), metadata=None)
+    told = []
+    notification_manager.notification_ready.connect(told.append)
+    ((data, _, _),) = files.read(str(tmp_path / "several.tif"))
+    notification_manager.notification_ready.disconnect(told.append)
+    assert np.asarray(data).shape == (20, 20)
+    lines = [str(each.message) for each in told]
+    assert (
+        lines == []
+        if taken is None
+        else [line.startswith(f"image {taken} of {len(sizes)}") for line in lines] == [True]
+    )
 
 
 def test_pyramids_in_tiffs_are_multiscale(tmp_path):

@@ -40,6 +40,7 @@ def test_what_will_be_learnt_from_is_said_before(viewer, folders):
     widget.sparse.value = True
     widget.analyse_data()
     until(lambda: not widget.busy)
+    assert widget.facts.value.startswith("cells with drawn")
     assert "1 labelled image, 0 is unlabelled" in widget.facts.value
     assert "1 background: 1,160 voxels" in widget.facts.value
     assert "2 class_2: 600 voxels" in widget.facts.value
@@ -177,6 +178,7 @@ def test_a_folder_of_pairs_is_learnt_from(viewer, folders):
     widget.images.value, widget.annotations.value = folders / "images", folders / "labels"
     widget.analyse_data()
     until(lambda: not widget.busy)
+    assert widget.facts.value.splitlines()[:2] == ["0.tif with 0.tif", "1.tif with 1.tif"]
     assert "2 labelled images" in widget.facts.value
 
 

@@ -9,10 +9,10 @@ from ..inference.config import PredictConfig
 from ..training.config import TrainConfig
 from .options import with_settings
 from .output import say, tell, tell_lines, tell_table
-from .shell import FAILED, Axes, Debug, Source, command, shown
+from .shell import FAILED, AllowIncomplete, Axes, Debug, Series, Source, command, shown
 
 if TYPE_CHECKING:
-    from ..sources.open import More
+    from ..sources.open import More, Reading
     from ..training.fingerprint import Pair
 
 Images = Annotated[
@@ -42,13 +42,6 @@ ModelPath = Annotated[
 ]
 Level = Annotated[int | None, typer.Option(help="Level of a pyramid, 0 is the finest.", min=0)]
 Channel = Annotated[str | None, typer.Option(help="Take one channel: its number, from 0, or its name.")]
-Series = Annotated[
-    str | None,
-    typer.Option(help="Image of a TIFF with several: its number, from 0, or its name; the largest if not given."),
-]
-AllowIncomplete = Annotated[
-    bool, typer.Option("--allow-incomplete", help="Open what is there of a file that lacks planes, or of a result.")
-]
 Time = Annotated[int | None, typer.Option(help="Take one time point, from 0.", min=0)]
 
 
@@ -205,12 +198,12 @@ def batch(
         raise typer.Exit(FAILED)
 
 
-def _coded(way: str, stack: str, model: Path, out: Path, axes: str | None, config: Any) -> None:
+def _coded(way: str, stack: str, model: Path, out: Path, opening: "Reading", config: Any) -> None:
     from ..inference import encode as parts
     from ..model import load_model
     from ..sources import open_stack
 
-    result = shown(getattr(parts, way)(open_stack(stack, axes), load_model(model), out, config))
+    result = shown(getattr(parts, way)(open_stack(stack, **opening), load_model(model), out, config))
     tell(f"the result is in {result.source}")
 
 
@@ -225,11 +218,13 @@ def encode(
     model: Autoencoder,
     out: Coded,
     axes: Axes = None,
+    series: Series = None,
+    allow_incomplete: AllowIncomplete = False,
     debug: Debug = False,
     config: Any = None,
 ) -> None:
     """Describe each place of a stack by what passes the bottleneck: a coarse OME-Zarr of many channels."""
-    _coded("encode", stack, model, out, axes, config)
+    _coded("encode", stack, model, out, {"axes": axes, "series": series, "allow_incomplete": allow_incomplete}, config)
 
 
 @command
@@ -238,8 +233,10 @@ def decode(
     stack: Annotated[str, typer.Argument(help="What encode made.", metavar="STACK", show_default=False)],
     model: Autoencoder,
     out: Coded,
+    series: Series = None,
+    allow_incomplete: AllowIncomplete = False,
     debug: Debug = False,
     config: Any = None,
 ) -> None:
     """Turn descriptions back into the image they stand for."""
-    _coded("decode", stack, model, out, None, config)
+    _coded("decode", stack, model, out, {"series": series, "allow_incomplete": allow_incomplete}, config)

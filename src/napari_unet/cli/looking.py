@@ -1,13 +1,16 @@
 """Commands that look at what is there: scores, checks, descriptions, and an example."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .output import say, tell, tell_lines, tell_rows, tell_table
 from .scores import check_scores, save_scores
-from .shell import FAILED, Axes, Debug, command, shown
+from .shell import FAILED, AllowIncomplete, Axes, Debug, Series, command, shown
+
+if TYPE_CHECKING:
+    from ..sources.open import Reading
 
 
 @command
@@ -23,6 +26,8 @@ def evaluate(
         str | None, typer.Option(metavar="PATH", help="For the picture: the image that the result was made of.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier layers of this command.")] = False,
+    series: Series = None,
+    allow_incomplete: AllowIncomplete = False,
     debug: Debug = False,
 ) -> None:
     """Score a result against the truth.
@@ -32,7 +37,8 @@ def evaluate(
     from ..evaluation.evaluate import evaluate as run
 
     _check_evaluate((result, truth), out, picture, layers)
-    found = run(result, truth, kind, axes=axes)
+    opening: Reading = {"axes": axes, "series": series, "allow_incomplete": allow_incomplete}
+    found = run(result, truth, kind, **opening)
     for note in found.notes:
         tell(note)
     tell_lines(found.table())
@@ -41,11 +47,11 @@ def evaluate(
     if picture is not None:
         from ..evaluation.figures import save_comparison
 
-        save_comparison(picture, result, truth, before, axes)
+        save_comparison(picture, result, truth, before, **opening)
     if layers is not None:
         from ..evaluation.compare import compare
 
-        for time, objects in enumerate(shown(compare(result, truth, layers, axes, overwrite=overwrite))):
+        for time, objects in enumerate(shown(compare(result, truth, layers, overwrite=overwrite, **opening))):
             _tell_objects(f"time {time}: " if time else "", objects)
 
 

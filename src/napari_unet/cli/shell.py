@@ -62,6 +62,13 @@ def main(version: Version = False) -> None:
     """Take the options that stand before a command."""
 
 
+Series = Annotated[
+    str | None,
+    typer.Option(help="Image of a TIFF with several: its number, from 0, or its name; the largest if not given."),
+]
+AllowIncomplete = Annotated[
+    bool, typer.Option("--allow-incomplete", help="Open what is there of a file that lacks planes, or of a result.")
+]
 Axes = Annotated[str | None, typer.Option(help="Axes of the stack, letters of tczyx, where its file does not say.")]
 Source = Annotated[  # text: a path would take one of the slashes of an address away
     str,

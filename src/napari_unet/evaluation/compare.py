@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ..events import Progress
 from ..grid.blocks import boxes_of
 from ..metrics.contingency import Contingency
 from ..metrics.objects import Overlaps
+from ..sources.open import More
 from ..store import Output, ResultStore
 from ..store.admission import check_apart
 from ..store.save import layout_of
@@ -56,7 +57,13 @@ class Found:
 
 
 def compare(
-    result: Any, truth: Any, out: Path, axes: str | None = None, threshold: float = 0.5, overwrite: bool = False
+    result: Any,
+    truth: Any,
+    out: Path,
+    axes: str | None = None,
+    threshold: float = 0.5,
+    overwrite: bool = False,
+    **more: Unpack[More],
 ) -> Generator[Progress, None, list[Found]]:
     """Write which objects were found, missed or made up as ``labels/hits``, ``misses`` and ``false`` of an OME-Zarr.
 
@@ -74,6 +81,8 @@ def compare(
         IoU from which on an object is found.
     overwrite : bool
         Replace what this wrote there earlier.
+    **more
+        Of both sides, as for `open_stack`: ``series``, ``allow_incomplete``.
 
     Yields
     ------
@@ -91,7 +100,7 @@ def compare(
     OutputError, ResourceError
         Where `out` is what is compared, or lies in it or around it; and as `ResultStore.create`.
     """
-    pair = Case(result, truth, "", axes).open(floats=False)
+    pair = Case(result, truth, "", {"axes": axes, **more}).open(floats=False)
     for stack in (pair.result, pair.truth):
         check_apart(Path(out), stack, "it is compared: choose another place")
     tables = [Contingency.total(Contingency.of(*time.read(box)) for box in time.boxes()) for time in pair.times()]

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..metrics.similarity import ms_ssim, resolution, ring_correlation, ssim
 from ..objects.config import MANY
 from ..objects.labelling import Labelling, middle_of
 from ..sources.omezarr import ome
+from ..sources.open import More
 from ..sources.pairs import paired_lines
 from ..sources.zarrmeta import read_node
 from ..store.table import table_of
@@ -60,7 +61,9 @@ def _number(name: str, value: float) -> str:
     return f"{value:.0f}" if name.startswith(COUNTS) else f"{value:.4f}"
 
 
-def evaluate(result: Any, truth: Any, kind: str | None = None, axes: str | None = None) -> Evaluation:
+def evaluate(
+    result: Any, truth: Any, kind: str | None = None, axes: str | None = None, **more: Unpack[More]
+) -> Evaluation:
     """Score a result against the truth.
 
     Parameters
@@ -71,6 +74,8 @@ def evaluate(result: Any, truth: Any, kind: str | None = None, axes: str | None 
         Without it floats are intensities, a model's objects and labels of over 20 values instances, others semantic.
     axes : str, optional
         Axes of both sides, as for `open_stack`.
+    **more
+        Of both sides, as for `open_stack`: ``series``, ``allow_incomplete``.
 
     Returns
     -------
@@ -90,7 +95,7 @@ def evaluate(result: Any, truth: Any, kind: str | None = None, axes: str | None 
     """
     if kind is not None and kind not in KINDS:
         raise UsageError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
-    cases, many = cases_of(result, truth, axes)
+    cases, many = cases_of(result, truth, {"axes": axes, **more})
     listed = dict.fromkeys(paired_lines([(case.result, case.truth) for case in cases]) if many else [])
     floats = kind == "intensity" or (kind is None and any(case.is_float() for case in cases))
     notes = listed | dict.fromkeys(["scored as intensity: the values are floats"] if floats and kind is None else [])

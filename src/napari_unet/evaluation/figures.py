@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
@@ -11,6 +11,7 @@ from scipy import ndimage
 from ..errors import UsageError
 from ..files import check_replaceable, disk, replacing
 from ..sources import open_stack
+from ..sources.open import More, Reading
 
 WHITE = (255, 255, 255)
 HEAD, GAP, FONT = 36, 8, 18
@@ -62,7 +63,9 @@ def save_panels(path: Path, panels: Sequence[Panel], software: str) -> None:
         sheet.save(file, "PNG", pnginfo=about)
 
 
-def save_comparison(path: Path, result: Any, truth: Any, before: Any = None, axes: str | None = None) -> None:
+def save_comparison(
+    path: Path, result: Any, truth: Any, before: Any = None, axes: str | None = None, **more: Unpack[More]
+) -> None:
     """Draw the middle of images beside each other, in the contrast of the truth: before, result, truth, difference.
 
     Parameters
@@ -73,6 +76,8 @@ def save_comparison(path: Path, result: Any, truth: Any, before: Any = None, axe
         Of the same part of the world; `before` may be coarser than the truth by whole factors.
     axes : str, optional
         Of all of them, as for `open_stack`.
+    **more
+        Of result and truth, as for `open_stack`: ``series``, ``allow_incomplete``.
 
     Raises
     ------
@@ -82,13 +87,14 @@ def save_comparison(path: Path, result: Any, truth: Any, before: Any = None, axe
         Where something lies there that is no picture of this function.
     """
     check_picture(path)
-    right, found = _middle(truth, axes), _middle(result, axes)
+    opening: Reading = {"axes": axes, **more}
+    right, found = _middle(truth, opening), _middle(result, opening)
     if found.shape != right.shape:
         raise UsageError(f"the result is of {found.shape} pixels, the truth of {right.shape}; give those of one image")
     box = tuple(slice((n - min(n, SHOWN)) // 2, (n + min(n, SHOWN)) // 2) for n in right.shape)
     times = max(1, -(-SMALLEST // min(b.stop - b.start for b in box)))
     low, high = (float(v) for v in np.percentile(right[box], (0.5, 99.5)))
-    shown = {} if before is None else {"before": _fitted(_middle(before, axes), right.shape)}
+    shown = {} if before is None else {"before": _fitted(_middle(before, {"axes": axes}), right.shape)}
     shown |= {"result": found, "truth": right}
     panels = [(name, enlarged(grey(plane[box], (low, high)), times), WHITE) for name, plane in shown.items()]
     off = np.abs(found.astype(np.float64) - right)[box]
@@ -119,9 +125,9 @@ def _is_drawn(path: Path) -> bool:
         return False
 
 
-def _middle(source: Any, axes: str | None) -> np.ndarray:
+def _middle(source: Any, opening: Reading) -> np.ndarray:
     """Read the middle plane of a stack, (Y, X), of its first channel and time."""
-    stack = open_stack(source, axes)
+    stack = open_stack(source, **opening)
     at = {a: stack.size(a) // 2 if a == "z" else 0 for a in stack.axes if a not in "yx"}
     return np.asarray(stack.select(**at).data[...])
 

@@ -14,6 +14,7 @@ from ..arrays.views import Box
 from ..errors import DataError
 from ..grid.blocks import blocks
 from ..sources import open_labels, open_stack, pair_paths
+from ..sources.open import Reading
 from ..sources.pairs import is_image, stem
 from ..sources.position import brought_together
 from ..sources.wholes import WERE_FLOATS, is_patchy
@@ -68,25 +69,26 @@ class Case:
     result, truth : path, Stack or array
     name : str
         What its scores are called after in a folder.
-    axes : str, optional
+    opening : Reading
+        Of both, as `open_stack` takes it.
     """
 
     result: Any
     truth: Any
     name: str
-    axes: str | None
+    opening: Reading
 
     def is_float(self) -> bool:
         """Say whether either side holds floats, which are no labels."""
-        return _is_float(self.result, self.axes) or _is_float(self.truth, self.axes)
+        return _is_float(self.result, self.opening) or _is_float(self.truth, self.opening)
 
     def open(self, floats: bool) -> Pair:
         """Open both sides, as images or as labels, and hold them against each other."""
         opener = open_stack if floats else open_labels
-        return _fit(opener(self.result, self.axes), opener(self.truth, self.axes))
+        return _fit(opener(self.result, **self.opening), opener(self.truth, **self.opening))
 
 
-def cases_of(result: Any, truth: Any, axes: str | None) -> tuple[list[Case], bool]:
+def cases_of(result: Any, truth: Any, opening: Reading) -> tuple[list[Case], bool]:
     """Return what to compare, and whether these are the images of folders.
 
     Raises
@@ -101,8 +103,8 @@ def cases_of(result: Any, truth: Any, axes: str | None) -> tuple[list[Case], boo
             f"{folder} is a folder of images and {name_of(single)} is one image; give two folders or two images"
         )
     if not one:
-        return [Case(result, truth, "", axes)], False
-    cases = [Case(a, b, stem(b), axes) for a, b in pair_paths([result], [truth])]
+        return [Case(result, truth, "", opening)], False
+    cases = [Case(a, b, stem(b), opening) for a, b in pair_paths([result], [truth])]
     if len({case.name for case in cases}) < len(cases):
         raise DataError(f"{truth} holds several images of one name; give each a name of its own")
     return cases, True
@@ -120,12 +122,12 @@ def name_of(what: Any) -> str:
     return str(what) if isinstance(what, str | Path) else getattr(what, "name", type(what).__name__)
 
 
-def _is_float(what: Any, axes: str | None) -> bool:
+def _is_float(what: Any, opening: Reading) -> bool:
     """Say whether something holds floats that are no labels: whole numbers alone may be an image too."""
     try:
-        labels = open_labels(what, axes)
+        labels = open_labels(what, **opening)
     except DataError:
-        if open_stack(what, axes).dtype.kind == "f":
+        if open_stack(what, **opening).dtype.kind == "f":
             return True
         raise
     return WERE_FLOATS in labels.notes and not is_patchy(labels)

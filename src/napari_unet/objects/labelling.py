@@ -149,6 +149,14 @@ class Labelling:
             )
         return ""
 
+    def about_edges(self) -> str:
+        """Return what is said of a mask with grey edges of which all above 0 is one class."""
+        middle = self.grey[-1] // 2
+        return (
+            f"{len(self.grey) - 1} label values lie between the two of a mask, as at soft edges or in a JPEG, and the "
+            f"faintest counts as foreground too; take what is above the middle with --binary --above {middle}"
+        )
+
     def about_planes(self) -> str:
         """Return what is said of a volume whose ids do not go on from plane to plane."""
         if not self.by_plane:

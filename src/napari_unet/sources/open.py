@@ -32,10 +32,15 @@ class More(TypedDict, total=False):
     allow_incomplete: bool
 
 
-class Opening(More, total=False):
-    """How images are opened, as `open_stack` takes it: ``axes``, ``level``, ``channel``, ``time``, and `More`."""
+class Reading(More, total=False):
+    """How images are opened of which all is taken: ``axes``, and `More`."""
 
     axes: str | None
+
+
+class Opening(Reading, total=False):
+    """How images are opened, as `open_stack` takes it: ``level``, ``channel``, ``time``, and `Reading`."""
+
     level: int | None
     channel: int | str | None
     time: int | None

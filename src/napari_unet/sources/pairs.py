@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError, UsageError
 from .open import PICTURE_ENDINGS, TIFF_ENDINGS
@@ -112,8 +113,8 @@ def pair_paths(images: Sequence[str | Path], labels: Sequence[str | Path]) -> li
     return pairs
 
 
-def paired_lines(pairs: Sequence[tuple[Path, Path]]) -> list[str]:
-    """Return which image goes with which labels, one per line; of many the first."""
+def paired_lines(pairs: Sequence[tuple[Any, Any]]) -> list[str]:
+    """Return which image goes with which labels by their names, one per line; of many the first."""
     lines = [f"{image.name} with {label.name}" for image, label in pairs[:LISTED] if image != label]
     return lines + ([f"and {len(pairs) - LISTED} more pairs"] if len(pairs) > LISTED else [])
 

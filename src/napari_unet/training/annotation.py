@@ -69,11 +69,14 @@ class Crop:
         Size of a voxel per axis, the finest 1.
     values : tuple of int
         Classes of the whole annotation.
+    stored : (*S) integer array
+        As they are stored, also where all above 0 is one class.
     """
 
     data: np.ndarray
     spacing: tuple[float, ...]
     values: tuple[int, ...]
+    stored: np.ndarray
 
 
 def labelled_crops(
@@ -94,9 +97,11 @@ def labelled_crops(
         if not seen:
             continue
         box = _crop(labels, seen[-1][0])
-        data = read_labels(labels, box, binary)
         sizes = np.array(labels.scale_along(labels.spatial))
-        yield Crop(data.reshape(data.shape[-len(sizes) :]), tuple(sizes / min(sizes)), tuple(known))
+        stored = read_labels(labels, box)
+        stored = stored.reshape(stored.shape[-len(sizes) :])
+        data = (stored > 0).astype(np.uint8) if binary else stored
+        yield Crop(data, tuple(sizes / min(sizes)), tuple(known), stored)
 
 
 def diameters(crops: Sequence[Crop], objects: Objects | None) -> tuple[float, ...]:

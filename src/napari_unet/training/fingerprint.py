@@ -211,7 +211,7 @@ def fingerprint(
         stacks.append(scan.facts(statistics[number]))
         scan.check_new(seen, any(statistics[number].scale))
     crops = list(labelled_crops([labels for _, labels in pairs], [f.places for f in stacks], binary))
-    looked = Labelling.of([crop.data for crop in crops], None if objects is None else objects.background)
+    looked = Labelling.of([crop.stored for crop in crops], None if objects is None else objects.background)
     found = Fingerprint(
         tuple(stacks), sparse, binary, diameters(crops, objects), objects, labelling=looked, blank=blank
     )

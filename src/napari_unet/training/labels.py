@@ -57,7 +57,7 @@ def check_labels(facts: Fingerprint, config: TrainConfig, ndim: int) -> list[str
     """
     seen = facts.labelling
     if seen is None or config.binary:
-        return []
+        return [seen.about_edges()] if seen is not None and seen.grey and not config.above else []
     if facts.objects is None:
         about = seen.about_classes()
         if len(seen.grey) >= MANY_GREY:

@@ -147,9 +147,11 @@ def _array(where: str, node: Any) -> list[LayerTuple]:
 
 
 def _tiff(where: str) -> list[LayerTuple]:
+    from napari.utils.notifications import show_info
+
     from ..sources import open_stack
     from ..sources.arrange import check_dtype, name_axes
-    from ..sources.tiff import find_tiff, tiff_levels
+    from ..sources.tiff import find_tiff, tiff_images, tiff_levels
 
     if Path(where).suffix.lower() not in TIFFS or not Path(where).is_file():
         return _shown([open_stack(where)], where, {})
@@ -159,7 +161,10 @@ def _tiff(where: str) -> list[LayerTuple]:
         name_axes(tuple(found.data.shape), found.known, None, found.name)
     except DataError:
         return [_unnamed(found)]
-    return _shown([open_stack(where, level=i) for i in range(tiff_levels(Path(where)))], where, {})
+    levels = [open_stack(where, level=i) for i in range(tiff_levels(Path(where)))]
+    if len(tiff_images(Path(where))) > 1:
+        show_info("\n".join(note for note in levels[0].notes if note.startswith("image ")))
+    return _shown(levels, where, {})
 
 
 def _unnamed(found: Any) -> LayerTuple:

@@ -237,8 +237,8 @@ class TrainWidget(Panel):
     def _looked(self, how: Ended) -> None:
         self.ended(how)
         if how.result is not None:
-            plan = how.result.plan
-            self.facts.value = "\n".join(how.result.lines())
+            plan = how.result[0].plan
+            self.facts.value = "\n".join(how.result[1])
             self.status.value = ""
             self.plan.suggest(
                 ndim=plan.network.ndim,

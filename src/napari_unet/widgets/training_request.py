@@ -178,13 +178,15 @@ def paired(images: Path, labels: Path) -> tuple[tuple[Path, Path], ...]:
     return tuple((p, p) for p in list_images(images)) if images == labels else tuple(pair_paths([images], [labels]))
 
 
-def outlook(request: TrainingRequest) -> Generator[Progress, None, Any]:
-    """Analyse data and plan, without training."""
+def outlook(request: TrainingRequest) -> Generator[Progress, None, tuple[Any, list[str]]]:
+    """Analyse data and plan, without training; return what is found, and lines on it with the pairs first."""
     from ..model import load_model
+    from ..sources.pairs import paired_lines
     from ..training import setup
 
     init = None if request.init is None else load_model(request.init)
-    return (yield from setup.outlook(request.stacks(), request.config, init))
+    found = yield from setup.outlook(request.stacks(), request.config, init)
+    return found, [*paired_lines(request.pairs), *found.lines()]
 
 
 def paused_runs(folder: Path) -> dict[str, Path]:
