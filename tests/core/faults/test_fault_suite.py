@@ -1,0 +1,119 @@
+"""The fault suite: 75 cases that a run has to survive, and the tests that hold each of them.
+
+A: files of models; B: data; C: crashes, disks, memory, other processes; D: the window; E: numbers; F: the environment.
+Of what this package does not do (models unpacked from archives or addresses, fp16, downloads) the refusal is tested.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[2]
+IDS = [f"{kind}{i}" for kind, most in zip("ABCDEF", (12, 20, 18, 8, 12, 5), strict=True) for i in range(1, most + 1)]
+FOREIGN = "models_of_others_are_refused_unopened_by_every_command"
+LISTED = """
+A1 a_pickle_never_runs a_model_that_would_run_code_is_refused
+A2 a_pickle_never_runs the_pickle_would_run_where_nothing_stops_it
+A3 an_address_of_a_pickle_is_refused nothing_dangerous_is_called
+A4 a_file_cut_short_is_named a_weights_file_that_lies_is_refused
+A5 no_flipped_bit_of_the_weights_goes_unseen
+A6 weights_that_are_not_finite_are_named
+A7 wrong_keys_are_listed_up_to_five
+A8 FOREIGN a_weights_file_that_lies_is_refused
+A9 an_archive_that_leaves_its_folder_is_refused
+A10 FOREIGN
+A11 FOREIGN a_package_that_needs_its_authors_code_is_refused
+A12 FOREIGN
+B1 missing_chunks_read_as_the_fill_value_and_are_counted
+B2 a_damaged_chunk_costs_its_blocks_only_and_can_be_repaired a_damaged_chunk_is_named_and_the_others_are_read
+B3 one_flipped_bit_is_found_and_its_chunk_named a_flipped_bit_in_a_result_is_found
+B4 damaged_metadata_is_named missing_metadata_says_what_to_open_instead
+B5 an_image_of_an_absurd_shape_is_refused_by_predict opening_an_absurd_shape_costs_nothing
+B6 a_chunk_that_unpacks_to_more_than_a_chunk_is_refused_without_unpacking_it
+B6 verify_does_not_unpack_a_chunk_that_holds_more_than_a_chunk
+B7 filters_that_run_code_are_refused_in_images_levels_and_labels
+B8 every_real_number_is_read_as_a_native_one what_is_no_real_number_is_refused_by_name
+B9 nan_is_refused_before_anything_is_written_or_filled nan_and_infinity_are_refused_with_number_and_place
+B10 a_constant_image_becomes_zero a_constant_block_takes_the_statistics_of_the_whole
+B11 nothing_to_read_is_refused a_single_pixel_is_an_image
+B12 nothing_is_guessed_between_channels_and_planes axes_that_nothing_names_are_asked_for
+B13 a_stack_that_does_not_fit_the_model_is_refused
+B14 labels_that_do_not_fit_are_named_and_nothing_starts sides_that_do_not_fit_are_refused
+B15 a_blank_image_is_left_out_and_named a_batch_without_annotation_costs_nothing_and_moves_nothing
+B16 a_file_that_was_cut_off_is_refused_wherever_it_was_cut a_bigtiff_that_was_cut_is_refused
+B17 entities_in_ome_xml_are_refused_before_they_are_expanded absurd_sizes_in_tags_are_refused_quickly
+B17 names_that_lead_out_of_the_folder_are_refused_whatever_quotes_are_used what_is_no_tiff_is_said_to_be_none
+B18 what_cannot_be_read_is_named_before_zarr_opens_it
+B19 names_that_could_leave_the_store_are_refused names_that_could_leave_the_result_are_refused
+B20 results_are_not_written_through_links nothing_is_touched_through_a_link a_folder_that_may_not_be_written_is_named
+C1 a_killed_run_resumes_to_the_same_bytes a_killed_run_ends_with_the_bytes_of_an_undisturbed_one
+C2 changed_settings_are_not_resumed_but_named a_stopped_run_whose_source_changed_is_refused
+C3 a_block_that_is_all_background_is_not_run_again
+C4 a_stopped_prediction_exits_with_130_and_goes_on
+C4 a_stopped_run_goes_on_to_the_same_weights
+C5 a_full_disk_is_named_and_can_be_mended a_disk_that_is_too_small_is_refused_before_anything_is_written
+C6 a_full_disk_costs_the_newest_state_only a_full_disk_leaves_the_old_one
+C7 a_kill_at_any_time_leaves_one_that_loads
+C8 a_damaged_checkpoint_falls_back_and_says_so
+C9 a_second_run_on_the_same_output_is_refused_and_the_first_is_unharmed
+C10 the_lock_of_a_killed_process_is_taken_over_with_a_notice the_lock_of_another_machine_is_only_broken_when_told
+C10 a_lock_of_another_machine_is_broken_by_the_option_that_is_named
+C11 a_result_is_never_written_over_its_source labels_that_a_person_drew_are_never_replaced
+C12 what_is_not_ours_is_never_replaced what_this_program_did_not_make_stays
+C13 workers_that_are_killed_are_made_up_for
+C14 a_block_that_kills_its_workers_is_named_and_the_others_are_done
+C15 a_scheduler_that_is_lost_ends_the_run_and_nothing_that_is_done_is a_network_that_drops_ends_the_run_resumable
+C15 what_workers_could_not_do_is_refused a_scheduler_that_freezes_ends_the_run_resumable
+C16 where_memory_runs_out_slabs_are_halved_and_the_result_is_the_same where_not_even_the_least_fits_what_is_done_is_kept
+C16 memory_that_runs_out_is_said_wherever_it_does runs_and_plans_keep_to_what_the_process_may_take
+C17 a_block_never_shares_a_file_with_another cores_cover_every_element_once
+C18 where_no_file_can_be_locked_runs_are_the_same what_fails_is_done_three_times
+C18 a_disk_that_fails_once_costs_nothing_and_one_that_goes_on_is_named
+D1 the_image_may_be_removed_while_it_is_segmented
+D2 a_result_whose_layer_was_removed_stays_away_and_is_named
+D3 closing_the_window_asks_first closing_while_training_stops_it_or_lets_it_go_on
+D4 a_cancelled_run_goes_on_to_the_same_bytes cancelling_closes_the_generator
+D4 closing_stops_the_threads_and_keeps_what_is_written
+D5 an_error_ends_the_work_with_one_line a_process_that_dies_leaves_its_last_words
+D6 two_runs_into_one_place_are_kept_apart
+D7 the_result_of_any_layer_is_that_of_predict a_run_reads_each_chunk_of_a_lazy_pyramid_once a_turned_layer_is_refused
+D8 a_window_killed_in_the_middle_leaves_a_training_that_can_be_gone_on_with
+E1 tiled_equals_whole the_result_does_not_depend_on_how_the_work_was_cut_up
+E2 a_smaller_halo_is_not_exact
+E3 an_origin_off_the_grid_is_not_exact a_core_off_the_grid_is_refused
+E4 norms_with_statistics_of_the_tile_are_marked with_statistics_of_the_tile_cuts_show
+E5 results_do_not_depend_on_when_and_in_which_order_they_were_written the_bytes_are_those_of_a_run_here
+E6 a_closed_run_resumes_to_the_same_bytes a_stopped_run_goes_on_to_the_same_weights
+E7 no_precision_overflows_where_float32_does_not
+E8 ids_past_32_bits_are_wide labels_have_the_fewest_bits_that_hold_them
+E9 any_cut_gives_the_labels_of_the_whole_image_ids_included
+E9 arms_that_meet_only_later_are_one_object_and_diagonal_touches_are_two
+E10 scale_units_and_place_come_from_the_source levels_cover_the_same_space_at_the_same_place
+E11 numbers_that_are_not_finite_stop_it_and_the_best_is_kept
+E12 train_mode_at_inference_would_be_seen
+F1 a_run_listens_nowhere
+F2 addresses_are_checked
+F3 nothing_is_downloaded an_address_is_refused_as_one_where_none_is_taken
+F4 what_looks_for_weaknesses_is_run nothing_dangerous_is_called
+F5 a_name_in_a_label_is_text_and_no_html a_name_is_printed_as_it_is_and_orders_nothing
+F5 details_of_a_failure_are_for_their_user_alone
+"""
+ROWS = [(case, name) for case, *names in map(str.split, LISTED.strip().splitlines()) for name in names]
+
+
+@pytest.fixture(scope="module")
+def there():
+    """Names of all tests, wherever they lie."""
+    texts = (path.read_text("utf-8") for path in TESTS.rglob("test_*.py"))
+    return {name for text in texts for name in re.findall(r"^ *def test_(\w+)\(", text, re.MULTILINE)}
+
+
+def test_every_case_has_a_test():
+    assert list(dict.fromkeys(case for case, _ in ROWS)) == IDS
+    assert len(IDS) == 75
+
+
+@pytest.mark.parametrize(("case", "name"), ROWS, ids=[f"{case}-{name[:40]}" for case, name in ROWS])
+def test_the_test_of_a_case_exists(case, name, there):
+    assert (FOREIGN if name == "FOREIGN" else name) in there
