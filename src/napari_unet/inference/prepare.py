@@ -173,7 +173,7 @@ def _kept(now: Statistics, earlier: Statistics | None) -> Statistics:
     if earlier is None:
         return now
     otherwise = now.cells and not earlier.cells and not now.times  # by a version that measured other parts
-    if otherwise or now.only_noise or earlier.unreadable > now.unreadable:
+    if otherwise or now.is_taken_as_empty or earlier.unreadable > now.unreadable:
         return dataclasses.replace(earlier, seen=now.seen, notes=now.notes)
     return now
 

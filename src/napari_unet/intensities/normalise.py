@@ -186,6 +186,11 @@ class Statistics:
     contrast: tuple[Contrast, ...] = dataclasses.field(default=(), compare=False)
 
     @property
+    def is_taken_as_empty(self) -> bool:
+        """Whether it is nothing but noise and was not stretched to the full range, as former versions did."""
+        return self.only_noise and not any(self.scale)
+
+    @property
     def only_noise(self) -> bool:
         """Whether nothing but noise was seen, in any channel."""
         return bool(self.contrast) and all(each.only_noise for each in self.contrast)
