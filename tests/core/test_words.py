@@ -42,7 +42,7 @@ PROSE = (
     r"\b[Oo]ne an? (?:channel|line|class|value|row|file|dimension|epoch)\b",
     r"\b(?:class a voxel|patches a step|letter a dimension|planes a slab|a line each|a row each)\b",
 )
-OPTION = re.compile(rf"(?<![\w-])--(?:no-)?(?:{'|'.join(set(FORMER.values()))})(?![\w-])")
+OPTION = re.compile(rf"(?<![\w-])--(?:no-)?(?:{'|'.join(sorted(set(FORMER.values())))})(?![\w-])")
 NAMES = {"fitted", "passed", "asked", "taken_over", "carried_out", "Lesson", "lesson", "Speaker", "speaker"}
 NAMES |= {"ORPHANS", "orphan", "objective", "spread", "light"}
 KINDS = (TrainConfig, PredictConfig, UNetConfig, Semantic, Instances, Restore, SuperResolve, Autoencode, TrainJob)
