@@ -165,16 +165,3 @@ def test_no_copy_is_made_where_none_was(tmp_path, version):
     listing = image / "labels" / ("zarr.json" if version == "0.5" else ".zattrs")
     now = {p: p.read_bytes() for p in (tmp_path / "plate.zarr").rglob("*") if p.is_file() and "cells" not in p.parts}
     assert {p for p in now if now[p] != before.get(p)} == {listing}
-
-
-@pytest.mark.parametrize("version", HOLDERS)
-def test_napari_ome_zarr_shows_labels_of_a_consolidated_image(tmp_path, version):
-    from napari_ome_zarr import napari_get_reader
-
-    image = plate(tmp_path, version).parents[2] / "B/1/0"
-    consolidate(image, "image")
-    add(image, "cells")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        layers = napari_get_reader(str(image))(str(image))
-    assert [kind for _, _, kind in layers] == ["image", "labels"]

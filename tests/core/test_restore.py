@@ -204,7 +204,7 @@ def test_a_training_resumed_is_the_one_undisturbed(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"task": "super_resolve"}, "needs factor"),
+        ({"task": "super_resolve"}, "needs upscale"),
         ({"task": "restore", "upscale": (2, 2)}, "no other task takes it"),
         ({"task": "semantic", "noise": 3.0}, "noise is of images, not of labels"),
         ({"task": "restore", "sparse": True}, "sparse is of labels, not of images"),

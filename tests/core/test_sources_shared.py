@@ -44,7 +44,7 @@ def test_every_image_opens_and_reads_or_says_why_not(folder):
         assert corner.dtype == stack.dtype
         assert stack.dtype.isnative
         opened += 1
-    assert opened or folder == "napari_bio_sample"
+    assert opened or folder in {"napari_bio_sample", "bioimageio_broad"}  # a model's package has no image
     assert not {path: why for path, why in refused.items() if not any(reason in why for reason in REASONS)}
 
 
@@ -78,7 +78,7 @@ def test_axes_shape_and_pixel_size_are_those_of_the_experiment(name):
     ("images", "labels", "count"),
     [
         ("isbi2012_em/train/image", "isbi2012_em/train/label", 22),
-        ("bbbc050/train/images", "bbbc050/train/labels", 11),
+        ("bbbc050/train/images", "bbbc050/train/labels", 19),
         ("ctc_dic_hela/images", "ctc_dic_hela/labels", 54),
         ("sandstone_microct/Train_images", "sandstone_microct/Train_masks", 5),
         ("omnipose_bacteria", "omnipose_bacteria/masks", 3),
