@@ -29,7 +29,7 @@ from napari_unet.sources import open_stack
 from napari_unet.store.journal import Region
 
 distributed = pytest.importorskip("distributed")
-pytestmark = pytest.mark.timeout(400)  # a worker that dies starts anew and loads torch: a minute, or more
+pytestmark = pytest.mark.timeout(120)
 POISON = 40
 
 
