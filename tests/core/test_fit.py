@@ -28,7 +28,7 @@ from napari_unet.training import finish, train
 from napari_unet.training.checkpoint import Checkpoints
 from napari_unet.training.learner import rate_at
 from napari_unet.training.run import RUN
-from napari_unet.training.setup import prepare
+from napari_unet.training.setup import set_up
 from napari_unet.training.state import State
 
 
@@ -374,9 +374,10 @@ def test_a_model_to_start_from_takes_intensities_its_own_way(tmp_path):
     first = wait(train([example()], tmp_path / "a", small()))
     other = dataclasses.replace(first, normalisation=Normalisation("zscore"))
     image, labels = example(seed=1)
-    setup = wait(prepare([(image, labels)], tmp_path / "b", small(depth=None, base_features=None), other, [example()]))
-    setup.run.release()
-    for sample, source in ((setup.training[0], image), (setup.held_out[0], example()[0])):
+    config = small(depth=None, base_features=None)
+    run, training, held_out = wait(set_up([(image, labels)], tmp_path / "b", config, other, [example()]))
+    run.release()
+    for sample, source in ((training[0], image), (held_out[0], example()[0])):
         seen = sample.read((), (0, 0), (48, 48))[0][0]
         np.testing.assert_allclose(seen, (source.data - source.data.mean()) / source.data.std(), atol=1e-4)
 

@@ -11,7 +11,7 @@ import tifffile
 from napari_unet import TrainConfig, load_model, open_labels, open_stack, predict, train, wait
 from napari_unet.errors import UsageError
 from napari_unet.inference.config import PredictConfig
-from napari_unet.training.fit import Training
+from napari_unet.training.fit import begin
 from napari_unet.training.process import TrainJob, labels_in
 from napari_unet.training.run import training_folder
 from napari_unet.training.setup import outlook
@@ -158,7 +158,7 @@ def test_a_view_is_the_prediction_of_the_network_as_it_is(job, tmp_path):
 
     pairs = [(open_stack(tmp_path / "image.tif"), open_labels(tmp_path / "labels.tif"))]
     config = TrainConfig(steps=6, **SETTINGS | {"patch": (32, 32)})
-    training = Training(pairs, tmp_path / "here.model", config)
+    training = wait(begin(pairs, tmp_path / "here.model", config))
     models = [training.model(), *(training.model() for _ in training.events())]
     assert models[0] is None
     last = wait(predict(pairs[0][0], models[-1], tmp_path / "a.zarr", PredictConfig(precision="fp32")))

@@ -1,5 +1,6 @@
 """Train: labelled stacks in, a model out; stopped at any time, it goes on where it was."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -18,7 +19,7 @@ from ..errors import IncompleteError, ResourceError
 from ..events import Epoch, Progress
 from ..faults import named_faults
 from ..grid.tiles import scaled
-from ..model import Model, OneModel
+from ..model import Model, OneModel, as_model
 from .augment import augment, augmentation
 from .checkpoint import Checkpoints, write_atomic
 from .config import TrainConfig
@@ -26,7 +27,8 @@ from .fingerprint import Pair
 from .learner import Learner, rate_at
 from .run import Run, training_folder
 from .sampling import Sampler, ahead
-from .setup import Setup, prepare
+from .setup import set_up
+from .split import Sample
 from .state import State
 from .validate import Validation
 
@@ -87,58 +89,22 @@ def train(
         The loss was not finite `BAD_STEPS` times in a row.
     """
     with named_faults("--memory, --patch and --batch"):
-        return (yield from Training(pairs, out, config, init=init, validation=validation).events())
+        training = yield from begin(pairs, Path(out), config or TrainConfig(), init, validation)
+        return (yield from training.events())
 
 
-class Training:
-    """A training that can be looked into while it runs, and told to end; the parameters are those of `train`.
-
-    What it is asked between two of its events holds from the next one on.
-    """
-
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        out: Path,
-        config: TrainConfig | None = None,
-        *,
-        init: OneModel | None = None,
-        validation: Sequence[Pair] = (),
-    ) -> None:
-        self._config, self._out = config or TrainConfig(), Path(out)
-        self._data, self._init = (pairs, validation), init
-        self._fit: _Fit | None = None
-        self._ending = False
-
-    def events(self) -> Events:
-        """Train; what it yields, returns and raises is what `train` does."""
-        started = time.monotonic()
-        pairs, validation = self._data
-        setup = yield from prepare(pairs, self._out, self._config, self._init, validation)
-        try:
-            self._fit = fit = _Fit(setup, self._config, started)
-            fit.ending = self._ending
-            try:
-                yield from fit.run()
-            finally:
-                fit.close()
-            model = setup.run.finish()
-        finally:
-            setup.run.release()
-        yield Progress(1, 1, "train", f"the best model, of epoch {fit.state.kept}, is in {self._out}")
-        return model
-
-    def model(self) -> Model | None:
-        """Return the network as it is now, the running average of its weights; None before the first step."""
-        if self._fit is None or not self._fit.learner.updates:
-            return None
-        return self._fit.setup.run.model(self._fit.learner.kept(), {"step": self._fit.state.step})
-
-    def end_soon(self) -> None:
-        """End it as if its time were up: a last validation, then the best so far is its model."""
-        self._ending = True
-        if self._fit is not None:
-            self._fit.ending = True
+def begin(
+    pairs: Sequence[Pair], out: Path, config: TrainConfig, init: OneModel | None = None, validation: Sequence[Pair] = ()
+) -> "Generator[Progress, None, Training]":
+    """Check, measure and plan as `train` does, with its parameters; return the training before its next step."""
+    started = time.monotonic()
+    start = None if init is None else as_model(init)
+    run, samples, held_out = yield from set_up(pairs, out, config, start, validation)
+    with contextlib.ExitStack() as undo:
+        undo.callback(run.release)
+        training = Training(run, (samples, held_out), config, start, started)
+        undo.pop_all()
+    return training
 
 
 def finish(out: Path) -> Model:
@@ -162,27 +128,63 @@ class _Batch(NamedTuple):
     targets: Tensor
 
 
-class _Fit:
-    """The loop of a training, and what it holds."""
+class Training:
+    """A training that is planned: `events` does its steps, and between two events it can be looked into, and ended.
 
-    def __init__(self, setup: Setup, config: TrainConfig, started: float) -> None:
-        self.setup, self.config, self.plan, self.task = setup, config, setup.plan, setup.task
-        self.learner = Learner(setup.plan, setup.task, config, setup.weights)
+    Parameters
+    ----------
+    run : Run
+        Its plan, task and folder, which is locked until `events` ends.
+    data : (list of Sample, list of Sample)
+        What is learnt from, and what is validated on.
+    config : TrainConfig
+    init : Model or None
+        Whose weights the network starts from.
+    started : float
+        When its time began, in seconds of `time.monotonic`.
+    """
+
+    def __init__(
+        self, run: Run, data: tuple[list[Sample], list[Sample]], config: TrainConfig, init: Model | None, started: float
+    ) -> None:
+        self.run, self.config, self.plan, self.task = run, config, run.plan, run.task
+        self.learner = Learner(run.plan, run.task, config, None if init is None else init.weights)
         balance = 0.0 if config.learns_images else config.balance
-        self.sampler = Sampler(setup.training, setup.plan, config.seed, balance, config.sparse)
-        self.validation = Validation(setup.held_out, setup.plan, setup.task, config.seed)
+        self.sampler = Sampler(data[0], run.plan, config.seed, balance, config.sparse)
+        self.validation = Validation(data[1], run.plan, run.task, config.seed)
         self.augmentation = augmentation(config)
-        self.checkpoints = Checkpoints(setup.run.folder)
-        self.best = Checkpoints(setup.run.folder, "best")
+        self.checkpoints = Checkpoints(run.folder)
+        self.best = Checkpoints(run.folder, "best")
         self.state = State()
         self.notes: tuple[str, ...] = ()
         self._began = started
         self._saved_step, self._saved_at, self._saving = -1, -math.inf, 0.0
         self._bad = 0
-        self.ending = False
+        self._ending = False
         if config.resume:
             self._restore()
         self._batches = ahead(self._batch, self.state.step, self._readers())
+
+    def events(self) -> Events:
+        """Train to the end of steps or minutes, and write the best model; once only."""
+        try:
+            with contextlib.closing(self._batches):
+                yield from self._steps()
+            model = self.run.finish()
+        finally:
+            self.run.release()
+        yield Progress(1, 1, "train", f"the best model, of epoch {self.state.kept}, is in {self.run.out}")
+        return model
+
+    def model(self) -> Model | None:
+        """Return the network as it is now, the running average of its weights; None before the first step."""
+        if not self.learner.updates:
+            return None
+        return self.run.model(self.learner.kept(), {"step": self.state.step})
+
+    def end_soon(self) -> None:
+        """End it as if its time were up: a last validation, then the best so far is its model."""
+        self._ending = True
 
     def _restore(self) -> None:
         found = self.checkpoints.load()
@@ -243,8 +245,7 @@ class _Fit:
             state.progress - state.epoch_progress >= 1 / epochs and spent >= state.validation_seconds / VALIDATION_SHARE
         )
 
-    def run(self) -> Generator[Progress | Epoch, None, None]:
-        """Train to the end of steps or minutes."""
+    def _steps(self) -> Generator[Progress | Epoch, None, None]:
         for note in self.notes:
             yield Progress(0, 1, "resume", note)
         try:
@@ -257,7 +258,7 @@ class _Fit:
 
     def _loop(self) -> Generator[Progress | Epoch, None, None]:
         while True:
-            if self.ending and self.state.step:
+            if self._ending and self.state.step:
                 self.state.progress = 1.0
             if self.state.step > self.state.epoch_step and self._epoch_ends():
                 yield from self._end_epoch()
@@ -268,10 +269,6 @@ class _Fit:
             yield self._step()
         if self.state.step != self._saved_step and not self._bad and (note := self._save()):
             yield Progress(0, 1, "save", note)
-
-    def close(self) -> None:
-        """Stop reading ahead."""
-        self._batches.close()
 
     def _readers(self) -> int:
         """Return how many threads make batches: one where the network needs the processor itself."""
@@ -292,7 +289,7 @@ class _Fit:
 
     def _step(self) -> Progress:
         state = self.state
-        self.setup.run.beat()
+        self.run.beat()
         batch = next(self._batches)
         rate = self._rate()
         loss = self.learner.step(state.step, batch.images, batch.targets, rate)
@@ -318,7 +315,7 @@ class _Fit:
         good = f"the state of step {kept[0]} is kept" if kept else "there is no earlier state"
         raise IncompleteError(
             f"epoch {self.state.epoch + 1}, step {step}: the loss was {loss} {BAD_STEPS} times in a row, on patches of "
-            f"{', '.join(names)}; {good} in {self.setup.run.folder}: resume with a lower learning rate, or with fp32"
+            f"{', '.join(names)}; {good} in {self.run.folder}: resume with a lower learning rate, or with fp32"
         )
 
     def _end_epoch(self) -> Generator[Progress | Epoch, None, None]:
@@ -379,7 +376,7 @@ class _Fit:
         self.state.elapsed, began = self._elapsed(), time.monotonic()
         try:
             self.checkpoints.save(self.state.step, self.learner.tensors(), dataclasses.asdict(self.state))
-            write_atomic(self.setup.run.folder / "history.csv", _table(self.state.history).encode())
+            write_atomic(self.run.folder / "history.csv", _table(self.state.history).encode())
         except ResourceError as error:
             kept = self.checkpoints.steps()
             return f"{error}; training goes on, the state of {f'step {kept[0]}' if kept else 'no step'} is kept"

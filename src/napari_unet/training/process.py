@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..arrays.stack import Stack
     from ..arrays.views import Box
     from ..model import Model
-    from .fit import Training
+    from .fit import Events, Training
 
 ON_DISCONNECT = ("stop", "continue")
 FIELDS = ("pairs", "out", "config", "init", "on_disconnect")
@@ -148,19 +148,19 @@ class Views:
 
     Parameters
     ----------
-    training : Training
     images : list of Stack
     """
 
-    def __init__(self, training: "Training", images: "list[Stack]") -> None:
-        self._training, self._images = training, images
+    def __init__(self, images: "list[Stack]") -> None:
+        self.training: Training | None = None  # of which there is none before it is planned
+        self._images = images
         self._statistics: dict[int, Any] = {}
 
     def answer(self, request: Mapping[str, Any], writer: EventWriter) -> None:
         """Predict what was asked for, and say where it is."""
         import numpy as np
 
-        model = self._training.model()
+        model = None if self.training is None else self.training.model()
         index, box = int(request["image"]), tuple(slice(*map(int, ends)) for ends in request["box"])
         size = float(np.prod([b.stop - b.start for b in box]))
         if model is None or not 0 <= index < len(self._images) or not 0 < size <= LARGEST_VIEW:
@@ -201,15 +201,10 @@ def listen(requests: "queue.SimpleQueue[Any]", where: TextIO) -> None:
 
 def run(job: TrainJob, writer: EventWriter, requests: "queue.SimpleQueue[Any]") -> None:
     """Train, say what happens, and do what is asked between steps."""
-    from ..model import load_model
-    from .fit import Training
-
     pairs = job.stacks()
-    init = None if job.init is None else load_model(job.init)
-    training = Training(pairs, Path(job.out), job.settings, init=init)
-    on_disconnect = job.on_disconnect
-    views = Views(training, [image for image, _ in pairs])
-    with contextlib.closing(training.events()) as events:
+    on_disconnect, ending = job.on_disconnect, False
+    views = Views([image for image, _ in pairs])
+    with contextlib.closing(_events(job, pairs, views)) as events:
         try:
             while True:
                 writer.report(next(events))
@@ -220,13 +215,24 @@ def run(job: TrainJob, writer: EventWriter, requests: "queue.SimpleQueue[Any]") 
                     view = what if word == "view" else view
                     if word == "pause":
                         raise KeyboardInterrupt
-                    if word == "stop":
-                        training.end_soon()
+                    ending = ending or word == "stop"
                     on_disconnect = "continue" if word == "leave" else on_disconnect
+                if ending and views.training is not None:
+                    views.training.end_soon()
                 if view is not None:
                     views.answer(view, writer)
         except StopIteration as end:
             writer.write("done", model=job.out, card=end.value.card())
+
+
+def _events(job: TrainJob, pairs: "list[tuple[Stack, Stack]]", views: Views) -> "Events":
+    """Train; once it is planned, `views` looks into it."""
+    from ..model import load_model
+    from .fit import begin
+
+    init = None if job.init is None else load_model(job.init)
+    views.training = yield from begin(pairs, Path(job.out), job.settings, init)
+    return (yield from views.training.events())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

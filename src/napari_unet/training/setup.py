@@ -3,18 +3,16 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..arrays.cached import check_countable
 from ..errors import DataError, ModelError, OutputError, ResourceError
 from ..events import Progress
 from ..intensities.contrast import least_contrast
 from ..intensities.normalise import Normalisation
-from ..model import Model, OneModel, as_model
+from ..model import Model
 from ..objects.config import MANY
 from ..task import Autoencode, Instances, Restore, Semantic, SuperResolve, Task
 from ..task.losses import BACKGROUND
@@ -32,40 +30,21 @@ CACHE_BYTES = 2**30
 NAMED = 5  # images that a line names
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Setup:
-    """What a training starts from.
+def set_up(
+    pairs: Sequence[Pair], out: Path, config: TrainConfig, init: Model | None, validation: Sequence[Pair]
+) -> Generator[Progress, None, tuple[Run, list[Sample], list[Sample]]]:
+    """Check, measure, plan and divide; then make the run's folder, or open it again, and lock it.
 
-    Parameters
-    ----------
-    plan : Plan
-    task : Task
-    training, held_out : list of Sample
-    run : Run
-        Its folder exists and is locked.
-    weights : mapping of str to array, or None
-        What the network starts from.
-    """
-
-    plan: Plan
-    task: Task
-    training: list[Sample]
-    held_out: list[Sample]
-    run: Run
-    weights: Mapping[str, np.ndarray] | None = None
-
-
-def prepare(
-    pairs: Sequence[Pair], out: Path, config: TrainConfig, start: OneModel | None, validation: Sequence[Pair]
-) -> Generator[Progress, None, Setup]:
-    """Check, measure, plan and divide; then make the run's folder, or open it again.
+    Returns
+    -------
+    (run, training samples, validation samples)
 
     Raises
     ------
     DataError, UsageError, ModelError, OutputError, ResourceError
         As `train`; nothing has been written then.
     """
-    folder, init = training_folder(out), None if start is None else as_model(start)
+    folder = training_folder(out)
     pairs, validation = _taken(pairs, config), _taken(validation, config)
     found = _existing(out, folder, config)
     facts = yield from _measure(pairs, config, "look at the data")
@@ -92,7 +71,7 @@ def prepare(
         run.create()
     else:
         run.take(config.break_lock)
-    return Setup(run.plan, run.task, training, held_out, run, init.weights if init is not None else None)
+    return run, training, held_out
 
 
 def _samples(pairs: Sequence[Pair], facts: Fingerprint, plan: Plan, init: Model | None) -> list[Sample]:
