@@ -33,14 +33,14 @@ def volume(shape: list[int], cell: int) -> np.ndarray:
 def found(way: str, classes: np.ndarray) -> int:
     if way == "ours":
         from napari_unet.events import wait
-        from napari_unet.objects import Grid, ObjectConfig, decode
+        from napari_unet.objects import ObjectConfig, ObjectGrid, decode
 
         labels = np.zeros(classes.shape, np.uint32)
 
         def write(number: int, box: tuple[slice, ...], part: np.ndarray) -> None:
             labels[box] = part
 
-        grid = Grid("zyx", classes.shape, (BLOCK,) * 3)
+        grid = ObjectGrid(classes.shape, (BLOCK,) * 3, "zyx")
         with tempfile.TemporaryDirectory() as folder:
             config = ObjectConfig(min_size=5, fill_holes=20)
             return len(wait(decode(lambda box: classes[box], grid, write, Path(folder) / "scratch", config)))

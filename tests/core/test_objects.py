@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from napari_unet.errors import DataError, OutputError, UsageError
 from napari_unet.events import wait
-from napari_unet.objects import Grid, ObjectConfig, decode, find, label_dtype, paint
+from napari_unet.objects import ObjectConfig, ObjectGrid, decode, find, label_dtype, paint
 from napari_unet.objects.components import components
 
 
@@ -73,7 +73,7 @@ class Volume:
 
     def __init__(self, classes, axes, block, config=None):
         self.classes, self.config = classes, config or ObjectConfig()
-        self.grid = Grid(axes, classes.shape, block)
+        self.grid = ObjectGrid(classes.shape, tuple(block), axes)
         self.labels = np.full(classes.shape, 2**40, np.uint64)
         self.dtypes, self.most = set(), 0
 
@@ -83,7 +83,7 @@ class Volume:
         return part
 
     def write(self, number, box, labels):
-        assert self.grid.box(number) == box
+        assert self.grid.block(number) == box
         self.dtypes.add(labels.dtype)
         self.labels[box] = labels
 
@@ -262,7 +262,7 @@ def test_a_scratch_folder_of_other_work_or_of_the_user_is_left_alone(tmp_path):
 
 
 def test_what_is_no_classes_is_named(tmp_path):
-    grid = Grid("yx", (4, 4), (2, 2))
+    grid = ObjectGrid((4, 4), (2, 2), "yx")
     with pytest.raises(DataError, match="float64"):
         next(find(lambda box: np.ones((2, 2)), grid, tmp_path / "a", ObjectConfig()))
     with pytest.raises(DataError, match=r"\(3, 3\)"):
@@ -272,9 +272,9 @@ def test_what_is_no_classes_is_named(tmp_path):
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: Grid("cyx", (1, 4, 4), (1, 2, 2)),
-        lambda: Grid("yx", (4, 4, 4), (2, 2)),
-        lambda: Grid("yx", (4, 4), (0, 2)),
+        lambda: ObjectGrid((1, 4, 4), (1, 2, 2), "cyx"),
+        lambda: ObjectGrid((4, 4, 4), (2, 2), "yx"),
+        lambda: ObjectGrid((4, 4), (0, 2), "yx"),
         lambda: ObjectConfig(min_size=-1),
     ],
 )

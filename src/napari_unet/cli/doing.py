@@ -40,7 +40,7 @@ ModelPath = Annotated[
         show_default=False,
     ),
 ]
-Level = Annotated[int | None, typer.Option(help="Level of a pyramid, 0 is the finest.", min=0)]
+LevelOption = Annotated[int | None, typer.Option(help="Level of a pyramid, 0 is the finest.", min=0)]
 Channel = Annotated[str | None, typer.Option(help="Take one channel: its number, from 0, or its name.")]
 Time = Annotated[int | None, typer.Option(help="Take one time point, from 0.", min=0)]
 
@@ -122,7 +122,7 @@ def predict(
         Path | None, typer.Option(help="Result: RESULT.ome.zarr, or RESULT.tif.", show_default=False)
     ] = None,
     axes: Axes = None,
-    level: Level = None,
+    level: LevelOption = None,
     channel: Channel = None,
     time: Time = None,
     series: Series = None,
@@ -162,7 +162,7 @@ def batch(
     out: Annotated[Path, typer.Option(help="Folder for the results and summary.csv.", show_default=False)],
     pattern: Annotated[str | None, typer.Option(help="Take only files that match, as *.tif.")] = None,
     axes: Axes = None,
-    level: Level = None,
+    level: LevelOption = None,
     channel: Channel = None,
     series: Series = None,
     allow_incomplete: AllowIncomplete = False,

@@ -16,13 +16,13 @@ from ..sources.open import More
 from ..store import Output, ResultStore
 from ..store.admission import check_apart
 from ..store.save import layout_of
-from .sides import Case, Pair
+from .sides import Case, Sides
 
 KINDS = ("hits", "misses", "false")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class Matched:
     """Ids of objects of one time point, ascending.
 
     Parameters
@@ -42,7 +42,7 @@ class Found:
     merged: np.ndarray
 
     @classmethod
-    def of(cls, table: Contingency, threshold: float) -> "Found":
+    def of(cls, table: Contingency, threshold: float) -> "Matched":
         """Match the objects of a table of all elements."""
         overlaps = Overlaps.of(table)
         truth, result = (np.unique(ids[ids > 0]) for ids in (table.truth, table.result))
@@ -64,7 +64,7 @@ def compare(
     threshold: float = 0.5,
     overwrite: bool = False,
     **more: Unpack[More],
-) -> Generator[Progress, None, list[Found]]:
+) -> Generator[Progress, None, list[Matched]]:
     """Write which objects were found, missed or made up as ``labels/hits``, ``misses`` and ``false`` of an OME-Zarr.
 
     Memory is a block and a row an overlap, whatever the volume.
@@ -90,7 +90,7 @@ def compare(
 
     Returns
     -------
-    list of Found
+    list of Matched
         One a time point.
 
     Raises
@@ -104,7 +104,7 @@ def compare(
     for stack in (pair.result, pair.truth):
         check_apart(Path(out), stack, "it is compared: choose another place")
     tables = [Contingency.total(Contingency.of(*time.read(box)) for box in time.boxes()) for time in pair.times()]
-    found = [Found.of(table, threshold) for table in tables]
+    found = [Matched.of(table, threshold) for table in tables]
     chunks, block = layout_of(pair.result)
     boxes = list(boxes_of(pair.result.shape, block))
     geometry = {field: getattr(pair.result, field) for field in ("axes", "shape", "scale", "units", "translation")}
@@ -126,7 +126,7 @@ def _unsigned(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(f"u{dtype.itemsize}")
 
 
-def _parts(pair: Pair, box: Box, found: list[Found]) -> Iterator[tuple[str, np.ndarray]]:
+def _parts(pair: Sides, box: Box, found: list[Matched]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each kind of object within a box."""
     truth, result = pair.read(box)
     at = pair.truth.axes.find("t")

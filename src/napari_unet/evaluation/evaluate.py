@@ -23,7 +23,7 @@ from ..sources.pairs import paired_lines
 from ..sources.zarrmeta import read_node
 from ..store.table import table_of
 from ..text import escaped
-from .sides import Case, Pair, cases_of, name_of
+from .sides import Case, Sides, cases_of, name_of
 
 KINDS = ("semantic", "instances", "intensity")
 BORDER_ELEMENTS = 1 << 26
@@ -108,7 +108,7 @@ def evaluate(
     return Evaluation(score(cases, tables, many, notes), tuple(notes), kind)
 
 
-def _count(pair: Pair) -> Iterator[Contingency]:
+def _count(pair: Sides) -> Iterator[Contingency]:
     for box in pair.boxes():
         yield Contingency.of(*pair.read(box))
 
@@ -120,7 +120,7 @@ def _tables(case: Case, notes: dict[str, None]) -> list[Contingency]:
     return [Contingency.total(_count(time)) for time in pair.times()]
 
 
-def _said(pair: Pair) -> dict[str, None]:
+def _said(pair: Sides) -> dict[str, None]:
     return dict.fromkeys((*pair.result.notes, *pair.truth.notes))
 
 
@@ -179,7 +179,7 @@ def _intensity(cases: list[Case], many: bool, notes: dict[str, None]) -> dict[st
     return _summary(cases, scores, {}, many, total.scores())
 
 
-def _likeness(pair: Pair, data_range: float, notes: dict[str, None]) -> dict[str, float]:
+def _likeness(pair: Sides, data_range: float, notes: dict[str, None]) -> dict[str, float]:
     """Return ssim, ms_ssim and the resolution by Fourier rings, the mean over planes, unless these are too large."""
     if math.prod(pair.truth.shape[-2:]) > BORDER_ELEMENTS:
         notes[f"ssim and resolution left out: planes of {pair.truth.shape[-2:]} are too large for them"] = None
@@ -268,7 +268,7 @@ def _class_scores(confusion: np.ndarray, values: list[int]) -> dict[str, float]:
     return found
 
 
-def _border_scores(pair: Pair, truth_cell: int, result_cell: int, notes: dict[str, None]) -> dict[str, float]:
+def _border_scores(pair: Sides, truth_cell: int, result_cell: int, notes: dict[str, None]) -> dict[str, float]:
     """Return v_rand and v_info, the mean over the planes of a pair; nothing where a plane is too large."""
     shape = pair.truth.shape
     if math.prod(shape) > BORDER_ELEMENTS:

@@ -24,7 +24,7 @@ SCALE_TOLERANCE = 0.01
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Pair:
+class Sides:
     """A result and its truth, opened, with the same axes and shape.
 
     Parameters
@@ -51,13 +51,13 @@ class Pair:
             truth, result = (plane.reshape(shape[-2:]) for plane in self.read(box))
             yield truth, result
 
-    def times(self) -> Iterator["Pair"]:
+    def times(self) -> Iterator["Sides"]:
         """Yield each time point, or the pair itself where there is no time."""
         if "t" not in self.truth.axes:
             yield self
             return
         for t in range(self.truth.size("t")):
-            yield Pair(self.result.select(t=t), self.truth.select(t=t))
+            yield Sides(self.result.select(t=t), self.truth.select(t=t))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Case:
         """Say whether either side holds floats, which are no labels."""
         return _is_float(self.result, self.opening) or _is_float(self.truth, self.opening)
 
-    def open(self, floats: bool) -> Pair:
+    def open(self, floats: bool) -> Sides:
         """Open both sides, as images or as labels, and hold them against each other."""
         opener = open_stack if floats else open_labels
         return _fit(opener(self.result, **self.opening), opener(self.truth, **self.opening))
@@ -133,7 +133,7 @@ def _is_float(what: Any, opening: Reading) -> bool:
     return WERE_FLOATS in labels.notes and not is_patchy(labels)
 
 
-def _fit(result: Stack, truth: Stack) -> Pair:
+def _fit(result: Stack, truth: Stack) -> Sides:
     """Take away axes of size 1, cut both to what both show, and refuse sides that differ."""
     check_countable(result)
     check_countable(truth)
@@ -157,7 +157,7 @@ def _fit(result: Stack, truth: Stack) -> Pair:
                 f"{truth.name} {theirs} {other.units[at] or ''}; scores need the same pixels: "
                 "choose the same level, or correct the scale"
             )
-    return Pair(one, other)
+    return Sides(one, other)
 
 
 def _squeezed(stack: Stack) -> Stack:

@@ -7,99 +7,54 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..arrays.stack import SPATIAL
 from ..arrays.views import Box
-from ..errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Grid:
-    """A volume cut into blocks of one size, smaller at the far ends, numbered in C order.
+class Blocks:
+    """A shape cut into blocks of one size, smaller at the far ends, numbered in C order.
 
     Parameters
     ----------
-    axes : str
-        ``yx``, ``zyx``, ``tyx`` or ``tzyx``.
-    shape, block : tuple of int
-        Size of the volume and of a block, along each axis.
-    ndim : int, optional
-        Objects lie within the last so many axes; all of z, y and x if not given.
-
-    Raises
-    ------
-    UsageError
-        Where axes, shape and block do not fit each other.
+    shape : tuple of int
+        What is cut.
+    core : tuple of int
+        Shape of a block, the part that is written by one piece of work.
     """
 
-    axes: str
     shape: tuple[int, ...]
-    block: tuple[int, ...]
-    ndim: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.axes.removeprefix("t") not in ("yx", "zyx") or self.ndim not in (None, 2, 3):
-            raise UsageError(f"axes are {self.axes!r}; objects are made from yx, zyx, tyx or tzyx")
-        if not len(self.axes) == len(self.shape) == len(self.block):
-            raise UsageError(f"shape {self.shape} and block {self.block} need one size for each of {self.axes!r}")
-        if min(self.shape + self.block) < 1:
-            raise UsageError(f"shape {self.shape} and block {self.block} must be 1 or more along each axis")
-
-    @property
-    def spatial(self) -> tuple[int, ...]:
-        """Positions of the axes within which objects lie."""
-        axes = tuple(i for i, a in enumerate(self.axes) if a in SPATIAL)
-        return axes if self.ndim is None else axes[-self.ndim :]
-
-    @property
-    def link_axis(self) -> int | None:
-        """Position of the axis along which objects may be linked: time, or of a 2-D model the planes of one time."""
-        apart = (i for i, n in enumerate(self.shape) if i not in self.spatial and n > 1)
-        return next(apart, None)
+    core: tuple[int, ...]
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Blocks along each axis."""
-        return tuple(-(-n // b) for n, b in zip(self.shape, self.block, strict=True))
+        return tuple(-(-n // b) for n, b in zip(self.shape, self.core, strict=True))
 
     def __len__(self) -> int:
         """Return the number of blocks."""
         return math.prod(self.counts)
 
     def place(self, number: int) -> tuple[int, ...]:
-        """Return the place of block `number` along each axis, in blocks."""
-        return tuple(int(at) for at in np.unravel_index(number, self.counts))
+        """Return the place of block `number`, counted in blocks along each axis."""
+        return tuple(int(at) for at in np.unravel_index(range(len(self))[number], self.counts))
 
-    def number(self, place: tuple[int, ...]) -> int | None:
+    def number(self, place: Sequence[int]) -> int | None:
         """Return the number of the block at `place`, None where there is none."""
-        number = 0
-        for at, count in zip(place, self.counts, strict=True):
-            if not 0 <= at < count:
-                return None
-            number = number * count + at
-        return number
+        if not all(0 <= at < count for at, count in zip(place, self.counts, strict=True)):
+            return None
+        return int(np.ravel_multi_index(tuple(place), self.counts))
 
-    def box(self, number: int) -> Box:
+    def box(self, place: Sequence[int]) -> Box:
+        """Return where the block at `place` lies."""
+        return box_at(place, self.core, self.shape)
+
+    def block(self, number: int) -> Box:
         """Return where block `number` lies."""
-        return box_at(self.place(number), self.block, self.shape)
+        return self.box(self.place(number))
 
-    def around(self, box: Box, margin: int) -> Box:
-        """Return `box` with `margin` more on both sides of each spatial axis, within the volume."""
-        more = [margin if i in self.spatial else 0 for i in range(len(self.shape))]
-        return tuple(
-            slice(max(0, part.start - m), min(end, part.stop + m))
-            for part, m, end in zip(box, more, self.shape, strict=True)
-        )
-
-    def over(self, box: Box) -> Iterator[tuple[int, Box]]:
-        """Yield each block that `box` meets, and the part of `box` within it in coordinates of the volume."""
-        for place in places_under(box, self.block):
-            number = self.number(place)
-            if number is not None:
-                mine = self.box(number)
-                yield (
-                    number,
-                    tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(mine, box, strict=True)),
-                )
+    def under(self, box: Box) -> Iterator[tuple[int, ...]]:
+        """Yield the places of the blocks that a box touches, the last axis fastest."""
+        return places_under(box, self.core)
 
 
 BLOCK_ELEMENTS = 2**22  # two blocks, as of an image and its truth, of the widest type stay within 64 MiB

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arrays.views import Box
 from ..errors import UsageError
-from .blocks import box_at, places_under
+from .blocks import Blocks
 
 Factor = int | Fraction
 
@@ -119,7 +119,7 @@ class Tile:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class TileGrid:
+class TileGrid(Blocks):
     """The tiles that cover an image, each element of it written by exactly one.
 
     Parameters
@@ -136,8 +136,6 @@ class TileGrid:
         Where shape, core and footprint differ in length, or a core is not positive.
     """
 
-    shape: tuple[int, ...]
-    core: tuple[int, ...]
     footprint: Footprint
 
     def __post_init__(self) -> None:
@@ -155,35 +153,17 @@ class TileGrid:
         """Return where the mirrored image that the network sees as a whole begins and ends along `axis`."""
         return self._outer(axis, 0, self.shape[axis])
 
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Number of tiles along each axis."""
-        return tuple(math.ceil(n / c) for n, c in zip(self.shape, self.core, strict=True))
-
-    def __len__(self) -> int:
-        """Return the number of tiles."""
-        return math.prod(self.counts)
-
     def __iter__(self) -> Iterator[Tile]:
         """Yield all tiles, the last axis fastest."""
         return (self.tile(at) for at in itertools.product(*map(range, self.counts)))
 
     def __getitem__(self, number: int) -> Tile:
         """Return tile `number`, counted with the last axis fastest."""
-        at = np.unravel_index(range(len(self))[number], self.counts)
-        return self.tile([int(i) for i in at])
+        return self.tile(self.place(number))
 
     def tile(self, at: Sequence[int]) -> Tile:
         """Return the tile at position `at` of the grid."""
         return self._cut(self.box(at))
-
-    def box(self, at: Sequence[int]) -> Box:
-        """Return the core of the tile at position `at` of the grid."""
-        return box_at(at, self.core, self.shape)
-
-    def under(self, box: Box) -> Iterator[tuple[int, ...]]:
-        """Yield the positions in the grid of the tiles whose cores a box touches."""
-        return places_under(box, self.core)
 
     def tile_of(self, box: Box) -> Tile:
         """Return the tile with the core `box`, which need not be one of the grid's.

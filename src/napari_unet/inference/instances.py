@@ -15,7 +15,7 @@ from ..arrays.views import Box
 from ..events import Block, Progress
 from ..faults import persist
 from ..files import disk, replacing
-from ..objects import Grid, Objects, find, paint
+from ..objects import ObjectGrid, Objects, find, paint
 from ..objects.scratch import discard
 from ..store import ResultStore
 from ..store.table import make_place, table_of
@@ -63,7 +63,7 @@ def make_objects(job: "Job", store: ResultStore) -> Generator[Progress, None, st
         discard(scratch)  # a run that ended in the middle of removing it
         return ""
     first = len(job.grid)
-    grid = Grid(output.axes, output.shape, job.grid.core, job.decoder.engine.model.config.ndim)
+    grid = ObjectGrid(output.shape, job.grid.core, output.axes, job.decoder.engine.model.config.ndim)
     classes = store.arrays[job.decoder.outputs[0].path]
 
     def read(box: Box) -> np.ndarray:
@@ -76,7 +76,7 @@ def make_objects(job: "Job", store: ResultStore) -> Generator[Progress, None, st
     painting = paint(read, grid, write, scratch, options, job.decoder.engine.read)
     for number in range(len(grid)):
         next(painting)
-        yield Block(store.count, job.total, "objects", box=grid.box(number))
+        yield Block(store.count, job.total, "objects", box=grid.block(number))
     try:
         next(painting)
     except StopIteration as end:

@@ -22,11 +22,11 @@ from .instances import is_table
 
 ALONE = ("probabilities", "uncertainty", "error")
 Then = Callable[[Stack], Iterator[Progress]]
-Run = Callable[[Path, PredictConfig, Then], Generator[Progress, None, Stack]]
+MakeResult = Callable[[Path, PredictConfig, Then], Generator[Progress, None, Stack]]
 
 
 def into_tiff(
-    run: Run, out: Path, config: PredictConfig, kind: Literal["labels", "image"]
+    run: MakeResult, out: Path, config: PredictConfig, kind: Literal["labels", "image"]
 ) -> Generator[Progress, None, Stack]:
     """Write a result as a TIFF; where it was stopped, the same call goes on.
 

@@ -130,7 +130,7 @@ class Pool:
 
 
 @dataclasses.dataclass(slots=True)
-class Sample:
+class PixelSample:
     """What was read of an image.
 
     Parameters
@@ -146,7 +146,7 @@ class Sample:
     lost: int = 0
     first: DataError | None = None
 
-    def checked(self) -> "Sample":
+    def checked(self) -> "PixelSample":
         """Return it, where anything could be read.
 
         Raises
@@ -166,7 +166,7 @@ def sample(
     seed: int = 0,
     quick: bool = False,
     padding: float | None = None,
-) -> Sample:
+) -> PixelSample:
     """Read cells of a large image until what is measured on them is stable; of one up to ``ALL_OF_IT`` all.
 
     Parameters
@@ -186,7 +186,7 @@ def sample(
     stack, size = cached(stack), cell_of(stack)
     element = math.prod(n for n, a in zip(size, stack.axes, strict=True))
     channels = stack.size("c")
-    found = Sample([Pool(stack.dtype, max(KEPT // channels, 256), padding) for _ in range(channels)])
+    found = PixelSample([Pool(stack.dtype, max(KEPT // channels, 256), padding) for _ in range(channels)])
     if not quick and math.prod(map(float, stack.shape)) <= ALL_OF_IT:
         _take(found, stack, size, read, units(stack, size))
         return found.checked()
@@ -214,7 +214,7 @@ def _stable(old: Figures, new: Figures) -> bool:
 
 
 def _take(
-    found: Sample,
+    found: PixelSample,
     stack: Stack,
     size: Sequence[int],
     read: Callable[[Box], Iterator[tuple[Box, np.ndarray | DataError]]],

@@ -7,8 +7,8 @@ import cc3d
 import numpy as np
 
 from ..arrays.views import Box
-from ..grid.blocks import Grid
 from .config import INSIDE, ObjectConfig
+from .grid import ObjectGrid
 
 
 def components(mask: np.ndarray, spatial: int, full: bool = False) -> tuple[np.ndarray, int]:
@@ -60,7 +60,7 @@ def unique_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def scan_block(
-    classes: np.ndarray, box: Box, grid: Grid, config: ObjectConfig
+    classes: np.ndarray, box: Box, grid: ObjectGrid, config: ObjectConfig
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Find the components of a block.
 
@@ -68,7 +68,7 @@ def scan_block(
     ----------
     classes : integer array, the block at `box` of `grid`
     box : tuple of slice
-    grid : Grid
+    grid : ObjectGrid
     config : ObjectConfig
 
     Returns
@@ -112,7 +112,7 @@ def _measure(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.bincount(value, length, count + 1).astype(np.int64)[1:], first[1:]
 
 
-def _possible_holes(mask: np.ndarray, box: Box, grid: Grid, most: int) -> tuple[np.ndarray, int]:
+def _possible_holes(mask: np.ndarray, box: Box, grid: ObjectGrid, most: int) -> tuple[np.ndarray, int]:
     """Find the components of `mask` that are small enough and do not touch the border of the volume."""
     labels, count = components(mask, len(grid.spatial), full=True)
     possible = np.bincount(labels.ravel(), minlength=count + 1) <= most
@@ -123,7 +123,7 @@ def _possible_holes(mask: np.ndarray, box: Box, grid: Grid, most: int) -> tuple[
     return numbers[labels], int(possible.sum())
 
 
-def border_planes(labels: np.ndarray, box: Box, grid: Grid) -> Iterator[np.ndarray]:
+def border_planes(labels: np.ndarray, box: Box, grid: ObjectGrid) -> Iterator[np.ndarray]:
     """Yield the planes of a block that lie on the border of the volume; an axis of size 1 has no border."""
     for axis in grid.spatial:
         if grid.shape[axis] > 1:
@@ -133,7 +133,7 @@ def border_planes(labels: np.ndarray, box: Box, grid: Grid) -> Iterator[np.ndarr
                 yield labels.take(-1, axis)
 
 
-def _contacts(labels: np.ndarray, grid: Grid) -> np.ndarray:
+def _contacts(labels: np.ndarray, grid: ObjectGrid) -> np.ndarray:
     """Return the pairs (object, possible hole) that share a face: only such parts can differ there."""
     found = [np.zeros((0, 2), np.int64)]
     for axis in grid.spatial:
@@ -145,7 +145,9 @@ def _contacts(labels: np.ndarray, grid: Grid) -> np.ndarray:
     return np.unique(np.concatenate(found), axis=0)
 
 
-def measure_objects(ids: np.ndarray, box: Box, grid: Grid, image: np.ndarray | None = None) -> Mapping[str, np.ndarray]:
+def measure_objects(
+    ids: np.ndarray, box: Box, grid: ObjectGrid, image: np.ndarray | None = None
+) -> Mapping[str, np.ndarray]:
     """Return columns of the objects of a block: id, voxels, ends, sums of coordinates and intensities, border.
 
     Parameters

@@ -9,9 +9,9 @@ import numpy as np
 from ..arrays.views import Box
 from ..errors import DataError
 from ..events import Progress
-from ..grid.blocks import Grid
 from .components import measure_objects, scan_block
 from .config import BORDER, ObjectConfig
+from .grid import ObjectGrid
 from .merge import final_ids, label_dtype, name_parts, named
 from .scratch import Scratch
 
@@ -97,8 +97,8 @@ def objects_of(classes: np.ndarray, config: ObjectConfig) -> np.ndarray:
     -------
     (*S) unsigned array
     """
-    grid = Grid("zyx"[-classes.ndim :], classes.shape, classes.shape)
-    labels, tables = scan_block(classes, grid.box(0), grid, config)
+    grid = ObjectGrid(classes.shape, classes.shape, "zyx"[-classes.ndim :])
+    labels, tables = scan_block(classes, grid.block(0), grid, config)
     size, first = (np.concatenate([[0], tables[name]]) for name in ("size", "first"))
     inside = np.arange(len(size)) <= int(tables["inside"])
     inside[0] = False
@@ -107,14 +107,14 @@ def objects_of(classes: np.ndarray, config: ObjectConfig) -> np.ndarray:
     return grow(ids[labels], classes == BORDER, config.grow, classes.ndim)
 
 
-def find(read: Read, grid: Grid, scratch: Path, config: ObjectConfig) -> Generator[Progress, None, int]:
+def find(read: Read, grid: ObjectGrid, scratch: Path, config: ObjectConfig) -> Generator[Progress, None, int]:
     """Find all objects and name them, before any label is written.
 
     Parameters
     ----------
     read : callable
         Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one.
-    grid : Grid
+    grid : ObjectGrid
     scratch : Path
         Folder for what is known so far; with it, an interrupted call goes on where it was.
     config : ObjectConfig
@@ -139,7 +139,7 @@ def find(read: Read, grid: Grid, scratch: Path, config: ObjectConfig) -> Generat
     kept, blocks = Scratch(scratch, grid, config), len(grid)
     for number in range(blocks):
         if not kept.has(f"scan-{number}"):
-            box = grid.box(number)
+            box = grid.block(number)
             labels, tables = scan_block(_classes(read, box), box, grid, config)
             kept.write(box, labels)
             kept.save(f"scan-{number}", tables)
@@ -159,7 +159,7 @@ def _classes(read: Read, box: Box) -> np.ndarray:
 
 
 def paint(
-    read: Read, grid: Grid, write: Write, scratch: Path, config: ObjectConfig, image: Read | None = None
+    read: Read, grid: ObjectGrid, write: Write, scratch: Path, config: ObjectConfig, image: Read | None = None
 ) -> Generator[Progress, None, Objects]:
     """Write the labels that `find` named, block by block.
 
@@ -187,7 +187,7 @@ def paint(
     final = track.astype(label_dtype(len(track)))
     for number in range(blocks):
         if not kept.has(f"paint-{number}"):
-            box = grid.box(number)
+            box = grid.block(number)
             labels = _labels(read, kept, grid, box, config.grow, (offset, ids))
             write(number, box, final[labels])
             intensity_sum = None if image is None else image(box)
@@ -197,7 +197,7 @@ def paint(
 
 
 def decode(
-    read: Read, grid: Grid, write: Write, scratch: Path, config: ObjectConfig
+    read: Read, grid: ObjectGrid, write: Write, scratch: Path, config: ObjectConfig
 ) -> Generator[Progress, None, Objects]:
     """Make objects from classes: `find`, then `paint`, then delete the scratch folder.
 
@@ -220,7 +220,7 @@ def decode(
     ----------
     read : callable
         Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one.
-    grid : Grid
+    grid : ObjectGrid
     write : callable
         Takes the number of a block, its box and its labels (`label_dtype` of the number of objects).
     scratch : Path
@@ -250,7 +250,7 @@ def decode(
 
 
 def _labels(
-    read: Read, kept: Scratch, grid: Grid, box: Box, rounds: int, tables: tuple[np.ndarray, np.ndarray]
+    read: Read, kept: Scratch, grid: ObjectGrid, box: Box, rounds: int, tables: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
     """Return the final labels of a box."""
     offset, ids = tables
@@ -261,7 +261,7 @@ def _labels(
     return labels[tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))]
 
 
-def _gather(kept: Scratch, grid: Grid) -> Objects:
+def _gather(kept: Scratch, grid: ObjectGrid) -> Objects:
     """Add up the measures of all blocks."""
     (track,) = kept.load("ids", "track")
     total = len(track) - 1

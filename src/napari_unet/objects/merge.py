@@ -7,9 +7,10 @@ import numpy as np
 
 from ..arrays.views import Box
 from ..errors import ResourceError
-from ..grid.blocks import Grid
+from ..grid.tiles import within
 from .components import unique_pairs
 from .config import ObjectConfig
+from .grid import ObjectGrid
 from .link import connected, overlaps, tracks
 from .scratch import Scratch
 
@@ -21,7 +22,7 @@ def label_dtype(count: int) -> np.dtype[np.unsignedinteger]:
     return np.dtype(np.uint32 if count < 2**32 else np.uint64)
 
 
-def name_parts(scratch: Scratch, grid: Grid, config: ObjectConfig) -> Generator[int, None, None]:
+def name_parts(scratch: Scratch, grid: ObjectGrid, config: ObjectConfig) -> Generator[int, None, None]:
     """Give every part its final id, and keep the result as the tables ``ids``.
 
     Parts of all blocks are numbered through: part `n` (from 1) of block `b` is ``offset[b] + n``; 0 is all
@@ -32,7 +33,7 @@ def name_parts(scratch: Scratch, grid: Grid, config: ObjectConfig) -> Generator[
     ----------
     scratch : Scratch
         With the tables of every block.
-    grid : Grid
+    grid : ObjectGrid
     config : ObjectConfig
 
     Yields
@@ -75,21 +76,25 @@ def name_parts(scratch: Scratch, grid: Grid, config: ObjectConfig) -> Generator[
     scratch.save("ids", {"offset": offset, "id": ids, "count": track.max(), "track": track})
 
 
-def named(scratch: Scratch, grid: Grid, box: Box, offset: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def named(scratch: Scratch, grid: ObjectGrid, box: Box, offset: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Return the ids of a region, before growth.
 
     Parameters
     ----------
     scratch : Scratch
-    grid : Grid
+    grid : ObjectGrid
     box : tuple of slice
     offset, ids : int64 array, unsigned array
         Of the tables ``ids``.
     """
     parts = scratch.read(box)
     labels = np.zeros(parts.shape, ids.dtype)
-    for number, part in grid.over(box):
-        at = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(part, box, strict=True))
+    for place in grid.under(box):
+        number = np.ravel_multi_index(place, grid.counts)
+        part = tuple(
+            slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(grid.box(place), box, strict=True)
+        )
+        at = within(part, box)
         own = ids[offset[number] : offset[number + 1] + 1].copy()
         own[0] = 0
         labels[at] = own[parts[at]]
@@ -97,7 +102,7 @@ def named(scratch: Scratch, grid: Grid, box: Box, offset: np.ndarray, ids: np.nd
 
 
 def _linked(
-    scratch: Scratch, grid: Grid, config: ObjectConfig, parts: tuple[np.ndarray, np.ndarray], sizes: np.ndarray
+    scratch: Scratch, grid: ObjectGrid, config: ObjectConfig, parts: tuple[np.ndarray, np.ndarray], sizes: np.ndarray
 ) -> Generator[int, None, np.ndarray]:
     """Return the id that each object is written with."""
     axis = grid.link_axis
@@ -105,7 +110,7 @@ def _linked(
         return np.arange(len(sizes))
     shared = [np.zeros((0, 3), np.int64)]
     for block in range(len(grid)):
-        box = list(grid.box(block))
+        box = list(grid.block(block))
         box[axis] = slice(max(box[axis].start - 1, 0), box[axis].stop)
         shared.append(overlaps(np.moveaxis(named(scratch, grid, tuple(box), *parts), axis, 0)))
         yield len(grid)
@@ -113,7 +118,7 @@ def _linked(
 
 
 def _meetings(
-    scratch: Scratch, grid: Grid, block: int, offset: np.ndarray, diagonal: bool
+    scratch: Scratch, grid: ObjectGrid, block: int, offset: np.ndarray, diagonal: bool
 ) -> Iterator[tuple[np.ndarray, bool]]:
     """Yield pairs of parts that meet where `block` ends and a later one begins, and whether they share a face."""
     axes = range(len(grid.spatial))
@@ -140,7 +145,7 @@ def _meetings(
             yield own, steps == 1 and not any(shift)
 
 
-def _side(scratch: Scratch, grid: Grid, block: int, way: tuple[int, ...]) -> np.ndarray:
+def _side(scratch: Scratch, grid: ObjectGrid, block: int, way: tuple[int, ...]) -> np.ndarray:
     """Return the face, edge or corner of a block that looks along `way`."""
     first = next(axis for axis, step in enumerate(way) if step)
     (plane,) = scratch.load(f"scan-{block}", f"{'high' if way[first] > 0 else 'low'}{first}")

@@ -15,8 +15,8 @@ from ..arrays.views import Box
 from ..errors import OutputError
 from ..faults import persist
 from ..files import PARTIAL, disk, replace, replacing
-from ..grid.blocks import Grid
 from .config import ObjectConfig
+from .grid import ObjectGrid
 
 CHUNK = {2: 256, 3: 64}
 JOB = "job.json"
@@ -29,7 +29,7 @@ class Scratch:
     ----------
     folder : Path
         Made where it is not there; its parent is.
-    grid : Grid
+    grid : ObjectGrid
     config : ObjectConfig
 
     Raises
@@ -40,9 +40,9 @@ class Scratch:
         Where the disk refuses.
     """
 
-    def __init__(self, folder: Path, grid: Grid, config: ObjectConfig) -> None:
+    def __init__(self, folder: Path, grid: ObjectGrid, config: ObjectConfig) -> None:
         self.folder = folder
-        job = json.loads(json.dumps({"grid": dataclasses.asdict(grid), "config": dataclasses.asdict(config)}))
+        job = json.loads(json.dumps({"grid": _about(grid), "config": dataclasses.asdict(config)}))
         with disk(folder):
             shutil.rmtree(_trash(folder), ignore_errors=True)
             folder.mkdir(exist_ok=True)
@@ -56,9 +56,9 @@ class Scratch:
                 self._put(JOB, json.dumps(job).encode())
             self._labels = persist(lambda: self._open(grid))
 
-    def _open(self, grid: Grid) -> "zarr.Array[Any]":
+    def _open(self, grid: ObjectGrid) -> "zarr.Array[Any]":
         sizes = [CHUNK[len(grid.spatial)] if i in grid.spatial else 1 for i in range(len(grid.shape))]
-        blocks = [min(b, n) for b, n in zip(grid.block, grid.shape, strict=True)]
+        blocks = [min(b, n) for b, n in zip(grid.core, grid.shape, strict=True)]
         chunks = tuple(-(-b // -(-b // most)) for b, most in zip(blocks, sizes, strict=True))
         store = LocalStore(self.folder / "labels.zarr")
         if (self.folder / "labels.zarr" / "zarr.json").exists():
@@ -103,6 +103,10 @@ class Scratch:
     def remove(self) -> None:
         """Delete the folder."""
         discard(self.folder)
+
+
+def _about(grid: ObjectGrid) -> dict[str, Any]:
+    return {"axes": grid.axes, "shape": grid.shape, "block": grid.core, "ndim": grid.ndim}
 
 
 def _trash(folder: Path) -> Path:

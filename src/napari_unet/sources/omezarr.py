@@ -23,7 +23,7 @@ TYPES = {"channel": "c", "time": "t"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Level:
+class Dataset:
     """One level of a pyramid: its path in the group, and the scale and translation of its elements.
 
     `scaled` and `moved` tell whether it has them of its own.
@@ -43,7 +43,7 @@ class Pyramid:
     node: Node
     known: str
     units: tuple[str | None, ...]
-    levels: tuple[Level, ...]
+    levels: tuple[Dataset, ...]
     shape: tuple[int, ...]
     channel_names: tuple[str, ...]
     notes: tuple[str, ...]
@@ -166,14 +166,14 @@ def pyramid(node: Node) -> Pyramid:
     return Pyramid(node, known, units, levels, shape, channel_names(attributes), (*notes, *(beyond or ())))
 
 
-def _levels(datasets: Sequence[tuple[str, Any]], outer: Any, ndim: int, node: Node) -> tuple[Level, ...]:
+def _levels(datasets: Sequence[tuple[str, Any]], outer: Any, ndim: int, node: Node) -> tuple[Dataset, ...]:
     """Place each level by its own transformations, then by those of the multiscale."""
     around = placing(outer, ndim, node)[0]
     found = []
     for path, steps in datasets:
         own, scaled = placing(steps, ndim, node)
         placed = own.then(around)
-        found.append(Level(path, placed.scale, placed.translation, scaled, any(own.translation)))
+        found.append(Dataset(path, placed.scale, placed.translation, scaled, any(own.translation)))
     return tuple(found)
 
 

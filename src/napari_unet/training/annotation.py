@@ -39,7 +39,7 @@ def read_labels(labels: Stack, box: Box, binary: bool = False) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Objects:
+class ObjectLabels:
     """Labels that are ids of objects: to be counted as two classes, background and objects.
 
     Parameters
@@ -104,13 +104,13 @@ def labelled_crops(
         yield Crop(data, tuple(sizes / min(sizes)), tuple(known), stored)
 
 
-def diameters(crops: Sequence[Crop], objects: Objects | None) -> tuple[float, ...]:
+def diameters(crops: Sequence[Crop], objects: ObjectLabels | None) -> tuple[float, ...]:
     """Return quartiles of the equivalent diameters of the objects in crops, in voxels of the finest axis.
 
     Parameters
     ----------
     crops : sequence of Crop
-    objects : Objects, optional
+    objects : ObjectLabels, optional
         Where label values are ids; else the components of each value are taken for objects.
 
     Returns

@@ -16,7 +16,7 @@ from ..errors import DataError
 from ..grid.blocks import blocks
 from ..intensities.normalise import Normalisation, Statistics, finite
 from ..objects.labelling import Labelling
-from .annotation import Objects, diameters, image_box, labelled_crops, read_labels
+from .annotation import ObjectLabels, diameters, image_box, labelled_crops, read_labels
 from .pixelsize import check_same_size
 
 Pair = tuple[Stack, Stack]
@@ -86,7 +86,7 @@ class Fingerprint:
         Whether 0 means unlabelled.
     binary : bool
         Whether every value above 0 was taken as one class, 1.
-    objects : Objects or None
+    objects : ObjectLabels or None
         How ids were taken as objects; None where label values are classes.
     diameters : tuple of float
         Quartiles of the equivalent diameters of labelled objects, in voxels of the finest axis; empty if none was seen.
@@ -104,7 +104,7 @@ class Fingerprint:
     sparse: bool
     binary: bool
     diameters: tuple[float, ...]
-    objects: Objects | None = None
+    objects: ObjectLabels | None = None
     intensities: Intensities | None = None
     blank: Mapping[int, str] = dataclasses.field(default_factory=dict)
     labelling: Labelling | None = None
@@ -164,7 +164,7 @@ def fingerprint(
     sparse: bool = False,
     binary: bool = False,
     training: "Fingerprint | None" = None,
-    objects: Objects | None = None,
+    objects: ObjectLabels | None = None,
 ) -> Generator[tuple[int, int], None, Fingerprint]:
     """Check labelled stacks and measure them; memory of a few blocks, whatever the size.
 
@@ -179,7 +179,7 @@ def fingerprint(
     training : Fingerprint, optional
         Of what is learnt from, where `pairs` are what is validated on: they need no class of their own then, but none
         that is not learnt.
-    objects : Objects, optional
+    objects : ObjectLabels, optional
         Where label values are ids of objects.
 
     Yields
@@ -273,7 +273,7 @@ class _Scan:
     """Counts, places and hash of one stack, gathered block by block."""
 
     def __init__(
-        self, image: Stack, labels: Stack, sparse: bool, binary: bool, number: int, objects: Objects | None
+        self, image: Stack, labels: Stack, sparse: bool, binary: bool, number: int, objects: ObjectLabels | None
     ) -> None:
         self.image, self.labels, self.sparse, self.binary, self.objects = image, labels, sparse, binary, objects
         self._counts: dict[int, int] = {}

@@ -16,7 +16,7 @@ from ..model import Model
 from ..objects.config import MANY
 from ..task import Autoencode, Instances, Restore, Semantic, SuperResolve, Task
 from ..task.losses import BACKGROUND
-from .annotation import Objects
+from .annotation import ObjectLabels
 from .config import TrainConfig
 from .fingerprint import Fingerprint, Intensities, Pair, fingerprint
 from .images import image_fingerprint, inputs_of
@@ -173,7 +173,7 @@ def _measure(
     if config.learns_images:
         work = image_fingerprint(pairs, config, training)
     else:
-        objects = Objects(config.background if config.sparse else None) if config.task == "instances" else None
+        objects = ObjectLabels(config.background if config.sparse else None) if config.task == "instances" else None
         work = fingerprint(pairs, config.sparse, config.binary, training, objects)
     facts = yield from _told(work, stage)
     return dataclasses.replace(facts, notes=notes_of(pairs))
