@@ -81,10 +81,8 @@ def run_batch(
     ----------
     folder : Path
         Its images, TIFF, PNG, JPEG or OME-Zarr.
-    model : Model, path or name, or a sequence of them
     out : Path
         Folder for the results, ``NAME.ome.zarr``, and the summary.
-    config : PredictConfig, optional
     pattern : str, optional
         Take only what this matches, as in ``*_raw.tif`` or ``*/images/*.png``.
     **opening

@@ -27,19 +27,14 @@ class Entry:
 
     Parameters
     ----------
-    name : str
     path : Path
         Its folder.
     axes : str
         Axes the network looks along.
     channels : int
         Of its input.
-    channel_names : tuple of str
     scale : tuple of float
         Pixel size per axis.
-    units : tuple of (str or None)
-    task : str
-    classes : tuple of str
     record : dict
         How it came about.
     """
@@ -206,7 +201,6 @@ def card_text(card: Mapping[str, Any], count: int, sha256: str) -> str:
         Plain values, as ``model.json`` has them.
     count : int
         Number of its weights.
-    sha256 : str
     """
     config, task, record = card["config"], card["task"], card["record"]
     exact = "" if config["norm"] in TILE_EXACT_NORMS else "; its norm takes statistics from the tile: expect seams"

@@ -51,7 +51,6 @@ class Scenario:
         Path of the truth in the image's store, and of which kind it is there.
     scored : str
         As what it is judged.
-    scores : tuple of str
     said : callable
         Scores -> a line on them.
     draw : callable
@@ -99,17 +98,8 @@ def run_demo(out: Path, steps: int = 120, *, seed: int = 0, restore: bool = Fals
         Folder for everything that is made.
     steps : int
         Steps of the training; the same number and seed give the same result on any machine of a kind.
-    seed : int
     restore : bool
         Put noise on the image and learn to take it away, instead of finding the nuclei.
-
-    Yields
-    ------
-    Progress, Epoch
-
-    Returns
-    -------
-    Demo
 
     Raises
     ------

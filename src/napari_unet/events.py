@@ -61,7 +61,6 @@ class Epoch:
         Counted from 1.
     total : int or None
         Epochs planned; None where only time or steps are bounded.
-    train_loss : float
     validation_loss : float or None
         None where nothing was validated.
     scores : mapping of str to float

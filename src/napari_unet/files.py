@@ -36,7 +36,6 @@ def explained(error: OSError, place: Path) -> UnetError | None:
 
     Parameters
     ----------
-    error : OSError
     place : Path
         What was to be written.
     """
@@ -146,7 +145,6 @@ def check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str) ->
 
     Parameters
     ----------
-    path : Path
     is_ours : callable
         Whether a file, which may be any, is of that kind.
     what : str
@@ -268,7 +266,6 @@ def below(folder: Path, apart: Collection[str] = ()) -> Iterator[os.DirEntry[str
 
     Parameters
     ----------
-    folder : Path
     apart : collection of str
         Names of folders that are not looked into.
     """

@@ -33,7 +33,6 @@ class Row:
         Its path in the folder, as `printable` writes it.
     state : {"waiting", "done", "skipped", "failed"}
         Skipped is what an earlier run finished with the same model and settings.
-    seconds : float
     message : str
         Why it failed; otherwise what was decided on opening it.
     result : str

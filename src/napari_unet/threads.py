@@ -25,7 +25,6 @@ def in_threads(
 
     Parameters
     ----------
-    work : callable
     items : iterable
         May be endless.
     workers : int

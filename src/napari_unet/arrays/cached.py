@@ -110,7 +110,6 @@ class ChunkCache(LazyBase):
 
     Parameters
     ----------
-    base : array
     edges : list of integer arrays
         Where chunks begin and end along each axis.
     limit : int

@@ -47,7 +47,6 @@ class Blurred(LazyBase):
 
     Parameters
     ----------
-    base : lazy array
     sigma : tuple of float
         One per axis, in elements.
     """

@@ -24,7 +24,6 @@ def resampled(stack: Stack, scale: Mapping[str, float]) -> Stack:
 
     Parameters
     ----------
-    stack : Stack
     scale : mapping of axis to float
         New pixel size along spatial axes, in the stack's units; the others stay as they are.
 
@@ -71,8 +70,6 @@ class Resampled(LazyBase):
 
     Parameters
     ----------
-    base : lazy array
-    shape : tuple of int
     ratios : tuple of float
         Size of an element in elements of `base`, per axis; 1 leaves the axis as it is.
     """

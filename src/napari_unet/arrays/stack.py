@@ -33,7 +33,6 @@ class Stack:
         Unit of each scale; any spelling that `units` knows is brought to that of OME-Zarr (``micrometer``).
     translation : tuple of float
         Position of the centre of the first element, in `units`.
-    name : str
     source : str, optional
         Path or address it was opened from.
     channel_names : tuple of str

@@ -84,10 +84,6 @@ def compare(
     **more
         Of both sides, as for `open_stack`: ``series``, ``allow_incomplete``.
 
-    Yields
-    ------
-    Progress
-
     Returns
     -------
     list of Matched

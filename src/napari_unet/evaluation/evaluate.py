@@ -36,7 +36,6 @@ class Evaluation:
 
     Parameters
     ----------
-    scores : dict of str to float
     notes : tuple of str
         What was decided that the user should see.
     kind : {"semantic", "instances", "intensity"}

@@ -25,12 +25,7 @@ SCALE_TOLERANCE = 0.01
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sides:
-    """A result and its truth, opened, with the same axes and shape.
-
-    Parameters
-    ----------
-    result, truth : Stack
-    """
+    """A result and its truth, opened, with the same axes and shape."""
 
     result: Stack
     truth: Stack

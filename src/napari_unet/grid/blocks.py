@@ -66,7 +66,6 @@ def blocks(shape: Sequence[int], chunks: Sequence[int], elements: int = BLOCK_EL
     Parameters
     ----------
     shape, chunks : sequences of int, one per axis
-    elements : int
     """
     size = [min(c, n) for c, n in zip(chunks, shape, strict=True)]
     while math.prod(size) > elements:

@@ -16,7 +16,6 @@ class Slab:
 
     Parameters
     ----------
-    column : Column
     read : box in the image, along every tiled axis
     index : indices along the flow, into what was read, of the planes the network sees
     start : int
@@ -70,7 +69,6 @@ class ColumnGrid:
 
     Parameters
     ----------
-    grid : TileGrid
     flow : int
         The tiled axis along which planes flow.
     planes : int
@@ -89,7 +87,6 @@ class ColumnGrid:
 
         Parameters
         ----------
-        pending : collection of int
         near : sequence of float, optional
             Where somebody looks: columns come in two parts, the one that begins there first, and from there outward.
         """

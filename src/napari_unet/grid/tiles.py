@@ -20,7 +20,6 @@ def remoteness(box: Box, near: Sequence[float], batch: int = 0) -> tuple[float, 
 
     Parameters
     ----------
-    box : box
     near : sequence of float
         Indices, one per axis.
     batch : int
@@ -128,7 +127,6 @@ class TileGrid(Blocks):
         Shape of the image along the tiled axes.
     core : tuple of int
         Shape of a tile's core (the block it writes); rounded up to a multiple of the stride.
-    footprint : Footprint
 
     Raises
     ------

@@ -47,7 +47,6 @@ def connected(scheduler: str | None, job: "Job") -> Iterator[Any]:
     ----------
     scheduler : str or None
         Its address; certificates for ``tls://`` are taken from dask's configuration.
-    job : Job
 
     Raises
     ------
@@ -79,7 +78,6 @@ def run_on(client: Any, job: "Job", store: ResultStore, near: tuple[float, ...] 
     ----------
     client : distributed.Client
         As `connected` gives it.
-    job : Job
     store : ResultStore
         In a folder that the workers reach under the same path, as is the image.
     near : tuple of float, optional

@@ -64,8 +64,6 @@ def seam_check(
 
     Parameters
     ----------
-    stack : Stack
-    model : Model, path or name, or a sequence of them
     config : PredictConfig, optional
         Its memory, device, precision, nan and resample count.
     near : sequence of float, optional

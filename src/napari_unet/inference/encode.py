@@ -90,12 +90,10 @@ def encode(
 
     Parameters
     ----------
-    stack : Stack
     model : Model, path or name
         Learnt with the task autoencode.
     out : Path
         OME-Zarr store to make, or to go on with.
-    config : PredictConfig, optional
 
     Yields
     ------
@@ -133,9 +131,6 @@ def decode(
     ----------
     codes : Stack
         What `encode` returned with this model.
-    model : Model, path or name
-    out : Path
-    config : PredictConfig, optional
 
     Yields
     ------

@@ -28,7 +28,6 @@ class Engine:
     ----------
     stack : Stack
         The image; every axis but c is tiled.
-    model : Model
     statistics : Statistics
         Of the whole stack, so that no tile has its own.
     device : str
@@ -181,7 +180,6 @@ class Engine:
 
         Parameters
         ----------
-        tile : Tile
         data : (C, *read) array, as `read` gives it
 
         Returns

@@ -45,12 +45,10 @@ class Decoder:
 
     Parameters
     ----------
-    engine : Engine
     outputs : tuple of Output
         Labels, or the image that is the result, first; then probabilities, uncertainty and the overview, where wanted.
     coarser : tuple of int
         Elements of the image that one of the overview's stands for, per axis.
-    task : Task
     """
 
     engine: Engine
@@ -96,13 +94,7 @@ class Decoder:
 
 
 class Tiles:
-    """One tile per block: for networks whose norm takes statistics from what it sees.
-
-    Parameters
-    ----------
-    decoder : Decoder
-    grid : TileGrid
-    """
+    """One tile per block: for networks whose norm takes statistics from what it sees."""
 
     def __init__(self, decoder: Decoder, grid: TileGrid) -> None:
         self._decoder, self._grid = decoder, grid
@@ -191,13 +183,7 @@ def _only_value(data: np.ndarray) -> list[float] | None:
 
 
 class Streams:
-    """One stream a column: each plane is computed once, and empty space only as far as the network sees its edge.
-
-    Parameters
-    ----------
-    decoder : Decoder
-    columns : ColumnGrid
-    """
+    """One stream a column: each plane is computed once, and empty space only as far as the network sees its edge."""
 
     def __init__(self, decoder: Decoder, columns: ColumnGrid) -> None:
         self._decoder, self._columns, self._flow = decoder, columns, columns.flow

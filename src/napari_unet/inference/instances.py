@@ -35,11 +35,6 @@ def make_objects(job: "Job", store: ResultStore) -> Generator[Progress, None, st
     The labels hold a table, ``table/objects.csv``: id, voxels, centroid and bounding box in the labels' units, mean
     intensity per channel, and whether the object touches the border of the image.
 
-    Parameters
-    ----------
-    job : Job
-    store : ResultStore
-
     Yields
     ------
     Progress
@@ -124,8 +119,6 @@ def write_table(
 
     Parameters
     ----------
-    path : Path
-    objects : Objects
     scale, translation : tuple of float
         Of the labels, per axis: positions are of voxel centres, bounding boxes of first and last voxels.
     channels : tuple of str

@@ -26,8 +26,6 @@ def measured(stack: Stack, model: Model, config: PredictConfig, computed: bool =
 
     Parameters
     ----------
-    stack : Stack
-    model : Model
     config : PredictConfig
         Its percentiles, each_time, padding and nan count.
     computed : bool
@@ -59,8 +57,6 @@ def remarks(
     ----------
     stack : Stack
         What the model takes.
-    model : Model
-    config : PredictConfig
     found : Statistics
         As `measured` gives them.
     computed : bool

@@ -51,8 +51,6 @@ def run_settings(stack: Stack, model: Model, config: PredictConfig, before: Sequ
     ----------
     stack : Stack
         What `model` takes, at the pixel size it is run at: with models before it what they give.
-    model : Model
-    config : PredictConfig
     before : sequence of Model
         Of a cascade, the models before the last.
     """
@@ -97,9 +95,6 @@ class Job:
 
     Parameters
     ----------
-    grid : TileGrid
-    layout : Layout
-    decoder : Decoder
     objects : Output, optional
         Labels of objects that are made of the decoder's classes: blocks of their own, after those of the network.
     before : tuple of Model

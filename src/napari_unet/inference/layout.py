@@ -45,7 +45,6 @@ def choose_layout(engine: Engine, memory: float, block: tuple[int, ...] | None =
 
     Parameters
     ----------
-    engine : Engine
     memory : float
         Bytes that the network may hold.
     block : tuple of int, optional
@@ -93,7 +92,6 @@ def state_elements(config: UNetConfig, flow: int, planes: int) -> float:
 
     Parameters
     ----------
-    config : UNetConfig
     flow : int
         The spatial axis along which planes flow.
     planes : int

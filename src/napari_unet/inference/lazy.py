@@ -46,8 +46,6 @@ class LazyBlocks:
 
     Parameters
     ----------
-    engine : Engine
-    grid : TileGrid
     limit : int
         Bytes of results that are kept.
     """
@@ -204,7 +202,6 @@ class Preview:
 
     Parameters
     ----------
-    engine : Engine
     limit : int
         Bytes of results that are kept, those not asked for longest going first.
     core : tuple of int, optional

@@ -23,7 +23,6 @@ class Pipeline(Generic[Piece, Read, Computed, Written]):
 
     Parameters
     ----------
-    pieces : iterable
     read : piece -> what the network needs
     compute : (piece, what was read) -> what is to be written
     write : (piece, what was computed) -> what is yielded

@@ -56,7 +56,6 @@ def predict(
     out : Path
         OME-Zarr store to make, or to go on with. Where the name ends in ``.tif``, a TIFF: see `save_tiff`; until it is
         whole ``OUT.ome.zarr`` lies beside it. Not used with ``config.in_source``.
-    config : PredictConfig, optional
     near : tuple of float, optional
         Where somebody looks: indices in `stack`, one per axis without c. Blocks are computed from there outward.
     shown : Stack or Preview, optional
@@ -187,8 +186,6 @@ def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = Non
 
     Parameters
     ----------
-    stack : Stack
-    model : Model, path or name, or a sequence of them
     config : PredictConfig, optional
         Its block, memory, device, precision, nan, percentiles, each_time, padding and resample count.
 

@@ -111,7 +111,6 @@ def differences(settings: Mapping[str, Any], ready: Prepared) -> Iterator[Differ
     ----------
     settings : mapping
         Of the earlier run, as its journal has them.
-    ready : Prepared
     """
     wanted = plain(ready.settings())
     if ready.is_measured:

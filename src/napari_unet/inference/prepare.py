@@ -30,7 +30,6 @@ class Prepared:
         The image as it is.
     models : tuple of Model
         Of a cascade all, the one that gives the result last.
-    config : PredictConfig
     engine : Engine
         The last model on what it takes: the image, through the models before it, at the pixel size it is run at.
     is_measured : bool
@@ -99,10 +98,8 @@ def prepare(stack: Stack, models: Models, config: PredictConfig | None = None) -
 
     Parameters
     ----------
-    stack : Stack
     models : Model, path or name, or a sequence of them
         Several run one into the other; all but the last give images.
-    config : PredictConfig, optional
 
     Raises
     ------

@@ -37,8 +37,6 @@ def into_tiff(
     ----------
     run : callable
         Makes a result in a store, and calls what it is given on it before it is closed to others.
-    out : Path
-    config : PredictConfig
     kind : "labels" or "image"
 
     Returns

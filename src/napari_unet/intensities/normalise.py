@@ -81,8 +81,6 @@ class Normalisation:
 
         Parameters
         ----------
-        stack : Stack
-        seed : int
         fill : float, optional
             Value taken in place of NaN and infinity; without it they are refused.
         quick : bool
@@ -260,8 +258,6 @@ def readable(
 
     Parameters
     ----------
-    stack : Stack
-    box : box
     least : int
         Parts of no longer edge are not divided further.
     again : bool

@@ -46,7 +46,6 @@ class Pool:
 
     Parameters
     ----------
-    dtype : dtype
     kept : int
         Values that are kept of a cell.
     padding : float, optional
@@ -171,7 +170,6 @@ def sample(
 
     Parameters
     ----------
-    stack : Stack
     figures : callable
         Gives (offset, scale) of a channel.
     read : callable

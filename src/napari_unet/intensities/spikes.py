@@ -52,7 +52,6 @@ def padded(planes: np.ndarray, low: float, high: float, without: float) -> str |
 
     Parameters
     ----------
-    planes : array
     low, high : float
         Range that is used.
     without : float

@@ -46,16 +46,12 @@ class Model:
 
     Parameters
     ----------
-    config : UNetConfig
     weights : dict of name to array
         As the network names them; floating ones are kept as float32.
-    task : Task
-    normalisation : Normalisation
     axes : "yx" or "zyx"
         Axes the network looks along.
     scale : tuple of float
         Pixel size it was trained at, one per axis.
-    units : tuple of (str or None)
     channel_names : tuple of str
         One an input channel, or none.
     record : dict

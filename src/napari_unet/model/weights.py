@@ -107,7 +107,6 @@ def read_weights(path: Path, config: UNetConfig, sha256: str | None = None) -> d
 
     Parameters
     ----------
-    path : Path
     config : UNetConfig
         Network that the weights must fit.
     sha256 : str, optional

@@ -30,7 +30,6 @@ class UNetConfig:
     Parameters
     ----------
     ndim : 2 or 3
-    in_channels, out_channels : int
     depth : int
         Number of poolings; the network has ``depth + 1`` levels, the last is the bottleneck.
     base_features, max_features : int

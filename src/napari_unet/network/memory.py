@@ -30,9 +30,7 @@ def training_bytes(net: UNetConfig, patch: Sequence[int], batch: int, itemsize: 
 
     Parameters
     ----------
-    net : UNetConfig
     patch : shape of what the network puts out
-    batch : int
     itemsize : bytes of an activation
     """
     voxels = float(math.prod(n + 2 * m for n, m in zip(patch, footprint(net).margin, strict=True)))

@@ -124,8 +124,6 @@ class StreamLevel:
 
     Parameters
     ----------
-    net : UNet
-    level : int
     loss : list of int
         Planes that each level and those below it consume, for valid convolutions.
     """

@@ -73,10 +73,6 @@ class Up(nn.Module):
 class UNet(nn.Module):
     """Encoder, bottleneck, decoder, and skip connections that bring position back to meaning.
 
-    Parameters
-    ----------
-    config : UNetConfig
-
     References
     ----------
     Ronneberger, Fischer, Brox: U-Net, MICCAI 2015; He et al. 2015 for the initial weights.

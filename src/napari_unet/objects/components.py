@@ -67,9 +67,6 @@ def scan_block(
     Parameters
     ----------
     classes : integer array, the block at `box` of `grid`
-    box : tuple of slice
-    grid : ObjectGrid
-    config : ObjectConfig
 
     Returns
     -------

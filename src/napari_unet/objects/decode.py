@@ -91,7 +91,6 @@ def objects_of(classes: np.ndarray, config: ObjectConfig) -> np.ndarray:
     Parameters
     ----------
     classes : (*S) integer array, 2-D or 3-D
-    config : ObjectConfig
 
     Returns
     -------
@@ -114,10 +113,8 @@ def find(read: Read, grid: ObjectGrid, scratch: Path, config: ObjectConfig) -> G
     ----------
     read : callable
         Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one.
-    grid : ObjectGrid
     scratch : Path
         Folder for what is known so far; with it, an interrupted call goes on where it was.
-    config : ObjectConfig
 
     Yields
     ------
@@ -220,16 +217,10 @@ def decode(
     ----------
     read : callable
         Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one.
-    grid : ObjectGrid
     write : callable
         Takes the number of a block, its box and its labels (`label_dtype` of the number of objects).
     scratch : Path
         Folder for what is known so far; with it, an interrupted call goes on where it was. Its parent exists.
-    config : ObjectConfig
-
-    Yields
-    ------
-    Progress
 
     Returns
     -------

@@ -33,8 +33,6 @@ def name_parts(scratch: Scratch, grid: ObjectGrid, config: ObjectConfig) -> Gene
     ----------
     scratch : Scratch
         With the tables of every block.
-    grid : ObjectGrid
-    config : ObjectConfig
 
     Yields
     ------
@@ -81,9 +79,6 @@ def named(scratch: Scratch, grid: ObjectGrid, box: Box, offset: np.ndarray, ids:
 
     Parameters
     ----------
-    scratch : Scratch
-    grid : ObjectGrid
-    box : tuple of slice
     offset, ids : int64 array, unsigned array
         Of the tables ``ids``.
     """
@@ -185,7 +180,6 @@ def final_ids(
         What each part belongs to, numbered from 0.
     contacts : (pairs, 2) int64 array
         A part of an object and a possible hole that share a face.
-    config : ObjectConfig
 
     Returns
     -------

@@ -29,8 +29,6 @@ class Scratch:
     ----------
     folder : Path
         Made where it is not there; its parent is.
-    grid : ObjectGrid
-    config : ObjectConfig
 
     Raises
     ------

@@ -24,11 +24,8 @@ class Found:
 
     Parameters
     ----------
-    data : lazy array
     known : str
         One letter per dimension: of ``tczyx``, ``s`` for the samples of a pixel (RGB), ``?`` where nothing says.
-    name : str
-    source : str, optional
     scale, units, translation : one per dimension, or empty
     channel_names, notes : as in `Stack`
     frame : as in `Stack`, the axes as letters or as numbers of dimensions
@@ -68,7 +65,6 @@ def arrange(found: Found, axes: str | None = None) -> Stack:
 
     Parameters
     ----------
-    found : Found
     axes : str, optional
         One letter per dimension, in the order of the file; overrides what the file says. Dimensions of size 1 may be
         left out.

@@ -26,7 +26,6 @@ class Image:
 
     Parameters
     ----------
-    name : str
     sizes : Sizes
         Pixel size along each axis.
     channel_names : tuple of str

@@ -59,7 +59,6 @@ def find_tiff(
 
     Parameters
     ----------
-    path : Path
     level : int, optional
         Of a pyramid, 0 the finest.
     series : int or str, optional
@@ -226,7 +225,6 @@ class TiffArray(LazyBase):
 
     Parameters
     ----------
-    path : Path
     image, level : int
         Of the images in the file, and of that image's pyramid.
     store : tifffile.ZarrTiffStore

@@ -26,7 +26,6 @@ class Chosen:
     ----------
     index : int
         Its number in the file.
-    series : tifffile.TiffPageSeries
     image : Image, optional
         What the OME-XML says of it.
     notes : tuple of str
@@ -96,8 +95,6 @@ def choose_series(path: Path, tif: tifffile.TiffFile, images: Sequence[Image], s
 
     Parameters
     ----------
-    path : Path
-    tif : tifffile.TiffFile
     images : sequence of Image
         Of its OME-XML.
     series : int or str, optional

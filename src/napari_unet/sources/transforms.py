@@ -80,7 +80,6 @@ def placing(steps: Any, ndim: int, node: Node) -> tuple[Placing, bool]:
     ----------
     steps : list of JSON objects
         Whatever is none is passed over.
-    ndim : int
     node : Node
         The group, in which numbers may be stored as arrays.
 

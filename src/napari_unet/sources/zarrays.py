@@ -80,7 +80,6 @@ class Guarded(WrapperStore[Store]):
         The folder of one array.
     where : str
         Its address, for messages.
-    info : ArrayInfo
     """
 
     def __init__(self, store: Store, where: str, info: ArrayInfo) -> None:

@@ -29,7 +29,6 @@ class BlockWriter:
     ----------
     root : Path
         The result.
-    outputs : mapping of path to Output
     arrays : mapping of path to zarr.Array
         Level 0 of each output.
     permit : Permit, optional

@@ -84,7 +84,6 @@ class Lock:
 
         Parameters
         ----------
-        folder : Path
         break_lock : bool
             Take that of a run on another machine too, where it shows no life.
 

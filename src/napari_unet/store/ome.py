@@ -30,18 +30,14 @@ class Output:
     kind : {"labels", "image"}
     axes : str
         A subset of ``tczyx``.
-    shape : tuple of int
     dtype : numpy dtype
         Integer for labels; integer or float for images.
     scale : tuple of float
         Physical size of a step along each axis; 1 if not given.
-    units : tuple of (str or None)
     translation : tuple of float
         Position of the centre of the first element, in `units`.
-    chunks : tuple of int
     shards : tuple of int, optional
         A multiple of the chunks; each shard is one file. OME-Zarr 0.5 only.
-    channel_names : tuple of str
     attributes : mapping
         Of labels: ``colors`` and ``properties`` as OME-Zarr has them, one entry a ``label-value``.
         Of an image: ``window``, (low, high) that is shown; measured if not given.
@@ -155,7 +151,6 @@ def group_attributes(
 
     Parameters
     ----------
-    output : Output
     levels : sequence of Level
         Finest first.
     version : {"0.4", "0.5"}

@@ -22,7 +22,6 @@ class Level:
 
     Parameters
     ----------
-    shape : tuple of int
     scale, translation : tuple of float
         Physical size of a step, and position of the first element's centre.
     factors : tuple of int
@@ -77,7 +76,6 @@ def reduce(data: np.ndarray, factors: Sequence[int], kind: str) -> np.ndarray:
 
     Parameters
     ----------
-    data : array
     factors : sequence of int
         1 or 2, one per axis.
     kind : {"labels", "image"}

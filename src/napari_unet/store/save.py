@@ -45,7 +45,6 @@ def save_stack(  # noqa: PLR0913
 
     Parameters
     ----------
-    stack : Stack
     root : Path
         The OME-Zarr group to make. Labels are added to the image that is there already.
     kind : {"image", "labels"}
@@ -58,10 +57,6 @@ def save_stack(  # noqa: PLR0913
         Replace what this program wrote there earlier.
     version : {"0.5", "0.4"}
         Of OME-Zarr; labels that are added to an image have the image's.
-
-    Yields
-    ------
-    Progress
 
     Returns
     -------

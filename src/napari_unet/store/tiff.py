@@ -72,16 +72,11 @@ def save_tiff(
 
     Parameters
     ----------
-    stack : Stack
     path : path
         Ends in ``.tif`` or ``.tiff``.
     kind : {"image", "labels"}
     overwrite : bool
         Replace a TIFF that this program wrote.
-
-    Yields
-    ------
-    Progress
 
     Returns
     -------
@@ -125,7 +120,6 @@ class _Form:
     ----------
     axes, shape
         Of what is written, in the order of `ORDER`.
-    dtype : numpy.dtype
     imagej : bool
         A hyperstack of ImageJ; otherwise OME-TIFF.
     tags : mapping

@@ -13,7 +13,6 @@ def blind_spots(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Ten
     Parameters
     ----------
     images : (B, C, *S) float tensor
-    generator : torch.Generator
 
     Returns
     -------

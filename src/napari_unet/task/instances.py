@@ -168,12 +168,7 @@ class Instances(Task):
 
 
 class Matches(Scores):
-    """Keeps what a validation pass sees, to score objects and to choose how they are best made.
-
-    Parameters
-    ----------
-    task : Instances
-    """
+    """Keeps what a validation pass sees, to score objects and to choose how they are best made."""
 
     def __init__(self, task: Instances) -> None:
         self._task = task

@@ -203,12 +203,7 @@ class Autoencode(Restore):
 
 
 class Differences(Scores):
-    """Adds up how far predicted intensities are from the true ones.
-
-    Parameters
-    ----------
-    task : Restore
-    """
+    """Adds up how far predicted intensities are from the true ones."""
 
     def __init__(self, task: Restore) -> None:
         self._task, self._sums = task, Intensity()

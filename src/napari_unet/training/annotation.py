@@ -86,10 +86,8 @@ def labelled_crops(
 
     Parameters
     ----------
-    annotations : sequence of Stack
     places : sequence of mapping of int to (N, axes of the labels) array
         For each of them some voxels of each class.
-    binary : bool
     """
     for index in np.unique(np.linspace(0, len(annotations) - 1, CROPS).astype(int)):
         labels, known = annotations[index], places[index]
@@ -109,7 +107,6 @@ def diameters(crops: Sequence[Crop], objects: ObjectLabels | None) -> tuple[floa
 
     Parameters
     ----------
-    crops : sequence of Crop
     objects : ObjectLabels, optional
         Where label values are ids; else the components of each value are taken for objects.
 

@@ -69,7 +69,6 @@ def augment(
         Integer ones (class indices) take the nearest element, floating ones are interpolated.
     generator : torch.Generator
         The only source of randomness.
-    config : AugmentConfig
     spacing : tuple of float
         Pixel size per axis of S; all equal where not given.
 
@@ -106,7 +105,6 @@ def displacement(shape: tuple[int, ...], sd: float, generator: torch.Generator) 
 
     Parameters
     ----------
-    shape : tuple of int
     sd : float
         Standard deviation at the grid's points, of which there are 3 per axis, at the borders and the centre.
 

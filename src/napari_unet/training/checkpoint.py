@@ -52,7 +52,6 @@ class Checkpoint:
 
     Parameters
     ----------
-    tensors : dict of str to Tensor
     state : dict
         Plain values.
     notes : tuple of str
@@ -70,7 +69,6 @@ class Checkpoints:
 
     Parameters
     ----------
-    folder : Path
     kind : str
         First part of the file names: "checkpoint", "best".
     kept : int

@@ -62,15 +62,10 @@ def train(
         Labels have the axes of the image without c. Time points, and planes for a 2-D network, are learnt one by one.
     out : Path
         Model folder to make.
-    config : TrainConfig, optional
     init : Model, path or name, optional
         Model to start from: its network and intensities are taken over.
     validation : sequence of (image, labels), optional
         What is validated on; a part of `pairs` is held out where it is not given.
-
-    Yields
-    ------
-    Progress, Epoch
 
     Returns
     -------
@@ -137,7 +132,6 @@ class Training:
         Its plan, task and folder, which is locked until `events` ends.
     data : (list of Sample, list of Sample)
         What is learnt from, and what is validated on.
-    config : TrainConfig
     init : Model or None
         Whose weights the network starts from.
     started : float

@@ -58,7 +58,6 @@ def image_fingerprint(
     ----------
     pairs : sequence of (image, target)
         As `inputs_of` gives them.
-    config : TrainConfig
     training : Fingerprint, optional
         Of what is learnt from, where `pairs` are what is validated on: its intensities count.
 

@@ -94,7 +94,6 @@ class Foreground(LazyBase):
     ----------
     base : lazy array
         That of the labels.
-    labels : Stack
     above : int
         Values above it are foreground.
     apart : int

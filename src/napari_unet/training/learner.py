@@ -34,8 +34,6 @@ class Learner:
 
     Parameters
     ----------
-    plan : Plan
-    task : Task
     config : TrainConfig
         Its seed, device and precision count.
     weights : mapping of str to array, optional
@@ -86,7 +84,6 @@ class Learner:
             The step; decides the random state of dropout.
         images : (B, C, *S) float32 tensor
         targets : (B, *T) int64 tensor
-        rate : float
         """
         if self.plan.network.dropout:
             torch.manual_seed(int(np.random.default_rng([self.seed, number, 2**31]).integers(2**62)))

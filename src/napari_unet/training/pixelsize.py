@@ -30,7 +30,6 @@ def typical_size(images: Sequence[Sizes], axes: str) -> tuple[Sizes, list[str]]:
     ----------
     images : sequence of (scale, units)
         One each image, along `axes`.
-    axes : str
     """
     each = [(units, *in_one(scale, units)) for scale, units in images]
     given = [e for e in each if e[2]] or [e for e in each if any(s != 1 for s in e[1])] or each

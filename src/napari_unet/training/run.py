@@ -40,13 +40,10 @@ class Run:
     ----------
     folder : Path
         ``OUT.training``.
-    plan : Plan
-    task : Task
     identity : dict
         Settings that must stay the same when it is resumed.
     data : dict
         Fingerprint of the data.
-    channel_names : tuple of str
     """
 
     folder: Path

@@ -24,13 +24,9 @@ class Sampler:
 
     Parameters
     ----------
-    samples : sequence of Sample
-    plan : Plan
-    seed : int
     balance : float
         Share of the patches that are centred near a voxel of a class drawn evenly; the others lie anywhere, or, where
         labels are sparse, near a voxel drawn evenly from all that are annotated.
-    sparse : bool
     """
 
     samples: Sequence[Sample]

@@ -90,8 +90,6 @@ class Outlook:
     ----------
     facts : Fingerprint
         Of the data.
-    plan : Plan
-    task : Task
     """
 
     facts: Fingerprint
@@ -122,7 +120,6 @@ def outlook(
     Parameters
     ----------
     pairs : sequence of (image, labels)
-    config : TrainConfig, optional
     init : Model, optional
         Model to start from.
 

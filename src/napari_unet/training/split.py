@@ -34,7 +34,6 @@ class Sample:
         Of the whole image.
     places : mapping of int to (N, axes of the labels) array
         Some voxels of each class, counted from the start of the region.
-    binary : bool
     """
 
     image: Stack
@@ -182,7 +181,6 @@ def hold_out(every: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sam
         Two or more: about a fifth of them is held out, but no class is lost to training; of an image that alone has a
         class, a slab. One: a slab at an end of it, of planes or time points where the network takes each for itself,
         of the longest axis otherwise.
-    seed : int
 
     Returns
     -------

@@ -25,7 +25,6 @@ class State:
         From where an extended run goes over to its new schedule.
     best, best_loss, best_epoch, best_step : float, float, int, int
         The best validation so far.
-    validation_seconds : float
     history : list of dict
         One per epoch.
     """

@@ -22,15 +22,7 @@ WHOLE = 2.5
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Validation:
-    """A fixed choice of tiles.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-    plan : Plan
-    task : Task
-    seed : int
-    """
+    """A fixed choice of tiles."""
 
     samples: Sequence[Sample]
     plan: Plan
