@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from napari.layers import Image
 from napari.utils.notifications import notification_manager
 
 from napari_unet import open_stack, wait
@@ -23,6 +24,8 @@ from napari_unet.store.save import save_stack
 from napari_unet.units import canonical
 from napari_unet.widgets import files, samples
 from napari_unet.widgets.files import get_reader, write_image, write_labels, write_layers
+from napari_unet.widgets.layers import Source
+from napari_unet.widgets.preferences import Preferences
 
 LOOK = {
     "colors": [{"label-value": 1, "rgba": [255, 0, 0, 255]}, {"label-value": 3, "rgba": [0, 0, 255, 128]}],
@@ -199,22 +202,83 @@ def test_colours_of_a_tiff_stay_colours(tmp_path):
     assert np.array_equal(pixels(layer), data)
 
 
-@pytest.mark.parametrize(("sizes", "taken"), [((16, 20), 1), ((20, 16), 0), ((20,), None)])
-def test_which_of_several_images_of_a_tiff_is_shown_is_said(tmp_path, sizes, taken):
-    with tifffile.TiffWriter(tmp_path / "several.tif") as tif:
-        for size in sizes:
-            tif.write(np.full((size, size), size, "u1"), metadata=None)
+def everything(stack):
+    return stack.read(tuple(slice(0, n) for n in stack.shape))
+
+
+def cut_short(path, planes, there, *, ome):
+    """Write a file that declares all planes and holds the first, as of an acquisition that was stopped."""
+    text = f"ImageJ=1.54f\nimages={len(planes)}\nslices={len(planes)}\nhyperstack=true\n"
+    if ome:
+        tifffile.imwrite(path, planes, metadata={"axes": "ZYX"}, ome=True, photometric="minisblack")
+        with tifffile.TiffFile(path) as file:
+            text = file.pages.first.description
+    with tifffile.TiffWriter(path) as file:
+        for i, plane in enumerate(planes[:there]):
+            words = text.encode() if i == 0 else None
+            file.write(plane, photometric="minisblack", description=words, metadata=None, contiguous=False)
+
+
+def with_notices(path):
+    """Read a file, and return its layers and what was said."""
     told = []
     notification_manager.notification_ready.connect(told.append)
-    ((data, _, _),) = files.read(str(tmp_path / "several.tif"))
+    layers = files.read(str(path))
     notification_manager.notification_ready.disconnect(told.append)
-    assert np.asarray(data).shape == (20, 20)
-    lines = [str(each.message) for each in told]
-    assert (
-        lines == []
-        if taken is None
-        else [line.startswith(f"image {taken} of {len(sizes)}") for line in lines] == [True]
-    )
+    return layers, [str(each.message) for each in told]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "order"),
+    [
+        ([(16, 16), (20, 20)], [1, 0]),
+        ([(20, 20), (16, 16)], [0, 1]),
+        ([(20, 20)], [0]),
+        ([(8, 9), (30, 40), (10, 12), (9, 8)], [1, 0, 2, 3]),
+        ([(3, 12, 14), (2, 9, 9)], [0, 1]),
+        ([(5, 6 + i) for i in range(34)], [33, *range(31)]),
+    ],
+)
+def test_each_of_several_images_of_a_tiff_is_a_layer_the_one_of_most_pixels_is_shown(tmp_path, shapes, order):
+    path = tmp_path / "several.tif"
+    with tifffile.TiffWriter(path) as tif:
+        for i, shape in enumerate(shapes):
+            axes = {"axes": "ZYX"[-len(shape) :]}
+            tif.write(np.full(shape, i, "u1"), photometric="minisblack", metadata=axes)
+    layers, lines = with_notices(path)
+    assert [int(np.asarray(data).max()) for data, _, _ in layers] == order
+    assert [about.get("visible", True) for _, about, _ in layers] == [True] + [False] * (len(order) - 1)
+    said = [f"several.tif holds {len(shapes)} images; {order[0]} is shown" in line for line in lines]
+    assert said == ([True] if len(shapes) > 1 else [])
+    for (data, about, _), number in zip(layers, order, strict=True):
+        source = Source(Image(data, **about), about["axis_labels"][0] and "".join(about["axis_labels"]))
+        where, opening = source.whole()
+        assert np.array_equal(everything(open_stack(where, **opening)), np.asarray(data))
+        assert (f"[{number}]" in about["name"]) == (len(shapes) > 1)
+
+
+@pytest.mark.parametrize("there", [1, 4, 9])
+@pytest.mark.parametrize("kind", ["imagej", "ome"])
+def test_a_tiff_that_lacks_planes_shows_what_is_there_and_says_so(tmp_path, kind, there):
+    path, planes = tmp_path / "stopped.tif", numbers((10, 24, 24)).astype("u2")
+    cut_short(path, planes, there, ome=kind == "ome")
+    ((data, about, _),), lines = with_notices(path)
+    assert np.array_equal(np.squeeze(np.asarray(data)), planes[:there].squeeze())
+    assert any("it declares 10 pages" in line and "What is there is shown" in line for line in lines)
+    where, opening = Source(Image(data, **about), "zyx").whole()
+    assert np.array_equal(np.squeeze(everything(open_stack(where, **opening))), planes[:there].squeeze())
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_each_image_of_a_series_in_a_zarr_is_a_layer_and_results_lie_beside_the_whole(tmp_path, count):
+    zarr.open_group(tmp_path / "s.zarr", mode="w-", attributes={"ome": {"version": "0.5", "bioformats2raw.layout": 3}})
+    for i in range(count):
+        wait(save_stack(Stack(np.full((8, 8 + i), i + 1, "u1"), "yx"), tmp_path / "s.zarr" / str(i)))
+    layers, lines = with_notices(tmp_path / "s.zarr")
+    assert [int(np.asarray(data).max()) for data, _, _ in layers] == list(range(1, count + 1))
+    assert [about.get("visible", True) for _, about, _ in layers] == [True] + [False] * (count - 1)
+    assert lines == [f"s.zarr holds {count} images; 0 is shown, the others are hidden layers"]
+    assert Preferences.read().results_beside(layers[1][1]["metadata"]["napari_unet"]["path"]) == tmp_path
 
 
 def test_pyramids_in_tiffs_are_multiscale(tmp_path):

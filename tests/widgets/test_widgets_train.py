@@ -1,5 +1,6 @@
 """The Train and Batch widgets in a real viewer: from layers and folders to models and results."""
 
+import json
 import os
 import signal
 import time
@@ -14,13 +15,13 @@ import tifffile
 
 from helpers import image_of
 from kinds import small
-from napari_unet import load_model, open_labels
+from napari_unet import load_model, open_labels, wait
 from napari_unet.cards import models
 from napari_unet.widgets.batch import BatchWidget
 from napari_unet.widgets.panel import BACKGROUND, STOP
 from napari_unet.widgets.segment import SegmentWidget
 from napari_unet.widgets.train import FOLDERS, TrainWidget
-from napari_unet.widgets.training_request import paused_runs
+from napari_unet.widgets.training_request import export_pairs, paused_runs
 from windows import squares, trainer, until
 
 
@@ -182,6 +183,29 @@ def test_a_folder_of_pairs_is_learnt_from(viewer, folders):
     assert "2 labelled images" in widget.facts.value
 
 
+@pytest.mark.parametrize("task", ["Classes (semantic)", "Restore (pairs of images)"])
+def test_the_image_of_files_with_several_is_chosen_and_incomplete_ones_are_read(viewer, folders, task):
+    image, mask, _ = squares()
+    images = task.startswith("Restore")
+    for kind, data in (("images", image), ("labels", mask)):
+        (folders / kind).mkdir()
+        with tifffile.TiffWriter(folders / kind / "0.tif") as file:
+            if kind == "images" or images:
+                file.write(np.zeros((200, 200), "u1"), metadata=None)
+            file.write(data, metadata=None)
+    widget = trainer(viewer)
+    widget.origin.value, widget.kind.value = FOLDERS, task
+    widget.images.value, widget.annotations.value = folders / "images", folders / "labels"
+    widget.reading.series.value, widget.reading.allow_incomplete.value = "1", True
+    request = widget.request()
+    assert [stack.shape for stack in request.stacks()[0]] == [(96, 96)] * 2
+    pair = json.loads(wait(export_pairs(request)).read_text())["pairs"][0]
+    assert pair["image_options"] == {"series": "1", "allow_incomplete": True}
+    assert pair["labels_options"] == (
+        {"series": "1", "allow_incomplete": True} if images else {"allow_incomplete": True}
+    )
+
+
 def test_what_cannot_be_learnt_from_is_said(viewer, folders):
     widget = trainer(viewer)
     widget.start()
@@ -233,6 +257,21 @@ def test_a_folder_is_segmented_and_the_table_says_what_happened(viewer, folders)
     widget.start()
     until(lambda: not widget.busy)
     assert widget.status.value.startswith("3 skipped, 1 failed")
+
+
+@pytest.mark.parametrize(("series", "states"), [("", {"done"}), ("1", {"done", "failed"}), ("small", {"failed"})])
+def test_the_image_that_a_batch_takes_of_each_file_is_chosen(viewer, folders, series, states):
+    widget = batch_of(viewer, folders)
+    widget.pattern.value, widget.reading.series.value = "[1-9].tif", series
+    with tifffile.TiffWriter(folders / "images" / "2.tif") as file:
+        for size in (40, 24):
+            file.write(image_of((size, size)), metadata=None)
+    widget.start()
+    until(lambda: not widget.busy)
+    assert {row[1] for row in cells(widget)} == states
+    if series == "1":
+        found = open_labels(folders / "out" / "2.ome.zarr")
+        assert found.shape == (24, 24)
 
 
 def test_a_cancelled_batch_goes_on(viewer, folders):

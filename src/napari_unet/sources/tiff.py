@@ -97,6 +97,13 @@ def tiff_images(path: Path) -> list[tuple[int, str]]:
         ]
 
 
+def tiff_names(path: Path) -> dict[int, str]:
+    """Return number and name of each image of a TIFF file, first of the one that is taken without a choice."""
+    with _opened(path) as (tif, images, _):
+        taken = choose_series(path, tif, images, None).index
+        return {i: s.name for i, s in sorted(images_of(tif), key=lambda each: (each[0] != taken, each[0]))}
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Image, ...], list[str]]]:
     """Open a file, with what its OME-XML says and what tifffile complained of; nothing of it is followed unchecked."""

@@ -11,7 +11,7 @@ from ..errors import UnetError, UsageError
 from ..events import Progress
 from ..inference import PredictConfig
 from .chain import Chain
-from .choice import ModelChoice
+from .choice import ModelChoice, ReadingForm
 from .form import Form
 from .jobs import Ended, Worker, duration
 from .panel import Panel, button, field, folded, folder, path_in, plain_tip, row
@@ -45,6 +45,7 @@ class BatchWidget(Panel):
         self.pattern = LineEdit(tooltip="Take only what this matches, such as *.tif")
         self.axes = LineEdit(tooltip="Letters of tczyx, where the files do not say what their axes are")
         self.channel = LineEdit(tooltip="Take one channel: its number, from 0, or its name")
+        self.reading = ReadingForm()
         self.models = ModelChoice(self)
         self.model = self.models.box
         self.cascade = Chain(self.models)
@@ -66,6 +67,7 @@ class BatchWidget(Panel):
                 field("results", self.out),
                 field("axes", self.axes),
                 field("channel", self.channel),
+                self.reading.field,
                 *folded("Options", self.settings),
                 row(self.run, self.cancel, self.show_button),
                 self.progress,
@@ -103,12 +105,13 @@ class BatchWidget(Panel):
         self._results = out
         config = PredictConfig(**self.settings.chosen())
         pattern, axes, channel = (control.value.strip() or None for control in (self.pattern, self.axes, self.channel))
+        opening = {"axes": axes, "channel": channel, **self.reading.chosen()}
         folders = (self.model.value, *self.cascade.folders)
 
         def work() -> Any:
             from .. import load_model, run_batch
 
-            return run_batch(images, list(map(load_model, folders)), out, config, pattern, axes=axes, channel=channel)
+            return run_batch(images, list(map(load_model, folders)), out, config, pattern, **opening)
 
         return work
 

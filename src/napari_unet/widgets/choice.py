@@ -1,9 +1,9 @@
-"""Choosing a model: one that ships, one in the folder of own models, or any other folder."""
+"""Choosing a model, one that ships, of the folder of own models, or of any other; and what is read of image files."""
 
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container, Widget
+from magicgui.widgets import CheckBox, ComboBox, Container, LineEdit, Widget
 from qtpy.QtWidgets import QFileDialog
 
 from ..cards import SHIPPED, Entry, models
@@ -59,3 +59,18 @@ class ModelChoice:
         folder = QFileDialog.getExistingDirectory(self._panel.native, "Folder of a model", at)
         if folder:
             self.use(Path(folder))
+
+
+class ReadingForm:
+    """Which image of each file is read, and whether files that lack planes are; `field` holds the controls."""
+
+    def __init__(self) -> None:
+        self.series = LineEdit(tooltip="Image of files with several: its number, from 0, or its name; else the largest")
+        self.allow_incomplete = CheckBox(
+            text="Allow incomplete", tooltip="Read what is there of files that lack planes"
+        )
+        self.field = field("series", self.series, self.allow_incomplete)
+
+    def chosen(self) -> dict[str, Any]:
+        """Return it as `open_stack` takes it."""
+        return {"series": self.series.value.strip() or None, "allow_incomplete": self.allow_incomplete.value}

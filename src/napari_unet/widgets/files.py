@@ -1,10 +1,10 @@
 """Files in and out of the viewer: OME-Zarr and big TIFFs are read lazily, layers are saved as OME-Zarr."""
 
+import dataclasses
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,17 @@ from ..errors import DataError
 from ..units import is_known
 from .writing import MOST_ROWS, LayerTuple, write_image, write_labels, write_layers
 
-__all__ = ["cache_folder", "get_reader", "read", "write_image", "write_labels", "write_layers"]
+__all__ = ["get_reader", "read", "write_image", "write_labels", "write_layers"]
 
 TIFFS = (".tif", ".tiff")
 MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 IN_MEMORY = 2**26
+MOST_IMAGES = 32  # of a file, as layers; a list that can still be looked through
 OURS = "napari_unet"
 RGB = "RGB taken as three channels"
 COLOURS = {1: ("gray",), 2: ("magenta", "green"), 0: ("cyan", "yellow", "magenta", "red", "green", "blue")}
 WHITE = ("FFFFFF", "")
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 def get_reader(path: str | Path | Sequence[str | Path]) -> Callable[..., list[LayerTuple]] | None:
@@ -107,13 +109,29 @@ def _group(where: str, node: Any) -> list[LayerTuple]:
             return found
     labels = [] if isinstance(ours, dict) else _inside(where, node)
     images = images_inside(node)
-    if len(images) == 1:
-        inner = read_node(below(where, images[0]))
-        return [*_images(where), *labels, *(_inside(inner.where, inner) if inner else [])]
     if labels and not images:
         return labels
-    open_stack(where)  # raises: it names the images inside, or says how far an unfinished result is
-    return []
+    if not images or len(images) > MOST_IMAGES or isinstance(ours, dict) or "plate" in ome(node):
+        open_stack(where)  # raises: it names the images inside, or says how far an unfinished result is
+    return [*_several(where, images), *labels]
+
+
+def _several(where: str, images: Sequence[str]) -> list[LayerTuple]:
+    """Read the images of a series with their labels: the first, and the others as hidden layers."""
+    from napari.utils.notifications import show_info
+
+    from ..sources.zarrmeta import below, read_node
+
+    if len(images) == 1:
+        inner = read_node(below(where, images[0]))
+        return [*_images(where), *(_inside(inner.where, inner) if inner else [])]
+    show_info(f"{Path(where).name} holds {len(images)} images; {images[0]} is shown, the others are hidden layers")
+    layers = []
+    for image in images:
+        inner = read_node(below(where, image))
+        found = [*_images(below(where, image)), *(_inside(inner.where, inner) if inner else [])]
+        layers += [(d, a if image == images[0] else {**a, "visible": False}, kind) for d, a, kind in found]
+    return layers
 
 
 def _strings(values: Any) -> list[str]:
@@ -147,24 +165,59 @@ def _array(where: str, node: Any) -> list[LayerTuple]:
 
 
 def _tiff(where: str) -> list[LayerTuple]:
+    """Read each image of a TIFF file: the one that is taken without a choice, and the others as hidden layers."""
     from napari.utils.notifications import show_info
 
     from ..sources import open_stack
-    from ..sources.arrange import check_dtype, name_axes
-    from ..sources.tiff import find_tiff, tiff_images, tiff_levels
+    from ..sources.tiff import tiff_names
 
-    if Path(where).suffix.lower() not in TIFFS or not Path(where).is_file():
+    path = Path(where)
+    if path.suffix.lower() not in TIFFS or not path.is_file():
         return _shown([open_stack(where)], where, {})
-    found = find_tiff(Path(where), None)
+    names = {i: f"{i} {name}".strip() for i, name in tiff_names(path).items()}
+    if len(names) == 1:
+        return _of_tiff(path, {}, "")
+    first, *others = list(names)[:MOST_IMAGES]
+    rest = len(names) - MOST_IMAGES
+    show_info(
+        f"{path.name} holds {len(names)} images; {names[first]} is shown, the one of most pixels, the others are "
+        f"hidden layers{f', without the last {rest}' if rest > 0 else ''}"
+    )
+    layers = _of_tiff(path, {"series": first}, f" [{names[first]}]")
+    for number in others:
+        try:
+            found = _of_tiff(path, {"series": number}, f" [{names[number]}]")
+        except DataError as error:
+            show_info(f"image {names[number]}: {error}")
+        else:
+            layers += [(data, {**about, "visible": False}, kind) for data, about, kind in found]
+    return layers
+
+
+def _of_tiff(path: Path, opening: Mapping[str, Any], called: str) -> list[LayerTuple]:
+    """Read one image of a TIFF file; of one that lacks planes what is there, and say so."""
+    from napari.utils.notifications import show_warning
+
+    from ..sources import open_stack
+    from ..sources.arrange import arrange, check_dtype, name_axes
+    from ..sources.tiff import find_tiff, tiff_levels
+
+    series = opening.get("series")
+    try:
+        found = find_tiff(path, None, series)
+    except DataError as error:
+        found = find_tiff(path, None, series, allow_incomplete=True)
+        opening = {**opening, "allow_incomplete": True}
+        show_warning(f"{error}\nWhat is there is shown.")
+    found = dataclasses.replace(found, name=found.name + called)
     check_dtype(found.data.dtype, found.name)
     try:
         name_axes(tuple(found.data.shape), found.known, None, found.name)
     except DataError:
-        return [_unnamed(found)]
-    levels = [open_stack(where, level=i) for i in range(tiff_levels(Path(where)))]
-    if len(tiff_images(Path(where))) > 1:
-        show_info("\n".join(note for note in levels[0].notes if note.startswith("image ")))
-    return _shown(levels, where, {})
+        data, about, kind = _unnamed(found)
+        return [(data, {**about, "metadata": {OURS: dict(opening)}} if opening else about, kind)]
+    coarser = [open_stack(path, level=i, **opening) for i in range(1, tiff_levels(path, series))]
+    return _shown([arrange(found, None), *coarser], str(path), {}, opening)
 
 
 def _unnamed(found: Any) -> LayerTuple:
@@ -187,16 +240,18 @@ def _images(where: str) -> list[LayerTuple]:
     return _shown(levels, where, ome(node))
 
 
-def _shown(levels: list[Stack], where: str, attributes: Mapping[str, Any]) -> list[LayerTuple]:
-    """Bring the levels of one image to layers."""
-    first = levels[0]
+def _shown(
+    levels: list[Stack], where: str, attributes: Mapping[str, Any], opening: Mapping[str, Any] = EMPTY
+) -> list[LayerTuple]:
+    """Bring the levels of one image to layers; `opening` says how it is opened from `where`."""
+    first, ours = levels[0], {"path": where, **opening}
     if RGB in first.notes and first.dtype == np.uint8 and first.size("c") == 3:
         at = first.axes.index("c")
         order = [i for i in range(len(first.axes)) if i != at] + [at]
-        about = {**_geometry(first.select(c=0)), "name": first.name, "rgb": True, "metadata": {OURS: {"path": where}}}
+        about = {**_geometry(first.select(c=0)), "name": first.name, "rgb": True, "metadata": {OURS: ours}}
         return [_layer([View.of(level.data).transpose(order) for level in levels], about, "image")]
     if "c" not in first.axes:
-        about = {"name": first.name, "metadata": {OURS: {"path": where}}, **_geometry(first), **_look(attributes, 0)}
+        about = {"name": first.name, "metadata": {OURS: ours}, **_geometry(first), **_look(attributes, 0)}
         return [_layer([level.data for level in levels], _limited(about, levels), "image")]
     count, layers = first.size("c"), []
     colours = COLOURS.get(count, COLOURS[0])
@@ -205,7 +260,7 @@ def _shown(levels: list[Stack], where: str, attributes: Mapping[str, Any]) -> li
         name = first.channel_names[channel] if first.channel_names else f"channel {channel}"
         about = {
             "name": f"{first.name}: {name}" if count > 1 else first.name,
-            "metadata": {OURS: {"path": where, "channel": channel}},
+            "metadata": {OURS: {**ours, "channel": channel}},
             "blending": "additive" if count > 1 else "translucent",
             "colormap": colours[channel % len(colours)],
             **_geometry(cut[0]),
@@ -330,15 +385,3 @@ def _missing(key: str, row: int, properties: Mapping[int, Mapping[str, Any]]) ->
     if all(isinstance(e.get(key, 0), int | float) for e in properties.values()):
         return math.nan
     return "background" if key == "class" and not row else ""
-
-
-def cache_folder() -> Path:
-    """Return where files are kept that can be made again."""
-    home = Path.home()
-    if sys.platform == "win32":
-        place = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        place = home / "Library" / "Caches"
-    else:
-        place = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return place / "napari-unet-stacks"

@@ -64,7 +64,7 @@ class Source:
         from ..sources import open_stack
 
         if channels > 1 and self._split:
-            return open_stack(self.path, level=self.level or None)
+            return open_stack(self.path, level=self.level or None, **file_options(self.layer))
         stack = open_stack(self.layer, self.axes, level=self.level or None, channel=self.channel)
         return dataclasses.replace(stack, source=self.path)
 
@@ -85,14 +85,21 @@ class Source:
         if path is None:
             raise DataError(f"{self.layer.name} is only in the viewer; save it first, as OME-Zarr or TIFF")
         about = self.layer.metadata.get(OURS, {})
-        found = {"axes": None if about else self.axes, "level": self.level or None}
-        return path, {k: v for k, v in found.items() if v} | {"channel": about.get("channel", self.channel)}
+        found = {"axes": None if "path" in about else self.axes, "level": self.level or None}
+        opening = {k: v for k, v in found.items() if v} | file_options(self.layer)
+        return path, opening | {"channel": about.get("channel", self.channel)}
 
 
 def path_of(layer: Any) -> str | None:
     """Return where a layer was opened from, if it was."""
     path = layer.metadata.get(OURS, {}).get("path") or getattr(layer.source, "path", None)
     return str(path) if path else None
+
+
+def file_options(layer: Any) -> dict[str, Any]:
+    """Return which image of its file a layer is, and whether the file lacks planes, as `open_stack` takes it."""
+    about = layer.metadata.get(OURS, {})
+    return {name: about[name] for name in ("series", "allow_incomplete") if name in about}
 
 
 def usual_axes(layer: Any) -> str:

@@ -237,6 +237,13 @@ def row(*controls: Widget) -> Container[Widget]:
     return found
 
 
+def column(*controls: Widget) -> Container[Widget]:
+    """Return controls below each other."""
+    found: Container[Widget] = Container(widgets=controls, labels=False)
+    found.margins = (0, 0, 0, 0)
+    return found
+
+
 def field(name: str, *controls: Widget) -> Container[Widget]:
     """Return controls behind their name; the first takes the room that is left."""
     head = Label(value=name[:1].upper() + name[1:])

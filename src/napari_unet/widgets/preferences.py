@@ -11,6 +11,7 @@ from psygnal import SignalInstance
 from .. import DISTRIBUTION
 
 HOME = "napari-unet"
+MARKS = ("zarr.json", ".zgroup", ".zarray")
 models_changed = SignalInstance()  # a model was made: lists of models are read again
 # What the manifest declares, for viewers before napari 0.9, which have no settings of plugins.
 DEFAULTS = SimpleNamespace(
@@ -72,5 +73,10 @@ class Preferences:
         """Return the folder for the results of an image that lies at `source`, if it lies on this disk."""
         if self.results is not None:
             return self.results
-        beside = Path(source).parent if source and Path(source).exists() else None
+        beside = _outside(Path(source).parent) if source and Path(source).exists() else None
         return beside if beside is not None and os.access(beside, os.W_OK) else Path.home() / HOME / "results"
+
+
+def _outside(folder: Path) -> Path:
+    """Return a folder, or where the zarr lies that it is a part of."""
+    return _outside(folder.parent) if any((folder / mark).is_file() for mark in MARKS) else folder

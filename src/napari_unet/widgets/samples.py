@@ -1,12 +1,15 @@
 """Samples for the viewer: nuclei that ship with the package, synthetic ones in 3-D, and a pyramid of many."""
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import examples
 from ..examples import PIXEL
-from .files import cache_folder, read
+from .files import read
 from .writing import LayerTuple
 
 LARGE = (8192, 8192)
@@ -60,6 +63,18 @@ def nuclei_large() -> list[LayerTuple]:
         root.parent.mkdir(parents=True, exist_ok=True)
         wait(save_stack(stack, root))
     return read(root)
+
+
+def cache_folder() -> Path:
+    """Return where files are kept that can be made again."""
+    home = Path.home()
+    if sys.platform == "win32":
+        place = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        place = home / "Library" / "Caches"
+    else:
+        place = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return place / "napari-unet-stacks"
 
 
 def synthetic(seed: int = 0, count: int = 180) -> tuple[np.ndarray, np.ndarray]:

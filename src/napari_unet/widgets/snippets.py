@@ -47,9 +47,7 @@ def command(request: Request) -> str:
         words += ["--model", _model(model)]
     if not request.config.in_source:
         words += ["--out", str(request.out)]
-    for name, value in opening.items():
-        words += [f"--{name}", str(value)] if value is not None else []
-    for name, value in _changed(request.config):
+    for name, value in (*((n, v) for n, v in opening.items() if v is not None), *_changed(request.config)):
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, LineEdit, SpinBox, Widget
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, SpinBox
 from qtpy.QtCore import QTimer
 
 from ..cards import SHIPPED, models
@@ -16,11 +16,12 @@ from ..events import Progress
 from ..grid.tiles import scaled
 from ..training.config import IMAGE_TASKS, TrainConfig
 from ..training.process import labels_in
+from .choice import ReadingForm
 from .curves import Curves
 from .form import Form
 from .jobs import Ended, Process, Worker
 from .layers import Place, Source, look, seen, usual_axes
-from .panel import BACKGROUND, STAY, STOP, Panel, button, field, folded, folder, path_in, row, shrink, text
+from .panel import BACKGROUND, STAY, STOP, Panel, button, column, field, folded, folder, path_in, row, shrink, text
 from .preferences import Preferences, models_changed
 from .results import contrast
 from .training_request import TrainingRequest, cut_pairs, export_pairs, free_name, outlook, paired, paused_runs
@@ -78,14 +79,12 @@ class TrainWidget(Panel):
     def _build(self) -> None:
         """Make the controls."""
         self.origin = ComboBox(choices=[LAYERS, FOLDERS])
-        self.pairs: Container[Widget] = Container(labels=False)
-        self.pairs.margins = (0, 0, 0, 0)
+        self.pairs = column()
         self.more = button("Add another pair", self.add_pair)
         self.images, self.annotations = folder("Images"), folder("Their labels, of the same names")
-        self.folders: Container[Widget] = Container(
-            widgets=[field("images", self.images), field("labels", self.annotations)], labels=False, visible=False
-        )
-        self.folders.margins = (0, 0, 0, 0)
+        self.reading = ReadingForm()
+        self.folders = column(field("images", self.images), field("labels", self.annotations), self.reading.field)
+        self.folders.visible = False
         self.sparse = CheckBox(text="Sparse labels (0 = unlabelled)", value=False)
         self.sparse.tooltip = "Learn from painted pixels only; paint background with a label of its own"
         self.background = SpinBox(value=1, min=1, max=255, tooltip="The label that was painted on background")
@@ -223,6 +222,7 @@ class TrainWidget(Panel):
             config=TrainConfig(minutes=self.minutes.value, **chosen),
             init=start,
             on_disconnect=preferences.when_closed,
+            reading=self.reading.chosen(),
         )
 
     def analyse_data(self) -> None:

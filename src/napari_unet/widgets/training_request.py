@@ -10,7 +10,7 @@ from ..arrays.stack import Stack
 from ..errors import DataError
 from ..events import Progress
 from ..training.config import TrainConfig
-from .layers import OURS, Source, path_of, usual_axes, warm_up
+from .layers import OURS, Source, file_options, path_of, usual_axes, warm_up
 
 JOB, DATA = ".job.json", ".data"
 ANNOTATION = "annotation"
@@ -31,6 +31,8 @@ class TrainingRequest:
         Model to start from.
     on_disconnect : "stop" or "continue"
         What the training does when napari closes.
+    reading : dict
+        How images are opened that are paths.
     """
 
     pairs: tuple[tuple[Any, Any], ...]
@@ -38,6 +40,12 @@ class TrainingRequest:
     config: TrainConfig
     init: Path | None = None
     on_disconnect: str = "stop"
+    reading: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def reading_of_others(self) -> dict[str, Any]:
+        """How labels, or targets, are opened that are paths: labels are the one image of their file."""
+        return {k: v for k, v in self.reading.items() if self.config.learns_images or k != "series"}
 
     def stacks(self) -> list[tuple[Stack, Stack]]:
         """Open all pairs lazily.
@@ -55,7 +63,8 @@ class TrainingRequest:
         found = []
         for image, labels in self.pairs:
             if isinstance(image, Path):
-                found.append((open_stack(image), (open_stack if self.config.learns_images else open_labels)(labels)))
+                other = open_stack if self.config.learns_images else open_labels
+                found.append((open_stack(image, **self.reading), other(labels, **self.reading_of_others)))
                 continue
             axes = usual_axes(image)
             if self.config.learns_images:
@@ -94,7 +103,7 @@ def export_pairs(request: TrainingRequest) -> Generator[Progress, None, Path]:
     pairs = []
     for number, ((image, labels), stacks) in enumerate(zip(request.pairs, request.stacks(), strict=True)):
         if isinstance(image, Path):
-            pairs.append(_pair(image, labels))
+            pairs.append(_pair(image, labels, request.reading, request.reading_of_others))
             continue
         root = folder / f"{number}.ome.zarr"
         source, opening = yield from _kept(image, stacks[0], root)
@@ -117,6 +126,7 @@ def export_pairs(request: TrainingRequest) -> Generator[Progress, None, Path]:
         on_disconnect=request.on_disconnect,
     )
     path = request.out.with_name(request.out.name + JOB)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(job.to_json(), indent=1), encoding="utf-8")
     return path
 
@@ -156,9 +166,10 @@ def _on(source: str, opening: dict[str, Any], labels: Stack) -> Stack:
 def _on_disk(layer: Any) -> tuple[str | None, dict[str, Any]]:
     """Return where the image of a layer lies, and how it is opened, where our reader made the layer."""
     about = layer.metadata.get(OURS, {})
-    if not about or path_of(layer) is None:
+    if "path" not in about:
         return None, {}
-    return path_of(layer), {"channel": about["channel"]} if about.get("channel") is not None else {}
+    channel = {"channel": about["channel"]} if about.get("channel") is not None else {}
+    return path_of(layer), file_options(layer) | channel
 
 
 def _pair(
