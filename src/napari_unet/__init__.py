@@ -62,7 +62,8 @@ __all__ = [
     "wait",
 ]
 
-DISTRIBUTION = "napari-unet-stacks"
+DISTRIBUTION = "napari-unet-stacks"  # the name that pip knows
+# Names that are loaded when they are first used: torch alone takes seconds.
 _ROOMS = {
     "arrays.stack": ("Stack",),
     "batch": ("count_voxels", "run_batch"),

@@ -114,12 +114,13 @@ def locate(what: str | Path) -> Path:
 
 CARD = "model.json"
 CARD_BYTES = 2**20  # a card is numbers and a history; more is an attack or a mistake
-FORMAT = "napari_unet model"
-VERSION = 1
+FORMAT = "napari_unet model"  # tells our model.json from those of others
+VERSION = 1  # raised only where an older package could misread a card
 # Two names, so that a model can be replaced: the new weights lie beside the old until the card points to them.
 WEIGHTS = ("weights.safetensors", "weights-2.safetensors")
 HEADER_BYTES = 4 * 2**20  # of a safetensors file: some 100 bytes per weight
 TILE_EXACT_NORMS = ("batch", "none")  # the others take statistics from the tile
+# What a network for objects tells apart, by index; the order is in each model's weights.
 OBJECT_CLASSES = ("background", "inside", "border")
 LINE = 200  # characters of a record's entry that are shown
 HASHED = 2**20  # bytes of weights in memory at a time

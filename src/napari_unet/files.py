@@ -22,8 +22,8 @@ from .errors import OutputError, ResourceError, UnetError, UnsafeError, UsageErr
 from .faults import persist
 
 PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")  # ours and zarr's
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room left, for the disk, the user or the file
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # may not be written by this user, or is no folder
 MOST_BYTES_OF_NAME = 255  # of ext4, XFS, APFS and NTFS alike
 # Windows has none of these; links there are looked for before anything is opened.
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 UNKNOWN = 16 * 2**30  # where a system does not say: what most machines have had for ten years
+# Where Linux says which group of processes this one is in, and what the group may use.
 OWN, MOUNTED = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 

@@ -15,8 +15,8 @@ from .store.journal import FOLDER
 from .store.layout import ledgers, read_group
 
 SUMMARY = "summary.csv"
-COLUMNS = ("file", "state", "seconds", "message", "result", "model")
-TEXT = ("file", "state", "message", "result", "model")
+COLUMNS = ("file", "state", "seconds", "message", "result", "model")  # that every summary has; counts of classes follow
+TEXT = ("file", "state", "message", "result", "model")  # columns that are no numbers
 VOXELS = "voxels_"
 LONGEST = 2000  # letters of a message; readers of CSV refuse fields of 131,072
 # What spreadsheets take for a formula; with the apostrophes before it, so that the rule can be undone.

@@ -11,7 +11,7 @@ WHO = re.compile(r"(?<=://)[^/?#\s'\"]*@")
 QUERY = re.compile(r"(://[^?#\s'\"]*\?)[^#\s'\"]+")
 JOINERS = "\u200c\u200d"  # between letters of several scripts, and in emoji: they change no order
 
-BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")  # powers of 1024, as memory is counted
 
 
 def byte_size(count: float) -> str:

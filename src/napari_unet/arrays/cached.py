@@ -14,7 +14,7 @@ from ..errors import DataError
 from .stack import Stack
 from .views import Box, LazyArray, LazyBase, View
 
-LIMIT = 2**28
+LIMIT = 2**28  # 256 MiB: the chunks under a slab of a 2048 x 2048 plane, held while the next slab reads them again
 LONGEST = 2**28  # elements along an axis: the largest scans have 2**22, an hour at 1 kHz as many time points
 MOST_CHUNKS = 2**32  # of a petabyte in chunks of 64 x 64 x 64 bytes
 MOST_ELEMENTS = 2**54  # 18 petabytes; the largest volume of a brain has 1.4

@@ -13,8 +13,8 @@ from .views import Box, LazyArray, LazyBase, chunk_shape
 
 SAME = 1e-6  # relative difference below which two pixel sizes are one
 COARSE = 1.5  # from this ratio on, a new element is the mean of what it covers instead of interpolated
-MOST = 2**40
-PART = 2**24
+MOST = 2**40  # elements: a terabyte of 8 bit; a pixel size a thousand times too small asks for more
+PART = 2**24  # elements of the base read at a time: 64 MiB as float32
 
 
 def resampled(stack: Stack, scale: Mapping[str, float]) -> Stack:

@@ -12,7 +12,7 @@ from ..faults import network_errors, out_of_memory, passing, persist
 from ..units import canonical
 from .views import Box, LazyArray, View, chunk_shape
 
-AXES = "tczyx"
+AXES = "tczyx"  # in the order that OME-Zarr asks for
 SPATIAL = "zyx"
 # What readers and decoders raise for bytes that are not what they should be.
 DECODING = (RuntimeError, ValueError, OSError, EOFError, zlib.error)

@@ -15,7 +15,7 @@ from ..events import Epoch, Progress
 from ..text import escaped
 
 T = TypeVar("T")
-EVERY = 10.0
+EVERY = 10.0  # seconds between plain lines: a log of a night has some thousand
 
 
 def show(events: Generator[Progress | Epoch, None, T] | Generator[Progress, None, T]) -> T:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..events import Epoch, Progress
 
 T = TypeVar("T")
-CANCELLED, INCOMPLETE, FAILED = 130, 7, 3
+CANCELLED, INCOMPLETE, FAILED = 130, 7, 3  # 128 + SIGINT, as shells say it; the others as the README lists them
 ADDRESS = re.compile("(https?|s3|gs|gcs|abfs|az|ftp|sftp|file):/+")  # as a path, which keeps one of its slashes
 FAILED_OUTPUT = 1  # as typer has it
 

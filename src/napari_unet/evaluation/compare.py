@@ -18,7 +18,7 @@ from ..store.admission import check_apart
 from ..store.save import layout_of
 from .sides import Case, Sides
 
-KINDS = ("hits", "misses", "false")
+KINDS = ("hits", "misses", "false")  # arrays that are written, one of each, whatever was found
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

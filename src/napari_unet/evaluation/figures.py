@@ -14,7 +14,7 @@ from ..sources import open_stack
 from ..sources.open import More, Reading
 
 WHITE = (255, 255, 255)
-HEAD, GAP, FONT = 36, 8, 18
+HEAD, GAP, FONT = 36, 8, 18  # pixels: a line of title, and a gap that is seen between dark images
 SHOWN, SMALLEST = 512, 240  # pixels of the truth that are shown at most, and of a panel at least
 GAMMA = 0.6  # so that what is dim is seen
 SOFTWARE = "napari-unet evaluate"  # by which a picture of ours is known

@@ -20,7 +20,7 @@ from ..sources.position import brought_together
 from ..sources.wholes import WERE_FLOATS, is_patchy
 from ..units import factor
 
-SCALE_TOLERANCE = 0.01
+SCALE_TOLERANCE = 0.01  # relative: roundings of one pixel size in two files stay below it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

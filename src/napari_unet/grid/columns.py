@@ -14,6 +14,13 @@ from .tiles import TileGrid, mirrored, remoteness
 class Slab:
     """The next planes that a stream takes.
 
+    Each plane goes in once; it is written when the planes that the network looks at beyond it are in too::
+
+        after slab 1   |ssssssss|                      s  read, and computed once
+                       |wwww|cccc|                     w  written: its context is complete
+        after slab 2   |ssssssss|ssssssss|             c  kept, until its context is complete
+                       |wwww|wwwwwwww|cccc|
+
     Parameters
     ----------
     read : box in the image, along every tiled axis

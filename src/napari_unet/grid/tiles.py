@@ -84,6 +84,13 @@ def mirrored(low: int, high: int, size: int) -> np.ndarray:
 class Tile:
     """One piece of work: read, mirror at the image's border, run, crop, write.
 
+    Along an axis, with convolutions of the same size::
+
+        image          |..................................|
+        first tile     |wwwwwwwwwwwww|rrrr|                      w  core: written
+        a later one         |rrrr|wwwwwwwwwwwww|rrrr|            r  halo: read as context, cropped
+        the last                           |rrrr|wwwwwwwww|mm|   m  mirrored, up to a multiple of the stride
+
     Parameters
     ----------
     read : box in the image: core and halo, cut at the border

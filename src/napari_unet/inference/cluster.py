@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 from .flow import raise_unfinished
 
 AHEAD = 2  # tasks per worker that are submitted before they can begin
-HEARTBEAT = 1.0
-TIMEOUT = 20
+HEARTBEAT = 1.0  # seconds; a worker that is silent for many of them is given up, see SILENT
+TIMEOUT = 20  # seconds for an answer over a network; dask itself waits 30 for a connection
 SILENT = (
     30.0  # seconds without a sign of life, of which a worker gives one a second or more, after which it is given up
 )
 FRUITLESS = 5  # times that a task is cancelled, with no block done meanwhile, before a run gives up
-MOST_SENT = 64 << 20
+MOST_SENT = 64 << 20  # 64 MiB: an image sent with each task; a larger one must lie where all workers read it
+# Of the same versions everywhere, or blocks would not have the same bytes.
 PACKAGES = ("napari-unet-stacks", "torch", "zarr", "numpy")
 Written = list[tuple[int, list[Region] | str]]
 _turn = threading.Lock()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 INTENSITIES = ("percentiles", "each_time", "padding")
 OBJECT_OPTIONS = ("border_bias", "min_size", "fill_holes", "link")
-PROBABILITY_TYPES = ("uint8", "float16")
+PROBABILITY_TYPES = ("uint8", "float16")  # a quarter and a half of float32; the errors are 0.2 % and 0.05 %
 
 
 @takes_former_names

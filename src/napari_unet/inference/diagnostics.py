@@ -137,7 +137,7 @@ def _predicted(engine: Engine, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
     return engine.model.task.decode(logits), engine.model.task.probabilities(logits)
 
 
-SAMPLE = {2: 128, 3: 32}
+SAMPLE = {2: 128, 3: 32}  # edge of the part that is predicted twice: with its halo seconds at most on two cores
 WORTH = 50  # a run that takes this many samples is worth one
 
 
@@ -200,9 +200,9 @@ def rounding(engine: Engine) -> Rounding | None:
     return Rounding(engine.precision_name, changed, ours.size, off)
 
 
-PATCH = {2: 128, 3: 32}
-COUNT = 10
-MOST_VOXELS = 2**27
+PATCH = {2: 128, 3: 32}  # edge: what a person annotates in some minutes
+COUNT = 10  # an hour's annotation or two
+MOST_VOXELS = 2**27  # bytes: a level of 128 MiB is read in about a second
 
 
 def annotate_next(result: Path, count: int = COUNT, patch: int | None = None) -> list[tuple[tuple[float, ...], float]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .job import Job
 
 HEAD = b"id,voxels,"  # of a table of objects
-MOST_ROWS = 100_000
+MOST_ROWS = 100_000  # of a table in the window: more cannot be scrolled through
 NEARLY_ALL = 0.7  # of an image: so dense that hardly anything lies between objects
 TIMES_LEARNT = 3  # the share of objects in what was learnt from; dense regions of an image reach twice that
 

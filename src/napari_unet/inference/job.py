@@ -41,7 +41,7 @@ from .outputs import (
 )
 from .pipeline import Pipeline
 
-UNREAD = "unread"
+UNREAD = "unread"  # in the ledger: which parts of the image could not be read when its intensities were measured
 
 
 def run_settings(stack: Stack, model: Model, config: PredictConfig, before: Sequence[Model] = ()) -> dict[str, Any]:

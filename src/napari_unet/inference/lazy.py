@@ -25,7 +25,7 @@ from .outputs import result_of
 if TYPE_CHECKING:
     import dask.array as da
 
-CACHE_BYTES = 2**28
+CACHE_BYTES = 2**28  # 256 MiB of results: some screens, moved over and back
 
 _made: "weakref.WeakValueDictionary[str | None, LazyBlocks]" = weakref.WeakValueDictionary()
 
@@ -193,8 +193,8 @@ def _digest(data: np.ndarray) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(data).data, digest_size=16).digest()
 
 
-CORE = {2: (192, 192), 3: (8, 96, 96)}
-MOST = {2: 2**22, 3: 2**21}
+CORE = {2: (192, 192), 3: (8, 96, 96)}  # small, so that the first block comes at once; flat, as a viewer shows planes
+MOST = {2: 2**22, 3: 2**21}  # elements that are computed for one view: a screen of 2048 x 2048, or a thin volume
 
 
 class Preview:

@@ -16,8 +16,8 @@ from ..sources.omezarr import CLASSES
 from ..store import Output
 from .engine import Engine
 
-OVERVIEW_BYTES = 2**30
-CHUNK_2D, CHUNK_3D = 1024, 128
+OVERVIEW_BYTES = 2**30  # 1 GiB: an image beside labels is made coarser until it is no larger
+CHUNK_2D, CHUNK_3D = 1024, 128  # edges: 1 to 8 MiB a file, what viewers and object stores read well
 
 
 def result_path(model: Model, name: str | None) -> str:

@@ -11,7 +11,7 @@ Piece = TypeVar("Piece")
 Read = TypeVar("Read")
 Computed = TypeVar("Computed")
 Written = TypeVar("Written")
-AHEAD = 2
+AHEAD = 2  # pieces that wait between two threads: one would do if all took equally long
 END: Any = object()
 
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .job import Job
 
 EACH = 4  # parts of the work per worker, at least, so that none waits long for the last
-TILES = 32
+TILES = 32  # of a task: what a lost worker loses at most
 
 
 def parts_of(

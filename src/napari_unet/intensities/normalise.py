@@ -16,7 +16,7 @@ from .spikes import empty_corners, outliers, padded
 
 KINDS = ("percentile", "zscore", "fixed", "none")
 WHOLE = 2**24  # elements of a channel that are always measured exactly: 0.1 s
-LEAST_EDGE = 16
+LEAST_EDGE = 16  # down to which what cannot be read is narrowed: a chunk of that size is lost as a whole
 LARGE_EDGE = 128  # where a damaged part is small beside the image: a chunk is tried some tens of times
 
 

@@ -5,11 +5,11 @@ from scipy import fft, ndimage
 
 from ..errors import DataError
 
-SIGMA, RADIUS = 1.5, 5
-K1, K2 = 0.01, 0.03
-SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-SMALLEST = (2 * RADIUS + 1) * 2 ** (len(SCALES) - 1)
-THRESHOLD = 1 / 7
+SIGMA, RADIUS = 1.5, 5  # Wang et al. 2004: a window of 11 x 11
+K1, K2 = 0.01, 0.03  # Wang et al. 2004
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of the five scales: Wang, Simoncelli, Bovik 2003
+SMALLEST = (2 * RADIUS + 1) * 2 ** (len(SCALES) - 1)  # the window fits the coarsest scale
+THRESHOLD = 1 / 7  # Rosenthal and Henderson 2003
 
 
 def ssim(truth: np.ndarray, result: np.ndarray, data_range: float) -> float:

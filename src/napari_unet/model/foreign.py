@@ -7,11 +7,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..errors import ModelError, UnsafeError
 
+# Endings of files that run code when they are unpacked.
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib")
+# Endings of networks saved as programs or as arrays without a card.
 PROGRAMS = (".pt2", ".torchscript", ".jit", ".ts", ".onnx", ".h5", ".hdf5", ".keras", ".py", ".npy", ".npz")
+# Names that bioimage.io has given its descriptions.
 ZOO = ("rdf.yaml", "rdf.yml", "bioimageio.yaml", "bioimageio.yml", "model.yaml", "model.yml")
-TEXT_BYTES = 2**20
-MAX_MEMBERS = 10_000
+TEXT_BYTES = 2**20  # of a description, which has some kB
+MAX_MEMBERS = 10_000  # of an archive: those of models have some ten
 
 
 def refuse_foreign(path: Path) -> None:

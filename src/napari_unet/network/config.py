@@ -12,8 +12,8 @@ from ..settings import from_keys, takes_former_names, to_keys
 Padding = Literal["same", "valid"]
 Norm = Literal["batch", "none", "instance", "group"]
 Upsample = Literal["transpose", "interpolate"]
-GROUPS = 8
-MOST_FINER = 8
+GROUPS = 8  # it divides all usual numbers of channels
+MOST_FINER = 8  # of an element per axis: with more, nearly all of the result is made up
 CHOICES = {
     "ndim": (2, 3),
     "padding": ("same", "valid"),

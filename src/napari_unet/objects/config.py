@@ -5,7 +5,7 @@ import dataclasses
 from ..errors import UsageError
 
 MANY = 20  # more values than that in labels are numbers of objects, not classes
-BACKGROUND, INSIDE, BORDER = 0, 1, 2
+BACKGROUND, INSIDE, BORDER = 0, 1, 2  # the classes of a network for objects
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

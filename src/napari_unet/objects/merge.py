@@ -14,7 +14,7 @@ from .grid import ObjectGrid
 from .link import connected, overlaps, tracks
 from .scratch import Scratch
 
-MOST_PARTS = 2**31 - 2
+MOST_PARTS = 2**31 - 2  # scipy numbers the nodes of a graph with 32 bits
 
 
 def label_dtype(count: int) -> np.dtype[np.unsignedinteger]:

@@ -18,7 +18,7 @@ from ..files import PARTIAL, disk, replace, replacing
 from .config import ObjectConfig
 from .grid import ObjectGrid
 
-CHUNK = {2: 256, 3: 64}
+CHUNK = {2: 256, 3: 64}  # edge: 256 kB to 1 MiB, a file that is written in a few ms
 JOB = "job.json"
 
 

@@ -14,8 +14,8 @@ from ..errors import DataError, UsageError
 from ..text import without_secrets
 from ..units import canonical, is_known
 
-UNKNOWN = "?"
-SAMPLES = "s"
+UNKNOWN = "?"  # an axis that nothing names
+SAMPLES = "s"  # the letter of tifffile for the colours of a pixel
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from .tifftags import Sizes
 # tifffile makes a list of all planes that an XML declares: 4 million are 32 MB, and more than any microscope wrote.
 MOST_PLANES = 2**22
 MOST_TEXT = 2**27  # bytes of a file of metadata, as of a tag: check_directories
+# Attributes that are whole numbers, of elements that say where planes lie.
 NUMBERS = ("IFD", "PlaneCount", "NumPlanes", "FirstZ", "FirstC", "FirstT")
 
 

@@ -17,9 +17,9 @@ from .zarrmeta import Node, array_info, below, children, is_remote, read_node
 
 OURS = "napari_unet"
 CLASSES = "_classes"  # behind the name of objects: the labels of what they are made of
-SHOWN = 8
+SHOWN = 8  # names in a message: a line on a screen
 MOST_LEVELS = 64  # each at most half of the one before: no size of 63 bits has more
-TYPES = {"channel": "c", "time": "t"}
+TYPES = {"channel": "c", "time": "t"}  # of axes whose names say nothing
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from .tiff import find_tiff
 from .wholes import whole_numbers
 from .zarrmeta import Node, below, is_remote, read_node
 
-TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
-TIFF_ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".tf2", ".lsm", ".qptiff", ".svs")
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # little and big endian, classic and BigTIFF
+PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")  # PNG; JPEG
+TIFF_ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".tf2", ".lsm", ".qptiff", ".svs")  # of files that are TIFF inside
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
 
 

@@ -11,6 +11,7 @@ from .open import PICTURE_ENDINGS, TIFF_ENDINGS
 from .zarrmeta import is_remote
 
 ENDINGS = TIFF_ENDINGS + PICTURE_ENDINGS
+# What people and public data sets put around names to tell images from labels.
 WORDS = (
     "labels?|lbls?|masks?|cp_masks|segmentation|seg|gt|ground_?truth|truth|annotations?|target|nuclei_label|images?|imgs?|raw|"
     "man_seg|man_track"

@@ -10,14 +10,14 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import DataError
 from .arrange import Found
 
-MAX_PIXELS = 2**29
+MAX_PIXELS = 2**29  # a picture is decoded as a whole: 512 Mi pixels take up to 2 GiB
 # Pillow keeps only the high byte of colours of 16 bits. How each kind is decoded for its high and its low bytes.
 WIDE = {
     "RGB;16B": ("RGB;16B", "RGB;16L"),
     "RGBA;16B": ("RGBA;16B", "RGBA;16L"),
     "LA;16B": ("RGBA",),  # four bytes per pixel: grey high and low, alpha high and low
 }
-GREY = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")
+GREY = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")  # modes of Pillow with one channel
 
 
 def find_picture(path: Path, colours: bool = True) -> Found:

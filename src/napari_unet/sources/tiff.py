@@ -35,7 +35,7 @@ from .tifftags import channel_names, pixel_sizes
 from .transforms import Placing
 from .zarrmeta import MAX_CHUNK
 
-WHOLE_PAGE = 2**24
+WHOLE_PAGE = 2**24  # 16 MiB: pages up to that size are read as a whole, larger ones by strips or tiles
 TIFF_ERRORS = (
     ValueError,
     TypeError,

@@ -12,7 +12,7 @@ from ..errors import DataError
 from .omexml import MOST_PLANES, Image, check_file
 
 CHECKED_PAGES = 4096  # planes whose data is looked for in the file, spread over all of them
-SHOWN = 8
+SHOWN = 8  # names in a message: a line on a screen
 MANY_FILES = ("ome", "mmstack", "ndtiff")  # kinds of series whose planes may lie in other files, and be missing
 POSITIONS = "R"  # tifffile's letter for the positions of Micro-Manager
 MANAGER_AXES = 4  # channel, slice, frame and position, before the offset

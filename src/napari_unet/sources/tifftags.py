@@ -11,7 +11,7 @@ import tifffile
 from ..units import canonical, factor, is_length
 
 MICROMETER = "micrometer"
-INCH_MICROMETERS = 25400.0
+INCH_MICROMETERS = 25400.0  # resolutions of TIFF are per inch where nothing else is said
 PRINT_MICROMETERS = 20.0  # 1270 dots per inch; a microscope that has larger pixels says so in its metadata
 TAG_UNITS = {2: "inch", 3: "centimeter"}  # values of the tag ResolutionUnit
 NO_RESOLUTION = 1.0  # what the resolution tags hold where nobody gave a size

@@ -20,10 +20,11 @@ from ..arrays.views import Box, Cast, View
 from ..errors import DataError
 from .zarrmeta import INDEX_ENTRY, MAX_METADATA, PACKED, ROOM, ArrayInfo, Node, array_info, is_remote, read_node
 
+# Files that describe arrays and groups in both versions of zarr.
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
-SLACK = 1024
+SLACK = 1024  # bytes that a codec may add to a chunk: checksums and headers
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-EMPTY = 2**64 - 1
+EMPTY = 2**64 - 1  # the place of an inner chunk that was never written, by the sharding codec of zarr 3
 
 
 def open_array(node: Node) -> "zarr.Array[Any]":

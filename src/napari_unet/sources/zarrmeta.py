@@ -16,20 +16,23 @@ import numpy as np
 
 from ..errors import DataError, UnsafeError, UsageError
 
-MAX_METADATA = 16 * 2**20
+MAX_METADATA = 16 * 2**20  # 16 MiB: consolidated, that of some ten thousand arrays
 METADATA_SECONDS = 10.0  # metadata has some kB; 16 MiB arrive in it over 14 Mbit/s
-MAX_CHUNK = 2 * 2**30
-MAX_INNER_CHUNKS = 2**22
-MAX_SIZE = 2**63
+MAX_CHUNK = 2 * 2**30  # 2 GiB: what Blosc can hold, and more than fits beside a network
+MAX_INNER_CHUNKS = 2**22  # the index of a shard, 16 bytes each, is read at once: 64 MiB
+MAX_SIZE = 2**63  # sizes are 64-bit numbers with a sign in numpy
 INDEX_ENTRY = 16  # bytes of a shard's index for each chunk: where it begins, and how long it is
 CHECKSUM = 4  # bytes of crc32c behind the index
 PACKED, ROOM = 2, 2**20  # no codec packs random bytes to twice their number; headers take their room
 SCHEMES = ("http", "https", "s3", "gs")
 DTYPES = ("bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)), "float16", "float32", "float64")
+# Decoded here within the size that the metadata give.
 COMPRESSORS = ("gzip", "zlib", "zstd", "blosc", "lz4", "bz2", "lzma")
-FILTERS = ("shuffle", "delta", "crc32c", "crc32")
+FILTERS = ("shuffle", "delta", "crc32c", "crc32")  # decoded here within the size that the metadata give
 OF_ARRAYS = {"transpose", "delta"}  # of zarr v3: codecs that come before the bytes
+# Codecs of objects, which may be Python's own.
 RUNS_CODE = ("pickle", "vlen-utf8", "vlen-bytes", "vlen-array", "json2", "msgpack2")
+# With which numcodecs unpacks pickles all the same; refused while it is set.
 OVERRIDE = "NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE"
 
 

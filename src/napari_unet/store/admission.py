@@ -15,7 +15,7 @@ from .lock import Lock
 from .ome import VERSIONS, Output
 from .pyramid import levels_of
 
-FILE_ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+FILE_ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")  # of files, where a result is a folder
 # What a store takes on disk, as a part of its size in memory: labels compress well, images may not at all.
 SHARE_ON_DISK = {"labels": 0.25, "image": 1.0}
 

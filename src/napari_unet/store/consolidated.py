@@ -13,8 +13,9 @@ from typing import Any
 from ..files import REFUSED, replace
 
 LARGEST = 2**28  # bytes: a plate of 10,000 images with five levels has 2**26
+# The file that repeats the metadata of all that lies below a group, by version of zarr.
 HOLDERS = {3: "zarr.json", 2: ".zmetadata"}
-FILES = {3: ("zarr.json",), 2: (".zgroup", ".zarray", ".zattrs")}
+FILES = {3: ("zarr.json",), 2: (".zgroup", ".zarray", ".zattrs")}  # whose contents it repeats
 MARKS = ("zarr.json", ".zgroup")
 
 

@@ -21,7 +21,7 @@ __all__ = ["DONE", "FINISHED", "FOLDER", "PLAN", "Journal", "Records", "Region",
 
 DONE = "done.jsonl"
 FINISHED = "finished"
-LINE = json.JSONEncoder(separators=(",", ":"))
+LINE = json.JSONEncoder(separators=(",", ":"))  # without spaces: a block takes some 100 bytes, a million of them 100 MB
 SUM = b'{"sum":"'  # what a line with a checksum begins with; those of earlier versions have none
 BEFORE = (b'{"unit"', b'{"forget"')
 SUMMED = len(SUM) + 10  # its 8 digits, the quote and the comma: the rest is what they are the checksum of

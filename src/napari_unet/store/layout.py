@@ -25,10 +25,11 @@ ZSTD_LEVEL = 1  # of images five times as fast as 3 at a tenth more, of labels a
 # All readers of zarr v2 know zlib, which has a checksum of its own; zstd with a checksum is refused by TensorStore and
 # by numcodecs before 0.13. Level 1 writes 90 MB/s of images and 500 of labels, faster than any network.
 ZLIB: Mapping[str, Any] = {"id": "zlib", "level": 1}
-NEWEST = 3
-HIDDEN = r"\.([^/]+\.)?[0-9a-f]{32}\.partial"
+NEWEST = 3  # version of zarr of what this program writes on its own
+HIDDEN = r"\.([^/]+\.)?[0-9a-f]{32}\.partial"  # temporary files of `files.replacing` and of zarr
+# What a run that was killed before its plan was written may have left.
 BEGINNING = re.compile(rf"lock|done\.jsonl|plan\.json\.tmp|{HIDDEN}")
-GROUP_FILES = ("zarr.json", ".zattrs", ".zgroup")
+GROUP_FILES = ("zarr.json", ".zattrs", ".zgroup")  # metadata of groups in both versions of zarr
 
 
 def ledger_of(root: Path, paths: Sequence[str]) -> Path:

@@ -12,10 +12,13 @@ from ..arrays.stack import check_axes
 from ..errors import UsageError
 from ..units import factor
 
-VERSIONS = {"0.4": 2, "0.5": 3}
+VERSIONS = {"0.4": 2, "0.5": 3}  # of OME-Zarr, with the version of zarr that each lies in
+# Types of axes, by OME-Zarr 0.4, section "axes".
 KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,99}")  # what all file systems take, and shells need not quote much
+# Devices of Windows, and names with a meaning in OME-Zarr.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|zarr\.json|labels|\d+", re.IGNORECASE)
+# Of channels in a viewer, added up: red, green and blue, then their mixtures.
 COLOURS = ("FF0000", "00FF00", "0000FF", "FFFF00", "FF00FF", "00FFFF")
 
 

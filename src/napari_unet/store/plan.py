@@ -14,7 +14,7 @@ from ..files import plain, read, replace_json
 from ..settings import PRESENT
 from .ome import VERSIONS, check_path
 
-FOLDER = ".napari_unet"
+FOLDER = ".napari_unet"  # hidden: no reader of zarr looks into it
 PLAN = "plan.json"
 TABLE_FOLDER = "table"  # in the group of labels; a file beside arrays is one that readers of zarr warn of
 TABLE = f"{TABLE_FOLDER}/objects.csv"

@@ -11,9 +11,9 @@ from ..arrays.views import Box
 from ..grid.blocks import blocks
 from .ome import Output
 
-SMALLEST = 256
-PART_BYTES = 2**24
-AT_ONCE = 2**17
+SMALLEST = 256  # edge of the coarsest level: a thumbnail, read at once
+PART_BYTES = 2**24  # 16 MiB of the finer level at a time; several are made at once
+AT_ONCE = 2**17  # elements, 512 kiB as float32: half of a core's cache
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

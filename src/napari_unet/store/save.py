@@ -23,10 +23,10 @@ from .ome import RESERVED, Output
 from .result import ResultStore
 from .verification import crc32
 
-BLOCK_BYTES = 2**26
-KEPT_BYTES = 2**27
-CHUNK = {2: 1024, 3: 128}
-LEAST, MOST = 2**14, 2**24
+BLOCK_BYTES = 2**26  # 64 MiB held at once, read and checked
+KEPT_BYTES = 2**27  # 128 MiB of chunks: those that two blocks share are decoded once
+CHUNK = {2: 1024, 3: 128}  # edges: 1 to 8 MiB a file, as results of a run have
+LEAST, MOST = 2**14, 2**24  # bytes of a source's chunk that are kept as they are: 16 kiB to 16 MiB
 
 
 def save_stack(  # noqa: PLR0913

@@ -33,11 +33,13 @@ PLANE_BYTES = 2**28  # a larger plane is cut into tiles, which ImageJ reads with
 SLAB_BYTES = 2**28  # planes that are held at a time: the chunks of a result are up to 128 planes deep
 COLUMN = 512  # pixels that are read at a time each way: larger than most chunks, and a few chunks of a result
 TILE = 1024  # the chunk of 2-D results, so that each is unpacked once
-IMAGEJ_TYPES = ("uint8", "uint16", "float32")
+IMAGEJ_TYPES = ("uint8", "uint16", "float32")  # that ImageJ itself opens
 IMAGEJ_SIZES = (1e-6, 1e6)  # pixel sizes that fractions of 32 bits hold to 6 digits
-OME_TYPES = (*IMAGEJ_TYPES, "int8", "int16", "int32", "uint32", "float64")
+OME_TYPES = (*IMAGEJ_TYPES, "int8", "int16", "int32", "uint32", "float64")  # that the schema of OME-XML names
+# Types that few readers of TIFF take, to the next that holds all of their values.
 WIDENED = {"bool": "uint8", "float16": "float32"}
 LABEL_TYPES = ("uint16", "uint32")  # 16 bits are opened by every program
+# As the schema of OME-XML writes them; metres and their parts follow one rule.
 OME_UNITS = {"angstrom": "Å", "inch": "in", "foot": "ft", "yard": "yd", "mile": "mi", "parsec": "pc"}
 OME_UNITS |= {"minute": "min", "hour": "h", "day": "d"}
 

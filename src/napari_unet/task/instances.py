@@ -19,10 +19,10 @@ from .border import LEVELS, border_weights, check_border
 from .losses import IGNORE, Scores, cross_entropy, dice, likeliest
 
 CLASSES = OBJECT_CLASSES
-BORDER = 2
-BIASES = (-1.0, 0.0, 1.0, 2.0)
+BORDER = 2  # the index of the class
+BIASES = (-1.0, 0.0, 1.0, 2.0)  # of logits, a factor of e each: from fewer borders to many more
 HOLES = (1.0, 0.25, 0.06, 0.0)  # of a quarter of an object; a smaller one only where it scores more: rings stay rings
-SMALLEST = (0.0, 0.25, 0.5, 0.75)
+SMALLEST = (0.0, 0.25, 0.5, 0.75)  # of the size that 1 % of the objects are below: larger ones would drop real objects
 
 
 @takes_former_names

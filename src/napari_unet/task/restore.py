@@ -17,8 +17,8 @@ from .losses import Scores
 from .similarity import similarity
 
 LOSSES = ("l1", "l2", "ssim")
-TYPES = ("float32", "float16", "uint8", "uint16", "int16", "uint32", "int32")
-SSIM_SHARE = 0.84
+TYPES = ("float32", "float16", "uint8", "uint16", "int16", "uint32", "int32")  # that OME-Zarr and its readers share
+SSIM_SHARE = 0.84  # Zhao et al. 2017: the mix of similarity and absolute difference
 LARGEST_LOG_VARIANCE = 7.0  # to either side: a standard deviation of exp(3.5) = 33
 
 

@@ -15,9 +15,9 @@ from .border import LEVELS, border_weights, check_border
 from .losses import BACKGROUND, IGNORE, Confusion, cross_entropy, dice, focal, likeliest
 
 LOSSES = ("ce+dice", "ce", "dice", "focal")
-MAX_CLASSES = 4096
-LISTED = 5
-LOOKUP = 2**16
+MAX_CLASSES = 4096  # more are numbers of objects
+LISTED = 5  # values in a message: enough to see what kind they are
+LOOKUP = 2**16  # values that are looked up in a table, ten times as fast as searching for them
 
 
 @takes_former_names

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-WINDOW, SIGMA = 11, 1.5
-K1, K2 = 0.01, 0.03
+WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004
+K1, K2 = 0.01, 0.03  # Wang et al. 2004
 RANGE = 4.0  # of normalised intensities: two standard deviations to either side
 
 

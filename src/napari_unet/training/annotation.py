@@ -11,9 +11,9 @@ from ..arrays.stack import Stack
 from ..arrays.views import Box
 from ..errors import DataError
 
-CROPS = 6
-CROP_ELEMENTS = 2**20
-SMALLEST_OBJECT = 9
+CROPS = 6  # annotations that are measured closely: quartiles need no more
+CROP_ELEMENTS = 2**20  # 1024 x 1024, or 101 cubed: labelled in some ms
+SMALLEST_OBJECT = 9  # voxels, 3 x 3: fewer are specks of a brush
 
 
 def image_box(image: Stack, box: Sequence[slice]) -> Box:

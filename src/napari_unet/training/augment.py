@@ -12,9 +12,10 @@ from ..errors import UsageError
 from ..settings import check, setting
 from .config import TrainConfig
 
-EQUAL = 1.01
-ISOTROPIC = 1.5
-CONTROL_POINTS = 3
+EQUAL = 1.01  # pixel sizes nearer than this are one size, rounded
+ISOTROPIC = 1.5  # beyond it a rotation out of the plane smears planes that are far apart
+CONTROL_POINTS = 3  # per axis: Ronneberger et al. 2015, section 3.1
+# Fields that `strength` multiplies; shares and switches stay.
 STRENGTHS = ("rotation", "scale", "elastic", "gamma", "contrast", "brightness", "noise", "blur")
 
 

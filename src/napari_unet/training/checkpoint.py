@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import UNUSABLE, DataError, ResourceError
 from ..files import remove_leftovers, replace
 
-KEPT = 2
+KEPT = 2  # if the newest is damaged there is the one before
 
 
 def write_atomic(path: Path, data: bytes) -> None:

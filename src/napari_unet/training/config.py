@@ -11,11 +11,14 @@ TASKS = ("semantic", "instances", "restore", "super_resolve", "autoencode")
 IMAGE_TASKS = TASKS[2:]
 PRESETS = ("default", "ronneberger2015")
 BORDER_WEIGHT = 10.0  # Ronneberger et al. 2015, section 3
-MINUTES = 15.0
+MINUTES = 15.0  # what most sets of benchmarks/RESULTS.md reach their score in
 LOSSES = ("l2", "l1", "ssim")
 TYPES = ("float32", "float16", "uint8", "uint16", "int16", "uint32", "int32")
+# Settings that mean nothing where images are the targets.
 OF_LABELS = ("sparse", "binary", "number_objects", "above", "background", "class_names", "border_weight", "balance")
+# Settings that mean nothing where labels are the targets.
 OF_IMAGES = ("loss", "blind", "predict_std", "upscale", "blur", "noise", "result_type")
+# What may change when a run is resumed: it does not change what is learnt.
 RUN_FIELDS = ("minutes", "steps", "learning_rate", "patience", "precision", "device", "memory", "break_lock", "resume")
 
 

@@ -20,9 +20,9 @@ from .annotation import ObjectLabels, diameters, image_box, labelled_crops, read
 from .pixelsize import check_same_size
 
 Pair = tuple[Stack, Stack]
-PLACES = 2048
-MAX_VALUES = 64
-HASHED_BLOCKS = 64
+PLACES = 2048  # voxels kept of each class and image: 48 KiB, and as many as steps that one image sees
+MAX_VALUES = 64  # more are numbers of objects, or grey values
+HASHED_BLOCKS = 64  # of an image: with the labels, which are hashed whole, enough to tell data apart
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -16,11 +16,13 @@ from ..task import Task
 from .config import TrainConfig
 from .plan import Plan
 
+# About the last 1000 steps; without the average AP50 of nuclei falls from 0.722 to 0.698 (RESULTS).
 LONGEST_AVERAGE = 0.999
+# Norm; with momentum 0.99 an outlier goes on for 100 steps, so SGD keeps to smaller ones.
 LARGEST_GRADIENT = {"adamw": 5.0, "sgd": 4.0}
-WEIGHT_DECAY = 0.01
-WARM_UP = 0.03
-LEAST_RATE = 0.02
+WEIGHT_DECAY = 0.01  # the default of AdamW, Loshchilov and Hutter 2019
+WARM_UP = 0.03  # share of the run: Adam's second moments settle in about 100 steps of 3000
+LEAST_RATE = 0.02  # share of the highest at the first step: not 0, so that it learns too
 
 
 def rate_at(progress: float, highest: float) -> float:

@@ -20,14 +20,14 @@ from .config import TrainConfig
 from .fingerprint import Fingerprint, StackFacts
 from .pixelsize import typical_size
 
-COARSE = 2.0
-THIN = 4
-THINNEST_VOLUME = 8
-ANISOTROPIC = 6.0
-SMALLEST_LEVEL = 4
-SHORT_MINUTES = 10.0
-SHORT_STEPS = 1000
-HIGHEST_RATE = 2e-3
+COARSE = 2.0  # nnU-Net, supplementary note 2: an axis coarser than twice the finest is not pooled yet
+THIN = 4  # of a volume without pixel sizes: planes fewer than an eighth of its width are likely far apart
+THINNEST_VOLUME = 8  # planes: with fewer a 3-D network sees little but mirror images
+ANISOTROPIC = 6.0  # planes so many pixels apart show different objects
+SMALLEST_LEVEL = 4  # elements per axis at the bottleneck: nnU-Net, supplementary note 2
+SHORT_MINUTES = 10.0  # a small network learns more in so short a time, on two cores
+SHORT_STEPS = 1000  # a run of no more is as short
+HIGHEST_RATE = 2e-3  # of AdamW; with half of it scores differ by no more than their noise (RESULTS)
 CODE = 32  # channels of a bottleneck that is to describe the image
 
 

@@ -21,10 +21,10 @@ from .config import TrainConfig
 from .plan import Plan
 
 RUN = "run.json"
-LEDGER = ".napari_unet"
-FINISHING = "finished"
+LEDGER = ".napari_unet"  # as results have it: for the lock
+FINISHING = "finished"  # says that the model folder is of this run, so that an extended run may replace it
 VERSION = 1
-PACKAGES = ("napari-unet-stacks", "torch", "numpy", "safetensors")
+PACKAGES = ("napari-unet-stacks", "torch", "numpy", "safetensors")  # whose versions the model's record names
 
 
 def training_folder(out: Path) -> Path:

@@ -26,7 +26,7 @@ from .plan import Plan, make_plan
 from .run import RUN, Run, training_folder
 from .split import Sample, hold_out, samples
 
-CACHE_BYTES = 2**30
+CACHE_BYTES = 2**30  # 1 GiB: data of that size are held in memory, larger ones read patch by patch
 NAMED = 5  # images that a line names
 
 

@@ -14,10 +14,10 @@ from ..intensities.normalise import Statistics, finite
 from .annotation import image_box, read_labels
 from .fingerprint import Fingerprint, Pair
 
-HELD_OUT = 0.2
-FEWEST_PLANES = 5
-SMALLEST_REGION = 8
-TRIES = 64
+HELD_OUT = 0.2  # a fifth, as in five-fold cross-validation
+FEWEST_PLANES = 5  # of which one is a fifth
+SMALLEST_REGION = 8  # elements of an axis: less is no region of its own, but border
+TRIES = 64  # divisions that are tried for one with all classes in both parts
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -16,8 +16,8 @@ from .learner import Learner
 from .plan import Plan
 from .split import Sample
 
-BATCHES = 12
-WHOLE = 2.5
+BATCHES = 12  # patches of so many steps: the mean of a score is steady, and an epoch is not all validation
+WHOLE = 2.5  # batches: an image of at most so much goes through the network as one tile
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
