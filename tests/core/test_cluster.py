@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -244,14 +246,48 @@ def test_a_scheduler_that_takes_no_task_ends_the_run(tmp_path, workers):
         wait(predict(stack, small(3), tmp_path / "a.ome.zarr", on(workers, block=(16, 32, 32))))
 
 
+def _on_worker():
+    return multiprocessing.parent_process() is not None
+
+
+def _only_here(theirs, *packages):
+    """Versions of a machine beside which each worker has others, or no package of ours at all."""
+    if _on_worker() and theirs is None:
+        raise ModuleNotFoundError("no such package")
+    return dict.fromkeys(packages, theirs if _on_worker() else "0.0.1")
+
+
+def _dies_when_asked(alive, answer, *args):
+    """Answer; the first worker that is asked dies of it."""
+    if _on_worker() and alive.exists():
+        alive.unlink()
+        os._exit(137)
+    return answer(*args)
+
+
+def test_workers_that_die_when_they_are_asked_are_asked_again(tmp_path, monkeypatch):
+    stack, model, block = stored(tmp_path, (32, 32, 32)), small(3), (16, 32, 32)
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", PredictConfig(block=block, **FP32)))
+    names = ("versions", "_reaches")
+    for name in names:
+        (tmp_path / name).touch()
+        monkeypatch.setattr(cluster, name, partial(_dies_when_asked, tmp_path / name, getattr(cluster, name)))
+    with started(1) as own:
+        said = [event.message for event in predict(stack, model, tmp_path / "b.ome.zarr", on(own, block=block))]
+    assert any("waiting" in message for message in said)
+    assert not any((tmp_path / name).exists() for name in names)
+    assert tree(tmp_path / "a.ome.zarr") == tree(tmp_path / "b.ome.zarr")
+
+
 def test_what_workers_could_not_do_is_refused(tmp_path, workers, monkeypatch):
     stack, model, out = stored(tmp_path, (32, 32, 32)), small(3), tmp_path / "a.ome.zarr"
     with pytest.raises(UsageError, match="lies in this machine's memory"):
         wait(predict(Stack(data=image_of((32, 32, 32)), axes="zyx"), model, tmp_path / "b.ome.zarr", on(workers)))
-    ours = dict.fromkeys(cluster.PACKAGES, "0.0.1")
-    monkeypatch.setattr(cluster, "versions", lambda *_: ours)
-    monkeypatch.setattr(cluster, "_versions_on", lambda client: {"tcp://w": dict.fromkeys(ours, "9")})
+    monkeypatch.setattr(cluster, "versions", partial(_only_here, "9"))
     with pytest.raises(UsageError, match="napari-unet-stacks 9 instead of"):
+        wait(predict(stack, model, out, on(workers)))
+    monkeypatch.setattr(cluster, "versions", partial(_only_here, None))
+    with pytest.raises(UsageError, match=r"cannot run a task \(ModuleNotFoundError: no such package"):
         wait(predict(stack, model, out, on(workers)))
     assert [path.name for path in tmp_path.iterdir()] == ["image.zarr"]
 

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,12 +132,21 @@ def _check_image(job: "Job") -> None:
 
 
 def _check_versions(client: Any) -> None:
-    """Refuse workers that would give something else."""
-    ours = versions(*PACKAGES)
-    for where, theirs in _versions_on(client).items():
+    """Check all workers, before anything is written; one that has just started may first have to import torch."""
+    until, checked = time.monotonic() + SILENT, set[str]()
+    while (left := set(signs_of_life(client)) - checked) and time.monotonic() < until:
+        checked |= _checked_versions(client, left)
+        time.sleep(0 if left <= checked else HEARTBEAT)
+
+
+def _checked_versions(client: Any, addresses: Iterable[str]) -> set[str]:
+    """Refuse workers that would give something else; return those that answered."""
+    ours, found = versions(*PACKAGES), run_on_each(client, addresses, versions, *PACKAGES)
+    for where, theirs in found.items():
         other = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
         if other:
             raise UsageError(f"worker {where} has {', '.join(other)}; install the same versions everywhere")
+    return set(found)
 
 
 class _Run:
@@ -153,11 +162,13 @@ class _Run:
         self._alone: int | None = None
         self._cancels: Counter[int] = Counter()  # of tasks, by their first block, since a block was done
         self._signs: dict[str, tuple[float, float]] = {}  # of each worker: its last sign of life, and when that was new
+        self._checked: set[str] = set()  # workers that have said that they have our versions and reach the folder
         self._looked, self._said = 0.0, ""
         self.failed: dict[int, str] = {}
         import distributed
 
-        self._cancelled, self._killed = distributed.client.FutureCancelledError, distributed.KilledWorker
+        self._killed: Any = distributed.KilledWorker
+        self._lost = distributed.client.FutureCancelledError, distributed.comm.core.CommClosedError, TimeoutError
 
     def events(self, near: tuple[float, ...] | None) -> Generator[Progress, None, None]:
         """Submit, collect, record."""
@@ -167,7 +178,6 @@ class _Run:
         wait: Any = distributed.wait
         over = (TimeoutError, distributed.client.FuturesCancelledError)  # what was cancelled is seen when collected
         yield from self._await_workers()
-        self._check_folder()
         # A task, not scattered data, which would be lost with the last worker that holds it.
         shared = self._client.submit(together, self._job, store.sent_writer, self._topic, pure=False)
         store.renew()
@@ -215,7 +225,7 @@ class _Run:
         numbers = tuple(n for n in self._flying.pop(future)[0] if n not in self._store)
         try:
             written = future.result(timeout=TIMEOUT)
-        except (self._cancelled, TimeoutError) as error:
+        except self._lost as error:
             if self._client.status != "running":
                 raise IncompleteError(
                     f"the scheduler {self._address} was lost; {self._store.count} of {self._job.total} blocks are "
@@ -264,26 +274,37 @@ class _Run:
         IncompleteError
             Where the scheduler does not answer.
         UsageError
-            Where a worker that has come since has other versions.
+            Where a worker has other versions, or does not reach the result's folder.
         """
         now = time.monotonic()
         if now - self._looked < HEARTBEAT:
             return
-        self._looked, before = now, set(self._signs)
+        self._looked = now
         try:
             signs = signs_of_life(self._client)
+            known = self._signs
+            self._signs = {
+                a: known[a] if a in known and known[a][0] == sign else (sign, now) for a, sign in signs.items()
+            }
+            self._check({address for address, (_, since) in self._signs.items() if since == now})
         except OSError as error:  # which a timeout is, too
             what = "does not answer" if isinstance(error, TimeoutError) else "was lost"
             raise IncompleteError(
                 f"the scheduler {self._address} {what}; "
                 f"{self._store.count} of {self._job.total} blocks are done and kept: run the same command again"
             ) from error
-        known = self._signs
-        self._signs = {a: known[a] if a in known and known[a][0] == sign else (sign, now) for a, sign in signs.items()}
         for address in [a for a, (_, since) in self._signs.items() if now - since > SILENT]:
             self._give_up(address)
-        if before and set(self._signs) - before:
-            _check_versions(self._client)
+
+    def _check(self, alive: set[str]) -> None:
+        """Check workers that have not answered yet; one that dies meanwhile is asked again when it is seen next."""
+        self._checked &= set(self._signs)
+        same = _checked_versions(self._client, alive - self._checked)
+        folder = str(self._store.root.resolve())
+        for where, there in run_on_each(self._client, same, _reaches, folder).items():
+            if not there:
+                raise UsageError(f"worker {where} does not reach {folder}; put it on a shared disk")
+            self._checked.add(where)
 
     def _give_up(self, address: str) -> None:
         """Take a worker that shows no sign of life off the scheduler, which gives its tasks to others."""
@@ -299,24 +320,17 @@ class _Run:
     def _where(self) -> str:
         count = self._workers
         said, self._said = self._said, ""
-        return (f"on {count} worker{'s' * (count != 1)}" if count else "waiting: the scheduler has no workers") + said
+        if not self._checked:
+            return f"waiting: {'no worker answers yet' if count else 'the scheduler has no workers'}{said}"
+        return f"on {count} worker{'s' * (count != 1)}{said}"
 
     def _await_workers(self) -> Iterator[Progress]:
-        """Wait for the first, which a queue of jobs may start later, and look at its versions then."""
+        """Wait for the first that answers: a queue of jobs may start it later."""
         self._look()
-        waited = not self._workers
-        while not self._workers:
+        while not self._checked:
             yield Progress(self._store.count, self._job.total, "predict", self._where())
             time.sleep(HEARTBEAT)
             self._look()
-        if waited:
-            _check_versions(self._client)
-
-    def _check_folder(self) -> None:
-        """Refuse workers that could not write."""
-        for where, there in run_on_each(self._client, _reaches, str(self._store.root.resolve())).items():
-            if not there:
-                raise UsageError(f"worker {where} does not reach {self._store.root.resolve()}; put it on a shared disk")
 
 
 def together(job: "Job", writer: BlockWriter, topic: str) -> "tuple[Job, BlockWriter, str]":
@@ -369,9 +383,8 @@ def _read(told: list[Any]) -> Written:
     return [(number, [Region(name, tuple(a), tuple(b), crc) for name, a, b, crc in found]) for number, found in told]
 
 
-def _versions_on(client: Any) -> dict[str, dict[str, str]]:
-    return run_on_each(client, versions, *PACKAGES)
-
-
 def _reaches(folder: str) -> bool:
-    return Path(folder).is_dir()
+    try:
+        return Path(folder).is_dir()
+    except OSError:  # no right to look, or a disk that is gone
+        return False

@@ -1,11 +1,13 @@
 """What is asked of a dask scheduler and its workers: answered in time, or given up, as either may have stopped."""
 
-import contextlib
+import asyncio
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from typing import Any
+
+from ..errors import UsageError
 
 ANSWER = 10.0  # seconds for an answer of a worker
 PATIENCE = 30.0  # seconds for one of the scheduler: with the wait for a result before it, one that froze is named in 60
@@ -35,13 +37,34 @@ def in_time(work: Callable[[], None], seconds: float) -> bool:
     return done.done()
 
 
-def run_on_each(client: Any, function: Any, *args: Any) -> dict[str, Any]:
-    """Run a function on each worker that answers; one that has stopped would be waited for without end."""
+def run_on_each(client: Any, addresses: Iterable[str], function: Any, *args: Any) -> dict[str, Any]:
+    """Run a function on workers; return what those say that answer in time.
+
+    One that dies while it is asked, or has stopped, gives no answer and takes none from the others.
+
+    Raises
+    ------
+    UsageError
+        Where a worker cannot run it, as one where this package is not installed.
+    OSError
+        Where the way to the scheduler is broken.
+    """
+    known = list(addresses)
+
+    async def answers() -> list[Any]:
+        each = (client._run(function, *args, workers=[address], on_error="return") for address in known)
+        return await asyncio.gather(*(asyncio.wait_for(one, ANSWER) for one in each), return_exceptions=True)
+
     found: dict[str, Any] = {}
-    for address in signs_of_life(client):
-        with contextlib.suppress(TimeoutError):
-            found |= client.sync(client._run, function, *args, workers=[address], callback_timeout=ANSWER)
-    return found
+    for answer in client.sync(answers):
+        if isinstance(answer, BaseException) and not isinstance(answer, TimeoutError):
+            raise answer
+        found |= answer if isinstance(answer, dict) else {}
+    for address, said in found.items():
+        if isinstance(said, Exception) and not isinstance(said, OSError):  # an OSError is the way to it, which broke
+            why = f"{type(said).__name__}: {said}"
+            raise UsageError(f"worker {address} cannot run a task ({why}); install the same versions everywhere")
+    return {address: said for address, said in found.items() if not isinstance(said, OSError)}
 
 
 def ask_scheduler(client: Any, what: str, **more: Any) -> Any:
