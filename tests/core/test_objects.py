@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from napari_unet.errors import DataError, OutputError, UsageError
 from napari_unet.events import wait
-from napari_unet.objects import ObjectConfig, ObjectGrid, decode, find, label_dtype, paint
+from napari_unet.objects import Canvas, ObjectConfig, ObjectGrid, decode, find, label_dtype, paint
 from napari_unet.objects.components import components
 
 
@@ -286,5 +286,5 @@ def test_wrong_grids_and_options_are_refused(wrong):
 def test_found_once_objects_can_be_painted_elsewhere(tmp_path):
     volume = Volume(np.ones((4, 4), np.uint8), "yx", (2, 2))
     assert wait(find(volume.read, volume.grid, tmp_path / "scratch", volume.config)) == 1
-    assert len(wait(paint(volume.read, volume.grid, volume.write, tmp_path / "scratch", volume.config))) == 1
+    assert len(wait(paint(volume.read, volume.grid, Canvas(volume.write), tmp_path / "scratch", volume.config))) == 1
     assert (volume.labels == 1).all()

@@ -1,9 +1,10 @@
 """An image at another pixel size, computed where it is read."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,9 +16,10 @@ SAME = 1e-6  # relative difference below which two pixel sizes are one
 COARSE = 1.5  # from this ratio on, a new element is the mean of what it covers instead of interpolated
 MOST = 2**40  # elements: a terabyte of 8 bit; a pixel size a thousand times too small asks for more
 PART = 2**24  # elements of the base read at a time: 64 MiB as float32
+WHOLE = 2**20  # what weights along an axis add up to where they are whole numbers: three of them fit 64 bits
 
 
-def resampled(stack: Stack, scale: Mapping[str, float]) -> Stack:
+def resampled(stack: Stack, scale: Mapping[str, float], kind: "type[Resampled] | None" = None) -> Stack:
     """Bring a stack to another pixel size, lazily.
 
     Both cover the same part of the world, to half a pixel. What is read does not depend on how it is cut up.
@@ -26,6 +28,8 @@ def resampled(stack: Stack, scale: Mapping[str, float]) -> Stack:
     ----------
     scale : mapping of axis to float
         New pixel size along spatial axes, in the stack's units; the others stay as they are.
+    kind : type of `Resampled`, optional
+        How an element is made: `ResampledLabels`, or `ResampledScribbles`, of labels.
 
     Returns
     -------
@@ -57,7 +61,7 @@ def resampled(stack: Stack, scale: Mapping[str, float]) -> Stack:
     new = tuple(s if r == 1 else w for s, r, w in zip(stack.scale, ratios, wanted, strict=True))
     return dataclasses.replace(
         stack,
-        data=Resampled(stack.data, tuple(round(n) for n in shape), tuple(ratios)),
+        data=(kind or Resampled)(stack.data, tuple(round(n) for n in shape), tuple(ratios)),
         scale=new,
         translation=tuple(starts),
         notes=(*stack.notes, f"pixel size {_text(stack.scale)} brought to {_text(new)} along {stack.axes}"),
@@ -117,6 +121,76 @@ class Resampled(LazyBase):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ResampledLabels(Resampled):
+    """Lazy labels at another pixel size: an element takes the label that weighs most in it, of equals the smallest.
+
+    The weights are those of `Resampled`: finer, they are of linear interpolation, which smooths outlines; coarser, they
+    are areas. Background is a label like others.
+    """
+
+    zero: ClassVar[bool] = True  # whether 0 is a label like others
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type: that of the base."""
+        return np.dtype(self.base.dtype)
+
+    def read(self, box: Box) -> np.ndarray:
+        """Compute a box."""
+        weights = [Weights.of(b, r, n) for b, r, n in zip(box, self.ratios, self.base.shape, strict=True)]
+        return _heaviest(np.asarray(self.base[tuple(w.span for w in weights)]), weights, self.zero)
+
+
+class ResampledScribbles(ResampledLabels):
+    """Labels of which 0 is no label: an element is 0 only where nothing else lies in it, so that thin strokes stay."""
+
+    __slots__ = ()
+    zero: ClassVar[bool] = False
+
+
+def _heaviest(labels: np.ndarray, weights: "Sequence[Weights]", zero: bool) -> np.ndarray:
+    """Return for each element the label of most weight; only where there are several are they weighed."""
+    low = high = labels
+    for axis, each in enumerate(weights):
+        low, high = (
+            functools.reduce(pick, (part.take(index, axis) for index in each.index))
+            for pick, part in ((np.minimum, low), (np.maximum, high))
+        )
+    out = np.ascontiguousarray(low)
+    mixed = np.nonzero(low != high)
+    step = max(1, PART // 2 ** len(weights) // math.prod(len(each.index) for each in weights))
+    for start in range(0, len(mixed[0]), step):
+        at = tuple(part[start : start + step] for part in mixed)
+        out[at] = _weighed(
+            labels, [(each.index[:, i], each.weight[:, i]) for each, i in zip(weights, at, strict=True)], zero
+        )
+    return out
+
+
+def _weighed(labels: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]], zero: bool) -> np.ndarray:
+    """Return the label of most weight for each of N elements, made of (K, N) indices and weights along each axis.
+
+    Weights are whole numbers, so that their sums do not depend on an order, and equals are equal.
+    """
+    place: list[np.ndarray] = []
+    weight = np.ones((1, parts[0][0].shape[1]), np.int64)
+    for index, share in parts:
+        more = np.rint(share * WHOLE).astype(np.int64)
+        weight = (weight[:, None] * more).reshape(-1, weight.shape[1])
+        place = [np.repeat(old, len(index), 0) for old in place]
+        place.append(np.tile(index, (len(weight) // len(index), 1)))
+    found = labels[tuple(place)].T
+    weight = weight.T if zero else np.where(found == 0, 0, weight.T)
+    order = np.argsort(found, axis=1, kind="stable")
+    found, weight = (np.take_along_axis(each, order, 1) for each in (found, weight))
+    first = np.ones(found.shape, bool)
+    first[:, 1:] = found[:, 1:] != found[:, :-1]
+    total = np.zeros(found.shape, np.int64)
+    total[first] = np.add.reduceat(weight.ravel(), np.flatnonzero(first))
+    return np.asarray(np.take_along_axis(found, total.argmax(1)[:, None], 1)[:, 0])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Weights:
     """What elements along an axis are made of.
 
@@ -137,6 +211,8 @@ class Weights:
     @classmethod
     def of(cls, cut: slice, ratio: float, size: int) -> "Weights":
         """Weigh the elements `cut` of an axis whose elements are `ratio` of the base's `size`."""
+        if ratio == 1:
+            return cls(cut, np.arange(cut.stop - cut.start)[None], np.ones((1, cut.stop - cut.start)))
         low = np.arange(cut.start, cut.stop) * ratio
         if ratio > COARSE:
             high = np.minimum(low + ratio, size)

@@ -161,8 +161,7 @@ def _run(engine: Engine, out: Path, config: PredictConfig) -> Generator[Progress
     check_apart(root, engine.stack, "choose another place")
     job = Job.plan(engine, config)
     with connected(config.scheduler, job) as client, job.create(root, config) as store:
-        yield job.opened(store, job.summary(0, config.memory))
-        yield from execute(job, store, client, None)
+        yield from execute(job, store, client, job.summary(0, config.memory))
     return open_stack(root)
 
 

@@ -15,10 +15,11 @@ from ..arrays.views import Box
 from ..events import Block, Progress
 from ..faults import persist
 from ..files import disk, replacing
-from ..objects import ObjectGrid, Objects, find, paint
+from ..objects import Canvas, ObjectGrid, Objects, find, paint
 from ..objects.scratch import discard
 from ..store import ResultStore
 from ..store.table import make_place, table_of
+from .own import ratios
 
 if TYPE_CHECKING:
     from .job import Job
@@ -29,11 +30,18 @@ NEARLY_ALL = 0.7  # of an image: so dense that hardly anything lies between obje
 TIMES_LEARNT = 3  # the share of objects in what was learnt from; dense regions of an image reach twice that
 
 
-def make_objects(job: "Job", store: ResultStore) -> Generator[Progress, None, str]:
+def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator[Progress, None, str]:
     """Make the objects of a run whose classes are all written, if it has any; goes on where it was stopped.
+
+    They are made at the pixels that the network ran at, and written at the image's own.
 
     The labels hold a table, ``table/objects.csv``: id, voxels, centroid and bounding box in the labels' units, mean
     intensity per channel, and whether the object touches the border of the image.
+
+    Parameters
+    ----------
+    work, store : ResultStore
+        Of what the network gave, and of the result.
 
     Yields
     ------
@@ -50,16 +58,18 @@ def make_objects(job: "Job", store: ResultStore) -> Generator[Progress, None, st
     ResourceError
         Where the disk refuses.
     """
-    output, options = job.objects, job.decoder.task.objects
+    own = job.own or job
+    output, options = own.objects, job.decoder.task.objects
     if output is None or options is None:
         return ""
     scratch = store.ledger / "objects"
     if not store.pending() and store.has_table:
         discard(scratch)  # a run that ended in the middle of removing it
         return ""
-    first = len(job.grid)
-    grid = ObjectGrid(output.shape, job.grid.core, output.axes, job.decoder.engine.model.config.ndim)
-    classes = store.arrays[job.decoder.outputs[0].path]
+    first, ndim = len(own.grid), job.decoder.engine.model.config.ndim
+    made = job.decoder.outputs[0]
+    grid = ObjectGrid(made.shape, job.grid.core, made.axes, ndim)
+    classes = work.arrays[made.path]
 
     def read(box: Box) -> np.ndarray:
         return persist(lambda: np.asarray(classes[box]))
@@ -67,16 +77,18 @@ def make_objects(job: "Job", store: ResultStore) -> Generator[Progress, None, st
     def write(number: int, box: Box, labels: np.ndarray) -> None:
         store.write(first + number, {output.path: (box, labels.astype(output.dtype, copy=False))})
 
-    yield from _told(find(read, grid, scratch, options), store, job.total)
-    painting = paint(read, grid, write, scratch, options, job.decoder.engine.read)
-    for number in range(len(grid)):
+    yield from _told(find(read, grid, scratch, options), store, job)
+    onto = ObjectGrid(output.shape, own.grid.core, output.axes, ndim), ratios(output.scale, made.scale)
+    canvas = Canvas(write, own.decoder.engine.read, *(onto if own is not job else ()))
+    painting = paint(read, grid, canvas, scratch, options)
+    for number in range(first):
         next(painting)
-        yield Block(store.count, job.total, "objects", box=grid.block(number))
+        yield Block(job.apart + store.count, job.total, "objects", box=own.grid[number].write)
     try:
         next(painting)
     except StopIteration as end:
         objects: Objects = end.value
-        channels = job.decoder.engine.stack.channel_names
+        channels = own.decoder.engine.stack.channel_names
         with disk(store.root):
             place = make_place(store.root / output.path, store.plan.version, store.ledger)
             write_table(place, objects, output.scale, output.translation, channels, store.ledger)
@@ -84,7 +96,7 @@ def make_objects(job: "Job", store: ResultStore) -> Generator[Progress, None, st
     discard(scratch)
     note = _too_much(objects, math.prod(output.shape), job.decoder.engine.model.record.get("foreground"))
     if note:
-        yield Progress(store.count, job.total, "note", note)
+        yield Progress(job.apart + store.count, job.total, "note", note)
     return note
 
 
@@ -100,11 +112,11 @@ def _too_much(objects: Objects, voxels: int, learnt: Any) -> str:
     )
 
 
-def _told(work: Generator[Progress, None, int], store: ResultStore, total: int) -> Iterator[Progress]:
+def _told(work: Generator[Progress, None, int], store: ResultStore, job: "Job") -> Iterator[Progress]:
     """Say that work on blocks that are done already goes on."""
     for event in work:
         store.renew()
-        yield dataclasses.replace(event, done=store.count, total=total, message="parts of objects")
+        yield dataclasses.replace(event, done=job.apart + store.count, total=job.total, message="parts of objects")
 
 
 def write_table(

@@ -23,6 +23,7 @@ from ..settings import to_keys
 from ..sources.identity import MOST_LOOKED_AT, STORED, stored
 from ..store import ResultStore, find
 from ..store.journal import Journal
+from ..store.layout import WORKING
 from ..store.ome import Output
 from .config import INTENSITIES, PredictConfig
 from .engine import Engine
@@ -99,6 +100,8 @@ class Job:
         Labels of objects that are made of the decoder's classes: blocks of their own, after those of the network.
     before : tuple of Model
         Of a cascade, the models that the stack has passed through.
+    own : Job, optional
+        The result at the image's own pixels, where the network runs at others: it is made of what is written here.
     """
 
     grid: TileGrid
@@ -106,16 +109,29 @@ class Job:
     decoder: Decoder
     objects: Output | None = None
     before: tuple[Model, ...] = ()
+    own: "Job | None" = None
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """All arrays, the result first."""
+        """All arrays of the result, that first."""
+        if self.own is not None:
+            return self.own.outputs
         return self.decoder.outputs if self.objects is None else (self.objects, *self.decoder.outputs)
+
+    @property
+    def written(self) -> int:
+        """Blocks of the result, of all kinds."""
+        return len((self.own or self).grid) * (1 if (self.own or self).objects is None else 2)
+
+    @property
+    def apart(self) -> int:
+        """Blocks of the network that are not the result's."""
+        return 0 if self.own is None else len(self.grid)
 
     @property
     def total(self) -> int:
         """Blocks of all kinds."""
-        return len(self.grid) * (1 if self.objects is None else 2)
+        return self.apart + self.written
 
     def pending(self, store: ResultStore) -> list[int]:
         """Return the blocks that the network has not done yet."""
@@ -177,7 +193,7 @@ class Job:
         return ResultStore.create(
             root,
             self.outputs,
-            blocks=self.total,
+            blocks=self.written,
             settings=self._resumable(root, config),
             provenance={
                 "source": engine.stack.source,
@@ -203,6 +219,8 @@ class Job:
         """
         settings = self.settings(config)
         found = find(root, [self.outputs[0].path], config.in_source)
+        if found is not None and self.own is not None:  # what could be read lies there
+            found = find(found[0] / WORKING, [self.decoder.outputs[0].path], False)
         now, was = settings["image"], found[1].settings.get("image", {}) if found else {}
         if found is None or not isinstance(was, dict) or all(now.get(name) == was.get(name) for name in STORED):
             return settings
@@ -264,7 +282,7 @@ class Job:
         job, failed = self, dict[int, str]()
         while True:
             try:
-                yield from job._once(store, near, failed)
+                yield from job.through(job.route(), store, near, failed)
                 break
             except (MemoryError, RuntimeError, OSError) as error:
                 if not out_of_memory(error):
@@ -291,9 +309,11 @@ class Job:
         decoder = dataclasses.replace(self.decoder, engine=engine.on("cpu"))
         return dataclasses.replace(self, decoder=decoder), "on the processor"
 
-    def _once(self, store: ResultStore, near: tuple[float, ...] | None, failed: dict[int, str]) -> Iterator[Progress]:
-        """Compute what is pending until all is done or the memory runs out."""
-        route, total = self.route(), self.total
+    def through(
+        self, route: Route, store: ResultStore, near: tuple[float, ...] | None, failed: dict[int, str]
+    ) -> Iterator[Progress]:
+        """Compute what is pending until all is done or the memory runs out; why a block failed is put in `failed`."""
+        total = self.total
         pending = [number for number in self.pending(store) if number not in failed]
         pipeline = Pipeline(
             route.pieces(pending, near), route.read, route.compute, lambda _, found: _written(store, found)

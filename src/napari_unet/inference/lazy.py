@@ -14,13 +14,14 @@ import numpy as np
 from ..allocation import freed_memory_kept, main_memory
 from ..arrays.cached import Recent
 from ..arrays.stack import Stack
-from ..arrays.views import Box
+from ..arrays.views import Box, LazyBase
 from ..errors import UsageError
 from ..grid.tiles import Factor, TileGrid, remoteness, scaled, within
 from .config import PredictConfig
 from .engine import Engine
 from .layout import block_of, choose_tile, device_memory
 from .outputs import result_of
+from .own import brought, ratios, resampling
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -30,13 +31,22 @@ CACHE_BYTES = 2**28  # 256 MiB of results: some screens, moved over and back
 _made: "weakref.WeakValueDictionary[str | None, LazyBlocks]" = weakref.WeakValueDictionary()
 
 
-def lazy_result(engine: Engine, config: PredictConfig, block: tuple[int, ...] | None) -> Stack:
-    """Return the result of an engine as a lazy stack, in blocks of the size given, or chosen from the memory limit."""
+def lazy_result(
+    engine: Engine, config: PredictConfig, block: tuple[int, ...] | None, own: Stack | None = None
+) -> Stack:
+    """Return the result of an engine as a lazy stack, in blocks of the size given, or chosen from the memory limit.
+
+    It lies at the pixels of `own`, what the model would take at the image's own, where that is given.
+    """
     shape = tuple(engine.stack.size(a) for a in engine.axes)
     core = block_of(block, shape) or choose_tile(engine, device_memory(engine.device, config.memory))
     limit = max(CACHE_BYTES, int(config.memory * 2**30 / 2))
     blocks = LazyBlocks(engine, TileGrid(shape, core, engine.footprint), limit)
-    return dataclasses.replace(result_of(engine.stack, engine.model), data=blocks.as_dask())
+    found = dataclasses.replace(result_of(engine.stack, engine.model), data=blocks.as_dask())
+    if own is None or own is engine.stack:
+        return found
+    place = result_of(own, engine.model)
+    return dataclasses.replace(place, data=blocks.at_other_pixels(brought(found, place, engine.model.task.result)))
 
 
 class LazyBlocks:
@@ -147,13 +157,25 @@ class LazyBlocks:
             place = tuple(block_info[None]["chunk-location"])
             return self.block(place[:at] + place[at + 1 :] if self.channels > 1 else place)
 
-        dtype, name = np.dtype(self.engine.model.task.dtype), f"unet-{uuid.uuid4().hex}"
-        _made[name] = self
+        dtype, name = np.dtype(self.engine.model.task.dtype), self._named()
         map_blocks: Any = da.map_blocks
         return cast(
             "da.Array",
             map_blocks(compute, name=name, chunks=chunks, dtype=dtype, meta=np.empty((0,) * len(chunks), dtype)),
         )
+
+    def at_other_pixels(self, stack: Stack) -> "da.Array":
+        """Return a dask array of what is made of these blocks."""
+        import dask.array as da
+
+        from_array: Any = da.from_array
+        return cast("da.Array", from_array(stack.data, stack.chunks, name=self._named(), asarray=False, lock=False))
+
+    def _named(self) -> str:
+        """Return a new name by which these blocks are known again."""
+        name = f"unet-{uuid.uuid4().hex}"
+        _made[name] = self
+        return name
 
     @staticmethod
     def behind(stack: Stack) -> "LazyBlocks | None":
@@ -206,9 +228,18 @@ class Preview:
         Bytes of results that are kept, those not asked for longest going first.
     core : tuple of int, optional
         Block, per axis of ``engine.axes``; small ones, flat in 3-D, where it is not given.
+    own : Stack, optional
+        What the model would take at the image's own pixels, where the result is to lie at these.
     """
 
-    def __init__(self, engine: Engine, limit: int = CACHE_BYTES, core: tuple[int, ...] | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        limit: int = CACHE_BYTES,
+        core: tuple[int, ...] | None = None,
+        own: Stack | None = None,
+    ) -> None:
+        self.own = own or engine.stack
         shape = tuple(engine.stack.size(a) for a in engine.axes)
         core = core or (1,) * engine.batch_axes + CORE[engine.model.config.ndim]
         self.lazy = LazyBlocks(engine, TileGrid(shape, core, engine.footprint), limit)
@@ -246,13 +277,32 @@ class Preview:
     @property
     def geometry(self) -> Stack:
         """Zeros that lie where the whole result does."""
-        return result_of(self.engine.stack, self.engine.model)
+        return result_of(self.own, self.engine.model)
 
     def seen(self, box: Box) -> Iterator[tuple[Box, Box, np.ndarray]]:
-        """Yield (all of what is shown for a box, a part of it, the result there), as `blocks`; boxes of the result."""
+        """Yield (all of what is shown for a box, a part of it, the result there), as `blocks`; boxes of the result.
+
+        The box is one of the image.
+        """
+        if self.own is not self.engine.stack:
+            yield from self._seen_at_own(box)
+            return
         whole, factors = self.box_of(box), self.engine.factors
         for part, values in self.blocks(whole):
             yield scaled(whole, factors), scaled(part, factors), values
+
+    def _seen_at_own(self, box: Box) -> Iterator[tuple[Box, Box, np.ndarray]]:
+        """Yield what `seen` does where the network runs at other pixels than the image's own."""
+        engine, grid, shape = self.engine, self.lazy.grid, self.geometry.values_along(self.engine.axes, "shape")
+        sizes = ratios(self.own.scale_along(engine.axes), engine.stack.scale_along(engine.axes))
+        result = resampling(engine.model.task.result)(_Shown(self), shape, sizes)
+        parts = zip(box, sizes, strict=True)
+        whole = self.box_of(tuple(slice(int(b.start * r), math.ceil(b.stop * r)) for b, r in parts))
+        finer = [f / r for f, r in zip(engine.factors, sizes, strict=True)]
+        for at in sorted(grid.under(whole), key=lambda at: remoteness(grid.box(at), _centre(whole))):
+            part = _covered(grid.box(at), finer, grid.shape, shape)
+            if all(b.stop > b.start for b in part):
+                yield _covered(whole, finer, grid.shape, shape), part, result.read(part)
 
     def blocks(self, box: Box) -> Iterator[tuple[Box, np.ndarray]]:
         """Yield the blocks under a box with their results: those that are kept at once, then from its centre outward.
@@ -288,6 +338,41 @@ class Preview:
     def read(self, box: Box) -> np.ndarray:
         """Return the result in just this box, which lies in the image; finer where the result is."""
         return joined(box, self.blocks(box), self.engine.factors)
+
+
+class _Shown(LazyBase):
+    """The result of a preview, of several channels the first."""
+
+    __slots__ = ("_preview", "base")
+
+    def __init__(self, preview: Preview) -> None:
+        self._preview, self.base = preview, preview.lazy.grid
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis that is tiled."""
+        sizes = zip(self._preview.lazy.grid.shape, self._preview.engine.factors, strict=True)
+        return tuple(math.ceil(n * f) for n, f in sizes)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type of the result."""
+        return np.dtype(self._preview.engine.model.task.dtype)
+
+    def read(self, box: Box) -> np.ndarray:
+        """Return the result in a box of its elements."""
+        factors = self._preview.engine.factors
+        whole = tuple(slice(b.start // f, -(-b.stop // f)) for b, f in zip(box, factors, strict=True))
+        return self._preview.read(whole)[within(box, scaled(whole, factors))]
+
+
+def _covered(box: Box, finer: Sequence[float], size: Sequence[int], own: Sequence[int]) -> Box:
+    """Return the elements of the image whose centres lie in a box of `size`, which ends where the image does."""
+    found = []
+    for b, f, n, most in zip(box, finer, size, own, strict=True):
+        low, high = (min(max(math.ceil(end * f - 0.5), 0), most) for end in (b.start, b.stop))
+        found.append(slice(low, most if b.stop >= n else high))
+    return tuple(found)
 
 
 def _centre(box: Box) -> tuple[float, ...]:

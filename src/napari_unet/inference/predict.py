@@ -26,6 +26,7 @@ from .instances import make_objects
 from .intensities import with_notes
 from .job import Job, forget_unread, note_unread
 from .lazy import LazyBlocks, Preview, lazy_result
+from .own import bring_back, workplace
 from .prepare import Prepared, index_in, load_cascade, prepare
 from .reuse import Shown, blocks_of, reuse_blocks
 from .tiff import Then, into_tiff
@@ -124,8 +125,8 @@ def _into_store(
     with connected(config.scheduler, job) as client, job.create(root, config, reopen) as store:
         if config.precision == "auto" and not store.count:
             yield from _rounded(ready.engine)
-        yield job.opened(store, job.summary(missing, config.memory))
-        about = yield from execute(job, store, client, start, seen)
+        said = job.summary(missing, config.memory)
+        about = yield from execute(job, store, client, said, start, seen)
         notes += [about] if about else []
         result = with_notes(open_stack(root / job.outputs[0].path), notes)
         if then is not None:
@@ -134,19 +135,27 @@ def _into_store(
 
 
 def execute(
-    job: Job, store: ResultStore, client: Any, start: tuple[float, ...] | None, seen: LazyBlocks | None = None
+    job: Job,
+    store: ResultStore,
+    client: Any,
+    said: str,
+    start: tuple[float, ...] | None = None,
+    seen: LazyBlocks | None = None,
 ) -> Generator[Progress, None, str]:
     """Compute what is neither done nor seen, here or on a client's cluster, then what follows from the blocks.
 
     Returns what somebody should know of objects, if anything.
     """
-    yield from reuse_blocks(job, store, seen)
-    try:
-        yield from job.run(store, start) if client is None else run_on(client, job, store, start)
-    except IncompleteError:
-        note_unread(job.decoder.engine.stack, store.ledger)
-        raise
-    note = yield from make_objects(job, store)
+    with workplace(job, store) as work:
+        yield job.opened(work, said)
+        yield from reuse_blocks(job, work, seen)
+        try:
+            yield from job.run(work, start) if client is None else run_on(client, job, work, start)
+        except IncompleteError:
+            note_unread(job.decoder.engine.stack, work.ledger)
+            raise
+        yield from bring_back(job, work, store)
+        note = yield from make_objects(job, work, store)
     yield from store.finish()
     forget_unread(store.ledger)
     return note
@@ -204,7 +213,7 @@ def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = Non
         resampled.
     """
     ready = prepare(stack, model, config).measured()
-    return with_notes(lazy_result(ready.engine, ready.config, ready.config.block), ready.notes())
+    return with_notes(lazy_result(ready.engine, ready.config, ready.config.block, ready.own), ready.notes())
 
 
 def preview(stack: Stack, model: Models, config: PredictConfig | None = None) -> Preview:
@@ -223,4 +232,5 @@ def preview(stack: Stack, model: Models, config: PredictConfig | None = None) ->
     config = config or PredictConfig()
     *before, last = load_cascade(model)
     shown = dataclasses.replace(last, task=config.applied(last.task))
-    return Preview(prepare(stack, [*before, shown], config).measured().engine)
+    ready = prepare(stack, [*before, shown], config).measured()
+    return Preview(ready.engine, own=ready.own)

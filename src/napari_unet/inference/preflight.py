@@ -14,6 +14,7 @@ from ..sources.identity import STORED
 from ..store import find
 from ..store.admission import room_of
 from ..store.journal import Journal
+from ..store.layout import WORKING
 from ..text import byte_size
 from .config import INTENSITIES, PredictConfig
 from .layout import block_bytes
@@ -70,12 +71,14 @@ def preflight(stack: Stack, models: Models, out: Path, config: PredictConfig) ->
         state = "finished" if journal.finished else "unfinished"
         state = "other" if any(differences(found[1].settings, ready)) else state
         done = len(journal.blocks)
+        if job.own is not None and (within := find(found[0] / WORKING, [job.decoder.outputs[0].path], False)):
+            done += len(Journal.of(*within).blocks)
     return Preflight(
         blocks=job.total,
         done=done,
         way=job.summary(0, config.memory),
         memory=block_bytes(ready.engine, job.layout),
-        disk=room_of(job.outputs),
+        disk=room_of(job.outputs) + (room_of(job.decoder.outputs) if job.own is not None else 0),
         free=float(shutil.disk_usage(existing(root)).free),
         state=state,
     )

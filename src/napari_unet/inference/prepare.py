@@ -18,6 +18,7 @@ from .intensities import measured, remarks
 from .job import Job, run_settings
 from .lazy import lazy_result
 from .outputs import result_of, result_path
+from .own import brought
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Prepared:
         Of a cascade all, the one that gives the result last.
     engine : Engine
         The last model on what it takes: the image, through the models before it, at the pixel size it is run at.
+    own : Stack
+        What it would take at the image's own pixels, where the result lies; that of `engine`, if these are the same.
     is_measured : bool
         Whether its intensities are those of the image; where they are not, values mean nothing and nothing was read.
     """
@@ -40,6 +43,7 @@ class Prepared:
     models: tuple[Model, ...]
     config: PredictConfig
     engine: Engine
+    own: Stack
     is_measured: bool = False
 
     @property
@@ -74,7 +78,12 @@ class Prepared:
         stack = apply_cascade(self.given, self.models[:-1], self.config)
         stack = resample_to_model(stack, self.model, self.config)
         found = _kept(measured(stack, self.model, self.config, len(self.models) > 1), earlier)
-        return dataclasses.replace(self, engine=_engine(stack, self.model, found, self.config), is_measured=True)
+        own = stack
+        if self.own is not self.stack:
+            own = self.given if len(self.models) == 1 else brought(stack, self.own)
+        return dataclasses.replace(
+            self, engine=_engine(stack, self.model, found, self.config), own=own, is_measured=True
+        )
 
     def notes(self) -> list[str]:
         """Say what somebody should know of the intensities, one per line; reads the ends of a time series."""
@@ -82,7 +91,12 @@ class Prepared:
 
     def job(self) -> Job:
         """Choose blocks and lay out the arrays of the result."""
-        return Job.plan(self.engine, self.config, self.models[:-1])
+        before = self.models[:-1]
+        if self.own is self.stack:
+            return Job.plan(self.engine, self.config, before)
+        own = Job.plan(_engine(self.own, self.model, self.engine.statistics, self.config), self.config, before)
+        bare = dataclasses.replace(self.config, overview=False, error=False)
+        return dataclasses.replace(Job.plan(self.engine, bare, before), objects=None, own=own)
 
     def settings(self) -> dict[str, Any]:
         """Return what the result follows from, as far as it is known before anything is read or chosen."""
@@ -112,13 +126,14 @@ def prepare(stack: Stack, models: Models, config: PredictConfig | None = None) -
     """
     config, found = config or PredictConfig(), load_cascade(models)
     config.check_intensities(found)
-    taken = stack
+    taken = own = stack
     for model in found[:-1]:
         taken = resample_to_model(taken, model, config)
         check_fit(taken, model)
-        taken = result_of(taken, model)
+        taken, own = result_of(taken, model), result_of(own, model)
     taken = resample_to_model(taken, found[-1], config)
-    return Prepared(stack, found, config, _engine(taken, found[-1], _nothing(taken), config))
+    own = taken if (own.shape, own.scale) == (taken.shape, taken.scale) else own
+    return Prepared(stack, found, config, _engine(taken, found[-1], _nothing(taken), config), own)
 
 
 def load_cascade(models: Models) -> tuple[Model, ...]:

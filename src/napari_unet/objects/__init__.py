@@ -1,9 +1,20 @@
 """Objects from classes, block by block, the same for every way of cutting the volume."""
 
 from .config import ObjectConfig
-from .decode import Objects, decode, find, objects_of, paint
+from .decode import Canvas, Objects, decode, find, objects_of, paint
 from .grid import ObjectGrid
 from .merge import label_dtype
 from .scratch import Scratch
 
-__all__ = ["ObjectConfig", "ObjectGrid", "Objects", "Scratch", "decode", "find", "label_dtype", "objects_of", "paint"]
+__all__ = [
+    "Canvas",
+    "ObjectConfig",
+    "ObjectGrid",
+    "Objects",
+    "Scratch",
+    "decode",
+    "find",
+    "label_dtype",
+    "objects_of",
+    "paint",
+]

@@ -1,12 +1,15 @@
 """From classes to objects, block by block: find the parts, name them, write them."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..arrays.views import Box
+from ..arrays.resample import ResampledLabels
+from ..arrays.views import Box, LazyBase
 from ..errors import DataError
 from ..events import Progress
 from .components import measure_objects, scan_block
@@ -16,6 +19,7 @@ from .merge import final_ids, label_dtype, name_parts, named
 from .scratch import Scratch
 
 STAGE = "objects"
+MAJORITY = 0.5  # a label of more weight than this is the heaviest, whatever the others are
 Read = Callable[[Box], np.ndarray]
 Write = Callable[[int, Box, np.ndarray], None]
 
@@ -53,6 +57,53 @@ class Objects:
     def __len__(self) -> int:
         """Return the number of objects."""
         return len(self.count)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Canvas:
+    """What labels are painted on, and what of an image is measured with them.
+
+    Parameters
+    ----------
+    write : callable
+        Takes the number of a block, its box and its labels; the same again where a call was interrupted.
+    image : callable, optional
+        Returns the intensities of a region, (C, *S), to be measured.
+    grid : ObjectGrid, optional
+        Of other pixels than those that objects were found at; the same part of the world.
+    ratios : tuple of float
+        Their size in pixels that objects were found at, per axis of `grid`.
+    """
+
+    write: Write
+    image: Read | None = None
+    grid: ObjectGrid | None = None
+    ratios: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Named(LazyBase):
+    """The labels of objects that are found and named, lazily; 1 ... N also where ids are carried on over time."""
+
+    base: Read
+    kept: Scratch
+    grid: ObjectGrid
+    rounds: int
+    tables: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        return self.grid.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type of the ids."""
+        return self.tables[1].dtype
+
+    def read(self, box: Box) -> np.ndarray:
+        """Return the labels of a box."""
+        return _labels(self.base, self.kept, self.grid, box, self.rounds, self.tables)
 
 
 def grow(ids: np.ndarray, border: np.ndarray, rounds: int, spatial: int) -> np.ndarray:
@@ -156,18 +207,18 @@ def _classes(read: Read, box: Box) -> np.ndarray:
 
 
 def paint(
-    read: Read, grid: ObjectGrid, write: Write, scratch: Path, config: ObjectConfig, image: Read | None = None
+    read: Read, grid: ObjectGrid, canvas: Canvas, scratch: Path, config: ObjectConfig
 ) -> Generator[Progress, None, Objects]:
     """Write the labels that `find` named, block by block.
+
+    At other pixels each takes the label of most weight, as `ResampledLabels` says; an object that has no pixel of its
+    own there is left out, and ids stay 1 ... N.
 
     Parameters
     ----------
     read, grid, scratch, config
         As `find` had them.
-    write : callable
-        Takes the number of a block, its box and its labels; the same again where a call was interrupted.
-    image : callable, optional
-        Returns the intensities of a region, (C, *S), to be measured.
+    canvas : Canvas
 
     Yields
     ------
@@ -179,18 +230,40 @@ def paint(
     Objects
         Their measures. The scratch folder stays.
     """
-    kept, blocks = Scratch(scratch, grid, config), len(grid)
+    kept, onto = Scratch(scratch, grid, config), canvas.grid or grid
     offset, ids, track = kept.load("ids", "offset", "id", "track")
+    source: LazyBase = _Named(read, kept, grid, config.grow, (offset, ids))
+    if canvas.grid is not None:
+        source = ResampledLabels(source, onto.shape, canvas.ratios)
+        if math.prod(_least(ratio) for ratio in canvas.ratios) <= MAJORITY:
+            track = _compact(track, source, onto)
+    blocks = len(onto)
     final = track.astype(label_dtype(len(track)))
     for number in range(blocks):
         if not kept.has(f"paint-{number}"):
-            box = grid.block(number)
-            labels = _labels(read, kept, grid, box, config.grow, (offset, ids))
-            write(number, box, final[labels])
-            intensity_sum = None if image is None else image(box)
-            kept.save(f"paint-{number}", measure_objects(labels, box, grid, intensity_sum))
+            box = onto.block(number)
+            labels = source.read(box)
+            canvas.write(number, box, final[labels])
+            intensity_sum = None if canvas.image is None else canvas.image(box)
+            kept.save(f"paint-{number}", measure_objects(labels, box, onto, intensity_sum))
         yield Progress(2 * blocks + number + 1, 3 * blocks, STAGE)
-    return _gather(kept, grid)
+    return _gather(kept, onto, track)
+
+
+def _least(ratio: float) -> float:
+    """Return the least weight that a pixel where an object was found has in the nearest of others, along an axis."""
+    return 1 - ratio / 2 if ratio < 1 else float(ratio == 1)
+
+
+def _compact(track: np.ndarray, labels: LazyBase, grid: ObjectGrid) -> np.ndarray:
+    """Return the ids that are written where some objects have no pixel: those of the others follow each other."""
+    there = np.zeros(len(track), bool)
+    for number in range(len(grid)):
+        there[np.unique(labels.read(grid.block(number)))] = True
+    there[0] = False
+    found = np.zeros_like(track)
+    found[there] = np.unique(track[there], return_inverse=True)[1] + 1
+    return found
 
 
 def decode(
@@ -235,7 +308,7 @@ def decode(
         Where `scratch` is of another work, or the disk refuses.
     """
     yield from find(read, grid, scratch, config)
-    found = yield from paint(read, grid, write, scratch, config)
+    found = yield from paint(read, grid, Canvas(write), scratch, config)
     Scratch(scratch, grid, config).remove()
     return found
 
@@ -252,9 +325,8 @@ def _labels(
     return labels[tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))]
 
 
-def _gather(kept: Scratch, grid: ObjectGrid) -> Objects:
-    """Add up the measures of all blocks."""
-    (track,) = kept.load("ids", "track")
+def _gather(kept: Scratch, grid: ObjectGrid, track: np.ndarray) -> Objects:
+    """Add up the measures of all blocks, of the objects that have a voxel."""
     total = len(track) - 1
     count, border = np.zeros(total, np.int64), np.zeros(total, bool)
     low = np.full((total, len(grid.axes)), np.iinfo(np.int64).max)
@@ -269,6 +341,16 @@ def _gather(kept: Scratch, grid: ObjectGrid) -> Objects:
         border[row] |= columns[5]
         intensity_sum = intensity_sum if len(intensity_sum) else np.zeros((total, columns[6].shape[1]))
         intensity_sum[row] += columns[6]
-    size = np.maximum(count, 1)[:, None]
-    intensity = intensity_sum / size if len(intensity_sum) else intensity_sum
-    return Objects(grid.axes, count, low, high, sums / size, border, intensity, track[1:])
+    there = count > 0
+    size = count[there, None]
+    intensity = intensity_sum[there] / size if len(intensity_sum) else intensity_sum
+    return Objects(
+        grid.axes,
+        count[there],
+        low[there],
+        high[there],
+        sums[there] / size,
+        border[there],
+        intensity,
+        track[1:][there],
+    )

@@ -29,6 +29,7 @@ NEWEST = 3  # version of zarr of what this program writes on its own
 HIDDEN = r"\.([^/]+\.)?[0-9a-f]{32}\.partial"  # temporary files of `files.replacing` and of zarr
 # What a run that was killed before its plan was written may have left.
 BEGINNING = re.compile(rf"lock|done\.jsonl|plan\.json\.tmp|{HIDDEN}")
+WORKING = "working"  # in a ledger: what the network gave at other pixels than the result's, until that is made of it
 GROUP_FILES = ("zarr.json", ".zattrs", ".zgroup")  # metadata of groups in both versions of zarr
 
 
@@ -146,7 +147,7 @@ def own_file(plan: ResultPlan) -> re.Pattern[str]:
         allowed.append(rf"{prefix}({group}|{array}|{table}|{HIDDEN})")
     primary = next(iter(plan.outputs))
     ledger = re.escape(f"{primary}/{FOLDER}/" if primary else f"{FOLDER}/")
-    scratch = r"objects(\.trash)?/(labels\.zarr/.*|[^/]+\.(npz|tmp|partial)|job\.json)"
+    scratch = rf"objects(\.trash)?/(labels\.zarr/.*|[^/]+\.(npz|tmp|partial)|job\.json)|{WORKING}(\.trash)?/.*"
     marks = r"plan\.json|done\.jsonl|lock|unread|zarr\.json|\.zarray"
     allowed.append(rf"{ledger}({scratch}|{marks}|[a-z.]+\.tmp|{HIDDEN})")
     return re.compile("|".join(allowed))
@@ -191,7 +192,7 @@ def clear(root: Path, ledger: Path, plan: ResultPlan) -> None:
     for file in _own_files(root, plan):
         if file not in (ledger / PLAN, ledger / LOCK):
             file.unlink()
-    scratch = [ledger / name for name in ("objects", "objects.trash")]
+    scratch = [ledger / f"{name}{end}" for name in ("objects", WORKING) for end in ("", ".trash")]
     for folder in [*level_folders(root, plan.outputs), *_table_folders(root, plan.outputs), *scratch]:
         _remove_empty(folder)
     if plan.inside:

@@ -76,6 +76,7 @@ class ResultLayer:
         if self._place is None:
             return
         before, axes = self.layers, found.result.axes
+        self._place = Place.of(self.source.layer, self.source.axes, found.result)
         self.layers = self._add(open_levels(found.group), axes, found.attributes)
         for layer, old in zip(self.layers, before, strict=False):
             if old in self.viewer.layers:
@@ -215,7 +216,7 @@ class PreviewLayer:
     def show(self, view: Look, channels: int) -> None:
         """Compute what is seen now and was not before; what was begun elsewhere is left."""
         source = view.request.source
-        stack = view.preview.engine.stack if view.preview else source.stack(channels)
+        stack = view.preview.own if view.preview else source.stack(channels)
         box = seen(self.viewer, source.layer, source.axes, stack)
         if self._job is not None:
             self._job.cancel()

@@ -1,0 +1,127 @@
+"""A result at the image's own pixels, where the network ran at others: made block by block of what that gave."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..arrays.resample import Resampled, ResampledLabels
+from ..arrays.stack import Stack
+from ..errors import DataError
+from ..events import Progress
+from ..faults import persist
+from ..grid.tiles import scaled
+from ..objects.scratch import discard
+from ..store import ResultStore
+from ..store.layout import WORKING
+from .flow import IMAGE, DoneBlocks, raise_unfinished
+
+if TYPE_CHECKING:
+    from .job import Job
+
+STAGE = "pixel size"
+
+
+def ratios(own: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
+    """Return the size of own pixels in others, per axis."""
+    return tuple(a / b for a, b in zip(own, other, strict=True))
+
+
+def brought(stack: Stack, own: Stack, kind: str = "image") -> Stack:
+    """Return an image or labels, lazily, at the pixels of another stack, which shows the same part of the world."""
+    data = resampling(kind)(stack.data, own.shape, ratios(own.scale, stack.scale))
+    return dataclasses.replace(own, data=data)
+
+
+def resampling(kind: str) -> type[Resampled]:
+    """Return how a result of a kind, "labels" or "image", is brought to other pixels."""
+    return ResampledLabels if kind == "labels" else Resampled
+
+
+@contextlib.contextmanager
+def workplace(job: "Job", store: ResultStore) -> Iterator[ResultStore]:
+    """Open the store that the network's blocks go to: that of the result, or, at other pixels, one in its ledger.
+
+    That one is removed when all is made of it.
+    """
+    if job.own is None or (not store.pending() and (job.own.objects is None or store.has_table)):
+        yield store
+        return
+    folder = store.ledger / WORKING
+    work = ResultStore.create(
+        folder,
+        job.decoder.outputs,
+        blocks=len(job.grid),
+        settings=store.plan.settings,
+        provenance={},
+        break_lock=True,  # whoever has the lock of the result may: its run is gone
+        reopen=True,
+    )
+    with work:
+        yield work
+    discard(folder)
+
+
+def bring_back(job: "Job", work: ResultStore, store: ResultStore) -> Iterator[Progress]:
+    """Write the blocks of the result that are not done, but for those of objects, from what the network gave.
+
+    Labels take the one of most weight, images are interpolated linearly: what is written does not depend on blocks.
+
+    Raises
+    ------
+    IncompleteError
+        After all others are done, where the image that stands beside its labels could not be read.
+    """
+    own = job.own
+    if own is None or work is store:
+        return
+    failed: dict[int, str] = {}
+    for event in own.through(_Brought(job, own, work), store, None, failed):
+        yield dataclasses.replace(event, done=job.apart + store.count, total=job.total, stage=STAGE)
+    raise_unfinished(failed, len(own.grid))
+
+
+class _Brought:
+    """A way through the blocks at the image's own pixels."""
+
+    def __init__(self, job: "Job", own: "Job", work: ResultStore) -> None:
+        self._own = own
+        outputs = {output.path: output for output in own.decoder.outputs}
+        self._arrays = {
+            output.path: resampling(output.kind)(
+                work.arrays[output.path],
+                outputs[output.path].shape,
+                ratios(outputs[output.path].scale, output.scale),
+            )
+            for output in job.decoder.outputs
+        }
+        self._channels = {path: outputs[path].axes.find("c") for path in self._arrays}
+
+    def pieces(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[int]:
+        """Yield the numbers of the blocks."""
+        return iter(sorted(pending))
+
+    def read(self, number: int) -> dict[str, np.ndarray] | DataError:
+        """Return a block's values, (channels, *tiled axes) each, and the image where that is written too."""
+        engine, box = self._own.decoder.engine, self._own.grid[number].write
+        values, finer = {}, scaled(box, engine.factors)
+        try:
+            if self._own.decoder.wants_image:
+                values[IMAGE] = engine.read(box)
+            for path, array in self._arrays.items():
+                at = self._channels[path]
+                full = finer if at < 0 else (*finer[:at], slice(0, array.shape[at]), *finer[at:])
+                data = persist(functools.partial(array.read, full))
+                values[path] = data[None] if at < 0 else np.moveaxis(data, at, 0)
+        except DataError as error:
+            return error
+        return values
+
+    def compute(self, number: int, got: dict[str, np.ndarray] | DataError) -> DoneBlocks:
+        """Bring a block's values to their arrays."""
+        if isinstance(got, DataError):
+            return [(number, got)]
+        return [(number, self._own.decoder.regions(self._own.grid[number].write, got))]
