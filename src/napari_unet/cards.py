@@ -79,7 +79,7 @@ class Entry:
         return "image" if self.task in WORDS else "labels"
 
     def summary(self) -> str:
-        """Return what a user chooses by, one per line: what it does, how well, learnt from what."""
+        """Describe the model in a few lines: task, score and training data."""
         sizes, unit = in_one(self.scale, self.units)
         size = " x ".join(f"{s:g}" for s in sizes) + f" {unit or 'pixel'}"
         channels = f"{self.channels} channel{'s' * (self.channels != 1)}"
@@ -175,7 +175,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def describe_model(folder: Path) -> str:
-    """Return the text of a model's card, its weights held against their size and hash.
+    """Return the text of a model's card, after checking the size and hash of its weights.
 
     Raises
     ------
@@ -194,7 +194,7 @@ def describe_model(folder: Path) -> str:
 
 
 def card_text(card: Mapping[str, Any], count: int, sha256: str) -> str:
-    """Return what a person wants to know of a model, one per line.
+    """Describe a model, one property per line.
 
     Parameters
     ----------

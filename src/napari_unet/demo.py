@@ -26,9 +26,9 @@ from .store.journal import Journal
 from .training.config import TrainConfig
 from .training.fit import train
 
-TRAINED = 320  # columns that are learnt from; the 192 to their right are judged on
+TRAINED = 320  # columns of the training image; the 192 to their right are for the score
 MOSAIC = (4, 10)  # times as high and as wide: larger than a screen, and run in some seconds
-SHOWN = 192  # no more than is judged on, so that no mirrored copy shows
+SHOWN = 192  # no more than is scored, so that no mirrored copy shows
 ZOOM = 3  # of 192 pixels, so that outlines are seen
 TRUTH, FOUND = (86, 180, 233), (230, 159, 0)  # blue and orange of Okabe and Ito: told apart by colour-blind eyes too
 MARK = "napari-unet demo"  # by which files of an earlier demo are known

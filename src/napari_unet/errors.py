@@ -48,7 +48,7 @@ class UnsafeError(UnetError, PermissionError):
 
 
 class OutputError(UnetError, FileExistsError):
-    """An output that exists, is locked by another run, or belongs to somebody else."""
+    """An output that exists, is locked by another run, or was not made by this program."""
 
     exit_code = 5
 

@@ -1,4 +1,4 @@
-"""Faults that are nobody's mistake: told from damage here, tried again here, and named here when they stay.
+"""Passing faults of disks, networks and memory: told from damage, tried again, and named when they stay.
 
 A disk or a server that fails once has usually recovered a moment later, so that what `persist` does is done up to three
 times. What fails three times, and memory that runs out, become errors of ours that say how to go on.

@@ -2,7 +2,7 @@
 
 Every small file of ours goes through `replacing`: a temporary file of a random name, made anew, is written, synced and
 put in place, then its folder is synced, so that after a loss of power either the old file is there or the new one.
-Chunks are not synced: their checksums are in the ledger, and are held against them before a run is finished.
+Chunks are not synced: their checksums are in the ledger, and are verified before a run is finished.
 """
 
 import contextlib
@@ -100,7 +100,7 @@ def existing(path: Path) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path, via: Path | None = None) -> Iterator[BinaryIO]:
-    """Write a file so that it is there whole or not at all; what an error leaves is the file of before.
+    """Write a file so that it is there whole or not at all; after an error the earlier file is still there.
 
     Parameters
     ----------

@@ -123,7 +123,7 @@ class Summary:
 
 
 def _stands(out: Path, row: Row) -> bool:
-    """Say whether what a row tells of is still so: a result that is said to be complete is there, and is."""
+    """Say whether a row still holds: a result that it calls complete is there, and is complete."""
     if row.state not in ("done", "skipped"):
         return True
     groups = (read_group(ledger.parent) for ledger in ledgers(out / row.result))

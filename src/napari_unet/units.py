@@ -77,7 +77,7 @@ KNOWN = _table()
 
 
 def canonical(unit: Any) -> str | None:
-    """Return a unit as OME-Zarr spells it; None where it says that there is none; an unknown one as it is.
+    """Return a unit as OME-Zarr spells it; None where it says that there is none; an unknown one unchanged.
 
     >>> canonical("µm"), canonical("pixel"), canonical("cubit")
     ('micrometer', None, 'cubit')
@@ -116,7 +116,7 @@ def factor(unit: Any, other: Any) -> float | None:
 
 
 def is_meant(size: float, unit: Any) -> bool:
-    """Say whether somebody gave a pixel size: 1 without a unit is what stands where nobody did."""
+    """Say whether a pixel size was given: 1 without a unit is the default of files that have none."""
     return size != 1 or canonical(unit) is not None
 
 

@@ -293,7 +293,7 @@ def test_what_workers_could_not_do_is_refused(tmp_path, workers, monkeypatch):
 
 
 def test_addresses_are_checked():
-    with pytest.raises(UsageError, match="whoever reaches"):
+    with pytest.raises(UsageError, match="anyone who reaches"):
         PredictConfig(scheduler="tcp://10.0.0.1:8786")
     with pytest.raises(UsageError, match="tls://host"):
         PredictConfig(scheduler="10.0.0.1:8786")

@@ -275,7 +275,7 @@ def test_what_somebody_saved_is_not_replaced_by_a_run(tmp_path: Path, overwrite:
     image = Stack(data=np.arange(96 * 96, dtype="u2").reshape(96, 96), axes="yx")
     wait(save_stack(image, tmp_path / "mine.ome.zarr"))
     before = tree(tmp_path, ledger=True)
-    with pytest.raises(OutputError, match="was saved by somebody"):
+    with pytest.raises(OutputError, match="was saved by hand"):
         create(tmp_path / "mine.ome.zarr", overwrite=overwrite)
     assert tree(tmp_path, ledger=True) == before
     wait(save_stack(image, tmp_path / "mine.ome.zarr", overwrite=True))

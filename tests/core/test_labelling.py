@@ -149,8 +149,8 @@ def test_thin_objects_have_narrow_borders_and_keep_an_inside(width, reach):
 
 def test_objects_that_no_border_leaves_an_inside_are_counted_and_refused_where_all_are():
     said = seen(rods(2), task="instances").lines()
-    assert any("6 of 8 objects that were looked at have no inside left" in line for line in said)
-    with pytest.raises(DataError, match="8 of 8 objects that were looked at have no inside left"):
+    assert any("6 of 8 objects examined have no inside left" in line for line in said)
+    with pytest.raises(DataError, match="8 of 8 objects examined have no inside left"):
         seen(rods(1), task="instances")
 
 

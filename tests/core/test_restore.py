@@ -208,8 +208,8 @@ def test_a_training_resumed_is_the_one_undisturbed(tmp_path):
         ({"task": "restore", "upscale": (2, 2)}, "no other task takes it"),
         ({"task": "semantic", "noise": 3.0}, "noise is of images, not of labels"),
         ({"task": "restore", "sparse": True}, "sparse is of labels, not of images"),
-        ({"task": "restore", "blind": True, "noise": 3.0}, "blind learns from noisy images as they are"),
-        ({"task": "autoencode", "blur": 1.0}, "learns the image as it is"),
+        ({"task": "restore", "blind": True, "noise": 3.0}, "blind learns from the noisy images themselves"),
+        ({"task": "autoencode", "blur": 1.0}, "learns the unchanged image"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message):

@@ -27,7 +27,7 @@ Targets = Annotated[
     list[str] | None,
     typer.Option(
         "--targets",
-        help="Images: what they should become; the images themselves if not given.",
+        help="Target images; the images themselves if not given.",
         metavar="PATH",
         show_default=False,
     ),
@@ -36,13 +36,13 @@ ModelPath = Annotated[
     list[Path],
     typer.Option(
         "--model",
-        help="Folder of a model, or the name of one that ships; several run one into the other.",
+        help="Model folder, or the name of a model that ships; several are run as a cascade.",
         show_default=False,
     ),
 ]
 LevelOption = Annotated[int | None, typer.Option(help="Level of a pyramid, 0 is the finest.", min=0)]
-Channel = Annotated[str | None, typer.Option(help="Take one channel: its number, from 0, or its name.")]
-Time = Annotated[int | None, typer.Option(help="Take one time point, from 0.", min=0)]
+Channel = Annotated[str | None, typer.Option(help="Use one channel: its number, from 0, or its name.")]
+Time = Annotated[int | None, typer.Option(help="Use one time point, from 0.", min=0)]
 
 
 def _channel(text: str | None) -> int | str | None:
@@ -60,21 +60,21 @@ def train(
     channel: Channel = None,
     series: Series = None,
     allow_incomplete: AllowIncomplete = False,
-    init: Annotated[Path | None, typer.Option(help="Model to go on from.", show_default=False)] = None,
+    init: Annotated[Path | None, typer.Option(help="Model to fine-tune.", show_default=False)] = None,
     debug: Debug = False,
     config: Any = None,
 ) -> None:
-    """Learn from images and their labels, or from images and what they should become; the result is a model folder.
+    """Train on images and labels, or on images and target images; the result is a model folder.
 
     [dim]napari-unet train --images raw/ --labels painted/ --out nuclei.model --minutes 15[/dim]
 
-    Label 0 is background; with --sparse it is what nobody has painted yet. Stopped with Ctrl-C, the same command with
-    --resume goes on, and [bold]finish[/bold] makes a model of the best so far.
+    Label 0 is background; with --sparse it is unlabelled. Stopped with Ctrl-C, the same command with --resume goes on,
+    and [bold]finish[/bold] makes a model of the best so far.
 
     [dim]napari-unet train --task restore --images noisy/ --targets clean/ --out denoise.model[/dim]
 
-    With --blind the noisy images are enough. --task super_resolve --upscale 2 2 learns from coarse and fine images, or
-    from fine ones alone; --blur and --noise make the input worse before it is learnt from.
+    With --blind the noisy images alone are enough. --task super_resolve --upscale 2 2 takes coarse and fine images, or
+    fine ones alone; --blur and --noise degrade the input before training.
     """
     from ..model import load_model
     from ..sources import list_images, open_labels, open_stack, pair_paths
@@ -84,7 +84,7 @@ def train(
     given = targets if config.learns_images else labels
     if (labels if config.learns_images else targets) or not (given or config.learns_images):
         what, other = ("--targets", "--labels") if config.learns_images else ("--labels", "--targets")
-        raise typer.BadParameter(f"the task {config.task} is learnt from {what}, not from {other}")
+        raise typer.BadParameter(f"the task {config.task} needs {what}, not {other}")
 
     more: More = {"series": series, "allow_incomplete": allow_incomplete}
 
@@ -160,7 +160,7 @@ def batch(
     folder: Annotated[Path, typer.Argument(help="Folder with images.", show_default=False)],
     model: ModelPath,
     out: Annotated[Path, typer.Option(help="Folder for the results and summary.csv.", show_default=False)],
-    pattern: Annotated[str | None, typer.Option(help="Take only files that match, as *.tif.")] = None,
+    pattern: Annotated[str | None, typer.Option(help="Use only files that match, such as *.tif.")] = None,
     axes: Axes = None,
     level: LevelOption = None,
     channel: Channel = None,
@@ -207,7 +207,7 @@ def _coded(way: str, stack: str, model: Path, out: Path, opening: "Reading", con
     tell(f"the result is in {result.source}")
 
 
-Autoencoder = Annotated[Path, typer.Option("--model", help="Model learnt with --task autoencode.", show_default=False)]
+Autoencoder = Annotated[Path, typer.Option("--model", help="Model trained with --task autoencode.", show_default=False)]
 Coded = Annotated[Path, typer.Option(help="Result, RESULT.ome.zarr.", show_default=False)]
 
 
@@ -223,14 +223,14 @@ def encode(
     debug: Debug = False,
     config: Any = None,
 ) -> None:
-    """Describe each place of a stack by what passes the bottleneck: a coarse OME-Zarr of many channels."""
+    """Encode a stack with an autoencoder: the bottleneck as a coarse OME-Zarr of many channels."""
     _coded("encode", stack, model, out, {"axes": axes, "series": series, "allow_incomplete": allow_incomplete}, config)
 
 
 @command
 @with_settings(PredictConfig)
 def decode(
-    stack: Annotated[str, typer.Argument(help="What encode made.", metavar="STACK", show_default=False)],
+    stack: Annotated[str, typer.Argument(help="A result of encode.", metavar="STACK", show_default=False)],
     model: Autoencoder,
     out: Coded,
     series: Series = None,
@@ -238,5 +238,5 @@ def decode(
     debug: Debug = False,
     config: Any = None,
 ) -> None:
-    """Turn descriptions back into the image they stand for."""
+    """Decode what encode wrote back into an image."""
     _coded("decode", stack, model, out, {"series": series, "allow_incomplete": allow_incomplete}, config)

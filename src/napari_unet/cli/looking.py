@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @command
 def evaluate(
-    result: Annotated[str, typer.Argument(help="What is judged: a file, a store, or a folder.", show_default=False)],
-    truth: Annotated[str, typer.Argument(help="What is right.", show_default=False)],
+    result: Annotated[str, typer.Argument(help="Result to score: a file, a store, or a folder.", show_default=False)],
+    truth: Annotated[str, typer.Argument(help="Ground truth.", show_default=False)],
     kind: Annotated[str | None, typer.Option(help="semantic, instances or intensity; decided from the data.")] = None,
     axes: Axes = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file too.")] = None,
     layers: Annotated[Path | None, typer.Option(help="OME-Zarr for hits, misses and false objects.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="PNG of result, truth and difference; of images.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="PNG of result, truth and difference, for images.")] = None,
     before: Annotated[
-        str | None, typer.Option(metavar="PATH", help="For the picture: the image that the result was made of.")
+        str | None, typer.Option(metavar="PATH", help="For the picture: the image that the result was made from.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier layers of this command.")] = False,
     series: Series = None,
@@ -86,7 +86,7 @@ def annotate(
     patch: Annotated[int | None, typer.Option(help="Edge of a patch in pixels; 128, in 3-D 32, if not given.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Say where to annotate next: the patches in which the network is the least certain."""
+    """List the patches to annotate next: those with the highest predictive entropy."""
     from ..inference.diagnostics import annotate_next
 
     places = annotate_next(result, count, patch)
@@ -99,11 +99,11 @@ def info(
     path: Annotated[str, typer.Argument(help="An image, labels, a result, or a model.", show_default=False)],
     series: Annotated[str | None, typer.Option(help="Image of a TIFF with several: its number, or its name.")] = None,
     allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Describe what is there of a file that lacks planes.")
+        bool, typer.Option("--allow-incomplete", help="Describe a file that lacks planes.")
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a path would be opened as; of a model, its card."""
+    """Describe an image, labels or a result as they would be opened; of a model, print its card."""
     from ..cards import describe_model, is_model, locate
 
     if "://" not in path:

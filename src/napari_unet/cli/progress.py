@@ -1,4 +1,4 @@
-"""Events on a terminal: a bar with time left; plain lines where nobody looks on."""
+"""Events on a terminal: a progress bar; plain lines in a log."""
 
 import contextlib
 import sys

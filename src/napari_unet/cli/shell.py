@@ -67,9 +67,9 @@ Series = Annotated[
     typer.Option(help="Image of a TIFF with several: its number, from 0, or its name; the largest if not given."),
 ]
 AllowIncomplete = Annotated[
-    bool, typer.Option("--allow-incomplete", help="Open what is there of a file that lacks planes, or of a result.")
+    bool, typer.Option("--allow-incomplete", help="Open a file that lacks planes, or an unfinished result.")
 ]
-Axes = Annotated[str | None, typer.Option(help="Axes of the stack, letters of tczyx, where its file does not say.")]
+Axes = Annotated[str | None, typer.Option(help="Axes of the stack, letters of tczyx, if the file does not name them.")]
 Source = Annotated[  # text: a path would take one of the slashes of an address away
     str,
     typer.Argument(help="OME-Zarr, zarr, TIFF, PNG or JPEG; OME-Zarr by its address too.", show_default=False),
@@ -105,7 +105,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _check_places(options: dict[str, Any]) -> None:
-    """Refuse addresses where a place on a disk is meant."""
+    """Refuse addresses where a path on a disk is needed."""
     for name, value in options.items():
         for place in value if isinstance(value, list | tuple) else [value]:
             if isinstance(place, Path) and (found := ADDRESS.match(place.as_posix())):

@@ -1,1 +1,1 @@
-"""Results held against the truth: one pair, many, or several results beside each other."""
+"""Results compared with the ground truth: one pair, or folders of them."""

@@ -95,7 +95,7 @@ class ColumnGrid:
         Parameters
         ----------
         near : sequence of float, optional
-            Where somebody looks: columns come in two parts, the one that begins there first, and from there outward.
+            Viewed position: columns come in two parts, the one that begins there first, and from there outward.
         """
         pending, counts = set(pending), self.grid.counts
         for at, along in self._runs(near):

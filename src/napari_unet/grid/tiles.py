@@ -16,7 +16,7 @@ Factor = int | Fraction
 
 
 def remoteness(box: Box, near: Sequence[float], batch: int = 0) -> tuple[float, ...]:
-    """Return a key that sorts boxes by how far they are from where somebody looks: the one that holds it comes first.
+    """Return a key that sorts boxes by their distance from a viewed position: the one that holds it comes first.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Running a model over a stack: `predict.predict` into a store, `lazy.predict_lazy` where somebody looks."""
+"""Running a model over a stack: `predict.predict` into a store, `lazy.predict_lazy` where it is viewed."""
 
 from .config import PredictConfig
 

@@ -82,7 +82,7 @@ def run_on(client: Any, job: "Job", store: ResultStore, near: tuple[float, ...] 
     store : ResultStore
         In a folder that the workers reach under the same path, as is the image.
     near : tuple of float, optional
-        Where somebody looks.
+        Position in the viewer.
 
     Yields
     ------

@@ -30,34 +30,36 @@ class PredictConfig:
     block: tuple[int, ...] | None = setting(
         None, "Block per axis (z y x, or y x); chosen from the memory limit if not given"
     )
-    memory: float = setting(2.0, "Memory that the network may take, in GiB", ge=0.05)
+    memory: float = setting(2.0, "Memory for the network, in GiB", ge=0.05)
     probabilities: bool = setting(False, "Write the probability of each class too")
     probability_type: str = setting("uint8", "Probabilities as 0 to 255, or as 0 to 1", choices=PROBABILITY_TYPES)
-    uncertainty: bool = setting(False, "Write the predictive entropy too, and where to annotate next")
-    error: bool = setting(False, "Of a model that gives the image itself: write how far it is off too")
+    uncertainty: bool = setting(False, "Write the predictive entropy too; annotate then finds where labels help most")
+    error: bool = setting(False, "Autoencoders: write the reconstruction error too")
     tta: bool = setting(False, "Test-time augmentation: average over mirror images, 4 times the work in 2-D, 8 in 3-D")
     name: str | None = setting(None, "Name of the result inside the store; the model's name if not given")
-    overview: bool = setting(True, "Put the image beside its labels: all of it up to 1 GiB, coarser if larger")
-    missing: str = setting(
-        "fill", "Chunks that are not stored: take the fill value, or refuse", choices=("fill", "error")
-    )
+    overview: bool = setting(True, "Write the image beside its labels: all of it up to 1 GiB, coarser if larger")
+    missing: str = setting("fill", "Missing chunks: take the fill value, or refuse", choices=("fill", "error"))
     nan: str = setting("refuse", "NaN and infinite intensities: refuse, or take 0", choices=("refuse", "fill=0"))
     percentiles: tuple[float, ...] | None = setting(
-        None, "Percentiles that become 0 and 1, as 1 99.8; a lower second one leaves out hot pixels, scale bars"
+        None, "Percentiles scaled to 0 and 1, such as 1 99.8; a lower second one leaves out hot pixels"
     )
-    each_time: bool = setting(False, "Measure intensities at each time point, as of a series that bleaches")
-    padding: float | None = setting(None, "Value that intensities are measured without, as the 0 around a mosaic")
+    each_time: bool = setting(False, "Measure intensities at each time point, for a series that bleaches")
+    padding: float | None = setting(
+        None, "Value to leave out when intensities are measured, such as the 0 around a mosaic"
+    )
     resample: bool = setting(False, "Bring the image to the model's pixel size first, lazily")
     ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
     in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
-    border_bias: float | None = setting(None, "Objects: above 0 separates more, below 0 less; the model's if not given")
+    border_bias: float | None = setting(None, "Objects: above 0 splits more, below 0 less; the model's if not given")
     min_size: int | None = setting(None, "Objects of fewer voxels are dropped; the model's if not given", ge=0)
-    fill_holes: int | None = setting(None, "Largest hole in an object that is filled, in voxels", ge=0)
-    link: float | None = setting(
-        None, "Objects keep their id over time where they overlap so much (IoU); 0 links none", ge=0, le=1
+    fill_holes: int | None = setting(
+        None, "Fill holes in objects of up to this many voxels; the model's if not given", ge=0
     )
-    scheduler: str | None = setting(None, "Address of a dask scheduler whose workers do the work: tls://host:port")
-    allow_tcp: bool = setting(False, "Take a scheduler at a tcp:// address, where nobody has to show who they are")
+    link: float | None = setting(
+        None, "Objects keep their id over time where they overlap by at least this IoU; 0 links none", ge=0, le=1
+    )
+    scheduler: str | None = setting(None, "Run on the workers of a dask scheduler: tls://host:port")
+    allow_tcp: bool = setting(False, "Accept a scheduler at a tcp:// address, which has no authentication")
     break_lock: bool = setting(False, "Take over from a run on another machine that is known to be gone")
     overwrite: bool = setting(False, "Replace a result of an earlier run; nothing else is ever replaced")
 
@@ -67,7 +69,7 @@ class PredictConfig:
             raise UsageError(f"scheduler is {self.scheduler!r}; give an address such as tls://host:8786")
         if self.scheduler is not None and self.scheduler.startswith("tcp://") and not self.allow_tcp:
             raise UsageError(
-                f"{self.scheduler}: whoever reaches a tcp:// scheduler can run code on its workers; set up tls://, or "
+                f"{self.scheduler}: anyone who reaches a tcp:// scheduler can run code on its workers: use tls://, or "
                 "allow it with --allow-tcp on a network you trust"
             )
         if self.percentiles is not None:

@@ -30,7 +30,7 @@ class Route(Protocol):
     """A way through the blocks of a run: pieces of work in order, read and computed one after the other."""
 
     def pieces(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[Any]:
-        """Yield the work on the pending blocks, from where somebody looks outward where that is known."""
+        """Yield the work on the pending blocks, from the viewed position outward if that is known."""
 
     def read(self, piece: Any) -> Any:
         """Read and prepare a piece."""

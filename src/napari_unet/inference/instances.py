@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HEAD = b"id,voxels,"  # of a table of objects
 MOST_ROWS = 100_000  # of a table in the window: more cannot be scrolled through
 NEARLY_ALL = 0.7  # of an image: so dense that hardly anything lies between objects
-TIMES_LEARNT = 3  # the share of objects in what was learnt from; dense regions of an image reach twice that
+TIMES_LEARNT = 3  # the share of objects in the training images; dense regions of an image reach twice that
 
 
 def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator[Progress, None, str]:
@@ -51,7 +51,7 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
     Returns
     -------
     str
-        What somebody should know of the objects, if anything.
+        A note on the objects for the user, if there is one.
 
     Raises
     ------
@@ -101,14 +101,14 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
 
 
 def _too_much(objects: Objects, voxels: int, learnt: Any) -> str:
-    """Say that objects cover nearly all of an image, where they had a small share in what was learnt from."""
+    """Say that objects cover nearly all of an image, where they had a small share of the training images."""
     share, largest = int(objects.count.sum()) / voxels, int(objects.count.max(initial=0)) / voxels
     if not isinstance(learnt, int | float) or share < NEARLY_ALL or share < TIMES_LEARNT * learnt:
         return ""
     return (
-        f"objects cover {100 * share:.0f} % of the image, the largest alone {100 * largest:.0f} %; in what the model "
-        f"learnt from they covered {100 * learnt:.2g} %. An image without any, or one with another background or size "
-        "of pixels, looks like that: hold the result against the image"
+        f"objects cover {100 * share:.0f} % of the image, the largest alone {100 * largest:.0f} %; in the images that "
+        f"the model was trained on they covered {100 * learnt:.2g} %. An image without any, or one with "
+        "another background or pixel size, gives such results: compare this one with the image"
     )
 
 

@@ -1,4 +1,4 @@
-"""How the intensities of a stack are measured for a run, and what of them somebody should know."""
+"""How the intensities of a stack are measured for a run, and what to warn of."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from ..intensities.normalise import Statistics
 from ..model import Model
 from .config import PredictConfig
 
-# Standard deviations of what was learnt from; 8-bit files of 16-bit images differ 256-fold, exposures hardly 10-fold.
+# Standard deviations of the training images; 8-bit files of 16-bit images differ 256-fold, exposures hardly 10-fold.
 FAR, FAR_FIXED = 10.0, 100.0
 SERIES = 5  # time points from which on bleaching is looked for
 BLEACHED = 0.6  # of the first range of intensities
@@ -21,7 +21,7 @@ LITTLE = 12.0  # standard deviations of noise: 7 are left for what is to be foun
 def measured(stack: Stack, model: Model, config: PredictConfig, computed: bool = False) -> Statistics:
     """Measure the intensities of a stack as a run with these settings does: once, or at each time point.
 
-    What is nothing but noise is taken as one value, where all that the model learnt from had far more contrast:
+    An image of nothing but noise is taken as one value, where all training images had far more contrast:
     stretched to the full range it would look like one large object. Percentiles that were chosen hold as they are.
 
     Parameters
@@ -51,7 +51,7 @@ def measured(stack: Stack, model: Model, config: PredictConfig, computed: bool =
 def remarks(
     stack: Stack, model: Model, config: PredictConfig, found: Statistics, computed: bool = False
 ) -> Iterator[str]:
-    """Yield what somebody should know of intensities, one per line, with what helps.
+    """Yield warnings on intensities, one per line, each with a remedy.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def remarks(
 
 
 def learnt_contrast(model: Model) -> float:
-    """Return the least contrast of the images that a model learnt labels from, 0 where its record has none."""
+    """Return the least contrast of the training images of a model, 0 where its record has none."""
     least = model.record.get("contrast")
     percentiles = model.normalisation.kind == "percentile" and model.task.learns_from == "labels"
     return float(least) if percentiles and isinstance(least, int | float) else 0.0
@@ -87,30 +87,30 @@ def _without_noise(found: Statistics, model: Model) -> Statistics:
     low, high = model.normalisation.low, model.normalisation.high
     span = max(each.span for each in found.contrast)
     note = (
-        f"there is nothing but noise: the range of intensities is {span:.1f} times the noise, of what "
-        f"the model learnt from it was {least:.0f} times and more. It is taken as an image of one "
+        f"there is nothing but noise: the range of intensities is {span:.1f} times the noise, in "
+        f"all training images it was {least:.0f} times or more. It is taken as an image of one "
         f"value; --percentiles {low:g} {high:g} stretches the noise to the full range all the same"
     )
     return dataclasses.replace(found, scale=(0.0,) * len(found.scale), notes=(note,))
 
 
 def _contrast(stack: Stack, model: Model, found: Statistics) -> Iterator[str]:
-    """Say that there is little beside noise where what was learnt from had more."""
+    """Say that there is little beside noise where all training images had more."""
     limit = min(learnt_contrast(model) / CLEAR, LITTLE)
     spans = [max(each.span for each in one.contrast) for one in found.times or (found,) if one.contrast]
     if not spans or found.only_noise or min(spans) >= limit:
         return
     share = 100 - model.normalisation.high
     yield (
-        f"{stack.name}: there is little but noise: the range of intensities is {min(spans):.1f} times the noise, of "
-        f"what the model learnt from it was {learnt_contrast(model):.0f} times and more; what is found may be noise. "
+        f"{stack.name}: there is little but noise: the range of intensities is {min(spans):.1f} times the noise, in "
+        f"all training images it was {learnt_contrast(model):.0f} times or more; what is found may be noise. "
         f"Where what is to be found covers less than {share:.2g} % of the image, a higher percentile helps, such as "
         f"--percentiles {model.normalisation.low:g} {100 - share / 10:g}"
     )
 
 
 def _scale(stack: Stack, model: Model, found: Statistics) -> Iterator[str]:
-    """Hold fixed intensities against those that were learnt from: another bit depth is another image."""
+    """Compare fixed intensities with those of the training images: another bit depth is another image."""
     if model.normalisation.kind != "fixed":
         return
     limit = FAR if model.task.learns_from == "image" else FAR_FIXED
@@ -119,8 +119,8 @@ def _scale(stack: Stack, model: Model, found: Statistics) -> Iterator[str]:
         if abs(mean - offset) <= limit * scale and (sd == 0 or 1 / limit <= ratio <= limit):
             continue
         yield (
-            f"{stack.name} has intensities of {mean:.4g} ± {sd:.4g}, the model learnt from {offset:.4g} ± {scale:.4g}: "
-            "they are on another scale, and the result will be wrong; bring them to the scale that was learnt from "
+            f"{stack.name} has intensities of {mean:.4g} ± {sd:.4g}, the training images {offset:.4g} ± {scale:.4g}: "
+            "they are on another scale, and the result will be wrong; bring them to the scale of the training images "
             "(another bit depth, or an image that was divided by its maximum?)"
         )
 

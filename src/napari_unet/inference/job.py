@@ -58,7 +58,7 @@ def run_settings(stack: Stack, model: Model, config: PredictConfig, before: Sequ
     chosen = to_keys(config)
     for name in ("overwrite", "break_lock", "device", "memory", "missing", "scheduler", "allow_tcp"):
         del chosen[name]
-    for name in INTENSITIES:  # runs of before these were there had none of them
+    for name in INTENSITIES:  # earlier versions had none of these
         if chosen[name] is None or chosen[name] is False:
             del chosen[name]
     image = {"shape": list(stack.shape), "axes": stack.axes, "dtype": str(stack.dtype), "modified": _modified(stack)}
@@ -70,7 +70,7 @@ def run_settings(stack: Stack, model: Model, config: PredictConfig, before: Sequ
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Opened(Progress):
-    """A result that can be looked at from now on, while it fills in block by block.
+    """A result that can be viewed from now on, while it fills in block by block.
 
     Parameters
     ----------

@@ -76,7 +76,7 @@ def choose_layout(engine: Engine, memory: float, block: tuple[int, ...] | None =
 
 
 def choose_tile(engine: Engine, memory: float) -> tuple[int, ...]:
-    """Choose the core of tiles that are computed one at a time where somebody looks: small enough to come soon."""
+    """Choose the core of tiles that are computed one at a time for a viewer: small enough to come soon."""
     shape = tuple(engine.stack.size(a) for a in engine.axes)
     bytes_each = TILE_STATES * engine.model.config.base_features * engine.precision.itemsize
     fitting = _fit(engine, shape, memory / bytes_each, frozenset())

@@ -1,4 +1,4 @@
-"""A result that is computed where it is looked at."""
+"""A result that is computed lazily, where it is viewed."""
 
 import dataclasses
 import hashlib
@@ -220,12 +220,12 @@ MOST = {2: 2**22, 3: 2**21}  # elements that are computed for one view: a screen
 
 
 class Preview:
-    """The result of a model, block by block where somebody looks; what was computed is kept.
+    """The result of a model, block by block where it is viewed; computed blocks are kept.
 
     Parameters
     ----------
     limit : int
-        Bytes of results that are kept, those not asked for longest going first.
+        Bytes of results that are kept; the least recently used go first.
     core : tuple of int, optional
         Block, per axis of ``engine.axes``; small ones, flat in 3-D, where it is not given.
     own : Stack, optional

@@ -1,4 +1,4 @@
-"""The pixel size of an image beside the one that a model has learnt from."""
+"""The pixel size of an image compared with that of the training images."""
 
 import math
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ DIFFERENT = 2.0  # times; augmentation shows a network sizes 1.2 times apart, ob
 def size_notes(stack: Stack, model: Model) -> tuple[str, ...]:
     """Return a line where the pixels of a stack are much coarser or finer than the model's, along the worst axis.
 
-    Sizes that nobody gave, or in units that are not known, are compared with nothing.
+    Sizes that are not given, or in unknown units, are not compared.
     """
     ratios = list(_ratios(stack, model))
     if not ratios:
@@ -33,5 +33,5 @@ def _ratios(stack: Stack, model: Model) -> Iterator[tuple[float, str, str]]:
         (own,), (own_unit,) = stack.scale_along(axis), stack.values_along(axis, "units")
         same = factor(own_unit, unit)
         if same and is_meant(own, own_unit) and is_meant(size, unit):
-            words = f"{own:g} {short(own_unit)}, the model has learnt from {size:g} {short(unit)}"
+            words = f"{own:g} {short(own_unit)}, that of the training images {size:g} {short(unit)}"
             yield own * same / size, axis, words

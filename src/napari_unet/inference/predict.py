@@ -58,7 +58,7 @@ def predict(
         OME-Zarr store to make, or to go on with. Where the name ends in ``.tif``, a TIFF: see `save_tiff`; until it is
         whole ``OUT.ome.zarr`` lies beside it. Not used with ``config.in_source``.
     near : tuple of float, optional
-        Where somebody looks: indices in `stack`, one per axis without c. Blocks are computed from there outward.
+        Viewed position: indices in `stack`, one per axis without c. Blocks are computed from there outward.
     shown : Stack or Preview, optional
         What `predict_lazy` gave, or a preview: blocks that were computed for it are taken from there, where model and
         intensities are the same and no probabilities are wanted.
@@ -144,7 +144,7 @@ def execute(
 ) -> Generator[Progress, None, str]:
     """Compute what is neither done nor seen, here or on a client's cluster, then what follows from the blocks.
 
-    Returns what somebody should know of objects, if anything.
+    Returns a note on the objects for the user, if there is one.
     """
     with workplace(job, store) as work:
         yield job.opened(work, said)
@@ -162,7 +162,7 @@ def execute(
 
 
 def _missing(stack: Stack, config: PredictConfig) -> int:
-    """Count the chunks that are not stored; refuse them where that is asked for."""
+    """Count missing chunks; refuse them if the settings say so."""
     missing = missing_chunks(stack)
     if missing and config.missing == "error":
         raise DataError(
@@ -191,7 +191,7 @@ def _earlier(root: Path, ready: Prepared) -> Statistics | None:
 
 
 def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = None) -> Stack:
-    """Return the result of `model` on `stack` as a lazy stack: a block is computed when it is looked at, and kept.
+    """Return the result of `model` on `stack` as a lazy stack: a block is computed when it is read, and kept.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = Non
 
 
 def preview(stack: Stack, model: Models, config: PredictConfig | None = None) -> Preview:
-    """Return the result of `model` on `stack` for somebody who looks: the blocks that are seen, the nearest first.
+    """Return the result of `model` on `stack` for a viewer: the visible blocks, the nearest first.
 
     Parameters
     ----------

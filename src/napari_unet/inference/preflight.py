@@ -106,7 +106,7 @@ class Difference:
 
 
 def differences(settings: Mapping[str, Any], ready: Prepared) -> Iterator[Difference]:
-    """Yield the settings in which an earlier run differs from what is asked for.
+    """Yield the settings in which an earlier run differs from this one.
 
     Blocks, and a precision left open, make no difference; nor do intensities, where they were not measured.
 

@@ -1,4 +1,4 @@
-"""An image and models made ready for each other, once, for whatever is done with them: run, looked at, or foretold."""
+"""An image and models fitted to each other once, for a run, a preview or a preflight check."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Prepared:
     Parameters
     ----------
     given : Stack
-        The image as it is.
+        The image as it was opened.
     models : tuple of Model
         Of a cascade all, the one that gives the result last.
     engine : Engine
@@ -86,7 +86,7 @@ class Prepared:
         )
 
     def notes(self) -> list[str]:
-        """Say what somebody should know of the intensities, one per line; reads the ends of a time series."""
+        """Yield warnings on the intensities, one per line; reads the ends of a time series."""
         return list(remarks(self.stack, self.model, self.config, self.engine.statistics, len(self.models) > 1))
 
     def job(self) -> Job:

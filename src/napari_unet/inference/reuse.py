@@ -1,4 +1,4 @@
-"""What was computed for somebody to look at is not computed again by the run."""
+"""Blocks that a preview has computed are not computed again by the run."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What is asked of a dask scheduler and its workers: answered in time, or given up, as either may have stopped."""
+"""Calls to a dask scheduler and its workers with a time limit, as either may have stopped."""
 
 import asyncio
 import inspect

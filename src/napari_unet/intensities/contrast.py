@@ -10,7 +10,7 @@ SPAN = 7.0  # times the noise: percentiles 1 to 99.8 of noise alone are 5.2 apar
 PEAK = 8.0  # the highest of 2^24 values of noise lies 5.5 above the middle, of few photons 7
 PATCH = 8  # pixels: about the smallest cell
 PATCHES = 12.0  # the same of means of patches; noise that a camera or JPEG has spread reaches 11
-STRIP = 256  # rows looked at at a time, whole patches
+STRIP = 256  # rows read at a time, whole patches
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

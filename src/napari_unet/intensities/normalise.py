@@ -77,7 +77,7 @@ class Normalisation:
 
         Of a large image, cells that hold one value (empty field, padding, chunks that are not stored) are left out, and
         as many others are read as it takes until the figures are stable (see `sampling`). Fixed intensities are not
-        measured; the sample is looked at all the same, for what is not finite.
+        measured; the sample is read all the same, to find NaN and infinity.
 
         Parameters
         ----------

@@ -18,7 +18,7 @@ MAX_MEMBERS = 10_000  # of an archive: those of models have some ten
 
 
 def refuse_foreign(path: Path) -> None:
-    """Refuse what is not a model of ours but looks like somebody else's; nothing of it is run or unpacked.
+    """Refuse model files of other formats; nothing of them is run or unpacked.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A model as somebody gives it: one that is loaded, or where it lies."""
+"""A model as it is given by the caller: loaded, or by its path or name."""
 
 import os
 from collections.abc import Sequence

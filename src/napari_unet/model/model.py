@@ -228,7 +228,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse what looks like somebody else's model and has no card of ours."""
+    """Refuse files of other model formats."""
     if not (folder / CARD).is_file() and folder.name != CARD:
         refuse_foreign(folder)
 

@@ -12,7 +12,7 @@ from .config import MANY
 REACH = {2: 2, 3: 1}  # width of a border, by the dimensions
 LOOKED_UP = 2**20  # the highest id that is numbered by a table, which is three times as fast as by sorting
 SPECK = 0.05  # of an id's largest piece: smaller ones are slips of the brush
-PLANES = 5  # of a volume that are looked at as a 2-D network sees them
+PLANES = 5  # of a volume that are examined as a 2-D network sees them
 FEWEST_PIECES = 3  # of one value: two may be one object with something lying across it
 CROP = 2**22  # elements of the middle that are read to say what labels are
 FLAT = 0.6  # share of foreground neighbours with one value, from which on an image looks like labels
@@ -29,7 +29,7 @@ class Labelling:
     Parameters
     ----------
     images : int
-        Parts that were looked at.
+        Parts that were examined.
     values, pieces : int
         Most different values of a part, and connected pieces of one value in all; without background and specks.
     ids, scattered : int
@@ -115,7 +115,7 @@ class Labelling:
         return self.values >= MANY or (several and self.images < self.ids)
 
     def about_numbers(self) -> str:
-        """Return what is said of labels that are to be numbers of objects; nothing where they look it."""
+        """Return a warning for labels that should be ids of objects and do not look like it, or nothing."""
         if self.grey:
             middle = self.grey[-1] // 2
             return (
@@ -135,7 +135,7 @@ class Labelling:
         return ""
 
     def about_classes(self) -> str:
-        """Return what is said of labels that are to be classes; nothing where they look it."""
+        """Return a warning for labels that should be classes and do not look like it, or nothing."""
         if self.grey:
             middle = self.grey[-1] // 2
             return (
@@ -150,7 +150,7 @@ class Labelling:
         return ""
 
     def about_edges(self) -> str:
-        """Return what is said of a mask with grey edges of which all above 0 is one class."""
+        """Return a warning for a mask with soft edges of which all above 0 is one class."""
         middle = self.grey[-1] // 2
         return (
             f"{len(self.grey) - 1} label values lie between the two of a mask, as at soft edges or in a JPEG, and the "
@@ -158,7 +158,7 @@ class Labelling:
         )
 
     def about_planes(self) -> str:
-        """Return what is said of a volume whose ids do not go on from plane to plane."""
+        """Return a warning for a volume whose ids change from plane to plane, or nothing."""
         if not self.by_plane:
             return ""
         share = 100 * self.alike / self.above
@@ -169,13 +169,13 @@ class Labelling:
         )
 
     def about_thin(self, ndim: int, reach: int | None = None) -> str:
-        """Return what is said of objects that training cannot hold; nothing where it can hold all."""
+        """Return a warning for objects too thin to have an inside between borders, or nothing."""
         lost, count = self.lost_objects(ndim, reach)
         if not lost:
             return ""
         width = 2 * (reach or REACH[ndim]) + 1
         return (
-            f"{lost} of {count} objects that were looked at have no inside left between borders and cannot be found: "
+            f"{lost} of {count} objects examined have no inside left between borders and cannot be found: "
             f"where objects touch, they need a width of {width} pixels; a finer level or enlarged images give that, or "
             "learn them as one class with --task semantic --binary"
         )

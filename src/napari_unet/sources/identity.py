@@ -30,7 +30,7 @@ class Stored:
     files : int
         Chunks that are there, of all levels; 1 of an image that is a file.
     bytes : int
-        Of those that were looked at: all, or an even choice of 65536.
+        Of the files examined: all, or an even choice of 65536.
     marks : (N,) uint64 array
         One for each of these, of its name, size and time; ascending.
     """

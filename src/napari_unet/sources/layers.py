@@ -22,7 +22,7 @@ def is_array(what: Any) -> bool:
 
 
 def find_array(array: Any, name: str = "array") -> Found:
-    """Take an array as it is; its axes are not known unless it names them (zarr's dimension names)."""
+    """Open an array; its axes are unknown unless it names them (zarr's dimension names)."""
     metadata = getattr(array, "metadata", None)
     names = getattr(metadata, "dimension_names", None) or ()
     return Found(array, _letters([str(n) for n in names], len(array.shape)), name)

@@ -33,7 +33,7 @@ def channel_names(attributes: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def look(attributes: Mapping[str, Any], channel: int) -> dict[str, Any]:
-    """Return what is said of how a channel is shown.
+    """Return how a channel is to be displayed.
 
     Returns
     -------

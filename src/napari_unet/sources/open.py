@@ -26,7 +26,7 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
 class More(TypedDict, total=False):
-    """What else is said of how an image is opened; `open_stack` describes it."""
+    """Further arguments of `open_stack`, which describes them."""
 
     series: int | str | None
     allow_incomplete: bool

@@ -117,7 +117,7 @@ def _pixels(offsets: dict[str, float]) -> str:
 
 
 def _unplaced(image: Stack, labels: Stack, axes: str) -> str:
-    """Return what is said where one of two says a position and the other none; nothing where both are at 0."""
+    """Return a note where one of two has a position and the other none; nothing where both are at 0."""
     if not any(image.values_along(axes, "translation")) and not any(labels.values_along(axes, "translation")):
         return ""
     where = _where(image, labels, axes)
@@ -125,7 +125,7 @@ def _unplaced(image: Stack, labels: Stack, axes: str) -> str:
 
 
 def _unsized(image: Stack, labels: Stack, axes: str) -> str:
-    """Return what is said of layers that look of different size in the viewer, as one has no pixel size."""
+    """Return a note on layers that appear of different size in the viewer, as one has no pixel size."""
     sizes = zip(image.values_along(axes, "scale"), labels.values_along(axes, "scale"), strict=True)
     if not (image.frame and labels.frame) or all(abs(a - b) <= 1e-3 * a for a, b in sizes):
         return ""

@@ -1,4 +1,4 @@
-"""The directories of a TIFF, looked at before tifffile reads what they declare."""
+"""The directories of a TIFF, checked before tifffile reads what they declare."""
 
 import struct
 from pathlib import Path

@@ -14,7 +14,7 @@ MICROMETER = "micrometer"
 INCH_MICROMETERS = 25400.0  # resolutions of TIFF are per inch where nothing else is said
 PRINT_MICROMETERS = 20.0  # 1270 dots per inch; a microscope that has larger pixels says so in its metadata
 TAG_UNITS = {2: "inch", 3: "centimeter"}  # values of the tag ResolutionUnit
-NO_RESOLUTION = 1.0  # what the resolution tags hold where nobody gave a size
+NO_RESOLUTION = 1.0  # the resolution tags of files without a pixel size
 POSITION = re.compile(r"\b[ctz]:\s*\d+/\d+\b")  # "c:1/2 z:3/5 - DAPI": where a plane lies, before its name
 MICRO_MANAGER = 51123  # tag with the settings of a plane, as JSON
 

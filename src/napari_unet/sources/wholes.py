@@ -14,10 +14,10 @@ from ..errors import DataError
 from ..grid.blocks import box_at
 
 WERE_FLOATS = "whole numbers saved as floats taken as labels"
-SAMPLED = 2**22  # elements that are looked at before floats are taken as labels; all are when they are read
+SAMPLED = 2**22  # elements that are checked before floats are taken as labels; the others when they are read
 PARTS = 16  # places that they lie in, spread over the stack
 HIGHEST = 2**32  # beyond it neighbouring ids are the same number in 32-bit floats, and in uint32 there is no room
-MADE_BY_IMAGEJ = 4  # bytes: it saves labels as 32-bit floats; zeros in 64 bits are an array that nobody has filled
+MADE_BY_IMAGEJ = 4  # bytes: it saves labels as 32-bit floats; zeros in 64 bits are an array that was never filled
 CONSTANT = 0.5  # share of neighbours with the same value from which on an image is one of labels
 
 

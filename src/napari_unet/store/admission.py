@@ -85,7 +85,7 @@ def admit(root: Path, plan: ResultPlan, overwrite: bool, reopen: bool = False) -
         return None
     if found[1].made_by_hand and not plan.made_by_hand:
         raise OutputError(
-            f"{root / next(iter(found[1].outputs))} was saved by somebody, and is no result of a run; "
+            f"{root / next(iter(found[1].outputs))} was saved by hand, and is no result of a run; "
             "it is left as it is: choose another place or name"
         )
     if overwrite:

@@ -32,7 +32,7 @@ class BlockWriter:
     arrays : mapping of path to zarr.Array
         Level 0 of each output.
     permit : Permit, optional
-        In another process: whether the run goes on, looked at before each block.
+        In another process: whether the run goes on, checked before each block.
     """
 
     root: Path

@@ -239,7 +239,7 @@ class Journal:
     def _count_damage(self, line: bytes) -> None:
         """Look whether a line was whole once; one that may have said what was forgotten costs what follows from blocks.
 
-        Blocks that it may have named need nothing: they are held against their checksums before the run is finished.
+        Blocks that it may have named need nothing: their checksums are verified before the run is finished.
         """
         if not line.startswith(b"{") or not line.rstrip().endswith(b"]}"):
             return
@@ -249,7 +249,7 @@ class Journal:
                 self.records.drop(unit)
 
     def mend(self) -> None:
-        """Write the record anew without what is damaged in it; nobody else may be writing."""
+        """Write the record anew without what is damaged in it; no other process may be writing."""
         if not self.damaged:
             return
         self.close()
@@ -291,7 +291,7 @@ class Journal:
         text = LINE.encode(entry).encode()
         line = SUM + b'%08x",' % zlib.crc32(text) + text[1:] + b"\n"
         with self._mutex:
-            if self._file is None or not os.fstat(self._file.fileno()).st_nlink:  # somebody removed the folder
+            if self._file is None or not os.fstat(self._file.fileno()).st_nlink:  # the folder was removed
                 self.close()
                 self._file = open_to_append(self.folder / DONE)
             whole = b"\n" + line if self._torn else line

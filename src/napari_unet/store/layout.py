@@ -181,7 +181,7 @@ def clear(root: Path, ledger: Path, plan: ResultPlan) -> None:
     OutputError
         Where a file is there that the run did not make; then nothing is removed.
     """
-    for _ in _own_files(root, plan):  # all of them are looked at before the first is removed
+    for _ in _own_files(root, plan):  # all of them are checked before the first is removed
         pass
     (ledger / DONE).unlink(missing_ok=True)
     if plan.inside:

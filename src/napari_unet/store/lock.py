@@ -172,7 +172,7 @@ def _lives(holder: dict[str, Any]) -> bool:
 
 
 def _beats(path: Path) -> bool:
-    """Look whether a lock is touched by somebody: for as long as three heartbeats, less where it was not for longer.
+    """Watch whether the holder of a lock is alive: for as long as three heartbeats, less where it was not for longer.
 
     Times are compared as the disk has them: clocks of machines differ.
     """
@@ -197,7 +197,7 @@ def _touched(path: Path) -> float:
 
 
 def _holder(path: Path) -> dict[str, Any]:
-    """Read who holds a lock; empty where nobody does, or it was torn while it was written."""
+    """Read who holds a lock; empty where no process does, or it was torn while it was written."""
     try:
         holder = json.loads(read(path, MOST_BYTES))
     except (FileNotFoundError, ValueError, RecursionError):

@@ -170,7 +170,7 @@ class ResultPlan:
 
     @property
     def made_by_hand(self) -> bool:
-        """Whether somebody saved this image or these labels, so that no run may replace them."""
+        """Whether a user saved this image or these labels, so that no run may replace them."""
         return "saved from" in self.provenance
 
     def fits(self, unit: Unit, regions: Sequence[Region]) -> bool:

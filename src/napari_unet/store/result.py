@@ -87,7 +87,7 @@ class ResultStore:
         provenance : mapping
             JSON values kept in the attributes; without times, so that equal runs give equal bytes.
         version : {"0.5", "0.4"}
-            Of OME-Zarr; with `into_existing` that of the group, whatever is said here.
+            Of OME-Zarr; with `into_existing` that of the group, whatever is given here.
         overwrite : bool
             Remove an earlier result of this program, finished or not.
         into_existing : bool

@@ -255,7 +255,7 @@ def _label_type(stack: Stack) -> Generator[Progress, None, np.dtype[Any]]:
 
 
 def _pixel_size(stack: Stack) -> tuple[dict[str, float], str | None]:
-    """Return the pixel size by spatial axis, in one unit, and the unit; empty where nobody gave one."""
+    """Return the pixel size by spatial axis, in one unit, and the unit; empty where none is given."""
     axes = stack.spatial
     given = stack.values_along(axes, "units")
     if all(canonical(unit) is None for unit in given) and set(stack.scale_along(axes)) == {1.0}:
@@ -284,7 +284,7 @@ def _imagej_tags(stack: Stack, axes: str, sizes: dict[str, float], unit: str | N
 
 
 def _interval(stack: Stack) -> float | None:
-    """Return the seconds between time points, None where nobody gave a unit of time."""
+    """Return the seconds between time points, None without a unit of time."""
     if "t" not in stack.axes:
         return None
     (step,), (unit,) = stack.scale_along("t"), stack.values_along("t", "units")

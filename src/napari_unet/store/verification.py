@@ -25,8 +25,8 @@ from .table import table_problem
 
 # What zarr and its codecs raise for damaged bytes: each flipped bit ends in one of these.
 UNREADABLE = (*DECODING, TypeError, KeyError, MemoryError, OverflowError)
-AT_ONCE = 2**27  # bytes that are held against a checksum at once; most blocks are smaller
-NAMED = 4096  # chunks of a block that are looked at one by one, to name those that are damaged
+AT_ONCE = 2**27  # bytes that are checked against a checksum at once; most blocks are smaller
+NAMED = 4096  # chunks of a block that are checked one by one, to name those that are damaged
 # For records that were damaged: their blocks are written again.
 REMEDY = "run the same command again, which does anew what they were of"
 

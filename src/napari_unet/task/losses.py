@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ..errors import ModelError
 
-IGNORE = -1  # no class has it: what nobody annotated
+IGNORE = -1  # no class has it: unlabelled voxels
 SMOOTH = 1e-5  # keeps the quotient finite where a class is absent, and changes no other by more than that
 TINY = 1e-12  # keeps the mean of nothing at 0 instead of NaN
 BACKGROUND = "background"

@@ -82,7 +82,7 @@ class Crop:
 def labelled_crops(
     annotations: Sequence[Stack], places: Sequence[Mapping[int, np.ndarray]], binary: bool
 ) -> Iterator[Crop]:
-    """Yield what is looked at closely: of a few annotations a crop around something that is labelled.
+    """Yield crops that are measured: of a few annotations a crop around a labelled voxel.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ STRENGTHS = ("rotation", "scale", "elastic", "gamma", "contrast", "brightness", 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """How training patches are varied; strengths are the largest ones, or standard deviations where said so."""
+    """How training patches are varied; strengths are maxima, or standard deviations (sd)."""
 
     flip: bool = setting(True, "mirror along each axis, half of the time")
     turn: bool = setting(True, "turn by right angles in planes of equal pixel size")
@@ -274,7 +274,7 @@ def _uniform(generator: torch.Generator) -> float:
 
 
 def augmentation(config: TrainConfig) -> AugmentConfig:
-    """Return the preset's augmentation at the strength asked for."""
+    """Return the preset's augmentation at the given strength."""
     if not config.augment:
         return AugmentConfig.none()
     if config.learns_images:  # what would change intensities, or smooth them, would change what is to be learnt

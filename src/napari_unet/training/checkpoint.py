@@ -148,7 +148,7 @@ class Checkpoints:
                 if hashlib.sha256(data).hexdigest() != text["sha256"]:
                     yield step, f"{path.name} is damaged: its SHA-256 differs"
                     continue
-                if text.get("check", "") not in ("", _check(text["state"])):  # those of before have none
+                if text.get("check", "") not in ("", _check(text["state"])):  # earlier versions wrote none
                     yield step, f"{path.name} is damaged: the SHA-256 of its state differs"
                     continue
                 yield step, Checkpoint(safetensors.torch.load(data), text["state"])

@@ -29,27 +29,23 @@ class TrainConfig:
 
     task: str = setting(
         "semantic",
-        "What is learnt: one class per voxel, objects, or images: restored, finer, the same",
+        "What is learnt: classes (semantic), objects (instances), or images: restored, upscaled, reproduced",
         choices=TASKS,
     )
-    minutes: float | None = setting(
-        None, f"Wall time of the whole run; {MINUTES:g} if steps are not given either", ge=0.02
-    )
+    minutes: float | None = setting(None, f"Minutes of wall time; {MINUTES:g} if steps are not given either", ge=0.02)
     steps: int | None = setting(None, "Number of optimiser steps; the same seed then gives the same weights", ge=1)
-    seed: int = setting(0, "Decides initial weights, patches, augmentation and what is held out", ge=0)
-    sparse: bool = setting(False, "0 is unlabelled: learn from what is painted only")
+    seed: int = setting(0, "Random seed: initial weights, patches, augmentation and held-out data", ge=0)
+    sparse: bool = setting(False, "Sparse labels: 0 is unlabelled and not learnt from")
     binary: bool = setting(False, "Take every label above 0 as one class")
     number_objects: bool = setting(False, "Objects: take each connected piece of a mask as an object of its own")
-    above: int = setting(
-        0, "With binary or number_objects: what is foreground lies above this; 127 for grey edges", ge=0
-    )
-    background: int | None = setting(None, "Of sparse labels, the value that was painted on background", ge=1)
+    above: int = setting(0, "With binary or number_objects: values above this are foreground", ge=0)
+    background: int | None = setting(None, "With sparse labels: the label value of background", ge=1)
     class_names: tuple[str, ...] | None = setting(None, "Name of each class, in the order of label values")
     ndim: int | None = setting(None, "Dimensions of the network; chosen from the data if not given", ge=2, le=3)
     preset: str = setting("default", "default, or the network and training of the 2015 paper", choices=PRESETS)
     patch: tuple[int, ...] | None = setting(None, "Patch per axis (z y x, or y x); chosen from the data if not given")
     batch: int | None = setting(None, "Patches per step; chosen from patch and memory if not given", ge=1)
-    depth: int | None = setting(None, "Number of poolings; chosen from patch and objects if not given", ge=0, le=8)
+    depth: int | None = setting(None, "Number of pooling steps; chosen from patch and objects if not given", ge=0, le=8)
     base_features: int | None = setting(
         None, "Channels of the first level; chosen from device and time if not given", ge=1
     )
@@ -59,28 +55,30 @@ class TrainConfig:
     skips: bool = setting(True, "Skip connections; without them the network is a plain encoder-decoder")
     learning_rate: float | None = setting(None, "Highest learning rate; the preset's if not given", ge=0)
     augment: float = setting(1.0, "Strength of augmentation; 0 is none", ge=0, le=3)
-    flips: bool = setting(True, "Mirror and turn patches too; off where direction matters, as light from one side")
-    balance: float = setting(0.5, "Share of the patches that are centred on a class drawn evenly", ge=0, le=1)
+    flips: bool = setting(True, "Augment with flips and right-angle turns; off where direction matters")
+    balance: float = setting(0.5, "Share of patches that are centred on a class, each class equally often", ge=0, le=1)
     border_weight: float | None = setting(
         None,
-        "Weight of what lies between close objects; 10 for objects and for the preset of 2015, else 0",
+        "Loss weight of the gaps between close objects; 10 for objects and for the preset of 2015, else 0",
         ge=0,
         le=100,
     )
     loss: str = setting("l2", "Images: squared difference, absolute difference, or SSIM", choices=LOSSES)
     blind: bool = setting(False, "Images: learn to denoise from the noisy images alone (Noise2Void)")
-    predict_std: bool = setting(False, "Images: learn the standard deviation of each intensity too")
-    upscale: tuple[int, ...] | None = setting(None, "Finer result, per axis (z y x, or y x): 2 2 doubles both")
-    blur: float = setting(0.0, "Images: blur the input by a Gaussian before, sigma in its pixels", ge=0, le=50)
-    noise: float = setting(0.0, "Images: put Gaussian noise on the input, standard deviation as intensity", ge=0)
-    result_type: str = setting("float32", "Images: element type of results", choices=TYPES)
-    patience: int | None = setting(None, "Stop after so many epochs without a better validation", ge=1)
+    predict_std: bool = setting(False, "Images: predict the standard deviation of each intensity too")
+    upscale: tuple[int, ...] | None = setting(None, "Upscaling factor per axis (z y x, or y x): 2 2 doubles both")
+    blur: float = setting(0.0, "Images: Gaussian blur of the input, sigma in its pixels", ge=0, le=50)
+    noise: float = setting(
+        0.0, "Images: Gaussian noise added to the input, standard deviation in its intensities", ge=0
+    )
+    result_type: str = setting("float32", "Images: data type of results", choices=TYPES)
+    patience: int | None = setting(None, "Stop after this many epochs without a better validation score", ge=1)
     precision: str = setting("auto", "Arithmetic of the network: bf16 where the hardware has it", choices=PRECISIONS)
     device: str = setting("auto", "Where the network is trained", choices=DEVICES)
     memory: float | None = setting(None, "Memory for network and data, in GiB; from the machine if not given", ge=0.05)
     licence: str | None = setting(None, "Licence of the model, for its card")
-    break_lock: bool = setting(False, "Take over from a run on another machine that is known to be gone")
-    resume: bool = setting(False, "Go on with the run that was stopped; more steps or minutes extend a finished one")
+    break_lock: bool = setting(False, "Break the lock of a run on another machine that is known to have ended")
+    resume: bool = setting(False, "Resume a run that was stopped; more steps or minutes extend a finished one")
 
     def __post_init__(self) -> None:
         check(self)
@@ -89,17 +87,19 @@ class TrainConfig:
             raise UsageError(f"background is label {self.background}, but 0 is background unless labels are sparse")
 
         if self.number_objects and self.task != "instances":
-            raise UsageError("number_objects is of objects; choose the task instances, or leave it out")
+            raise UsageError("number_objects is for objects; choose the task instances, or leave it out")
         if self.above and not (self.binary or self.number_objects):
-            raise UsageError(f"above is {self.above}, which goes with binary or number_objects; give one of them")
+            raise UsageError(f"above is {self.above}, which needs binary or number_objects; give one of them")
         self._check_images()
         if self.task == "instances":
             for name in ("binary", "class_names"):
                 if getattr(self, name):
-                    raise UsageError(f"{name} is of classes, not of objects; leave it out, or choose the task semantic")
+                    raise UsageError(
+                        f"{name} is for classes, not for objects; leave it out, or choose the task semantic"
+                    )
             if self.sparse and self.background is None:
                 raise UsageError(
-                    "sparse object labels need some background painted with a value of its own; name it with background"
+                    "sparse labels of objects need a label for background: paint some, and give its value as background"
                 )
 
     def _check_sizes(self) -> None:
@@ -120,15 +120,15 @@ class TrainConfig:
         wrong = OF_LABELS if learns_images else OF_IMAGES
         for field in dataclasses.fields(self):
             if field.name in wrong and getattr(self, field.name) != field.default:
-                kind = "labels, not of images" if learns_images else "images, not of labels"
-                raise UsageError(f"{field.name} is of {kind}; leave it out, or choose another task than {self.task}")
+                kind = "labels, not for images" if learns_images else "images, not for labels"
+                raise UsageError(f"{field.name} is for {kind}; leave it out, or choose another task than {self.task}")
         if (self.upscale is not None) != (self.task == "super_resolve"):
             raise UsageError("the task super_resolve needs upscale, and no other task takes it")
         if self.task == "autoencode" and (self.blind or self.blur or self.noise):
-            raise UsageError("the task autoencode learns the image as it is: leave blind, blur and noise out")
+            raise UsageError("the task autoencode learns the unchanged image: leave blind, blur and noise out")
         if self.blind and (self.blur or self.noise or self.task != "restore"):
             raise UsageError(
-                "blind learns from noisy images as they are: choose the task restore, without blur and noise"
+                "blind learns from the noisy images themselves: choose the task restore, without blur and noise"
             )
 
     @property

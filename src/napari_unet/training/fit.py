@@ -1,4 +1,4 @@
-"""Train: labelled stacks in, a model out; stopped at any time, it goes on where it was."""
+"""Training: labelled stacks in, a model out; stopped at any time, it resumes where it was."""
 
 import contextlib
 import csv
@@ -61,13 +61,13 @@ def train(
     Parameters
     ----------
     pairs : sequence of (image, labels)
-        Labels have the axes of the image without c. Time points, and planes for a 2-D network, are learnt one by one.
+        Labels have the axes of the image without c. Time points, and planes for a 2-D network, are separate samples.
     out : Path
         Model folder to make.
     init : Model, path or name, optional
-        Model to start from: its network and intensities are taken over.
+        Model to start from: its network, weights and intensities are used.
     validation : sequence of (image, labels), optional
-        What is validated on; a part of `pairs` is held out where it is not given.
+        Validation data; a part of `pairs` is held out if not given.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def train(
     Raises
     ------
     DataError, UsageError, ModelError
-        What is given does not fit; nothing has been written.
+        The data, settings or model do not fit together; nothing has been written.
     OutputError
         `out` exists, or the run to resume is another one.
     ResourceError
@@ -133,7 +133,7 @@ class Training:
     run : Run
         Its plan, task and folder, which is locked until `events` ends.
     data : (list of Sample, list of Sample)
-        What is learnt from, and what is validated on.
+        Training samples and validation samples.
     init : Model or None
         Whose weights the network starts from.
     started : float
@@ -173,7 +173,7 @@ class Training:
         return model
 
     def model(self) -> Model | None:
-        """Return the network as it is now, the running average of its weights; None before the first step."""
+        """Return the current model, the running average of its weights; None before the first step."""
         if not self.learner.updates:
             return None
         return self.run.model(self.learner.kept(), {"step": self.state.step})

@@ -1,4 +1,4 @@
-"""Pairs of images: made worse where that is asked for, checked, and measured before anything is learnt."""
+"""Pairs of images for restoration: degraded if the settings say so, checked and measured before training."""
 
 import hashlib
 import math
@@ -23,7 +23,7 @@ def factors_of(config: TrainConfig, axes: str) -> tuple[int, ...]:
 
 
 def inputs_of(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
-    """Return the pairs that are learnt from: the images blurred and made coarse where the settings say so.
+    """Return the training pairs: the images blurred and downsampled if the settings say so.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def image_fingerprint(
     pairs : sequence of (image, target)
         As `inputs_of` gives them.
     training : Fingerprint, optional
-        Of what is learnt from, where `pairs` are what is validated on: its intensities count.
+        Fingerprint of the training data, if `pairs` are validation data: its intensities are used.
 
     Yields
     ------

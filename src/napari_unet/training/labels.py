@@ -1,4 +1,4 @@
-"""Labels as they are learnt from: brought to their image; masks cut off at a value, their pieces numbered."""
+"""Training labels: aligned with their image; masks thresholded, their connected components numbered."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ MANY_GREY = 16  # grey values as classes of their own are no classes; a few may 
 
 
 def labels_of(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
-    """Return the pairs that are learnt from, image and labels on the same pixels.
+    """Return the training pairs, image and labels on the same pixels.
 
     Raises
     ------

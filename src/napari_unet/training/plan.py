@@ -132,7 +132,7 @@ def make_plan(
     ----------
     facts : Fingerprint
     config : TrainConfig
-        What is given there is taken as it is, or refused.
+        Values that are given there are used unchanged, or refused.
     out_channels : int
         Channels that the task needs.
     init : UNetConfig, optional

@@ -131,7 +131,7 @@ class Run:
         OutputError
             Naming what changed.
         """
-        known = to_keys(TrainConfig()) | dict(self.identity)  # of before a setting was there: its default
+        known = to_keys(TrainConfig()) | dict(self.identity)  # a setting that came later has its default
         changed = [k for k in identity if json.dumps(identity[k]) != json.dumps(known.get(k))]
         if changed:
             k = changed[0]

@@ -97,7 +97,7 @@ class Outlook:
     task: Task
 
     def lines(self) -> list[str]:
-        """Return what is learnt from, and the plan, one per line."""
+        """Describe the training data and the plan, one line each."""
         facts, count = self.facts, len(self.facts.stacks)
         totals = {v: sum(f.counts.get(v, 0) for f in facts.stacks) for v in facts.values}
         if facts.intensities is not None:
@@ -177,7 +177,7 @@ def _measure(
 
 
 def _taken(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
-    """Return pairs as they are learnt from."""
+    """Return pairs as the network is trained on them."""
     for stack in itertools.chain(*pairs):
         check_countable(stack)
     pairs = [same_axes(*pair) for pair in pairs]
@@ -205,8 +205,8 @@ def _decide(facts: Fingerprint, config: TrainConfig, init: Model | None) -> tupl
     """Decide what is learnt, and how."""
     if init is not None and (init.task.learns_from == "image") != config.learns_images:
         raise ModelError(
-            f"the model to start from learnt {init.task.name}, {config.task} is to be learnt; choose one that learnt "
-            f"from {'images' if config.learns_images else 'labels'}"
+            f"the model to start from has the task {init.task.name}, not {config.task}; choose one that was trained "
+            f"on {'images' if config.learns_images else 'labels'}"
         )
     normalisation = None if init is None else init.normalisation
     if facts.intensities is not None:
@@ -233,7 +233,7 @@ def _with_notes(plan: Plan, notes: Sequence[str]) -> Plan:
 
 
 def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:
-    """Return what is to be learnt from labels with these values.
+    """Return the task for labels with these values.
 
     Raises
     ------
@@ -247,7 +247,7 @@ def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:
         return task
     if config.background not in task.values:
         raise DataError(
-            f"background is label {config.background}, which nobody has painted; the labels are "
+            f"background is label {config.background}, which is not in the labels; they hold "
             f"{', '.join(map(str, task.values))}"
         )
     pairs = zip(task.values, task.class_names, strict=True)
@@ -258,7 +258,7 @@ def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:
 def make_restoration(
     found: Intensities, config: TrainConfig, init: Task | None, normalisation: Normalisation
 ) -> Restore:
-    """Return what is to be learnt from pairs of images; intensities as in the task to start from.
+    """Return the task for pairs of images; intensities as in the task to start from.
 
     Raises
     ------
@@ -283,7 +283,7 @@ def make_restoration(
 
 
 def _usual(facts: Fingerprint) -> dict[str, float]:
-    """Return what is held against an image that the model is run on: least contrast, share of objects."""
+    """Return what images are compared with when the model is run: least contrast, share of objects."""
     least = least_contrast(each.statistics.contrast for each in facts.stacks)
     found = {} if least is None else {"contrast": least}
     if facts.objects is None or facts.sparse:
@@ -301,7 +301,7 @@ def _left_out(facts: Fingerprint) -> list[str]:
 
 
 def _story(facts: Fingerprint, plan: Plan) -> list[str]:
-    """Return lines on data and plan for the user."""
+    """Describe data and plan for the user, one line each."""
     shares = ", ".join(f"{v}: {100 * share:.3g} %" for v, share in facts.frequencies.items())
     kind = "painted classes (0 is unlabelled)" if facts.sparse else "classes in order of label value"
     kind = kind if facts.objects is None else "background and objects"

@@ -1,4 +1,4 @@
-"""What is learnt from and what is held out: whole images where there are several, a region of each otherwise."""
+"""Training and validation samples: whole images are held out where there are several, else a region of each."""
 
 import dataclasses
 import itertools
@@ -173,7 +173,7 @@ def samples(pairs: Sequence[Pair], facts: Fingerprint, axes: str, factors: tuple
 
 
 def hold_out(every: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Divide into what is learnt from and what is validated on; no voxel is in both.
+    """Divide into training and validation samples; no voxel is in both.
 
     Parameters
     ----------
