@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from .arrays.stack import Stack
 from .cards import is_model
-from .errors import OutputError
 from .evaluation.evaluate import evaluate
-from .evaluation.figures import WHITE, Panel, enlarged, grey, outlined, save_panels
+from .evaluation.figures import WHITE, Panel, check_picture, enlarged, grey, outlined, save_panels
 from .events import Epoch, Progress
 from .examples import NOISE, PIXEL, noisy_nuclei, nuclei
 from .files import disk
@@ -111,7 +109,7 @@ def run_demo(out: Path, steps: int = 120, *, seed: int = 0, restore: bool = Fals
     out, job = Path(out), RESTORE if restore else SEGMENT
     files = job.files
     demo = Demo(out / files[0], out / files[1], out / files[2], out / files[3], {})
-    _check_overview(demo.overview)
+    check_picture(demo.overview, MARK, "overview of the demo")
     for root in (demo.image, demo.result):
         find(root, [""], False)  # refuses what is not ours now, and not after the training
     with disk(out):
@@ -233,16 +231,3 @@ RESTORE = Scenario(
     said=lambda scores: f"PSNR {scores['psnr_before']:.1f} -> {scores['psnr']:.1f} dB",
     draw=_greys,
 )
-
-
-def _check_overview(path: Path) -> None:
-    """Refuse to replace a picture that is not the demo's."""
-    if not path.exists() and not path.is_symlink():
-        return
-    try:
-        with Image.open(path) as picture:
-            ours = picture.info.get("Software") == MARK
-    except OSError:
-        ours = False
-    if path.is_symlink() or not ours:
-        raise OutputError(f"{path} exists and was not made by the demo; choose another folder with --out")

@@ -7,12 +7,11 @@ import typer
 
 from ..inference.config import PredictConfig
 from ..training.config import TrainConfig
-from .options import with_settings
+from .options import with_opening, with_settings
 from .output import say, tell, tell_lines, tell_table
-from .shell import FAILED, AllowIncomplete, Axes, Debug, Series, Source, command, shown
+from .shell import FAILED, Source, command, shown
 
 if TYPE_CHECKING:
-    from ..sources.open import More, Reading
     from ..training.fingerprint import Pair
 
 Images = Annotated[
@@ -40,29 +39,19 @@ ModelPath = Annotated[
         show_default=False,
     ),
 ]
-LevelOption = Annotated[int | None, typer.Option(help="Level of a pyramid, 0 is the finest.", min=0)]
-Channel = Annotated[str | None, typer.Option(help="Use one channel: its number, from 0, or its name.")]
-Time = Annotated[int | None, typer.Option(help="Use one time point, from 0.", min=0)]
-
-
-def _channel(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isdigit() else text
 
 
 @command
 @with_settings(TrainConfig)
+@with_opening("axes", "channel", "series", "allow_incomplete")
 def train(
     images: Images,
     out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
     labels: Labels = None,
     targets: Targets = None,
-    axes: Axes = None,
-    channel: Channel = None,
-    series: Series = None,
-    allow_incomplete: AllowIncomplete = False,
     init: Annotated[Path | None, typer.Option(help="Model to fine-tune.", show_default=False)] = None,
-    debug: Debug = False,
     config: Any = None,
+    opening: Any = None,
 ) -> None:
     """Train on images and labels, or on images and target images; the result is a model folder.
 
@@ -86,13 +75,12 @@ def train(
         what, other = ("--targets", "--labels") if config.learns_images else ("--labels", "--targets")
         raise typer.BadParameter(f"the task {config.task} needs {what}, not {other}")
 
-    more: More = {"series": series, "allow_incomplete": allow_incomplete}
-
     def opened(image: Path, other: Path) -> "Pair":
-        stack = open_stack(image, axes, channel=_channel(channel), **more)
+        stack = open_stack(image, **opening)
         if not config.learns_images:
-            return stack, open_labels(other, axes and axes.replace("c", ""), allow_incomplete=allow_incomplete)
-        return stack, stack if other == image else open_stack(other, axes, channel=_channel(channel), **more)
+            axes = opening["axes"] and opening["axes"].replace("c", "")
+            return stack, open_labels(other, axes, allow_incomplete=opening["allow_incomplete"])
+        return stack, stack if other == image else open_stack(other, **opening)
 
     paths = pair_paths(images, given) if given else [(path, path) for each in images for path in list_images(each)]
     pairs = [opened(*each) for each in paths]
@@ -105,7 +93,6 @@ def train(
 @command
 def finish(
     out: Annotated[Path, typer.Argument(help="The --out of a training that was stopped.", show_default=False)],
-    debug: Debug = False,
 ) -> None:
     """Make a model of a training that was stopped: the best so far."""
     from ..training.fit import finish as run
@@ -115,20 +102,15 @@ def finish(
 
 @command
 @with_settings(PredictConfig)
+@with_opening("axes", "level", "channel", "time", "series", "allow_incomplete")
 def predict(
     stack: Source,
     model: ModelPath,
     out: Annotated[
         Path | None, typer.Option(help="Result: RESULT.ome.zarr, or RESULT.tif.", show_default=False)
     ] = None,
-    axes: Axes = None,
-    level: LevelOption = None,
-    channel: Channel = None,
-    time: Time = None,
-    series: Series = None,
-    allow_incomplete: AllowIncomplete = False,
-    debug: Debug = False,
     config: Any = None,
+    opening: Any = None,
 ) -> None:
     """Run a model on a stack of any size; the result is OME-Zarr, or a TIFF: labels, or an image.
 
@@ -145,8 +127,7 @@ def predict(
         raise typer.BadParameter(
             "give --out RESULT.ome.zarr or RESULT.tif, or --in-source to write into the source's own group"
         )
-    more: More = {"series": series, "allow_incomplete": allow_incomplete}
-    source = open_stack(stack, axes, level, _channel(channel), time, **more)
+    source = open_stack(stack, **opening)
     models = [load_model(each) for each in model]
     for note in (*source.notes, *(() if config.resample else size_notes(source, models[0]))):
         tell(note)
@@ -156,18 +137,14 @@ def predict(
 
 @command
 @with_settings(PredictConfig)
+@with_opening("axes", "level", "channel", "series", "allow_incomplete")
 def batch(
     folder: Annotated[Path, typer.Argument(help="Folder with images.", show_default=False)],
     model: ModelPath,
     out: Annotated[Path, typer.Option(help="Folder for the results and summary.csv.", show_default=False)],
     pattern: Annotated[str | None, typer.Option(help="Use only files that match, such as *.tif.")] = None,
-    axes: Axes = None,
-    level: LevelOption = None,
-    channel: Channel = None,
-    series: Series = None,
-    allow_incomplete: AllowIncomplete = False,
-    debug: Debug = False,
     config: Any = None,
+    opening: Any = None,
 ) -> None:
     """Run a model on every image of a folder.
 
@@ -178,27 +155,14 @@ def batch(
     from ..batch import run_batch
     from ..model import load_model
 
-    rows = shown(
-        run_batch(
-            folder,
-            [load_model(each) for each in model],
-            out,
-            config,
-            pattern,
-            axes=axes,
-            level=level,
-            channel=_channel(channel),
-            series=series,
-            allow_incomplete=allow_incomplete,
-        )
-    )
+    rows = shown(run_batch(folder, [load_model(each) for each in model], out, config, pattern, **opening))
     cells = [(Path(row.file).name, row.state, f"{row.seconds:.1f}", row.message) for row in rows]
     tell_table(("file", "state", "seconds", "message"), cells)
     if any(row.state == "failed" for row in rows):
         raise typer.Exit(FAILED)
 
 
-def _coded(way: str, stack: str, model: Path, out: Path, opening: "Reading", config: Any) -> None:
+def _coded(way: str, stack: str, model: Path, out: Path, opening: Any, config: Any) -> None:
     from ..inference import encode as parts
     from ..model import load_model
     from ..sources import open_stack
@@ -213,30 +177,27 @@ Coded = Annotated[Path, typer.Option(help="Result, RESULT.ome.zarr.", show_defau
 
 @command
 @with_settings(PredictConfig)
+@with_opening("axes", "series", "allow_incomplete")
 def encode(
     stack: Source,
     model: Autoencoder,
     out: Coded,
-    axes: Axes = None,
-    series: Series = None,
-    allow_incomplete: AllowIncomplete = False,
-    debug: Debug = False,
     config: Any = None,
+    opening: Any = None,
 ) -> None:
     """Encode a stack with an autoencoder: the bottleneck as a coarse OME-Zarr of many channels."""
-    _coded("encode", stack, model, out, {"axes": axes, "series": series, "allow_incomplete": allow_incomplete}, config)
+    _coded("encode", stack, model, out, opening, config)
 
 
 @command
 @with_settings(PredictConfig)
+@with_opening("series", "allow_incomplete")
 def decode(
     stack: Annotated[str, typer.Argument(help="A result of encode.", metavar="STACK", show_default=False)],
     model: Autoencoder,
     out: Coded,
-    series: Series = None,
-    allow_incomplete: AllowIncomplete = False,
-    debug: Debug = False,
     config: Any = None,
+    opening: Any = None,
 ) -> None:
     """Decode what encode wrote back into an image."""
-    _coded("decode", stack, model, out, {"series": series, "allow_incomplete": allow_incomplete}, config)
+    _coded("decode", stack, model, out, opening, config)

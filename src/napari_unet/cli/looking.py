@@ -5,20 +5,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import with_opening
 from .output import say, tell, tell_lines, tell_rows, tell_table
 from .scores import check_scores, save_scores
-from .shell import FAILED, AllowIncomplete, Axes, Debug, Series, command, shown
+from .shell import FAILED, command, shown
 
 if TYPE_CHECKING:
-    from ..sources.open import Reading
+    pass
 
 
 @command
+@with_opening("axes", "series", "allow_incomplete")
 def evaluate(
     result: Annotated[str, typer.Argument(help="Result to score: a file, a store, or a folder.", show_default=False)],
     truth: Annotated[str, typer.Argument(help="Ground truth.", show_default=False)],
     kind: Annotated[str | None, typer.Option(help="semantic, instances or intensity; decided from the data.")] = None,
-    axes: Axes = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file too.")] = None,
     layers: Annotated[Path | None, typer.Option(help="OME-Zarr for hits, misses and false objects.")] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG of result, truth and difference, for images.")] = None,
@@ -26,9 +27,7 @@ def evaluate(
         str | None, typer.Option(metavar="PATH", help="For the picture: the image that the result was made from.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier layers of this command.")] = False,
-    series: Series = None,
-    allow_incomplete: AllowIncomplete = False,
-    debug: Debug = False,
+    opening: Any = None,
 ) -> None:
     """Score a result against the truth.
 
@@ -37,7 +36,6 @@ def evaluate(
     from ..evaluation.evaluate import evaluate as run
 
     _check_evaluate((result, truth), out, picture, layers)
-    opening: Reading = {"axes": axes, "series": series, "allow_incomplete": allow_incomplete}
     found = run(result, truth, kind, **opening)
     for note in found.notes:
         tell(note)
@@ -84,7 +82,6 @@ def annotate(
     result: Annotated[Path, typer.Argument(help="A result of predict --uncertainty.", show_default=False)],
     count: Annotated[int, typer.Option(help="Number of patches.", min=1)] = 10,
     patch: Annotated[int | None, typer.Option(help="Edge of a patch in pixels; 128, in 3-D 32, if not given.")] = None,
-    debug: Debug = False,
 ) -> None:
     """List the patches to annotate next: those with the highest predictive entropy."""
     from ..inference.diagnostics import annotate_next
@@ -95,13 +92,10 @@ def annotate(
 
 
 @command
+@with_opening("series", "allow_incomplete")
 def info(
     path: Annotated[str, typer.Argument(help="An image, labels, a result, or a model.", show_default=False)],
-    series: Annotated[str | None, typer.Option(help="Image of a TIFF with several: its number, or its name.")] = None,
-    allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Describe a file that lacks planes.")
-    ] = False,
-    debug: Debug = False,
+    opening: Any = None,
 ) -> None:
     """Describe an image, labels or a result as they would be opened; of a model, print its card."""
     from ..cards import describe_model, is_model, locate
@@ -113,7 +107,7 @@ def info(
             return
     from ..sources import describe
 
-    tell_rows([*describe(path, series=series, allow_incomplete=allow_incomplete), *_labels(path, series)])
+    tell_rows([*describe(path, **opening), *_labels(path, opening["series"])])
 
 
 def _labels(path: str, series: str | None) -> list[tuple[str, str]]:
@@ -131,7 +125,6 @@ def _labels(path: str, series: str | None) -> list[tuple[str, str]]:
 @command
 def verify(
     result: Annotated[Path, typer.Argument(help="A result of predict.", show_default=False)],
-    debug: Debug = False,
 ) -> None:
     """Read a result back and hold every block against the checksum it was written with."""
     from ..store import verify as run
@@ -149,7 +142,6 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("napari-unet-demo"),
     steps: Annotated[int, typer.Option(help="Steps of training; 120 take about a minute on two cores.", min=1)] = 120,
     restore: Annotated[bool, typer.Option("--restore", help="Take noise away instead of finding nuclei.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Train on a small example, predict a larger OME-Zarr, evaluate, and draw an overview."""
     from ..demo import run_demo

@@ -15,6 +15,23 @@ from typer.core import TyperCommand
 from ..settings import FORMER
 from .output import say
 
+# Options by which images are opened, by the names of `open_stack`.
+OPENING: dict[str, Any] = {
+    "axes": Annotated[
+        str | None, typer.Option(help="Axes of the stack, letters of tczyx, if the file does not name them.")
+    ],
+    "level": Annotated[int | None, typer.Option(help="Level of a pyramid, 0 is the finest.", min=0)],
+    "channel": Annotated[str | None, typer.Option(help="Use one channel: its number, from 0, or its name.")],
+    "time": Annotated[int | None, typer.Option(help="Use one time point, from 0.", min=0)],
+    "series": Annotated[
+        str | None,
+        typer.Option(help="Image of a TIFF with several: its number, from 0, or its name; the largest if not given."),
+    ],
+    "allow_incomplete": Annotated[
+        bool, typer.Option("--allow-incomplete", help="Open a file that lacks planes, or an unfinished result.")
+    ],
+}
+
 
 class Several(TyperCommand):
     """A command whose options of several values are written once: ``--images A B C``, ``--block 64 128 128``."""
@@ -81,13 +98,40 @@ def with_settings(settings: type[Any]) -> Callable[[Callable[..., None]], Callab
             chosen = {k: tuple(v) or None if isinstance(v, list) else v for k, v in chosen.items()}
             function(**values, config=settings(**chosen))
 
-        own = inspect.signature(function, eval_str=True).parameters.values()
-        kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != "config"]
-        command.__signature__ = inspect.Signature([*kept, *options])  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in [*kept, *options]}
-        return command
+        return signed(command, function, options, "config")
 
     return decorate
+
+
+def with_opening(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command options by which images are opened; it gets them as `opening`, for `open_stack`."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        defaults = {"allow_incomplete": False}
+        options = [inspect.Parameter(n, kind, default=defaults.get(n), annotation=OPENING[n]) for n in names]
+
+        @functools.wraps(function)
+        def command(**values: Any) -> None:
+            opening = {name: values.pop(name) for name in names}
+            if str(opening.get("channel")).isdigit():
+                opening["channel"] = int(opening["channel"])
+            function(**values, opening=opening)
+
+        return signed(command, function, options, "opening")
+
+    return decorate
+
+
+def signed(
+    command: Callable[..., None], function: Callable[..., None], options: Sequence[inspect.Parameter], taken: str = ""
+) -> Callable[..., None]:
+    """Give a command the parameters of the function that it calls, without the one `taken`, and further options."""
+    own = inspect.signature(function, eval_str=True).parameters.values()
+    kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != taken]
+    command.__signature__ = inspect.Signature([*kept, *options])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in [*kept, *options]}
+    return command
 
 
 def _option(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:

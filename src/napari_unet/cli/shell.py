@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.metadata
+import inspect
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from .. import DISTRIBUTION
 from ..errors import ResourceError, UnetError, UsageError
 from ..faults import FAULTS, named, network_errors
 from ..files import FULL, explained
-from .options import Several
+from .options import Several, signed
 from .output import say
 
 if TYPE_CHECKING:
@@ -62,37 +63,34 @@ def main(version: Version = False) -> None:
     """Take the options that stand before a command."""
 
 
-Series = Annotated[
-    str | None,
-    typer.Option(help="Image of a TIFF with several: its number, from 0, or its name; the largest if not given."),
-]
-AllowIncomplete = Annotated[
-    bool, typer.Option("--allow-incomplete", help="Open a file that lacks planes, or an unfinished result.")
-]
-Axes = Annotated[str | None, typer.Option(help="Axes of the stack, letters of tczyx, if the file does not name them.")]
 Source = Annotated[  # text: a path would take one of the slashes of an address away
     str,
     typer.Argument(help="OME-Zarr, zarr, TIFF, PNG or JPEG; OME-Zarr by its address too.", show_default=False),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+DEBUG = inspect.Parameter(
+    "debug",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command whose errors become one line and an exit code."""
+    """Register a command whose errors become one line and an exit code, and give it ``--debug``."""
 
     @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
+    def guarded(debug: bool, **options: Any) -> None:
         try:
-            _check_places(kwargs)
-            function(*args, **kwargs)
+            _check_places(options)
+            function(**options)
         except UnetError as error:
-            if kwargs.get("debug"):
+            if debug:
                 raise
             say(str(error))
             raise typer.Exit(error.exit_code) from error
         except FAULTS + network_errors() as error:
             refused = (_refused(error) if isinstance(error, OSError) else None) or named(error)
-            if refused is None or kwargs.get("debug"):
+            if refused is None or debug:
                 raise
             _end_output()
             say(str(refused))
@@ -101,7 +99,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             say("stopped; what is done is kept: run the same command again to go on (train: add --resume)")
             raise typer.Exit(CANCELLED) from None
 
-    return app.command(cls=Several)(guarded)
+    return app.command(cls=Several)(signed(guarded, function, [DEBUG]))
 
 
 def _check_places(options: dict[str, Any]) -> None:

@@ -105,8 +105,8 @@ def save_comparison(
     save_panels(path, panels, SOFTWARE)
 
 
-def check_picture(path: Path) -> None:
-    """Refuse a name that is no PNG's, and to write where something lies that `save_comparison` did not draw.
+def check_picture(path: Path, software: str = SOFTWARE, what: str = "picture by evaluate") -> None:
+    """Refuse a name that is no PNG's, and to write where something lies that `save_panels` did not draw for `software`.
 
     Raises
     ------
@@ -114,13 +114,13 @@ def check_picture(path: Path) -> None:
     """
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path} is no .png; choose another name for the picture")
-    check_replaceable(path, _is_drawn, "picture by evaluate")
+    check_replaceable(path, lambda path: _is_drawn(path, software), what)
 
 
-def _is_drawn(path: Path) -> bool:
+def _is_drawn(path: Path, software: str) -> bool:
     try:
         with Image.open(path, formats=["PNG"]) as picture:
-            return picture.info.get("Software") == SOFTWARE
+            return bool(picture.info.get("Software") == software)
     except (OSError, ValueError):
         return False
 

@@ -5,6 +5,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from helpers import FAST, call, tree
 from kinds import small
 from napari_unet import PredictConfig, open_stack
 from napari_unet.errors import DataError, UnetError
@@ -12,7 +13,7 @@ from napari_unet.events import wait
 from napari_unet.inference.predict import predict
 from napari_unet.store.save import save_stack
 from napari_unet.text import escaped, without_secrets
-from rig import FAST, call, content, store_image
+from rig import store_image
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -78,7 +79,7 @@ def test_a_command_opens_an_address_as_it_is_given(server, tmp_path):
     options = ("--model", tmp_path / "m.model", *FAST, "--out")
     assert call("predict", f"http://{host}/image.zarr", *options, tmp_path / "far.ome.zarr")[0] == 0
     assert call("predict", folder / "image.zarr", *options, tmp_path / "near.ome.zarr")[0] == 0
-    assert content(tmp_path / "far.ome.zarr").keys() == content(tmp_path / "near.ome.zarr").keys()
+    assert tree(tmp_path / "far.ome.zarr").keys() == tree(tmp_path / "near.ome.zarr").keys()
     assert call("evaluate", f"http://{host}/image.zarr", folder / "image.zarr", "--kind", "intensity")[0] == 0
 
 

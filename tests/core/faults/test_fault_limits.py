@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import torch
 
+from helpers import FAST, call
 from kinds import small
 from napari_unet import limits, open_stack
 from napari_unet.arrays.stack import Stack
@@ -18,7 +19,7 @@ from napari_unet.faults import named
 from napari_unet.inference import layout
 from napari_unet.limits import cgroup_limits
 from napari_unet.training import TrainConfig, checkpoint, plan
-from rig import FAST, call, store_image
+from rig import store_image
 
 GIB = 2**30
 V1, V2 = "memory/{}/memory.limit_in_bytes", "{}/memory.max"
