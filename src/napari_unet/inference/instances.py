@@ -162,15 +162,13 @@ def is_table(path: Path) -> bool:
         return file.read(len(HEAD)) == HEAD
 
 
-def read_table(path: Path, most: int = MOST_ROWS) -> dict[str, Any]:
+def read_table(path: Path) -> dict[str, Any]:
     """Read a table of objects.
 
     Parameters
     ----------
     path : Path
         The file, or the labels that it lies beside.
-    most : int
-        Rows; a longer table is not read.
 
     Returns
     -------
@@ -181,8 +179,8 @@ def read_table(path: Path, most: int = MOST_ROWS) -> dict[str, Any]:
     path = table_of(path) if path.is_dir() else path
     with path.open(newline="", encoding="utf-8") as file:
         names = next(csv.reader(file))
-        rows = list(itertools.islice(csv.reader(file), most + 1))
-    if len(rows) > most:
+        rows = list(itertools.islice(csv.reader(file), MOST_ROWS + 1))
+    if len(rows) > MOST_ROWS:
         return {}
     values = np.array([[0] * len(names), *rows], np.float64)
     if (values[:, 0] != np.arange(len(values))).any():

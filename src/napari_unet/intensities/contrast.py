@@ -63,7 +63,7 @@ def _steps(strip: np.ndarray, axis: int) -> np.ndarray:
 
 
 def noise_of(squares: float, count: float) -> float:
-    """Return the standard deviation of the noise, of the sum of squares of differences of neighbours."""
+    """Return the standard deviation of noise by squared differences of neighbours, summed (von Neumann 1941)."""
     return math.sqrt(squares / count / 2) if count else 0.0
 
 

@@ -19,7 +19,7 @@ def receptive_radius(config: UNetConfig) -> tuple[int, ...]:
 
 
 def _reach(config: UNetConfig, axis: int, low: int, high: int) -> tuple[int, int]:
-    """Return the input interval that outputs [low, high) depend on; convolutions centred."""
+    """Return the input interval that outputs [low, high) depend on; convolutions centred (Araujo et al. 2019)."""
     radius = [level[axis] // 2 * 2 for level in config.kernel_list]
     stride = [level[axis] for level in config.stride_list]
     finer = -(-(config.kernel_list[0][axis] // 2) // config.factors[axis]) if config.upscale else 0

@@ -272,10 +272,10 @@ def _grey(labels: np.ndarray) -> list[int]:
     return values[1:].tolist() if edges and ndimage.binary_erosion(high, np.ones(size, bool)).any() else []
 
 
-def middle_of(stack: Stack, elements: int = CROP) -> np.ndarray:
-    """Read the middle of a stack without channels, of its first time point, at most about `elements`."""
+def middle_of(stack: Stack) -> np.ndarray:
+    """Read the middle of a stack without channels, of its first time point, at most about `CROP` elements."""
     stack = stack.select(**{a: 0 for a in stack.axes if a not in stack.spatial})
-    edge = max(1, round(elements ** (1 / len(stack.shape))))
+    edge = max(1, round(CROP ** (1 / len(stack.shape))))
     shares = [(min(n, edge), n) for n in stack.shape]
     return stack.read(tuple(slice((n - size) // 2, (n - size) // 2 + size) for size, n in shares))
 

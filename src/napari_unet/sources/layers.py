@@ -21,11 +21,11 @@ def is_array(what: Any) -> bool:
     return all(hasattr(what, name) for name in ("shape", "dtype", "__getitem__"))
 
 
-def find_array(array: Any, name: str = "array") -> Found:
+def find_array(array: Any) -> Found:
     """Open an array; its axes are unknown unless it names them (zarr's dimension names)."""
     metadata = getattr(array, "metadata", None)
     names = getattr(metadata, "dimension_names", None) or ()
-    return Found(array, _letters([str(n) for n in names], len(array.shape)), name)
+    return Found(array, _letters([str(n) for n in names], len(array.shape)), "array")
 
 
 def _letters(names: Sequence[str], ndim: int) -> str:

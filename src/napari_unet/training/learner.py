@@ -26,7 +26,12 @@ LEAST_RATE = 0.02  # share of the highest at the first step: not 0, so that it l
 
 
 def rate_at(progress: float, highest: float) -> float:
-    """Return the learning rate at a part of the run: a short warm-up, then half a cosine down to 0."""
+    """Return the learning rate at a part of the run: a short warm-up, then half a cosine down to 0.
+
+    References
+    ----------
+    Loshchilov and Hutter 2017 (SGDR), eq. 5, without restarts.
+    """
     warm = min(1.0, LEAST_RATE + progress / WARM_UP)
     return highest * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
@@ -119,6 +124,7 @@ class Learner:
 
     @torch.no_grad()
     def _update_average(self) -> None:
+        """Average the weights exponentially (Polyak and Juditsky 1992), over fewer steps while there are few."""
         self.updates += 1
         weight = 1 - min(LONGEST_AVERAGE, (1 + self.updates) / (10 + self.updates))
         for kept, own in zip(self.average.state_dict().values(), self.net.state_dict().values(), strict=True):

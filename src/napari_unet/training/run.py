@@ -15,13 +15,13 @@ from ..model import Model
 from ..settings import former_names, from_keys, to_keys
 from ..store.lock import Lock
 from ..store.ome import NAME
+from ..store.plan import FOLDER
 from ..task import Task, read_task
 from .checkpoint import Checkpoints, write_atomic
 from .config import TrainConfig
 from .plan import Plan
 
 RUN = "run.json"
-LEDGER = ".napari_unet"  # as results have it: for the lock
 FINISHING = "finished"  # says that the model folder is of this run, so that an extended run may replace it
 VERSION = 1
 PACKAGES = ("napari-unet-stacks", "torch", "numpy", "safetensors")  # whose versions the model's record names
@@ -68,7 +68,7 @@ class Run:
             Where it cannot be written.
         """
         try:
-            (self.folder / LEDGER).mkdir(parents=True, exist_ok=True)
+            (self.folder / FOLDER).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ResourceError(
                 f"cannot make {self.folder}: {error.strerror or error}; choose another --out"
@@ -87,8 +87,8 @@ class Run:
 
     def take(self, break_lock: bool = False) -> None:
         """Lock the folder for this process."""
-        (self.folder / LEDGER).mkdir(exist_ok=True)
-        self.lock = Lock.acquire(self.folder / LEDGER, break_lock=break_lock)
+        (self.folder / FOLDER).mkdir(exist_ok=True)
+        self.lock = Lock.acquire(self.folder / FOLDER, break_lock=break_lock)
 
     def beat(self) -> None:
         """Show that this process is alive; refuse where another one has taken the lock."""

@@ -14,6 +14,7 @@ from ..intensities.contrast import least_contrast
 from ..intensities.normalise import Normalisation
 from ..model import Model
 from ..objects.config import MANY
+from ..store.plan import FOLDER
 from ..task import Autoencode, Instances, Restore, Semantic, SuperResolve, Task
 from ..task.losses import BACKGROUND
 from .annotation import ObjectLabels
@@ -154,7 +155,7 @@ def _existing(out: Path, folder: Path, config: TrainConfig) -> Run | None:
 
 def _ours(folder: Path) -> bool:
     """Whether a folder holds nothing but what a run that died in its first moment leaves."""
-    return all(p.name in (".napari_unet", "plan.txt") or p.suffix == ".partial" for p in folder.iterdir())
+    return all(p.name in (FOLDER, "plan.txt") or p.suffix == ".partial" for p in folder.iterdir())
 
 
 def _identity(config: TrainConfig, init: Model | None) -> dict[str, Any]:
