@@ -3,9 +3,11 @@
 import itertools
 import subprocess
 import sys
+import zipfile
 from types import SimpleNamespace
 
 import dask.array as da
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -73,8 +75,8 @@ def test_importing_the_reader_is_light():
     assert found.stdout.strip() == "[]"
 
 
-def test_only_zarr_and_tiff_are_taken(tmp_path, store):
-    for name in ("a.png", "a.czi", "a", "folder"):
+def test_only_what_is_read_here_is_taken(tmp_path, store):
+    for name in ("a.png", "a.vsi", "a", "folder"):
         assert get_reader(str(tmp_path / name)) is None
     (tmp_path / "folder.zarr").mkdir()
     assert get_reader(str(tmp_path / "folder.zarr")) is None
@@ -574,3 +576,18 @@ def test_a_layer_made_by_the_reader_opens_as_the_stack_on_disk(store):
     stack = open_stack(layer)
     assert stack.axes == "zyx"
     assert np.array_equal(stack.data[...], open_stack(store, channel=1).data[0])
+
+
+def test_a_file_of_another_format_and_a_zip_archive_become_layers(tmp_path):
+    data = np.arange(2 * 8 * 9, dtype=np.uint16).reshape(2, 8, 9)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("image", data=data, chunks=(1, 8, 9)).attrs["element_size_um"] = (2, 1, 0.5)
+    with zipfile.ZipFile(tmp_path / "a.ozx", "w") as archive:
+        made = zarr.create_array(str(tmp_path / "b"), data=data, chunks=(2, 8, 9), dimension_names=["z", "y", "x"])
+        for name in ("zarr.json", "c/0/0/0"):
+            archive.write(tmp_path / "b" / name, name)
+    for name, scale in (("a.h5", (2, 1, 0.5)), ("a.ozx", (1, 1, 1))):
+        ((found, about, kind),) = read(tmp_path / name)
+        assert kind == "image"
+        assert tuple(about["scale"]) == scale
+        assert (np.asarray(found[...]) == made[...]).all()

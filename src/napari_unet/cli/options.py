@@ -25,7 +25,7 @@ OPENING: dict[str, Any] = {
     "time": Annotated[int | None, typer.Option(help="Use one time point, from 0.", min=0)],
     "series": Annotated[
         str | None,
-        typer.Option(help="Image of a TIFF with several: its number, from 0, or its name; the largest if not given."),
+        typer.Option(help="Image of a file with several: its number, from 0, or its name; the largest if not given."),
     ],
     "allow_incomplete": Annotated[
         bool, typer.Option("--allow-incomplete", help="Open a file that lacks planes, or an unfinished result.")

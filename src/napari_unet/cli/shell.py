@@ -65,7 +65,7 @@ def main(version: Version = False) -> None:
 
 Source = Annotated[  # text: a path would take one of the slashes of an address away
     str,
-    typer.Argument(help="OME-Zarr, zarr, TIFF, PNG or JPEG; OME-Zarr by its address too.", show_default=False),
+    typer.Argument(help="OME-Zarr, TIFF, or another file that is read; zarr by its address too.", show_default=False),
 ]
 DEBUG = inspect.Parameter(
     "debug",

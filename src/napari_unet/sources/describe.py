@@ -8,12 +8,13 @@ from typing import Any, Unpack
 from ..arrays.stack import Stack
 from ..errors import DataError
 from ..text import byte_size
+from .formats.table import FORMATS, ending_of
 from .omezarr import OURS, SHOWN, images_inside, labels_inside, levels_there, ome, pyramid
 from .open import TIFF_ENDINGS, More, blocks_done, open_stack
 from .pairs import list_images
 from .tiff import tiff_images, tiff_levels
 from .zarrays import missing_chunks
-from .zarrmeta import Node, is_remote, read_node
+from .zarrmeta import Node, is_place, is_remote, read_node
 
 Rows = list[tuple[str, str]]
 
@@ -33,7 +34,7 @@ def describe(path: str | Path, **more: Unpack[More]) -> Rows:
         As `open_stack` does, where there is nothing to say.
     """
     where = str(path) if is_remote(str(path)) else str(Path(path).expanduser())
-    node = read_node(where) if is_remote(where) or Path(where).is_dir() else None
+    node = read_node(where) if is_place(where) else None
     if node is None and not is_remote(where) and Path(where).is_dir():
         images = list_images(where)
         return [("kind", f"folder of {len(images)} images"), *[("image", p.name) for p in images[:SHOWN]]]
@@ -97,7 +98,7 @@ def _image(where: str, node: Node | None, more: More) -> Rows:
     try:
         stack = open_stack(where, **more)
     except DataError as error:
-        if node is None or not node.is_array:
+        if not (node.is_array if node is not None else ending_of(where) in FORMATS):
             raise
         return [("axes", f"to be given ({error})")]
     rows = [*_stack(stack)]

@@ -12,12 +12,13 @@ from ..arrays.views import cast
 from ..errors import DataError, UnreachableError, UsageError
 from ..faults import passing, persist
 from .arrange import Found, arrange, choose
+from .formats.table import find_format
 from .layers import find_array, find_layer, is_array, is_layer
 from .omezarr import OURS, find, labels_inside
 from .pictures import find_picture
 from .tiff import find_tiff
 from .wholes import whole_numbers
-from .zarrmeta import Node, below, is_remote, read_node
+from .zarrmeta import Node, below, is_place, is_remote, read_node
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # little and big endian, classic and BigTIFF
 PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")  # PNG; JPEG
@@ -59,8 +60,8 @@ def open_stack(
     Parameters
     ----------
     what : path, address, array, layer or Stack
-        OME-Zarr or another zarr array, TIFF, PNG, JPEG; http(s), s3 and gs addresses of zarr groups; numpy, dask and
-        zarr arrays; anything with `data` and `scale`.
+        OME-Zarr or another zarr array, also in a zip archive; TIFF, PNG, JPEG, and the files of `formats`; http(s), s3
+        and gs addresses of zarr groups; numpy, dask and zarr arrays; anything with `data` and `scale`.
     axes : str, optional
         One letter of ``tczyx`` a dimension, in the order of the file; overrides what the file says.
     level : int, optional
@@ -70,7 +71,7 @@ def open_stack(
     time : int, optional
         Take one time point; its axis goes.
     **more
-        ``series``, number or name of an image, of several in a TIFF file: without it the image whose planes lie in
+        ``series``, number or name of an image, of several in a file: without it the image whose planes lie in
         the file, of several the one of most pixels. ``allow_incomplete``: open a result whose run has not come to its
         end, and what is there of a TIFF that lacks planes, as of a stopped acquisition.
 
@@ -168,7 +169,7 @@ def _find_path(where: str, level: int | None, more: More, colours: bool = True) 
             raise DataError(f"{where}: there is no zarr group or array; only those are opened from addresses")
         return find(node, level)
     path = Path(where).expanduser()
-    if path.is_dir():
+    if is_place(str(path)):
         node = read_node(str(path))
         if node is None:
             raise DataError(_no_image(path))
@@ -199,11 +200,11 @@ def _find_file(path: Path, level: int | None, more: More, colours: bool) -> Foun
         raise DataError(f"{path} is empty (0 bytes); copy it again")
     if ending in TIFF_ENDINGS + PICTURE_ENDINGS:
         raise DataError(f"{path} is named {ending} but its first bytes are those of another format; copy it again")
-    raise DataError(f"{path}: {ending or 'this format'} is not read; convert it to OME-Zarr or TIFF")
+    return find_format(path, level, more.get("series"))
 
 
 def _no_image(path: Path) -> str:
-    if path.name.endswith(".zarr"):
+    if path.name.endswith((".zarr", ".zip", ".ozx")):
         return f"{path} lacks its metadata: there is no zarr.json, .zgroup or .zarray in it; copy it again"
     return f"{path} is a folder and no zarr group; open an image in it"
 
@@ -233,7 +234,7 @@ def blocks_done(root: Path, ours: dict[str, Any]) -> int:
 
 def _labels_path(where: str) -> str:
     """Return where the labels are that `where` is opened for."""
-    if not is_remote(where) and not Path(where).expanduser().is_dir():
+    if not is_remote(where) and not is_place(str(Path(where).expanduser())):
         return where
     where = where if is_remote(where) else str(Path(where).expanduser())
     node = read_node(where)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, UsageError
+from .formats.table import FORMATS, ZIPPED, ending_of
 from .open import PICTURE_ENDINGS, TIFF_ENDINGS
 from .zarrmeta import is_remote
 
@@ -27,11 +28,15 @@ def is_image(path: Path) -> bool:
     """Say whether `path` is something that opens as one image: a file by its ending, or a zarr group or array."""
     if path.is_dir():
         return path.suffix == ".zarr" or any((path / n).is_file() for n in ("zarr.json", ".zgroup", ".zarray"))
-    return path.suffix.lower() in ENDINGS and path.is_file()
+    known = ending_of(path) in (*ENDINGS, *FORMATS) or path.name.lower().endswith(ZIPPED)
+    return known and path.is_file()
 
 
 def list_images(folder: str | Path, pattern: str | None = None) -> list[Path]:
     """List the images of a folder, in natural order (2 before 10).
+
+    TIFF, PNG, JPEG and OME-Zarr; files of other formats where there are none of these, as features and tables, too, lie
+    in such files beside images.
 
     Parameters
     ----------
@@ -61,8 +66,9 @@ def list_images(folder: str | Path, pattern: str | None = None) -> list[Path]:
     found = [p for p in entries if not p.name.startswith(".") and not _inside_zarr(p, folder) and is_image(p)]
     if not found:
         matching = f" that matches {pattern!r}" if pattern else ""
-        raise DataError(f"{folder} holds no image{matching} (TIFF, PNG, JPEG or OME-Zarr)")
-    return sorted(found, key=_natural)
+        raise DataError(f"{folder} holds no image{matching} (TIFF, PNG, JPEG, OME-Zarr or another that is read)")
+    first = [path for path in found if ending_of(path) not in FORMATS]
+    return sorted(first or found, key=_natural)
 
 
 def _inside_zarr(path: Path, folder: Path) -> bool:
@@ -78,7 +84,7 @@ def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
 def stem(path: Path) -> str:
     """Return the name without its endings: ``a`` of ``a.ome.zarr`` and ``a.ome.tif``."""
     name = path.name
-    for ending in (*ENDINGS, ".zarr"):
+    for ending in (*ZIPPED, *ENDINGS, *FORMATS, ".zarr"):
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
             break

@@ -1,11 +1,11 @@
 """Whether two stacks show the same pixels: labels and their image, a result and its truth."""
 
 import dataclasses
-from pathlib import Path
 
 from ..arrays.stack import SPATIAL, Stack
 from ..errors import DataError
 from ..units import factor, is_meant, short
+from .formats.table import FORMATS, ending_of
 from .open import PICTURE_ENDINGS, TIFF_ENDINGS
 
 ROUNDING = 0.05  # of a pixel: positions are written with few digits
@@ -60,14 +60,14 @@ def brought_together(image: Stack, labels: Stack) -> tuple[Stack, Stack]:
 def _is_placed(stack: Stack, other: Stack, written: bool) -> bool:
     """Say whether a stack says where it lies, for one that is to lie on `other`.
 
-    TIFFs and pictures have no field for it, and label images are often written without: there 0 says nothing, unless
-    positions are `written` with such files. A layer always says it. Where there is no pixel size, only a position in
-    pixels can be meant for the same grid.
+    TIFFs, pictures and most other files have no field for it, and label images are often written without: there 0 says
+    nothing, unless positions are `written` with such files. A layer always says it. Where there is no pixel size, only
+    a position in pixels can be meant for the same grid.
     """
     if stack.frame or any(stack.values_along(stack.spatial, "translation")):
         return True
     if stack.source is not None:
-        return written and Path(stack.source).suffix.lower() not in TIFF_ENDINGS + PICTURE_ENDINGS
+        return written and ending_of(stack.source) not in (*TIFF_ENDINGS, *PICTURE_ENDINGS, *FORMATS)
     return _is_sized(stack) or not _is_sized(other)
 
 

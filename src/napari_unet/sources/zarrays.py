@@ -12,12 +12,13 @@ from typing import Any
 import zarr
 from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.storage import FsspecStore, LocalStore, WrapperStore
+from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 
 from ..arrays.cached import ChunkCache
 from ..arrays.stack import Stack
 from ..arrays.views import Box, Cast, View
 from ..errors import DataError
+from . import zips
 from .zarrmeta import INDEX_ENTRY, MAX_METADATA, PACKED, ROOM, ArrayInfo, Node, array_info, is_remote, read_node
 
 # Files that describe arrays and groups in both versions of zarr.
@@ -37,9 +38,11 @@ def open_array(node: Node) -> "zarr.Array[Any]":
     """
     info = array_info(node)
     try:
-        store = _bare(node.where)
-        guarded = Guarded(store, node.where, info)
-        return zarr.open_array(store=guarded, mode="r", zarr_format=2 if node.format == 2 else 3)
+        inside = zips.split(node.where) if not is_remote(node.where) else None
+        packed, path = (None, "") if inside is None else (inside[0], inside[0].name(inside[1]))
+        store = _bare(node.where) if packed is None else ZipStore(packed.path.absolute(), mode="r", read_only=True)
+        guarded = Guarded(store, node.where, info, packed)
+        return zarr.open_array(store=guarded, path=path, mode="r", zarr_format=2 if node.format == 2 else 3)
     except (ValueError, TypeError, KeyError, ImportError, OSError, ArithmeticError) as error:
         raise DataError(f"{node.where}: zarr cannot open this array: {type(error).__name__} {error}") from error
 
@@ -81,16 +84,24 @@ class Guarded(WrapperStore[Store]):
         The folder of one array.
     where : str
         Its address, for messages.
+    packed : Archive, optional
+        The zip archive in which it lies.
     """
 
-    def __init__(self, store: Store, where: str, info: ArrayInfo) -> None:
+    def __init__(self, store: Store, where: str, info: ArrayInfo, packed: zips.Archive | None = None) -> None:
         super().__init__(store)
         self.inner: Any = store
         self.where = where
         self.info = info
+        self.packed = packed
+
+    @property
+    def folder(self) -> Path | None:
+        """Its folder on this machine's disks; None where it lies elsewhere."""
+        return None if self.packed is not None or is_remote(self.where) else Path(self.where)
 
     def _with_store(self, store: Store) -> "Guarded":
-        return type(self)(store, self.where, self.info)
+        return type(self)(store, self.where, self.info, self.packed)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Read a chunk, or a part of a shard, and look at the size that it announces."""
@@ -125,18 +136,13 @@ class Guarded(WrapperStore[Store]):
 
     def _check_file(self, key: str, byte_ranges: Sequence[ByteRequest | None]) -> None:
         """Refuse what is no plain file, or more than a chunk can be packed to, before any of it is read."""
-        if is_remote(self.where):
+        there = self._size(key)
+        if there is None:
             return
-        try:
-            found = Path(self.where, key).stat()
-        except (OSError, ValueError):
-            return  # what is absent reads as the fill value; the rest the store says
-        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-            raise DataError(f"{self.where}: {key} is no plain file but a pipe or a device; it is not read")
         whole = MAX_METADATA if key.rpartition("/")[2] in METADATA else self.info.most_bytes
         part = PACKED * self.info.chunk_bytes + ROOM
         for wanted in byte_ranges:
-            size = found.st_size
+            size = there
             if isinstance(wanted, RangeByteRequest):
                 size = wanted.end - wanted.start  # as a damaged index has it: room is made for all of it
             if isinstance(wanted, SuffixByteRequest):
@@ -146,6 +152,20 @@ class Guarded(WrapperStore[Store]):
                     f"{self.where}: {key} has {size} bytes to read, a chunk holds {self.info.chunk_bytes}; "
                     "it is damaged or forged"
                 )
+
+    def _size(self, key: str) -> int | None:
+        """Return the bytes of a file; None where it is absent, which reads as the fill value, or not known."""
+        if self.packed is not None:
+            return self.packed.size(key)
+        if self.folder is None:
+            return None
+        try:
+            found = Path(self.folder, key).stat()
+        except (OSError, ValueError):
+            return None  # the store says it
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise DataError(f"{self.where}: {key} is no plain file but a pipe or a device; it is not read")
+        return found.st_size
 
     def _looked_at(self, key: str, buffer: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
         if buffer is None or key.rpartition("/")[2] in METADATA or self.info.compressor is None:
@@ -231,17 +251,22 @@ def missing_chunks(stack: Stack) -> int:
     An absent chunk reads as the fill value. 0 for sources that are no zarr array in a local folder.
     """
     data, index = base_array(stack)
-    if not isinstance(data, zarr.Array) or not isinstance(data.store, Guarded) or is_remote(data.store.where):
+    folder = _folder_of(data)
+    if folder is None:
         return 0
     chunks = data.shards or data.chunks
     if 0 in chunks:
         return 0
     grid = [_chunk_range(part, size) for part, size in zip(index, chunks, strict=True)]
     present = sum(
-        all(low <= i < high for i, (low, high) in zip(at, grid, strict=True))
-        for at in _stored(Path(data.store.where), len(chunks))
+        all(low <= i < high for i, (low, high) in zip(at, grid, strict=True)) for at in _stored(folder, len(chunks))
     )
     return math.prod(high - low for low, high in grid) - present
+
+
+def _folder_of(data: Any) -> Path | None:
+    """Return the folder of a zarr array; None where it is none, or lies elsewhere than on this machine's disks."""
+    return data.store.folder if isinstance(data, zarr.Array) and isinstance(data.store, Guarded) else None
 
 
 def stored_boxes(stack: Stack) -> Iterator[Box] | None:
@@ -250,12 +275,13 @@ def stored_boxes(stack: Stack) -> Iterator[Box] | None:
     None for sources that are no zarr array in a local folder, where that is not known.
     """
     data, index = base_array(stack)
-    if not isinstance(data, zarr.Array) or not isinstance(data.store, Guarded) or is_remote(data.store.where):
+    folder = _folder_of(data)
+    if folder is None:
         return None
     chunks = data.shards or data.chunks
     if 0 in chunks:
         return None
-    return _boxes_of(Path(data.store.where), chunks, index, View.of(stack.data).order)
+    return _boxes_of(folder, chunks, index, View.of(stack.data).order)
 
 
 def _boxes_of(

@@ -15,6 +15,7 @@ import fsspec.asyn
 import numpy as np
 
 from ..errors import DataError, UnsafeError, UsageError
+from . import zips
 
 MAX_METADATA = 16 * 2**20  # 16 MiB: consolidated, that of some ten thousand arrays
 METADATA_SECONDS = 10.0  # metadata has some kB; 16 MiB arrive in it over 14 Mbit/s
@@ -90,6 +91,11 @@ def is_remote(where: str) -> bool:
     return True
 
 
+def is_place(where: str) -> bool:
+    """Say whether `where` is one at which zarr may lie: an address, a folder, or inside a zip archive."""
+    return is_remote(where) or Path(where).is_dir() or zips.split(where) is not None
+
+
 def below(where: str, path: str) -> str:
     """Return the address of `path` inside the group `where`, refusing paths that leave it.
 
@@ -152,6 +158,10 @@ def _read_json(where: str, name: str) -> dict[str, Any] | None:
 
 
 def _load(path: Path) -> bytes | None:
+    inside = zips.split(path)
+    if inside is not None:
+        packed, place = inside
+        return packed.read(packed.name(place), MAX_METADATA + 1)
     try:
         if not path.exists() or path.is_dir():
             return None
@@ -325,10 +335,15 @@ def _check_order(names: Sequence[str], where: str) -> None:
 
 def children(where: str) -> Iterator[Node]:
     """Yield the zarr nodes directly inside a local group, by name; nothing for addresses."""
-    if is_remote(where) or not Path(where).is_dir():
+    if is_remote(where):
         return
-    for entry in sorted(Path(where).iterdir()):
-        if entry.is_dir() and not entry.name.startswith("."):
-            node = read_node(str(entry))
+    inside, names = zips.split(where), []
+    if inside is not None:
+        names = inside[0].folders(inside[1])
+    elif Path(where).is_dir():
+        names = sorted(entry.name for entry in Path(where).iterdir() if entry.is_dir())
+    for name in names:
+        if not name.startswith("."):
+            node = read_node(str(Path(where, name)))
             if node is not None:
                 yield node

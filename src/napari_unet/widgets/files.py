@@ -29,7 +29,7 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 def get_reader(path: str | Path | Sequence[str | Path]) -> Callable[..., list[LayerTuple]] | None:
-    """Return what reads a zarr group or array, or a TIFF; None for anything else.
+    """Return what reads a zarr group or array, a TIFF, or a file of a microscope; None for anything else.
 
     Parameters
     ----------
@@ -44,7 +44,9 @@ def get_reader(path: str | Path | Sequence[str | Path]) -> Callable[..., list[La
         return read if where.rstrip("/").endswith(".zarr") else None
     if Path(where).is_dir():
         return read if any(Path(where, mark).is_file() for mark in MARKS) else None
-    return read if where.lower().endswith(TIFFS) else None
+    from ..sources.formats.table import ENDINGS
+
+    return read if where.lower().endswith(TIFFS + ENDINGS) else None
 
 
 def read(path: str | Path | Sequence[str | Path]) -> list[LayerTuple]:
@@ -64,12 +66,12 @@ def read(path: str | Path | Sequence[str | Path]) -> list[LayerTuple]:
         As `napari_unet.open_stack` does.
     """
     from ..sources.omezarr import ome
-    from ..sources.zarrmeta import is_remote, read_node
+    from ..sources.zarrmeta import is_place, is_remote, read_node
 
     where = str(path if isinstance(path, str | Path) else path[0])
     if not is_remote(where):
         where = str(Path(where).expanduser())
-        if not Path(where).is_dir():
+        if not is_place(where):
             return _tiff(where)
     node = read_node(where)
     if node is None or node.is_array:

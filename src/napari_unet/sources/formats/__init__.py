@@ -1,0 +1,1 @@
+"""Files of other programs and instruments, read plane by plane or chunk by chunk through the library of each."""
