@@ -41,7 +41,7 @@ from .task.losses import BACKGROUND
 from .text import without_secrets
 
 LOG = "errors.log"  # what a summary has no room for: tracebacks of files that failed
-GROWN = "the image has grown since its last run, its result is made anew"
+GROWN = "the image has grown since its last run, its result is computed again"
 GROWS = ("shape", "modified", "intensities", *STORED)  # what is another of an image that goes on being written
 
 

@@ -93,7 +93,7 @@ class Entry:
 
 
 def models(folder: Path) -> dict[str, Entry]:
-    """Return the models in a folder by name, none where it does not exist; what is no model is passed over."""
+    """Return the models in a folder by name, none where it does not exist; what is not a model is passed over."""
     found = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         try:
@@ -157,14 +157,14 @@ def read_card(path: Path) -> dict[str, Any]:
     try:
         card = parse_card(path)
     except FileNotFoundError as error:
-        raise ModelError(f"{path.parent} is no model: it has no {CARD}") from error
+        raise ModelError(f"{path.parent} is not a model: it has no {CARD}") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is damaged: {reason(error)}; get the model again") from error
     if card.get("format") != FORMAT:
         raise ModelError(
-            f"{path} is no model card of this package: it says {str(card.get('format'))[:100]!r}, not {FORMAT!r}"
+            f"{path} is not a model card of this package: it says {str(card.get('format'))[:100]!r}, not {FORMAT!r}"
         )
     version = card.get("version")
     if not isinstance(version, int) or version < 1:
@@ -237,7 +237,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
             raise ValueError(f"the header would have {length} bytes")
         header = json.loads(file.read(length))
     if not isinstance(header, dict):
-        raise TypeError("the header is no table")
+        raise TypeError("the header is not a table")
     return header, 8 + length
 
 

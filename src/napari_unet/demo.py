@@ -148,7 +148,7 @@ def _trained(
     image: np.ndarray, truth: np.ndarray, folder: Path, config: TrainConfig
 ) -> Generator[Progress | Epoch, None, Model]:
     if is_model(folder):
-        yield Progress(1, 1, "train", f"{folder} is there already")
+        yield Progress(1, 1, "train", f"{folder} exists already")
         return load_model(folder)
     names = ((image, "nuclei"), (truth, "truth of the nuclei"))
     pair = [Stack(data=data, axes="yx", name=name, **_calibration()) for data, name in names]

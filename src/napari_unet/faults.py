@@ -22,9 +22,9 @@ NAMES = (
 )
 PASSING = {getattr(errno, name) for name in NAMES if hasattr(errno, name)}  # Windows has not all of them
 STATUSES = {403, 408, 425, 429, *range(500, 600)}  # 403 is what storage services say for a moment, too, when busy
-# What libraries raise for the network that is no OSError, where they are loaded.
+# What libraries raise for the network that is not an OSError, where they are loaded.
 NETWORK = (("aiohttp", "ClientError"), ("botocore.exceptions", "ClientError"), ("gcsfs.retry", "HttpError"))
-# How libraries say that there is no memory, for data or for the stack of a thread, in errors that are no MemoryError.
+# How libraries say that there is no memory, for data or for the stack of a thread, in errors that are not MemoryError.
 NO_MEMORY = (
     "out of memory",
     "not enough memory",
@@ -72,7 +72,7 @@ def _status(error: BaseException) -> Any:
 
 
 def network_errors() -> tuple[type[Exception], ...]:
-    """Return the classes of what clients of the network raise that is no OSError."""
+    """Return the classes of what clients of the network raise that is not an OSError."""
     found = [getattr(sys.modules.get(module), name, None) for module, name in NETWORK]
     return tuple(each for each in found if each is not None)
 
@@ -98,7 +98,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def named(error: BaseException, less: str = "") -> UnetError | None:
-    """Return the error of ours that a fault is, None for what is no fault of memory, disk or network.
+    """Return the error of ours that a fault is, None for what is not a fault of memory, disk or network.
 
     `less` names the options with which what failed can be given less memory.
     """
@@ -108,11 +108,11 @@ def named(error: BaseException, less: str = "") -> UnetError | None:
         helps = f"or give less to each step with {less}, " if less and not isinstance(error, ImportError) else ""
         return ResourceError(
             f"the memory of this machine ran out ({type(error).__name__} {error}); close other programs, "
-            f"raise the limit that is set for this one, {helps}and run the same command again; what is done is kept"
+            f"raise the limit that is set for this one, {helps}and run the same command again; finished work is kept"
         )
     if passing(error):
         return IncompleteError(
-            f"a disk or the network failed {len(WAITS) + 1} times ({error}); what is done is kept: "
+            f"a disk or the network failed {len(WAITS) + 1} times ({error}); finished work is kept: "
             "run the same command again"
         )
     return None

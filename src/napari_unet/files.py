@@ -23,7 +23,7 @@ from .faults import persist
 
 PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")  # ours and zarr's
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room left, for the disk, the user or the file
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # may not be written by this user, or is no folder
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # may not be written by this user, or is not a folder
 MOST_BYTES_OF_NAME = 255  # of ext4, XFS, APFS and NTFS alike
 # Windows has none of these; links there are looked for before anything is opened.
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -43,7 +43,7 @@ def explained(error: OSError, place: Path) -> UnetError | None:
         folder = existing(place)
         free = shutil.disk_usage(folder).free
         return ResourceError(
-            f"the disk of {folder} is full ({free} bytes free, {error.strerror}); what is done is kept: "
+            f"the disk of {folder} is full ({free} bytes free, {error.strerror}); finished work is kept: "
             "free some space and run the same command again"
         )
     if error.errno in REFUSED:
@@ -141,7 +141,7 @@ def _replaced(path: Path, data: bytes, via: Path | None) -> None:
 
 
 def check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str) -> None:
-    """Refuse to write where something lies that is no file of that kind of ours.
+    """Refuse to write where something lies that is not a file of that kind of ours.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def _opened(path: Path, flags: int) -> int:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise UnsafeError(f"{path} is no plain file; it is neither read nor written: remove it")
+    raise UnsafeError(f"{path} is not a plain file; it is neither read nor written: remove it")
 
 
 def create(path: Path) -> BinaryIO:

@@ -16,7 +16,7 @@ from .store.layout import ledgers, read_group
 
 SUMMARY = "summary.csv"
 COLUMNS = ("file", "state", "seconds", "message", "result", "model")  # that every summary has; counts of classes follow
-TEXT = ("file", "state", "message", "result", "model")  # columns that are no numbers
+TEXT = ("file", "state", "message", "result", "model")  # columns that are not numbers
 VOXELS = "voxels_"
 LONGEST = 2000  # letters of a message; readers of CSV refuse fields of 131,072
 # What spreadsheets take for a formula; with the apostrophes before it, so that the rule can be undone.
@@ -66,7 +66,7 @@ class Row:
 
 
 def printable(text: str) -> str:
-    r"""Return text that any terminal and file takes: bytes of a name that are no UTF-8 stand as ``\udcff``."""
+    r"""Return text that any terminal and file takes: bytes of a name that are not UTF-8 stand as ``\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -41,7 +41,7 @@ def escaped(text: object) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text with user, password and query taken out of each address in it; what is no address stays.
+    """Return a text with user, password and query taken out of each address in it; what is not an address stays.
 
     >>> without_secrets("https://me:secret@host/a.zarr?key=abc cannot be reached")
     'https://host/a.zarr?... cannot be reached'

@@ -75,7 +75,7 @@ def test_the_error_does_not_depend_on_how_the_work_was_cut_up(ndim, tmp_path):
 
 def test_networks_with_skips_and_other_descriptions_are_refused(tmp_path):
     stack = Stack(data=image_of((40, 40)), axes="yx")
-    with pytest.raises(ModelError, match="no plain encoder-decoder; train one with --task autoencode"):
+    with pytest.raises(ModelError, match="not a plain encoder-decoder; train one with --task autoencode"):
         wait(encode(stack, small(Restore), tmp_path / "a.ome.zarr"))
     with pytest.raises(ModelError, match="has 1 channels, the model's descriptions have 16"):
         wait(decode(stack, small(Autoencode), tmp_path / "a.ome.zarr"))

@@ -229,7 +229,7 @@ def test_sides_that_lie_elsewhere_are_compared_where_both_are(moved, y, x):
 
 def test_regions_apart_are_refused():
     pixel = {"scale": (0.5, 0.5), "units": ("micrometer",) * 2}
-    for at, match in (((500.0, 500.0), "nothing in common"), ((10.2, 0.0), "no whole number of pixels")):
+    for at, match in (((500.0, 500.0), "do not overlap"), ((10.2, 0.0), "no whole number of pixels")):
         with pytest.raises(DataError, match=match):
             evaluate(stack(objects(0), **pixel), stack(objects(0), translation=at, **pixel))
 
@@ -273,7 +273,7 @@ def test_axes_of_size_1_are_taken_away_by_name():
         (
             stack(np.array([[0, 5, 6, 7, 8]])),
             stack(np.array([[0, 10, 20, 20, 20]])),
-            "the value 5, which is no class",
+            "the value 5, which is not a class",
         ),
     ],
 )

@@ -163,7 +163,7 @@ def test_a_disk_that_fails_once_costs_nothing_and_one_that_goes_on_is_named(time
         if out.exists():
             out.rename(tmp_path / f"old-{first}")
         disk.opened, disk.first, disk.last = 0, first, first + times
-        code, said = call(*command)  # raises what is no error of ours
+        code, said = call(*command)  # raises what is not an error of ours
         failed += [said[-300:]] if code not in codes else []
         disk.last = 0
         for lock in out.rglob("lock"):  # it could not be given back; a process that has ended does not hold it

@@ -46,7 +46,7 @@ def test_of_a_large_volume_the_middle_is_shown(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "before", "message"),
-    [("p.jpg", None, "no .png"), ("there.png", None, "exists"), ("p.png", (7, 280), "whole factor")],
+    [("p.jpg", None, "not a .png"), ("there.png", None, "exists"), ("p.png", (7, 280), "whole factor")],
 )
 def test_what_cannot_be_drawn_is_refused(name, before, message, tmp_path):
     (tmp_path / "there.png").write_bytes(b"mine")

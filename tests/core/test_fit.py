@@ -173,7 +173,7 @@ def test_a_full_disk_costs_the_newest_state_only(tmp_path):
     full = subprocess.run(command, capture_output=True, timeout=120, check=False)
     assert full.returncode == 0, full.stderr
     said = (tmp_path / "said").read_text()
-    assert "training goes on" in said
+    assert "training continues" in said
     assert "step 12, loss" in said
     assert said.endswith("ResourceError")
     assert not (tmp_path / "m").exists()

@@ -227,7 +227,7 @@ def test_a_file_of_nothing_is_no_record(tmp_path: Path) -> None:
     root = half(tmp_path / "r")
     with (root / LEDGER / DONE).open("ab") as file:
         file.truncate(2**40)
-    with pytest.raises(LedgerError, match="no record of a run"):
+    with pytest.raises(LedgerError, match="not a record of a run"):
         create(root)
 
 

@@ -303,12 +303,12 @@ FORGED = [
     ("a.h5", _deflate_bomb, DataError, "forged"),
     ("a.h5", lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600)), DataError, "HDF5"),
     ("a.lif", lambda path: path.write_bytes(struct.pack("<IIBI", 0x70, 9, 0x2A, 2**31)), DataError, "damaged"),
-    ("a.lif", lambda path: path.write_text("<LMSDataContainerHeader/>"), DataError, "no LIF"),
+    ("a.lif", lambda path: path.write_text("<LMSDataContainerHeader/>"), DataError, "not a LIF"),
     ("a.nd2", lambda path: path.write_bytes(bytes(4096)), DataError, "ND2"),
     ("a.czi", lambda path: path.write_bytes(b"ZISRAWFILE" + bytes(4096)), DataError, "CZI"),
     ("a.ozx", _escape, UnsafeError, "outside of the archive"),
     ("a.zarr.zip", _zip_bomb, DataError, "forged"),
-    ("a.ozx", lambda path: path.write_bytes(b"PK\3\4" + bytes(99)), DataError, "no zip archive"),
+    ("a.ozx", lambda path: path.write_bytes(b"PK\3\4" + bytes(99)), DataError, "not a zip archive"),
     ("a.vsi", lambda path: path.write_bytes(bytes(9)), DataError, "bioformats2raw"),
 ]
 

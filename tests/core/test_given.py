@@ -64,7 +64,7 @@ def test_the_name_of_a_model_that_ships_is_taken():
 
 @pytest.mark.parametrize("what", [5, None, b"nuclei-2d", {"a": 1}, np.zeros(3), [5], object()])
 def test_what_is_no_model_is_said_to_be_none(what, stack, tmp_path):
-    with pytest.raises(UsageError, match=r"is no model; give one that load_model returned"):
+    with pytest.raises(UsageError, match=r"is not a model; give what load_model returned"):
         wait(predict(stack, what, tmp_path / "r.ome.zarr", CONFIG))
 
 

@@ -24,7 +24,7 @@ def docstrings(tree):
 
 
 def messages():
-    """(file and line, text) of every string that is no docstring; what is filled in is a blank."""
+    """(file and line, text) of every string that is not a docstring; what is filled in is a blank."""
     for path in sorted(SOURCE.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         passed = docstrings(tree)

@@ -513,7 +513,7 @@ def test_where_not_even_the_least_fits_what_is_done_is_kept(tmp_path, monkeypatc
         return logits(self, *args)
 
     monkeypatch.setattr(Engine, "logits", limited)
-    with pytest.raises(ResourceError, match=r"ran out at a block of 32 x 40 .*what is done is kept"):
+    with pytest.raises(ResourceError, match=r"ran out at a block of 32 x 40 .*finished work is kept"):
         list(predict(stack, model, tmp_path / "a.ome.zarr", config))
     assert sum(1 for _ in done_lines(tmp_path / "a.ome.zarr")) == 2
     wait(predict(stack, model, tmp_path / "a.ome.zarr", config))
@@ -526,7 +526,7 @@ def test_where_no_slab_fits_that_is_said(tmp_path, monkeypatch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(Stream, "push", limited)
-    with pytest.raises(ResourceError, match="what is done is kept"):
+    with pytest.raises(ResourceError, match="finished work is kept"):
         list(predict(stack, model, tmp_path / "a.ome.zarr", PredictConfig(block=(32, 40), **FP32)))
 
 

@@ -55,7 +55,7 @@ def test_the_pixel_size_of_imagej_is_read_in_its_unit_along_each_axis(tmp_path, 
     assert stack.scale_along("zyx") == pytest.approx(scale, rel=1e-3)
     assert stack.values_along("zyx", "units") == units
     assert any("cubit" in note for note in stack.notes) == ("cubit" in lines)
-    assert any("no number" in note for note in stack.notes) == ("NaN" in lines)
+    assert any("not a number" in note for note in stack.notes) == ("NaN" in lines)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_the_pixel_size_of_ome_xml_is_read_in_any_unit(tmp_path, size, unit, sca
     tifffile.imwrite(tmp_path / "a.ome.tif", STACK, description=text.encode(), metadata=None)
     stack = open_stack(tmp_path / "a.ome.tif")
     assert (stack.scale_along("x"), stack.values_along("x", "units")) == ((scale,), (name,))
-    assert any("no number" in note for note in stack.notes) == (size == "big")
+    assert any("not a number" in note for note in stack.notes) == (size == "big")
 
 
 @pytest.mark.parametrize(

@@ -217,10 +217,10 @@ BAD_ARRAYS = {
     "chunk grid 'rectilinear'": {"chunk_grid": {"name": "rectilinear", "configuration": {}}},
     "do not fit each other": {"shape": [4, -8]},
     "metadata is damaged": {"shape": "ab"},
-    "no integers of 63 bits": {"shape": [10**30, 8]},
+    "not integers of 63 bits": {"shape": [10**30, 8]},
     "axis y has size 0": {"shape": [0, 8]},
     "zarr cannot open": {"fill_value": "abc"},
-    "shards .* no multiple": {
+    "shards .* not multiples": {
         "codecs": [
             {"name": "sharding_indexed", "configuration": {"chunk_shape": [2, 3], "codecs": [{"name": "bytes"}]}}
         ]

@@ -36,7 +36,7 @@ def test_layers_that_lie_elsewhere_in_the_viewer_are_cut_or_refused(placed, shap
     image = open_stack(Image(numbers(), scale=(size, size)), "yx")
     labels = open_labels(Labels(numbers(), scale=(size, size), **placed), "yx")
     if shape is None:
-        with pytest.raises(DataError, match=r"turned, sheared or moved|no whole number|nothing in common"):
+        with pytest.raises(DataError, match=r"turned, sheared or moved|no whole number|do not overlap"):
             brought_together(image, labels)
         return
     one, other = brought_together(image, labels)

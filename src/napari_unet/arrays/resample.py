@@ -142,7 +142,7 @@ class ResampledLabels(Resampled):
 
 
 class ResampledScribbles(ResampledLabels):
-    """Labels of which 0 is no label: an element is 0 only where nothing else lies in it, so that thin strokes stay."""
+    """Labels of which 0 is not a label: an element is 0 only where nothing else is in it: thin strokes stay."""
 
     __slots__ = ()
     zero: ClassVar[bool] = False

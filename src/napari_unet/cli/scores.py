@@ -14,7 +14,7 @@ SIGNS = ({"pixel_accuracy", "pixel_error"}, {"ap_50", "pq"}, {"psnr", "nrmse"})
 
 
 def check_scores(path: Path) -> None:
-    """Refuse to write where something lies that is no file of scores.
+    """Refuse to write where something lies that is not a file of scores.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def save_scores(path: Path, scores: Mapping[str, Any]) -> None:
     Raises
     ------
     OutputError, UnsafeError
-        Where something lies there that is no file of scores.
+        Where something lies there that is not a file of scores.
     ResourceError
         Where it cannot be written.
     """

@@ -32,7 +32,7 @@ FAILED_OUTPUT = 1  # as typer has it
 
 HELP = (
     "Train U-Nets and run them on microscopy stacks larger than memory.\n\n"
-    "Results are OME-Zarr, do not depend on how the work was cut up, and a command that was stopped goes on "
+    "Results are OME-Zarr, do not depend on how the work was cut up, and a command that was stopped continues "
     "where it was when it is run again."
 )
 
@@ -96,7 +96,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             say(str(refused))
             raise typer.Exit(refused.exit_code) from error
         except KeyboardInterrupt:
-            say("stopped; what is done is kept: run the same command again to go on (train: add --resume)")
+            say("stopped; finished work is kept: run the same command again to continue (train: add --resume)")
             raise typer.Exit(CANCELLED) from None
 
     return app.command(cls=Several)(signed(guarded, function, [DEBUG]))

@@ -240,7 +240,7 @@ def _matching(cases: list[Case], tables: list[list[Contingency]]) -> tuple[list[
     unknown = min(set(result) - set(truth))
     where = next(case for case, times in zip(cases, tables, strict=True) if unknown in _values([times], "result"))
     raise DataError(
-        f"the result {name_of(where.result)} holds the value {unknown}, which is no class of the truth "
+        f"the result {name_of(where.result)} holds the value {unknown}, which is not a class of the truth "
         f"{name_of(where.truth)}: its values are {truth[:8]}; give both the same classes, or kind 'instances' if the "
         "values number objects"
     )

@@ -82,9 +82,9 @@ def save_comparison(
     Raises
     ------
     UsageError
-        Where `path` is no PNG, or an image does not lie on the truth.
+        Where `path` is not a PNG, or an image does not lie on the truth.
     OutputError, UnsafeError
-        Where something lies there that is no picture of this function.
+        Where something lies there that is not a picture of this function.
     """
     check_picture(path)
     opening: Reading = {"axes": axes, **more}
@@ -106,14 +106,14 @@ def save_comparison(
 
 
 def check_picture(path: Path, software: str = SOFTWARE, what: str = "picture by evaluate") -> None:
-    """Refuse a name that is no PNG's, and to write where something lies that `save_panels` did not draw for `software`.
+    """Refuse a name that is not a PNG's, and to replace what `save_panels` did not draw for `software`.
 
     Raises
     ------
     UsageError, OutputError, UnsafeError
     """
     if path.suffix.lower() != ".png":
-        raise UsageError(f"{path} is no .png; choose another name for the picture")
+        raise UsageError(f"{path} is not a .png; choose another name for the picture")
     check_replaceable(path, lambda path: _is_drawn(path, software), what)
 
 

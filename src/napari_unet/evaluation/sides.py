@@ -74,7 +74,7 @@ class Case:
     opening: Reading
 
     def is_float(self) -> bool:
-        """Say whether either side holds floats, which are no labels."""
+        """Say whether either side holds floats, which are not labels."""
         return _is_float(self.result, self.opening) or _is_float(self.truth, self.opening)
 
     def open(self, floats: bool) -> Sides:
@@ -118,7 +118,7 @@ def name_of(what: Any) -> str:
 
 
 def _is_float(what: Any, opening: Reading) -> bool:
-    """Say whether something holds floats that are no labels: whole numbers alone may be an image too."""
+    """Say whether something holds floats that are not labels: whole numbers alone may be an image too."""
     try:
         labels = open_labels(what, **opening)
     except DataError:

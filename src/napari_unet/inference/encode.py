@@ -54,7 +54,7 @@ class DecoderEngine(Engine):
     part = "decoder"
 
     def check(self) -> None:
-        """Refuse what is no description that this model gave."""
+        """Refuse what is not a description that this model gave."""
         features, channels = self.model.config.features[-1], self.stack.size("c")
         if channels != features:
             raise ModelError(
@@ -140,7 +140,7 @@ def decode(
     Returns
     -------
     Stack
-        As large as the descriptions times the stride: where the image was no multiple of it, a little larger.
+        As large as the descriptions times the stride: where the image was not a multiple of it, a little larger.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def _check_plain(model: Model) -> None:
     config = model.config
     if config.skips or config.residual or config.padding == "valid" or config.upscale:
         name = model.record.get("name") or model.task.name
-        raise ModelError(f"{name} is no plain encoder-decoder; train one with --task autoencode")
+        raise ModelError(f"{name} is not a plain encoder-decoder; train one with --task autoencode")
 
 
 def _describing(model: Model) -> Model:

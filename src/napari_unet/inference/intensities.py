@@ -14,7 +14,7 @@ from .config import PredictConfig
 FAR, FAR_FIXED = 10.0, 100.0
 SERIES = 5  # time points from which on bleaching is looked for
 BLEACHED = 0.6  # of the first range of intensities
-CLEAR = 1.5  # times what is noise, or the contrast of an image: so far was all that was learnt from it
+CLEAR = 1.5  # times what is noise, or the contrast of an image: so far were all training images
 LITTLE = 12.0  # standard deviations of noise: 7 are left for what is to be found
 
 

@@ -303,7 +303,7 @@ class Job:
         if engine.device.type == "cpu":
             raise ResourceError(
                 f"the memory of this machine ran out at a block of {' x '.join(map(str, self.grid.core))} ({error}); "
-                "what is done is kept: close other programs and run the same command again, or choose a smaller "
+                "finished work is kept: close other programs and run the same command again, or choose a smaller "
                 "--memory and another place for the result"
             ) from error
         decoder = dataclasses.replace(self.decoder, engine=engine.on("cpu"))

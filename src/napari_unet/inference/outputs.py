@@ -58,7 +58,7 @@ def objects_output(engine: Engine, grid: TileGrid, name: str | None, objects: Ob
         classes,
         path=result_path(engine.model, name),
         dtype=label_dtype(most),
-        attributes={},  # an id is no class: it has neither the colour nor the name of one
+        attributes={},  # an id is not a class: it has neither the colour nor the name of one
     )
 
 

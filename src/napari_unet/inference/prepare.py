@@ -137,7 +137,7 @@ def prepare(stack: Stack, models: Models, config: PredictConfig | None = None) -
 
 
 def load_cascade(models: Models) -> tuple[Model, ...]:
-    """Return the models of a cascade, one where it is no cascade.
+    """Return the models of a cascade, one where it is not a cascade.
 
     Raises
     ------

@@ -102,7 +102,7 @@ class Contingency:
         Raises
         ------
         DataError
-            Naming values that are no class.
+            Naming values that are not classes.
         """
         rows = _classes(self.truth, truth_values, "the truth")
         columns = _classes(self.result, result_values, "the result")
@@ -121,7 +121,7 @@ class Contingency:
         return len(np.unique(self.result[self.result > 0]))
 
     def without_border(self) -> "Contingency":
-        """Return the table of the elements whose truth is no background."""
+        """Return the table of the elements whose truth is not background."""
         keep = self.truth > 0
         return Contingency(self.truth[keep], self.result[keep], self.count[keep])
 

@@ -26,7 +26,7 @@ def as_model(what: Any) -> Model:
     if isinstance(what, str | os.PathLike):
         return load_model(what)
     raise UsageError(
-        f"{type(what).__name__} is no model; give one that load_model returned, the path of its folder, or the name of "
+        f"{type(what).__name__} is not a model; give what load_model returned, the path of its folder, or the name of "
         "a model that ships"
     )
 

@@ -204,7 +204,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     if folder.is_file() and folder.name == CARD:
         folder = folder.parent
     if not folder.is_dir():
-        raise ModelError(f"{folder} is no model; a model is a folder with {CARD}")
+        raise ModelError(f"{folder} is not a model; a model is a folder with {CARD}")
     card = read_card(folder / CARD)
     try:
         config = UNetConfig.from_json(card["config"])
@@ -255,7 +255,7 @@ def _check_target(folder: Path, overwrite: bool) -> str | None:
         return _points_to(folder) or WEIGHTS[0]
     others = [p.name for p in folder.iterdir() if p.name not in WEIGHTS and not p.name.endswith(PARTIAL)]
     if others:
-        raise OutputError(f"{folder} is no model and holds {others[0]!r}; give a new folder for the model")
+        raise OutputError(f"{folder} is not a model and holds {others[0]!r}; give a new folder for the model")
     return None
 
 

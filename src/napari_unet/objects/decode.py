@@ -111,7 +111,7 @@ def grow(ids: np.ndarray, border: np.ndarray, rounds: int, spatial: int) -> np.n
 
     Parameters
     ----------
-    ids : unsigned array, 0 is no object
+    ids : unsigned array, 0 is not an object
     border : bool array, shape of `ids`
         Where objects may grow.
     rounds : int

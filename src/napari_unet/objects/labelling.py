@@ -197,7 +197,7 @@ def touching(ids: np.ndarray, reach: int | None = None) -> np.ndarray:
 
     Parameters
     ----------
-    ids : (*S) integer array, 0 is no object
+    ids : (*S) integer array, 0 is not an object
     reach : int, optional
         In pixels; 2, in 3-D 1, if not given.
 

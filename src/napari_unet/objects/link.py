@@ -8,7 +8,7 @@ def overlaps(ids: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    ids : (T, *S) unsigned array, 0 is no object
+    ids : (T, *S) unsigned array, 0 is not an object
 
     Returns
     -------

@@ -79,7 +79,7 @@ def _state(node: Node) -> Rows:
     state = f"{ours.get('state', 'unknown')} result of napari-unet"
     if ours.get("state") == "incomplete":
         done = blocks_done(Path(node.where), ours)
-        state = f"unfinished: {done} of {ours.get('blocks', '?')} blocks; the command that began it goes on"
+        state = f"unfinished: {done} of {ours.get('blocks', '?')} blocks; the command that started it continues it"
     rows = [("state", state)]
     provenance = ours.get("provenance")
     if isinstance(provenance, dict):

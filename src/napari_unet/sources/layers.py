@@ -47,7 +47,7 @@ def find_layer(layer: Any, level: int | None) -> Found:
     Raises
     ------
     DataError
-        Where the data is no array, or there is no such level.
+        Where the data is not an array, or there is no such level.
     """
     name = str(getattr(layer, "name", None) or "layer")
     levels = layer.data if isinstance(layer.data, list | tuple) or getattr(layer, "multiscale", False) else [layer.data]

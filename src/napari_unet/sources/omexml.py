@@ -146,7 +146,7 @@ def check_file(path: Path, name: str) -> None:
     if other.resolve().parent not in (path.parent.resolve(), path.resolve().parent):
         raise DataError(f"{path}: its metadata points to {name!r}, a link outside of its folder; refused")
     if not other.is_file():
-        raise DataError(f"{path}: its metadata points to {name!r}, which is no regular file; refused")
+        raise DataError(f"{path}: its metadata points to {name!r}, which is not a regular file; refused")
 
 
 def _tag(element: ElementTree.Element) -> str:

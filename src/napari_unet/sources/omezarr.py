@@ -244,7 +244,7 @@ def _placed(image: Pyramid, level: int, shape: tuple[int, ...]) -> tuple[Placing
     elif level and plane and all(chosen.scale[i] == finest.scale[i] for i in plane):
         notes.append(f"level {level} says the pixel size of level 0, though it is smaller")
     odd = [a for a, t in zip(image.known, placed.translation, strict=True) if not math.isfinite(t)]
-    notes += [f"the position along {', '.join(odd)} is no finite number; 0 was taken"] if odd else []
+    notes += [f"the position along {', '.join(odd)} is not a finite number; 0 was taken"] if odd else []
     return placed, notes
 
 

@@ -49,7 +49,7 @@ def brought_together(image: Stack, labels: Stack) -> tuple[Stack, Stack]:
         start, stop = max(shift, 0), min(shift + labels.size(axis), image.size(axis))
         if start >= stop:
             raise DataError(
-                f"{_where(image, labels, axes)}: they show nothing in common; pair them anew, or correct the position "
+                f"{_where(image, labels, axes)}: they do not overlap; pair others, or correct the position "
                 "of one of them"
             )
         ours[axis], theirs[axis] = slice(start, stop), slice(start - shift, stop - shift)

@@ -133,12 +133,12 @@ def _complete(
     counts = f"it declares {planes.declared} pages, {readable} readable"
     if not allow_incomplete or not planes.whole:
         raise DataError(
-            f"{path} is incomplete: {counts}; copy it again, or open what is there with allow_incomplete "
+            f"{path} is incomplete: {counts}; copy it again, or open the rest with allow_incomplete "
             "(--allow-incomplete)"
         )
     outer = len(series.shape) - len(series.keyframe.shape)
     box = leading_box(series.shape[:outer], planes.whole)
-    return [*box, *whole[outer:]], [f"incomplete: {counts}; what is there was taken"]
+    return [*box, *whole[outer:]], [f"incomplete: {counts}; the rest was opened"]
 
 
 def _found(path: Path, tif: tifffile.TiffFile, choice: Chosen, level: int) -> Found:

@@ -37,7 +37,7 @@ class Sizes:
         if number == 0:
             return  # how many programs write that it is not known
         if not math.isfinite(number):
-            self.notes.append(f"the pixel size {str(value)[:40]!r} along {axis} is no number; it is taken as unknown")
+            self.notes.append(f"the pixel size {str(value)[:40]!r} along {axis} is not a number, and taken as unknown")
             return
         self.found[axis] = (number * INCH_MICROMETERS, MICROMETER) if canonical(unit) == "inch" else (number, unit)
 

@@ -90,7 +90,7 @@ def placing(steps: Any, ndim: int, node: Node) -> tuple[Placing, bool]:
     Raises
     ------
     DataError
-        Where one of them is no scale and translation per axis, by its name.
+        Where one of them is not a scale and translation per axis, by its name.
     """
     found, scaled = Placing.identity(ndim), False
     for step in _flat(steps, node.where):

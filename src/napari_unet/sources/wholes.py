@@ -81,7 +81,7 @@ def _whole(data: np.ndarray, name: str) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WholeNumbers(LazyBase):
-    """A lazy array of floats read as uint32; what is no whole number is refused where it is read."""
+    """A lazy array of floats read as uint32; what is not a whole number is refused where it is read."""
 
     base: LazyArray
     name: str

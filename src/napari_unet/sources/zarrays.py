@@ -135,7 +135,7 @@ class Guarded(WrapperStore[Store]):
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     def _check_file(self, key: str, byte_ranges: Sequence[ByteRequest | None]) -> None:
-        """Refuse what is no plain file, or more than a chunk can be packed to, before any of it is read."""
+        """Refuse what is not a plain file, or more than a chunk can be packed to, before any of it is read."""
         there = self._size(key)
         if there is None:
             return
@@ -164,7 +164,7 @@ class Guarded(WrapperStore[Store]):
         except (OSError, ValueError):
             return None  # the store says it
         if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-            raise DataError(f"{self.where}: {key} is no plain file but a pipe or a device; it is not read")
+            raise DataError(f"{self.where}: {key} is not a plain file but a pipe or a device; it is not read")
         return found.st_size
 
     def _looked_at(self, key: str, buffer: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
@@ -248,7 +248,7 @@ def base_array(stack: Stack) -> tuple[Any, tuple[slice | int, ...]]:
 def missing_chunks(stack: Stack) -> int:
     """Count the stored chunks (shards, where there are any) that a stack would read and that are absent.
 
-    An absent chunk reads as the fill value. 0 for sources that are no zarr array in a local folder.
+    An absent chunk reads as the fill value. 0 for sources other than zarr arrays in a local folder.
     """
     data, index = base_array(stack)
     folder = _folder_of(data)
@@ -272,7 +272,7 @@ def _folder_of(data: Any) -> Path | None:
 def stored_boxes(stack: Stack) -> Iterator[Box] | None:
     """Yield the region of each stored chunk (shard, where there are any) of a stack, in its own indices.
 
-    None for sources that are no zarr array in a local folder, where that is not known.
+    None for sources other than zarr arrays in a local folder, where that is not known.
     """
     data, index = base_array(stack)
     folder = _folder_of(data)

@@ -147,7 +147,7 @@ def _read_json(where: str, name: str) -> dict[str, Any] | None:
     if raw is None:
         return None
     if len(raw) > MAX_METADATA:
-        raise DataError(f"{where}/{name} is larger than {MAX_METADATA >> 20} MiB; that is no zarr metadata")
+        raise DataError(f"{where}/{name} is larger than {MAX_METADATA >> 20} MiB; that is not zarr metadata")
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -166,7 +166,7 @@ def _load(path: Path) -> bytes | None:
         if not path.exists() or path.is_dir():
             return None
         if not path.is_file():
-            raise DataError(f"{path} is no plain file but a pipe or a device; it is not read")
+            raise DataError(f"{path} is not a plain file but a pipe or a device; it is not read")
         with path.open("rb") as file:
             return file.read(MAX_METADATA + 1)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -276,7 +276,7 @@ def _info3(node: Node) -> ArrayInfo:
         shards, chunks, codecs = chunks, _sizes(inner["chunk_shape"]), inner["codecs"]
         at_end = inner.get("index_location", "end") == "end"
         if any(s % c for s, c in zip(shards, chunks, strict=True)):
-            raise DataError(f"{node.where}: shards {shards} are no multiple of their chunks {chunks}")
+            raise DataError(f"{node.where}: shards {shards} are not multiples of their chunks {chunks}")
         index = [_codec_name(c) for c in inner.get("index_codecs", ())]
         _check_codecs(index, node.where)
         if index:
@@ -294,7 +294,7 @@ def _codec_name(codec: Any) -> str:
 
 def _sizes(values: Sequence[Any]) -> tuple[int, ...]:
     if not all(type(v) is int and v < MAX_SIZE for v in values):
-        raise TypeError(f"sizes {str(values)[:100]} are no integers of 63 bits")
+        raise TypeError(f"sizes {str(values)[:100]} are not integers of 63 bits")
     return tuple(values)
 
 

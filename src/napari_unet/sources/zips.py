@@ -83,7 +83,7 @@ def _check_directory(path: Path) -> None:
         tail = file.read(TAIL)
     at = tail.rfind(END)
     if at < 0:
-        raise DataError(f"{path} is no zip archive, or cut off; copy it again")
+        raise DataError(f"{path} is not a zip archive, or cut off; copy it again")
     listed = int.from_bytes(tail[at + 12 : at + 16], "little")
     if (long := tail.rfind(END64)) >= 0:
         listed = max(listed % (2**32 - 1), int.from_bytes(tail[long + 40 : long + 48], "little"))

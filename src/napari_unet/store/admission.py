@@ -85,7 +85,7 @@ def admit(root: Path, plan: ResultPlan, overwrite: bool, reopen: bool = False) -
         return None
     if found[1].made_by_hand and not plan.made_by_hand:
         raise OutputError(
-            f"{root / next(iter(found[1].outputs))} was saved by hand, and is no result of a run; "
+            f"{root / next(iter(found[1].outputs))} was saved by hand, and is not a result of a run; "
             "it is left as it is: choose another place or name"
         )
     if overwrite:
@@ -98,7 +98,7 @@ def admit(root: Path, plan: ResultPlan, overwrite: bool, reopen: bool = False) -
         )
     if changed:
         raise OutputError(
-            f"{root} is an unfinished run with other settings: {changed}; use the same, or start anew with --overwrite"
+            f"{root} is an unfinished run with other settings: {changed}; use the same, or start again with --overwrite"
         )
     return found
 

@@ -26,7 +26,7 @@ SUM = b'{"sum":"'  # what a line with a checksum begins with; those of earlier v
 BEFORE = (b'{"unit"', b'{"forget"')
 SUMMED = len(SUM) + 10  # its 8 digits, the quote and the comma: the rest is what they are the checksum of
 LONGEST = 2**22  # bytes of a line; what is longer is none of ours
-NOISE = 2**26  # bytes without any record after which a file is no ledger
+NOISE = 2**26  # bytes without any record after which a file is not a ledger
 PLACES = 2**24  # blocks whose places are held in an array: 128 MB if all are used
 FORGOTTEN = 1000  # units per line
 
@@ -75,7 +75,7 @@ class Records(Mapping[Unit, tuple[Region, ...]]):
 
     @property
     def named(self) -> list[str]:
-        """Units that are no blocks."""
+        """Units that are not blocks."""
         return [unit for unit in self._others if isinstance(unit, str)]
 
     def walk(self) -> Iterator[tuple[Unit, tuple[Region, ...]]]:
@@ -183,7 +183,7 @@ class Journal:
     Attributes
     ----------
     damaged : int
-        Whole lines that are no records any more; lines that a kill has cut are none of them.
+        Whole lines that are not records any more; lines that a kill has cut are none of them.
 
     Raises
     ------
@@ -216,7 +216,7 @@ class Journal:
         for place, line in _pieces(file):
             noise = 0 if self._replay(line, place) else noise + len(line)
             if noise > NOISE:
-                raise LedgerError(f"{self.folder / DONE} is no record of a run; remove the result by hand")
+                raise LedgerError(f"{self.folder / DONE} is not a record of a run; remove the result by hand")
             self._torn = not line.endswith(b"\n")
 
     def _replay(self, line: bytes, place: int) -> bool:

@@ -343,7 +343,7 @@ def make_array(folder: Path, output: Output, level: Level, version: str) -> "zar
         if array.shape != level.shape or array.dtype != output.dtype:
             raise OutputError(
                 f"{folder} is {array.shape} {array.dtype}, planned is {level.shape} {output.dtype}; "
-                "start anew with --overwrite"
+                "start again with --overwrite"
             )
     else:
         array = persist(lambda: _new_array(folder, output, level, zarr_format))

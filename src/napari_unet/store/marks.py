@@ -9,7 +9,7 @@ from .ome import VERSIONS
 
 RECORD = "no image: the record of a run of napari-unet"
 TABLE_MARK = "no image: the table of the objects in these labels"
-# The least that readers of zarr take without a warning for a folder that is no image.
+# The least that readers of zarr take without a warning for a folder that is not an image.
 EMPTY_ARRAY: Mapping[int, tuple[str, Mapping[str, Any]]] = {
     3: (
         "zarr.json",

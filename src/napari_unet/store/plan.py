@@ -64,7 +64,7 @@ class Region:
 
     @property
     def level(self) -> int | None:
-        """Number of that level; None where it is no array."""
+        """Number of that level; None where it is not an array."""
         name = self.array.rpartition("/")[2]
         return int(name) if LEVEL.fullmatch(name) else None
 
@@ -139,7 +139,7 @@ class ResultPlan:
         UnsafeError
             Where it names outputs that lie outside of the result, or is a link.
         """
-        path, remedy = folder / PLAN, "remove the result by hand to start anew"
+        path, remedy = folder / PLAN, "remove the result by hand to start again"
         try:
             values = json.loads(read(path, MOST_BYTES))
             plan = cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})

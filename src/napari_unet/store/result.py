@@ -152,7 +152,7 @@ class ResultStore:
             try:
                 self._claim(block, region.output, region.box)
             except UsageError as error:
-                raise LedgerError(f"{self.ledger / DONE} is damaged: {error}; start anew with --overwrite") from error
+                raise LedgerError(f"{self.ledger / DONE} is damaged: {error}; start again with --overwrite") from error
 
     @property
     def ledger(self) -> Path:
@@ -296,7 +296,7 @@ class ResultStore:
             self._journal.forget(list(damaged))
             raise IncompleteError(
                 f"{len(damaged)} of {self.plan.blocks} blocks do not read back as they were written "
-                f"({next(iter(damaged.values()))}); run the same command again to do them anew"
+                f"({next(iter(damaged.values()))}); run the same command again to write them again"
             )
 
     def _problem(self, recorded: tuple[int, Region]) -> str:

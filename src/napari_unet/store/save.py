@@ -65,7 +65,7 @@ def save_stack(  # noqa: PLR0913
     Raises
     ------
     DataError
-        Where labels are no integers, or negative, or the source is damaged.
+        Where labels are not integers, or negative, or the source is damaged.
     OutputError
         Where something is there already.
     ResourceError

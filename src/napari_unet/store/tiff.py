@@ -87,7 +87,7 @@ def save_tiff(
     Raises
     ------
     UsageError
-        Where the name is no TIFF's.
+        Where the name is not a TIFF's.
     OutputError
         Where something is there already.
     DataError
@@ -97,7 +97,7 @@ def save_tiff(
     """
     path = Path(path).expanduser()
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path} is no name of a TIFF; it must end in {' or '.join(SUFFIXES)}")
+        raise UsageError(f"{path} is not a name of a TIFF; it must end in {' or '.join(SUFFIXES)}")
     check_apart(path, stack, "choose another name")
     check_tiff(path, overwrite)
     stack = cached(stack)

@@ -28,7 +28,7 @@ UNREADABLE = (*DECODING, TypeError, KeyError, MemoryError, OverflowError)
 AT_ONCE = 2**27  # bytes that are checked against a checksum at once; most blocks are smaller
 NAMED = 4096  # chunks of a block that are checked one by one, to name those that are damaged
 # For records that were damaged: their blocks are written again.
-REMEDY = "run the same command again, which does anew what they were of"
+REMEDY = "run the same command again, which writes their blocks again"
 
 
 def verify(root: Path) -> Generator[Progress, None, list[str]]:

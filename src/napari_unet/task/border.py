@@ -13,7 +13,7 @@ def border_weights(ids: np.ndarray, spacing: tuple[float, ...], w0: float, sigma
 
     Parameters
     ----------
-    ids : (*S) integer array of 1 ... n; 0 is no object
+    ids : (*S) integer array of 1 ... n; 0 is not an object
     spacing : tuple of float
         Size of a voxel per axis; all 1 where it is empty.
     w0, sigma : float
@@ -38,7 +38,7 @@ def closeness(ids: np.ndarray, spacing: tuple[float, ...], sigma: float) -> np.n
 
     Parameters
     ----------
-    ids : (*S) integer array of 1 ... n; 0 is no object
+    ids : (*S) integer array of 1 ... n; 0 is not an object
     spacing : tuple of float
         Size of a voxel per axis.
     sigma : float
@@ -65,7 +65,7 @@ def closeness(ids: np.ndarray, spacing: tuple[float, ...], sigma: float) -> np.n
 
 
 def check_border(w0: float, sigma: float, spacing: tuple[float, ...]) -> None:
-    """Refuse what is no weight.
+    """Refuse what is not a weight.
 
     Raises
     ------

@@ -155,7 +155,7 @@ class Semantic(Task):
         if (target < IGNORE).any():
             unknown = np.unique(labels[target < IGNORE])
             raise DataError(
-                f"labels have the value{'s' * (len(unknown) > 1)} {_list(unknown)}, which is no class; "
+                f"labels have the value{'s' * (len(unknown) > 1)} {_list(unknown)}, which is not a class; "
                 f"the classes are {_list(self.values)}{' (0 is unlabelled)' if self.sparse else ''}"
             )
         return target

@@ -356,7 +356,7 @@ class Training:
         try:
             self.best.save(self.state.step, self.learner.kept(), self._about_best() | {"task": settings})
         except ResourceError as error:
-            return f"{error}; training goes on, the best of before is kept"
+            return f"{error}; training continues, the best so far is kept"
         return ""
 
     def _about_best(self) -> dict[str, Any]:
@@ -375,7 +375,7 @@ class Training:
             write_atomic(self.run.folder / "history.csv", _table(self.state.history).encode())
         except ResourceError as error:
             kept = self.checkpoints.steps()
-            return f"{error}; training goes on, the state of {f'step {kept[0]}' if kept else 'no step'} is kept"
+            return f"{error}; training continues, the state of {f'step {kept[0]}' if kept else 'no step'} is kept"
         self._saved_step, self._saved_at = self.state.step, time.monotonic()
         self._saving = self._saved_at - began
         return ""

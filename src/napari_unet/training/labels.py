@@ -17,7 +17,7 @@ from .fingerprint import Fingerprint, Pair
 
 THIN = 0.1  # share of objects without inside, from which on borders are narrower
 NEARLY_ALL = 0.95  # of the objects without inside: nothing could be found
-MANY_GREY = 16  # grey values as classes of their own are no classes; a few may be meant
+MANY_GREY = 16  # grey values as classes of their own are too many; a few may be meant
 
 
 def labels_of(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:

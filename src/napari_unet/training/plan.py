@@ -260,10 +260,10 @@ def _from_init(init: UNetConfig, channels: int, out_channels: int, config: Train
                 f"{name} is {getattr(config, name)}, the model to start from has {getattr(init, name)}; leave one out"
             )
     if init.skips and not config.skips:
-        raise ModelError("the model to start from has skip connections; start anew to learn without them")
+        raise ModelError("the model to start from has skip connections; train a new network to learn without them")
     if config.preset == "ronneberger2015" and init.padding != "valid":
         raise ModelError(
-            "the model to start from is not the network of ronneberger2015; leave the preset out, or start anew"
+            "the model to start from is not the network of ronneberger2015; leave the preset out, or train anew"
         )
     return dataclasses.replace(init, out_channels=out_channels)
 

@@ -172,7 +172,7 @@ class Run:
         """
         best, last = Checkpoints(self.folder, "best").load(), Checkpoints(self.folder).load()
         if best is None or last is None:
-            raise OutputError(f"{self.folder} has no validated epoch yet; go on with --resume")
+            raise OutputError(f"{self.folder} has no validated epoch yet; continue with --resume")
         state = last.state
         row: dict[str, Any] = next((row for row in state["history"] if row["step"] == best.state["step"]), {})
         count, name = len(self.data["stacks"]), self.out.name.removesuffix(".model")

@@ -145,7 +145,7 @@ def _existing(out: Path, folder: Path, config: TrainConfig) -> Run | None:
         if (path.exists() or path.is_symlink()) and not (
             path == folder and path.is_dir() and not started and _ours(path)
         ):
-            hint = "go on with it with --resume, or choose another --out" if started else "choose another --out"
+            hint = "continue it with --resume, or choose another --out" if started else "choose another --out"
             raise OutputError(f"{path} exists already; {hint}")
     parent = next(p for p in out.absolute().parents if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):

@@ -16,7 +16,7 @@ from .fingerprint import Fingerprint, Pair
 
 HELD_OUT = 0.2  # a fifth, as in five-fold cross-validation
 FEWEST_PLANES = 5  # of which one is a fifth
-SMALLEST_REGION = 8  # elements of an axis: less is no region of its own, but border
+SMALLEST_REGION = 8  # elements of an axis: less is not a region of its own, but border
 TRIES = 64  # divisions that are tried for one with all classes in both parts
 
 

@@ -170,11 +170,11 @@ def find_lif(path: Path, series: Series) -> Found:
 
 
 def _check_lif(path: Path) -> None:
-    """Refuse what is no LIF: projects in XML name other files."""
+    """Refuse what is not a LIF: projects in XML name other files."""
     with path.open("rb") as file:
         head = file.read(13)
     if not head.startswith(LEICA[0]) or head[8:9] != bytes([LEICA[1]]):
-        raise DataError(f"{path} is no LIF; save the image as LIF or OME-TIFF")
+        raise DataError(f"{path} is not a LIF; save the image as LIF or OME-TIFF")
     if 2 * int.from_bytes(head[9:13], "little") > MOST_XML:
         raise DataError(f"{path} says that its description has more than {MOST_XML >> 20} MiB; it is damaged")
 
