@@ -7,8 +7,12 @@ import tifffile
 import zarr
 
 from napari_unet.arrays.stack import Stack
+from napari_unet.arrays.views import LazyBase, Zeros
 from napari_unet.errors import DataError
-from napari_unet.intensities.normalise import Normalisation
+from napari_unet.inference.preflight import _as_measured
+from napari_unet.inference.prepare import _kept
+from napari_unet.intensities import sampling
+from napari_unet.intensities.normalise import Normalisation, Statistics
 from napari_unet.sources import open_stack
 
 SIDE = 5800  # a little over 2^25 elements
@@ -114,15 +118,70 @@ def test_a_cut_of_a_sparse_store_is_measured_where_it_is_stored(tmp_path):
     assert 80 < Normalisation().measure(stack).scale[0] < 100
 
 
+class Tiles(LazyBase):
+    """A square tile many times beside itself."""
+
+    def __init__(self, tile, times):
+        self.base, self.times = tile, times
+
+    @property
+    def shape(self):
+        return tuple(n * self.times for n in self.base.shape)
+
+    @property
+    def chunks(self):
+        return self.base.shape
+
+    def read(self, box):
+        y, x = (np.arange(part.start, part.stop) % n for part, n in zip(box, self.base.shape, strict=True))
+        return self.base[y[:, None], x]
+
+
 def test_a_large_image_is_sampled_the_same_every_time_and_close_to_the_whole(tmp_path):
     rng = np.random.default_rng(3)
     tile = rng.gamma(2.0, 300.0, (2048, 2048)).astype(np.uint16)
-    image = da.tile(da.from_array(tile, chunks=(2048, 2048)), (16, 16))
+    image = Tiles(tile, 16)
     found = [Normalisation().measure(Stack(data=image, axes="yx")) for _ in range(2)]
     assert found[0] == found[1]
     want = np.percentile(tile, (1, 99.8))
     assert found[0].offset[0] == pytest.approx(want[0], abs=0.01 * want[1])
     assert found[0].offset[0] + found[0].scale[0] == pytest.approx(want[1], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "edge"),
+    [
+        ("yx", (32768, 32768), 5),
+        ("yx", (20000, 70000), 6),
+        ("zyx", (1024, 2048, 2048), 6),
+        ("cyx", (3, 32768, 40000), 5),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_small_part_of_the_field_is_among_the_first_cells_wherever_it_lies(axes, shape, edge, seed):
+    stack = Stack(data=Zeros(shape, np.dtype("u1")), axes=axes)
+    size, seen = sampling.cell_of(stack), 0
+    grid = np.zeros([-(-n // s) for n, s in zip(shape, size, strict=True)], bool)
+    for boxes in sampling._rounds(stack, size, seed):
+        for box in boxes:
+            place = tuple(part.start // s for part, s in zip(box, size, strict=True))
+            assert not grid[place]
+            grid[place] = True
+        seen += len(boxes)
+        if seen >= sampling.ENOUGH:
+            break
+    grid = grid.any(0) if axes == "cyx" else grid
+    windows = np.lib.stride_tricks.sliding_window_view(grid, (edge,) * grid.ndim)
+    assert windows.any(tuple(range(grid.ndim, 2 * grid.ndim))).all()
+
+
+@pytest.mark.parametrize(("cells", "kept"), [(0, True), (1, True), (2, False)])
+def test_a_run_goes_on_with_what_a_former_version_measured_of_other_cells(cells, kept):
+    earlier = Statistics((1.0,), (5.0,), cells=cells)
+    now = Statistics((2.0,), (6.0,), cells=2)
+    assert _kept(now, Statistics.from_json(earlier.to_json())).scale == ((5.0,) if kept else (6.0,))
+    settings = {"intensities": earlier.to_json()}
+    assert _as_measured(now, settings) == (earlier if kept else now).to_json()
 
 
 def test_of_a_large_image_damaged_parts_are_left_out_and_one_all_damaged_is_refused(tmp_path):

@@ -131,6 +131,6 @@ def differences(settings: Mapping[str, Any], ready: Prepared) -> Iterator[Differ
 def _as_measured(now: Statistics, image: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return intensities; those of an earlier run, where that measured a large image, or noise, in another way."""
     was = image.get("intensities")
-    if isinstance(was, dict) and (now.is_taken_as_empty or (now.cells and "cells" not in was)):
+    if isinstance(was, dict) and (now.is_taken_as_empty or now.cells > int(was.get("cells", 0))):
         return was
     return now.to_json()

@@ -184,7 +184,7 @@ def _kept(now: Statistics, earlier: Statistics | None) -> Statistics:
     """Return what was measured, or what an earlier run did of an image that less could be read of then."""
     if earlier is None:
         return now
-    otherwise = now.cells and not earlier.cells and not now.times  # by a version that measured other parts
+    otherwise = now.cells > earlier.cells and not now.times  # by a version that measured other parts
     if otherwise or now.is_taken_as_empty or earlier.unreadable > now.unreadable:
         return dataclasses.replace(earlier, seen=now.seen, notes=now.notes)
     return now

@@ -17,6 +17,7 @@ from .spikes import empty_corners, outliers, padded
 KINDS = ("percentile", "zscore", "fixed", "none")
 WHOLE = 2**24  # elements of a channel that are always measured exactly: 0.1 s
 LEAST_EDGE = 16  # down to which what cannot be read is narrowed: a chunk of that size is lost as a whole
+EACH, SPREAD = 1, 2  # `Statistics.cells`
 LARGE_EDGE = 128  # where a damaged part is small beside the image: a chunk is tried some tens of times
 
 
@@ -95,6 +96,7 @@ class Normalisation:
         """
         large = math.prod(map(float, stack.shape)) > WHOLE * stack.size("c")
         contrast: tuple[Contrast, ...] = ()
+        cells = 0
 
         def read(box: Box) -> Iterator[tuple[Box, np.ndarray | DataError]]:
             for part, values in readable(stack, box, LARGE_EDGE if large else LEAST_EDGE):
@@ -103,6 +105,7 @@ class Normalisation:
         if large:
             found = sample(stack, self._figures, read, seed, quick, padding)
             pairs, lost = [self._figures(pool) for pool in found.pools], found.lost
+            cells = SPREAD if found.spread else EACH
             notes = [self._spikes(*pool.histogram(), *pair) for pool, pair in zip(found.pools, pairs, strict=True)]
             contrast = tuple(pool.contrast(scale) for pool, (_, scale) in zip(found.pools, pairs, strict=True))
         else:
@@ -118,7 +121,7 @@ class Normalisation:
         if self.kind == "none":
             offset, scale = (0.0,) * len(pairs), (1.0,) * len(pairs)
         told = tuple(dict.fromkeys(note for note in notes if note))
-        return Statistics(tuple(offset), tuple(scale), lost, large, (), tuple(pairs), told, contrast)
+        return Statistics(tuple(offset), tuple(scale), lost, cells, (), tuple(pairs), told, contrast)
 
     def _spikes(self, values: np.ndarray, counts: np.ndarray, low: float, scale: float) -> str | None:
         """Say what stands out and spoils percentiles."""
@@ -162,8 +165,9 @@ class Statistics:
     offset, scale : tuple of float, one per channel
     unreadable : int
         Parts of the sample that could not be read and were left out.
-    cells : bool
-        Whether they are of cells of a large image.
+    cells : int
+        0 of all elements; of a large image 1 of all cells that hold more than one value, 2 of some, spread over it.
+        Former versions took cells at random, and wrote 1 of these too.
     times : tuple of Statistics
         Of each time point, where each has its own; offset and scale are those of the first then.
     seen : tuple of (float, float), one per channel
@@ -177,7 +181,7 @@ class Statistics:
     offset: tuple[float, ...]
     scale: tuple[float, ...]
     unreadable: int = 0
-    cells: bool = False
+    cells: int = 0
     times: tuple["Statistics", ...] = ()
     seen: tuple[tuple[float, float], ...] = dataclasses.field(default=(), compare=False)
     notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)
@@ -203,14 +207,14 @@ class Statistics:
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a ledger: those that decide a result."""
         found = {"offset": list(self.offset), "scale": list(self.scale), "unreadable": self.unreadable}
-        found |= {"cells": True} if self.cells else {}
+        found |= {"cells": self.cells} if self.cells else {}
         return found | ({"times": [each.to_json() for each in self.times]} if self.times else {})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Build from what `to_json` gave."""
         times = tuple(map(cls.from_json, values.get("times", ())))
-        cells = bool(values.get("cells", False))
+        cells = int(values.get("cells", 0))
         return cls(tuple(values["offset"]), tuple(values["scale"]), int(values["unreadable"]), cells, times)
 
     def apply(self, data: np.ndarray, at: slice | None = None) -> np.ndarray:
