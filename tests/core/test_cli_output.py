@@ -9,9 +9,9 @@ import tifffile
 from PIL import Image
 from typer.testing import CliRunner
 
-from helpers import FAST, call, image_of, stopped_after
+from helpers import FAST, call, image_of, short, stopped_after
 from kinds import small
-from napari_unet import PredictConfig, open_stack, predict
+from napari_unet import Epoch, PredictConfig, Stack, open_stack, predict, train
 from napari_unet.cli import app
 from napari_unet.events import Progress
 from napari_unet.store.lock import LOCK
@@ -130,6 +130,12 @@ def test_a_picture_replaces_a_picture_of_evaluate_and_nothing_else(pairs):
     assert code == 5 and "mine.png" in said and (pairs / "mine.png").read_bytes() == before
 
 
+def locked_elsewhere(ledger):
+    """Leave a lock as a run on another machine does."""
+    values = {"host": f"not-{socket.gethostname()}", "pid": 1, "boot": "", "started": "", "since": "2026", "run": "t"}
+    (ledger / LOCK).write_text(json.dumps(values))
+
+
 def test_a_lock_of_another_machine_is_broken_by_the_option_that_is_named(tmp_path):
     model, out = small(), tmp_path / "o.ome.zarr"
     model.save(tmp_path / "tiny.model")
@@ -137,10 +143,31 @@ def test_a_lock_of_another_machine_is_broken_by_the_option_that_is_named(tmp_pat
     stack = open_stack(tmp_path / "a.tif", "yx")
     stopped_after(1, predict(stack, model, out, PredictConfig(block=(16, 64), precision="fp32", device="cpu")))
     ledger = next(out.rglob("plan.json")).parent
-    values = {"host": f"not-{socket.gethostname()}", "pid": 1, "boot": "", "started": "", "since": "2026", "run": "t"}
-    (ledger / LOCK).write_text(json.dumps(values))
+    locked_elsewhere(ledger)
     args = ["predict", tmp_path / "a.tif", "--axes", "yx", "--model", tmp_path / "tiny.model", "--out", out]
     args += ["--block", 16, 64, *FAST]
+    code, said = call(*args)
+    assert code == 5 and "--break-lock" in said
+    code, said = call(*args, "--break-lock")
+    assert code == 0 and f"not-{socket.gethostname()}" in said
+
+
+@pytest.mark.parametrize("command", ["finish", "evaluate"])
+def test_each_command_that_names_the_option_to_break_a_lock_has_it(pairs, command):
+    args = ["evaluate", pairs / "semantic-result.tif", pairs / "semantic-truth.tif", "--layers", pairs / "l.ome.zarr"]
+    if command == "finish":
+        args = ["finish", pairs / "a.model"]
+        image = image_of((32, 32))
+        run = train(
+            [(Stack(image, "yx"), Stack((image > image.mean()).astype("u1"), "yx"))], pairs / "a.model", short()
+        )
+        next(event for event in run if isinstance(event, Epoch))
+        run.close()
+    else:
+        assert call(*args)[0] == 0
+        args += ["--overwrite"]
+    (ledger,) = pairs.glob("l.ome.zarr/labels/*/.napari_unet" if command == "evaluate" else "a*.training/.napari_unet")
+    locked_elsewhere(ledger)
     code, said = call(*args)
     assert code == 5 and "--break-lock" in said
     assert call(*args, "--break-lock")[0] == 0

@@ -9,7 +9,7 @@ from ..inference.config import PredictConfig
 from ..training.config import TrainConfig
 from .options import with_opening, with_settings
 from .output import say, tell, tell_lines, tell_table
-from .shell import FAILED, Source, command, shown
+from .shell import FAILED, BreakLock, Source, command, shown
 
 if TYPE_CHECKING:
     from ..training.fingerprint import Pair
@@ -93,11 +93,12 @@ def train(
 @command
 def finish(
     out: Annotated[Path, typer.Argument(help="The --out of a training that was stopped.", show_default=False)],
+    break_lock: BreakLock = False,
 ) -> None:
     """Make a model of a training that was stopped: the best so far."""
     from ..training.fit import finish as run
 
-    tell_lines(run(out).card())
+    tell_lines(run(out, break_lock=break_lock).card())
 
 
 @command

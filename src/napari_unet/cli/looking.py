@@ -1,17 +1,14 @@
 """Commands that look at what is there: scores, checks, descriptions, and an example."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from .options import with_opening
 from .output import say, tell, tell_lines, tell_rows, tell_table
 from .scores import check_scores, save_scores
-from .shell import FAILED, command, shown
-
-if TYPE_CHECKING:
-    pass
+from .shell import FAILED, BreakLock, command, shown
 
 
 @command
@@ -27,6 +24,7 @@ def evaluate(
         str | None, typer.Option(metavar="PATH", help="For the picture: the image that the result was made from.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier layers of this command.")] = False,
+    break_lock: BreakLock = False,
     opening: Any = None,
 ) -> None:
     """Score a result against the truth.
@@ -49,7 +47,9 @@ def evaluate(
     if layers is not None:
         from ..evaluation.compare import compare
 
-        for time, objects in enumerate(shown(compare(result, truth, layers, overwrite=overwrite, **opening))):
+        for time, objects in enumerate(
+            shown(compare(result, truth, layers, overwrite=overwrite, break_lock=break_lock, **opening))
+        ):
             _tell_objects(f"time {time}: " if time else "", objects)
 
 

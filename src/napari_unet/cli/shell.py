@@ -63,6 +63,9 @@ def main(version: Version = False) -> None:
     """Take the options that stand before a command."""
 
 
+BreakLock = Annotated[
+    bool, typer.Option("--break-lock", help="Take over from a run on another machine that is known to be gone.")
+]
 Source = Annotated[  # text: a path would take one of the slashes of an address away
     str,
     typer.Argument(help="OME-Zarr, TIFF, or another file that is read; zarr by its address too.", show_default=False),

@@ -12,9 +12,9 @@ from ..events import Progress
 from ..grid.blocks import boxes_of
 from ..metrics.contingency import Contingency
 from ..metrics.objects import Overlaps
-from ..sources.open import More
+from ..sources.open import More, Reading
 from ..store import Output, ResultStore
-from ..store.admission import check_apart
+from ..store.admission import check_apart, removal
 from ..store.save import layout_of
 from .sides import Case, Sides
 
@@ -56,14 +56,20 @@ class Matched:
         )
 
 
+class Comparing(More, total=False):
+    """How sides are opened, and what is done where something is there already."""
+
+    overwrite: bool
+    break_lock: bool
+
+
 def compare(
     result: Any,
     truth: Any,
     out: Path,
     axes: str | None = None,
     threshold: float = 0.5,
-    overwrite: bool = False,
-    **more: Unpack[More],
+    **more: Unpack[Comparing],
 ) -> Generator[Progress, None, list[Matched]]:
     """Write which objects were found, missed or made up as ``labels/hits``, ``misses`` and ``false`` of an OME-Zarr.
 
@@ -79,10 +85,9 @@ def compare(
         Of both sides, as for `open_stack`.
     threshold : float
         IoU from which on an object is found.
-    overwrite : bool
-        Replace what this wrote there earlier.
     **more
-        Of both sides, as for `open_stack`: ``series``, ``allow_incomplete``.
+        ``overwrite``: replace what this wrote there earlier; ``break_lock``: take over from a run on another machine
+        that is known to be gone. Of both sides, as for `open_stack`: ``series``, ``allow_incomplete``.
 
     Returns
     -------
@@ -96,7 +101,10 @@ def compare(
     OutputError, ResourceError
         Where `out` is what is compared, or lies in it or around it; and as `ResultStore.create`.
     """
-    pair = Case(result, truth, "", {"axes": axes, **more}).open(floats=False)
+    overwrite, break_lock = more.get("overwrite", False), more.get("break_lock", False)
+    allow_incomplete = more.get("allow_incomplete", False)
+    opening: Reading = {"axes": axes, "series": more.get("series"), "allow_incomplete": allow_incomplete}
+    pair = Case(result, truth, "", opening).open(floats=False)
     for stack in (pair.result, pair.truth):
         check_apart(Path(out), stack, "it is compared: choose another place")
     tables = [Contingency.total(Contingency.of(*time.read(box)) for box in time.boxes()) for time in pair.times()]
@@ -107,9 +115,9 @@ def compare(
     dtype = np.result_type(_unsigned(pair.result.dtype), _unsigned(pair.truth.dtype))
     outputs = [Output(path=f"labels/{kind}", kind="labels", dtype=dtype, chunks=chunks, **geometry) for kind in KINDS]
     settings = {"result": pair.result.source, "truth": pair.truth.source, "threshold": threshold}
-    with ResultStore.create(
-        out, outputs, blocks=len(boxes), settings=settings, provenance={}, overwrite=overwrite
-    ) as store:
+    yield from removal(Path(out), [output.path for output in outputs]) if overwrite else ()
+    how: dict[str, Any] = {"overwrite": overwrite, "break_lock": break_lock}
+    with ResultStore.create(out, outputs, blocks=len(boxes), settings=settings, provenance={}, **how) as store:
         for number in store.pending():
             regions = {f"labels/{kind}": part.astype(dtype) for kind, part in _parts(pair, boxes[number], found)}
             store.write(number, {path: (boxes[number], part) for path, part in regions.items()})

@@ -160,7 +160,9 @@ def _run(engine: Engine, out: Path, config: PredictConfig) -> Generator[Progress
     root = Path(out)
     check_apart(root, engine.stack, "choose another place")
     job = Job.plan(engine, config)
+    yield from job.removal(root, config)
     with connected(config.scheduler, job) as client, job.create(root, config) as store:
+        yield from store.told()
         yield from execute(job, store, client, job.summary(0, config.memory))
     return open_stack(root)
 

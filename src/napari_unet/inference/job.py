@@ -22,6 +22,7 @@ from ..model import Model
 from ..settings import to_keys
 from ..sources.identity import MOST_LOOKED_AT, STORED, stored
 from ..store import ResultStore, find
+from ..store.admission import removal
 from ..store.journal import Journal
 from ..store.layout import WORKING
 from ..store.ome import Output
@@ -208,6 +209,10 @@ class Job:
             into_existing=config.in_source,
             reopen=reopen,
         )
+
+    def removal(self, root: Path, config: PredictConfig) -> Iterator[Progress]:
+        """Say what of an earlier result goes, where it is to be replaced."""
+        return removal(root, [o.path for o in self.outputs], config.in_source) if config.overwrite else iter(())
 
     def _resumable(self, root: Path, config: PredictConfig) -> dict[str, Any]:
         """Return the settings; where only what could not be read was replaced since, the image is the one it was.

@@ -122,7 +122,9 @@ def _into_store(
     for line in notes:
         yield Progress(0, 0, "note", line)
     job, reopen = ready.job(), then is not None
+    yield from job.removal(root, config)
     with connected(config.scheduler, job) as client, job.create(root, config, reopen) as store:
+        yield from store.told()
         if config.precision == "auto" and not store.count:
             yield from _rounded(ready.engine)
         said = job.summary(missing, config.memory)

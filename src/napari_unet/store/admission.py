@@ -2,13 +2,15 @@
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..arrays.stack import Stack
 from ..errors import OutputError, ResourceError, UnetError, UsageError
+from ..events import Progress
 from ..files import existing
 from ..sources.zarrmeta import is_remote
+from ..text import byte_size
 from . import layout
 from .journal import PLAN, Journal, ResultPlan
 from .lock import Lock
@@ -101,6 +103,23 @@ def admit(root: Path, plan: ResultPlan, overwrite: bool, reopen: bool = False) -
             f"{root} is an unfinished run with other settings: {changed}; use the same, or start again with --overwrite"
         )
     return found
+
+
+def removal(root: Path, paths: Sequence[str], inside: bool = False, by_hand: bool = False) -> Iterator[Progress]:
+    """Say what `overwrite` removes of an earlier result, by size, before anything of it is.
+
+    Only what is saved `by_hand` replaces what was.
+    """
+    found = layout.find(root, list(paths), inside)
+    if found is None or (found[1].made_by_hand and not by_hand):
+        return
+    sizes = dict.fromkeys(found[1].outputs, 0)
+    for file in layout.own_files(root, found[1]):
+        inner = file.relative_to(root).as_posix()
+        within = [path for path in sizes if not path or inner.startswith(f"{path}/")]
+        sizes[max(within, key=len, default=next(iter(sizes)))] += file.stat().st_size
+    listed = ", ".join(f"{path or 'the image'} ({byte_size(size)})" for path, size in sizes.items())
+    yield Progress(0, 0, "overwrite", f"of the earlier result in {root} goes: {listed}")
 
 
 def enter(root: Path, plan: ResultPlan, overwrite: bool, break_lock: bool, reopen: bool = False) -> Lock:

@@ -153,7 +153,7 @@ def own_file(plan: ResultPlan) -> re.Pattern[str]:
     return re.compile("|".join(allowed))
 
 
-def _own_files(root: Path, plan: ResultPlan) -> Iterator[Path]:
+def own_files(root: Path, plan: ResultPlan) -> Iterator[Path]:
     """Yield the files of a run, and refuse all that lies beside them.
 
     Raises
@@ -181,7 +181,7 @@ def clear(root: Path, ledger: Path, plan: ResultPlan) -> None:
     OutputError
         Where a file is there that the run did not make; then nothing is removed.
     """
-    for _ in _own_files(root, plan):  # all of them are checked before the first is removed
+    for _ in own_files(root, plan):  # all of them are checked before the first is removed
         pass
     (ledger / DONE).unlink(missing_ok=True)
     if plan.inside:
@@ -189,7 +189,7 @@ def clear(root: Path, ledger: Path, plan: ResultPlan) -> None:
     groups = [*plan.outputs, *([] if plan.inside else ["", "labels"])]
     for file in sorted({root / path / name for path in groups for name in GROUP_FILES}):
         file.unlink(missing_ok=True)
-    for file in _own_files(root, plan):
+    for file in own_files(root, plan):
         if file not in (ledger / PLAN, ledger / LOCK):
             file.unlink()
     scratch = [ledger / f"{name}{end}" for name in ("objects", WORKING) for end in ("", ".trash")]

@@ -19,6 +19,7 @@ from ..sources.identity import stored
 from ..sources.omezarr import ome
 from ..sources.zarrays import base_array
 from ..sources.zarrmeta import read_node
+from .admission import removal
 from .ome import RESERVED, Output
 from .result import ResultStore
 from .verification import crc32
@@ -78,6 +79,8 @@ def save_stack(  # noqa: PLR0913
     stack = _storable(stack, kind)
     output, block = _output(stack, kind, name, attributes or {})
     boxes = list(boxes_of(stack.shape, block))
+    inside = kind == "labels" and is_image(root)
+    yield from removal(root, [output.path], inside, by_hand=True) if overwrite else ()
     with ResultStore.create(
         root,
         [output],
@@ -86,7 +89,7 @@ def save_stack(  # noqa: PLR0913
         provenance={"saved from": stack.source or stack.name},
         version=version,
         overwrite=overwrite,
-        into_existing=kind == "labels" and is_image(root),
+        into_existing=inside,
     ) as store:
         yield from _copy(cached(stack, KEPT_BYTES), store, output, boxes)
         yield from store.finish()

@@ -104,8 +104,13 @@ def begin(
     return training
 
 
-def finish(out: Path) -> Model:
+def finish(out: Path, *, break_lock: bool = False) -> Model:
     """Make the model of a training that was stopped: the best so far, written to `out`.
+
+    Parameters
+    ----------
+    break_lock : bool
+        Take over from a training on another machine that is known to be gone.
 
     Raises
     ------
@@ -113,7 +118,7 @@ def finish(out: Path) -> Model:
         Where there is no training of `out` with a validated epoch.
     """
     run = Run.open(training_folder(Path(out)))
-    run.take()
+    run.take(break_lock)
     try:
         return run.finish()
     finally:
