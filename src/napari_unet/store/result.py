@@ -41,10 +41,13 @@ class ResultStore:
         Level 0 of each output, by its path.
     done : set of int
         Numbers of the blocks that are written.
+    notes : tuple of str
+        What was done on opening that the user should hear of.
     """
 
     def __init__(self, root: Path, outputs: Sequence[Output], plan: ResultPlan, journal: Journal, lock: Lock) -> None:
         self.root, self.outputs, self.plan = root, {o.path: o for o in outputs}, plan
+        self.notes = (lock.notice,) if lock.notice else ()
         self._journal, self._lock = journal, lock
         self._levels = {o.path: levels_of(o) for o in outputs}
         self.arrays: dict[str, zarr.Array[Any]] = {}
@@ -155,11 +158,6 @@ class ResultStore:
     def ledger(self) -> Path:
         """Folder of the record of what is done; what is kept in it goes when the result does."""
         return self._journal.folder
-
-    def told(self) -> Iterator[Progress]:
-        """Say what was done on opening that somebody should hear of: a lock was taken over."""
-        if self._lock.notice:
-            yield Progress(0, 0, "note", self._lock.notice)
 
     @property
     def done(self) -> set[int]:
