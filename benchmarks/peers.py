@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_unet.allocation import freed_memory_kept
 from napari_unet.arrays.stack import Stack
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.prepare import prepare
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import Model
 from napari_unet.network import UNet, UNetConfig
+from napari_unet.process.memory import keep_freed
 from napari_unet.task import Semantic
 
 NETS = {
@@ -55,16 +55,16 @@ def image(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def ours(net: UNet, data: np.ndarray, precision: str) -> np.ndarray:
+    keep_freed()
     state = {k: v.numpy() for k, v in net.state_dict().items()}
     model = Model(net.config, state, Semantic.of(range(2)), Normalisation(), axes="zyx"[-data.ndim :])
     config = PredictConfig(precision=precision, device="cpu", overview=False)
     job = prepare(Stack(data=data, axes=model.axes), model, config).job()  # nothing is measured: offset 0, scale 1
     route, found = job.route(), np.empty(data.shape, np.uint8)
-    with freed_memory_kept():
-        for piece in route.pieces(range(len(job.grid))):
-            for _, regions in route.compute(piece, route.read(piece)):
-                box, values = next(iter(regions.values()))
-                found[box] = values
+    for piece in route.pieces(range(len(job.grid))):
+        for _, regions in route.compute(piece, route.read(piece)):
+            box, values = next(iter(regions.values()))
+            found[box] = values
     return found
 
 

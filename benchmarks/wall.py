@@ -21,11 +21,11 @@ import zarr
 from peers import FLOPS, network
 
 from napari_unet import Model, PredictConfig, open_stack, predict, wait
-from napari_unet.allocation import MOMENT, freed_memory_kept
 from napari_unet.arrays.stack import Stack
 from napari_unet.inference.job import Job
 from napari_unet.inference.prepare import prepare
 from napari_unet.intensities.normalise import Normalisation
+from napari_unet.process.memory import keep_freed
 from napari_unet.task import Semantic
 
 CONVOLUTIONS = {
@@ -60,8 +60,7 @@ def network_seconds(job: Job) -> float:
     """Time of the network on all slabs of a job, read beforehand."""
     route = job.route()
     pieces = [(piece, route.read(piece)) for piece in route.pieces(range(len(job.grid)))]
-    with freed_memory_kept():
-        return seconds(lambda: [route.compute(*piece) for piece in pieces])
+    return seconds(lambda: [route.compute(*piece) for piece in pieces])
 
 
 def pixels(shape: list[int], image: Path | None, axes: str) -> np.ndarray:
@@ -81,6 +80,7 @@ def main() -> None:
     parser.add_argument("--image", type=Path, help="of 16 bit, with the axes of the shape")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    keep_freed()
     net = network(len(args.shape))
     state = {k: v.numpy() for k, v in net.state_dict().items()}
     axes = "zyx"[-len(args.shape) :]
@@ -103,9 +103,7 @@ def main() -> None:
                 job = prepare(Stack(data=data, axes=axes), model, config).measured().job()
                 if not any(times.values()):
                     network_seconds(job)  # memory that was never touched before is slower, for both
-                time.sleep(2 * MOMENT)  # until the memory of the one before has gone back
                 alone = network_seconds(job)
-                time.sleep(2 * MOMENT)
                 out = Path(folder) / f"{number}.ome.zarr"
                 run = seconds(lambda: wait(predict(open_stack(path), model, out, config)))  # noqa: B023
                 times[copied].append((alone, run))

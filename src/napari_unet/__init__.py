@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from .evaluation.evaluate import evaluate
     from .events import Block, Epoch, Progress, wait
     from .inference.config import PredictConfig
-    from .inference.diagnostics import Seam, annotate_next, seam_check
+    from .inference.diagnostics import annotate_next, seam_check
     from .inference.encode import decode, encode
+    from .inference.events import Opened, Preflight, Seam
     from .inference.instances import read_table
-    from .inference.job import Opened
     from .inference.lazy import Preview
     from .inference.predict import predict, predict_lazy, preview
-    from .inference.preflight import Preflight, preflight
+    from .inference.preflight import preflight
     from .model import Model, load_model
     from .network import UNet, UNetConfig, ronneberger2015
     from .sources import open_labels, open_stack
@@ -71,13 +71,13 @@ _ROOMS = {
     "evaluation.evaluate": ("evaluate",),
     "events": ("Block", "Epoch", "Progress", "wait"),
     "inference.config": ("PredictConfig",),
-    "inference.diagnostics": ("Seam", "annotate_next", "seam_check"),
+    "inference.diagnostics": ("annotate_next", "seam_check"),
     "inference.encode": ("decode", "encode"),
+    "inference.events": ("Opened", "Preflight", "Seam"),
     "inference.instances": ("read_table",),
-    "inference.job": ("Opened",),
     "inference.lazy": ("Preview",),
     "inference.predict": ("predict", "predict_lazy", "preview"),
-    "inference.preflight": ("Preflight", "preflight"),
+    "inference.preflight": ("preflight",),
     "model": ("Model", "load_model"),
     "network": ("UNet", "UNetConfig", "ronneberger2015"),
     "sources": ("open_labels", "open_stack"),

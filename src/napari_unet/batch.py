@@ -35,7 +35,7 @@ from .store import find
 from .store.journal import FOLDER, Journal
 from .store.lock import Lock
 from .store.ome import check_path
-from .summary import LONGEST, SUMMARY, Row, Summary, check_summary, printable
+from .summary import LONGEST, SUMMARY, Files, Row, Summary, check_summary, printable
 from .task import Task
 from .task.losses import BACKGROUND
 from .text import without_secrets
@@ -43,19 +43,6 @@ from .text import without_secrets
 LOG = "errors.log"  # what a summary has no room for: tracebacks of files that failed
 GROWN = "the image has grown since its last run, its result is computed again"
 GROWS = ("shape", "modified", "intensities", *STORED)  # what is another of an image that goes on being written
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Files(Progress):
-    """How far a batch is.
-
-    Parameters
-    ----------
-    rows : tuple of Row
-        At the beginning one per file, all waiting; then that of the file that was tried.
-    """
-
-    rows: tuple[Row, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

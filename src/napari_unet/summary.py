@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
+from .events import Progress
 from .files import disk, replace
 from .store.journal import FOLDER
 from .store.layout import ledgers, read_group
@@ -78,6 +79,19 @@ def _cell(text: str) -> str:
 
 def _text(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Files(Progress):
+    """How far a batch is.
+
+    Parameters
+    ----------
+    rows : tuple of Row
+        At the beginning one per file, all waiting; then that of the file that was tried.
+    """
+
+    rows: tuple[Row, ...] = ()
 
 
 class Summary:

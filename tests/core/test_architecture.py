@@ -24,6 +24,8 @@ BANNED = {
     r"shell=True": "runs text",
     r"mode=\"w\"|overwrite=True\)": "deletes what is there",
 }
+# Through the pipes between a process and the one that it started, and never of a file.
+ALLOWED = {"process/parcel.py": next(iter(BANNED))}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(SOURCE).as_posix())
@@ -39,7 +41,9 @@ def test_rooms_and_functions_are_small(path):
 def test_nothing_dangerous_is_called(path):
     code = "\n".join(line.partition("#")[0] for line in path.read_text().splitlines())
     code = re.sub(r'"""(?:.|\n)*?"""', "", code)
-    found = [f"{pattern}: {why}" for pattern, why in BANNED.items() if re.search(pattern, code)]
+    allowed = ALLOWED.get(path.relative_to(SOURCE).as_posix())
+    banned = {pattern: why for pattern, why in BANNED.items() if pattern != allowed}
+    found = [f"{pattern}: {why}" for pattern, why in banned.items() if re.search(pattern, code)]
     assert not found
 
 

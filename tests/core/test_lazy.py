@@ -8,7 +8,6 @@ import pytest
 
 from helpers import FP32, image_of
 from kinds import small
-from napari_unet import allocation
 from napari_unet.arrays.stack import Stack
 from napari_unet.events import wait
 from napari_unet.inference import lazy as view
@@ -127,19 +126,3 @@ def test_several_who_look_at_once_share_each_block():
         found = list(pool.map(lambda _: dict(map(keyed, preview.blocks(np.s_[0:48, 0:48]))), range(4)))
     assert len(ran) == 9
     assert all(other[key] is labels for other in found for key, labels in found[0].items())
-
-
-@pytest.mark.skipif(allocation._glibc() is None, reason="the C library is not glibc")
-def test_in_another_thread_the_network_takes_the_memory_of_the_main_one(monkeypatch):
-    _, _, preview = looked_at((64, 64))
-    library, took, logits = allocation._glibc(), [], Counting.logits
-
-    def recorded(engine, tile, data):
-        took.append(allocation._takes_main_memory(library))
-        return logits(engine, tile, data)
-
-    monkeypatch.setattr(Counting, "logits", recorded)
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(lambda: list(preview.blocks(np.s_[0:64, 0:64]))).result()
-    assert took
-    assert all(took)

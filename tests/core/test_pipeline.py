@@ -3,7 +3,6 @@ import time
 
 import pytest
 
-from napari_unet import allocation
 from napari_unet.inference.pipeline import AHEAD, Pipeline
 
 
@@ -56,20 +55,3 @@ def test_closing_stops_the_threads_and_keeps_what_is_written():
     assert written[0] == 0
     assert len(written) < 100
     assert not any(t.name in ("reader", "writer") for t in threading.enumerate())
-
-
-@pytest.mark.skipif(allocation._glibc() is None, reason="the C library is not glibc")
-def test_in_another_thread_too_the_network_takes_the_memory_of_the_main_one():
-    found = []
-
-    def run():
-        library = allocation._glibc()
-        found.extend(
-            Pipeline(range(3), lambda j: j, lambda j, x: allocation._takes_main_memory(library), lambda j, done: done)
-        )
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    assert found == [True] * 3
-    assert not any(t.name.startswith("network") for t in threading.enumerate())

@@ -16,7 +16,7 @@ from napari_unet.network import UNetConfig
 from napari_unet.settings import FORMER, former_names
 from napari_unet.task import Autoencode, Instances, Restore, Semantic, SuperResolve
 from napari_unet.training.config import TrainConfig
-from napari_unet.training.process import TrainJob
+from napari_unet.training.job import TrainJob
 
 SOURCE = Path(napari_unet.__file__).parent
 ROOT = Path(__file__).parents[2]

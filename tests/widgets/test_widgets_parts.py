@@ -30,7 +30,7 @@ from napari_unet.inference.config import PredictConfig
 from napari_unet.training.config import TrainConfig
 from napari_unet.widgets.curves import TICKS, Scale
 from napari_unet.widgets.form import Form
-from napari_unet.widgets.jobs import Clock, Ended, Process, Worker, duration
+from napari_unet.widgets.jobs import Clock, Ended, Worker, duration
 from napari_unet.widgets.layers import Place, Placed, Source, look, named, seen, table, usual_axes
 from napari_unet.widgets.live import Live
 from napari_unet.widgets.panel import plain_tip, text
@@ -115,29 +115,6 @@ def test_cancelling_closes_the_generator():
     assert job.wait(5)
     assert ends == [Ended(cancelled=True)]
     assert closed
-
-
-def test_a_process_is_heard_and_asked():
-    script = (
-        "import json, sys\n"
-        "print(json.dumps({'event': 'progress', 'done': 0}), flush=True)\n"
-        "asked = json.loads(sys.stdin.readline())\n"
-        "print(json.dumps({'event': 'done', 'heard': asked['ask']}), flush=True)\n"
-    )
-    events, ends = [], []
-    process = Process([sys.executable, "-c", script], events.extend, ends.append)
-    process.start()
-    until(lambda: events)
-    process.ask(ask="pause")
-    until(lambda: ends)
-    assert ends[0].result["heard"] == "pause"
-
-
-def test_a_process_that_dies_leaves_its_last_words():
-    ends = []
-    Process([sys.executable, "-c", "raise SystemExit('no room')"], lambda _: None, ends.append).start()
-    until(lambda: ends)
-    assert "no room" in Path(ends[0].error.rpartition(" in ")[2].rstrip(")")).read_text()
 
 
 def test_time_left_is_counted_from_where_the_work_began():

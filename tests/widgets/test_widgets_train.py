@@ -119,7 +119,7 @@ def test_a_window_killed_in_the_middle_leaves_a_training_that_can_be_gone_on_wit
     widget.minutes.value = 3
     widget.start()
     until(lambda: "step" in widget.status.value)
-    process = widget.work._process
+    process = widget._training.child.process
     process.stdin.close()  # what the system does when the window's process is gone
     process.wait(30)
     assert list(paused_runs(folders / "models")) == ["my-model"]
@@ -135,7 +135,7 @@ def test_closing_while_training_stops_it_or_lets_it_go_on(answer, viewer, folder
     widget.minutes.value = 3
     widget.start()
     until(lambda: "step" in widget.status.value)
-    process = widget.work._process
+    process = widget._training.child.process
     began = time.monotonic()
     widget._guard.eventFilter(widget._guard.parent(), QCloseEvent())
     assert time.monotonic() - began < 10

@@ -1,5 +1,6 @@
 """The shell: the same verbs as the library, its settings as options, its errors as one line."""
 
+from ..process.memory import keep_freed
 from . import doing as doing  # both register their commands, in the order of the help
 from . import looking as looking
 from .shell import app as app
@@ -8,4 +9,5 @@ from .shell import run
 
 def main() -> None:
     """Run the command line."""
+    keep_freed()
     run()

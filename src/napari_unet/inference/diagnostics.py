@@ -18,39 +18,9 @@ from ..model import Models
 from ..sources import open_stack
 from .config import PredictConfig
 from .engine import Engine
+from .events import Seam
 from .layout import choose_tile, device_memory
 from .prepare import index_in, prepare
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Seam:
-    """What cutting a sample into tiles did to its result.
-
-    Parameters
-    ----------
-    box : box
-        The sample, along the tiled axes.
-    voxels : int
-        Voxels that were compared.
-    changed : int
-        Those whose result differs.
-    largest : float
-        Largest difference of a probability, or of a normalised intensity.
-    what : str
-        Which of them.
-    """
-
-    box: Box
-    voxels: int
-    changed: int
-    largest: float
-    what: str = "probabilities"
-
-    def __str__(self) -> str:
-        return (
-            f"{self.changed:,} of {self.voxels:,} voxels differ where the cuts lie elsewhere; "
-            f"{self.what} differ by at most {self.largest:.2g}"
-        )
 
 
 def seam_check(

@@ -28,6 +28,7 @@ from ..store.layout import WORKING
 from ..store.ome import Output
 from .config import INTENSITIES, PredictConfig
 from .engine import Engine
+from .events import Opened
 from .flow import Decoder, DoneBlocks, Route, Streams, Tiles, raise_unfinished
 from .layout import Layout, block_bytes, choose_layout, device_memory
 from .outputs import (
@@ -67,28 +68,6 @@ def run_settings(stack: Stack, model: Model, config: PredictConfig, before: Sequ
     image |= found.to_json() if found is not None else {}
     cascade = {"cascade": [m.sha256 for m in before]} if before else {}
     return {**chosen, **cascade, "model": model.sha256, "image": image}
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Opened(Progress):
-    """A result that can be viewed from now on, while it fills in block by block.
-
-    Parameters
-    ----------
-    path : Path
-        The group that fills in, its first level in ``path / "0"``: of objects, the classes that they are made of.
-    geometry : Stack
-        Zeros that lie where it does, of its axes and type.
-    kind : str
-        "labels" or "image".
-    attributes : dict
-        Colours and classes of labels, as OME-Zarr has them.
-    """
-
-    path: Path
-    geometry: Stack
-    kind: str
-    attributes: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..allocation import freed_memory_kept, main_memory
 from ..arrays.cached import Recent
 from ..arrays.stack import Stack
 from ..arrays.views import Box, LazyBase
@@ -328,9 +327,8 @@ class Preview:
                 yield grid.box(at), self._first(found)
         if not missing:
             return
-        with freed_memory_kept(), main_memory() as call:
-            for at in sorted(missing, key=lambda at: remoteness(grid.box(at), centre)):
-                yield grid.box(at), self._first(call(self.lazy.block, at))
+        for at in sorted(missing, key=lambda at: remoteness(grid.box(at), centre)):
+            yield grid.box(at), self._first(self.lazy.block(at))
 
     def _first(self, values: np.ndarray) -> np.ndarray:
         return values.take(0, int(self.engine.axes.startswith("t"))) if self.lazy.channels > 1 else values

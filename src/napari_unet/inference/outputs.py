@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..arrays.stack import SPATIAL, Stack
-from ..arrays.views import Box, Zeros
-from ..grid.tiles import Factor, TileGrid
+from ..arrays.views import Box
+from ..grid.finer import blank, result_geometry, with_channels
+from ..grid.tiles import TileGrid
 from ..model import Model
 from ..objects import ObjectConfig, label_dtype
 from ..sources.omezarr import CLASSES
@@ -107,46 +107,10 @@ def result_of(stack: Stack, model: Model) -> Stack:
     )
 
 
-def blank(stack: Stack, factors: Sequence[Factor], dtype: np.dtype[Any], channels: tuple[str, ...] = ()) -> Stack:
-    """Return a stack of zeros that lies where a result with `factors` along the last axes does.
-
-    It has the axis c where there are names of several channels.
-    """
-    axes = stack.axes.replace("c", "")
-    whole = (1,) * (len(axes) - len(factors)) + tuple(factors)
-    axes, fields = result_geometry(stack, axes, whole, len(channels))
-    geometry: dict[str, Any] = dict(fields)
-    data = Zeros(geometry.pop("shape"), dtype)
-    names = channels if len(channels) > 1 else ()
-    return Stack(data=data, axes=axes, name=stack.name, source=stack.source, channel_names=names, **geometry)
-
-
-def result_geometry(
-    stack: Stack, axes: str, factors: Sequence[Factor], channels: int = 1
-) -> tuple[str, dict[str, tuple[Any, ...]]]:
-    """Return the axes of a result, and its shape, scale, units and translation along them.
-
-    With a factor f the first centre lies (1 - 1/f) / 2 of an element before that of the image.
-    """
-    scale = stack.scale_along(axes)
-    starts = zip(stack.values_along(axes, "translation"), scale, factors, strict=True)
-    fields: dict[str, list[Any]] = {
-        "shape": [math.ceil(n * f) for n, f in zip(stack.values_along(axes, "shape"), factors, strict=True)],
-        "scale": [float(s / f) for s, f in zip(scale, factors, strict=True)],
-        "units": list(stack.values_along(axes, "units")),
-        "translation": [float(t - (1 - 1 / f) / 2 * s) for t, s, f in starts],
-    }
-    if channels > 1:
-        axes, at = _with_channels(axes)
-        for (name, values), value in zip(fields.items(), (channels, 1.0, None, 0.0), strict=True):
-            fields[name] = [*values[:at], value, *values[at:]]
-    return axes, {name: tuple(values) for name, values in fields.items()}
-
-
 def probabilities_output(engine: Engine, grid: TileGrid, dtype: str) -> Output:
     """Lay out the probabilities, one channel per class."""
     task = engine.model.task
-    axes, at = _with_channels(engine.axes)
+    axes, at = with_channels(engine.axes)
     shape, chunks = list(grid.shape), list(chunks_of(grid.core, grid.shape, engine.axes))
     shape.insert(at, task.out_channels)
     chunks.insert(at, 1)
@@ -275,12 +239,6 @@ def mean_of(data: np.ndarray, factors: tuple[int, ...]) -> np.ndarray:
         counts = np.diff(np.append(at, n))
         means /= counts.reshape([-1 if i == axis else 1 for i in range(data.ndim)])
     return means
-
-
-def _with_channels(axes: str) -> tuple[str, int]:
-    """Put c behind t: (axes, position of c)."""
-    at = axes.startswith("t")
-    return f"{axes[:at]}c{axes[at:]}", int(at)
 
 
 def _geometry(stack: Stack, axes: str) -> dict[str, Any]:

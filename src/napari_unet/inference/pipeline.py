@@ -5,8 +5,6 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from ..allocation import freed_memory_kept, main_memory
-
 Piece = TypeVar("Piece")
 Read = TypeVar("Read")
 Computed = TypeVar("Computed")
@@ -48,20 +46,18 @@ class Pipeline(Generic[Piece, Read, Computed, Written]):
 
     def __iter__(self) -> Generator[Written, None, None]:
         """Run; yield in the order of the pieces."""
-        with freed_memory_kept() as tidy, main_memory() as call:
-            yield from self._run(tidy, call)
+        yield from self._run()
         if self._error is not None:
             raise self._error
 
-    def _run(self, tidy: Callable[[], None], call: Callable[..., Computed]) -> Iterator[Written]:
+    def _run(self) -> Iterator[Written]:
         try:
             for thread in self._threads:
                 thread.start()
             while (got := self._take(self._to_compute)) is not END:
                 piece, data = got
-                self._put(self._to_write, (piece, self._computed(call, piece, data)))
+                self._put(self._to_write, (piece, self._computed(piece, data)))
                 yield from self._finished()
-                tidy()
             self._put(self._to_write, END)
             self._threads[1].join()
             yield from self._finished()
@@ -71,9 +67,9 @@ class Pipeline(Generic[Piece, Read, Computed, Written]):
                 if thread.ident is not None:  # without memory for its stack a thread does not start
                     thread.join()
 
-    def _computed(self, call: Callable[..., Computed], piece: Piece, data: Read) -> Computed:
+    def _computed(self, piece: Piece, data: Read) -> Computed:
         try:
-            return call(self._compute, piece, data)
+            return self._compute(piece, data)
         except Exception:
             self._put(self._to_write, END)  # what was computed before is still written
             self._threads[1].join()

@@ -15,43 +15,10 @@ from ..store import find
 from ..store.admission import room_of
 from ..store.journal import Journal
 from ..store.layout import WORKING
-from ..text import byte_size
 from .config import INTENSITIES, PredictConfig
+from .events import Preflight
 from .layout import block_bytes
 from .prepare import Prepared, prepare
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Preflight:
-    """What a run will take.
-
-    Parameters
-    ----------
-    blocks, done : int
-        Blocks in all, and those that an unfinished run has written.
-    way : str
-        The blocks and the way through them, in words.
-    memory, disk, free : float
-        Bytes that the network will hold, that the result may take, and that the disk has.
-    state : "new", "unfinished", "finished" or "other"
-        What lies at the place of the result: nothing, this run, or one with other settings.
-    """
-
-    blocks: int
-    done: int
-    way: str
-    memory: float
-    disk: float
-    free: float
-    state: str
-
-    def __str__(self) -> str:
-        parts = [self.way, f"memory about {byte_size(self.memory)}", f"disk up to {byte_size(self.disk)}"]
-        if self.disk > self.free:
-            parts.append(f"only {byte_size(self.free)} free")
-        if self.state == "unfinished":
-            parts.append(f"{self.done} of {self.blocks} blocks are done")
-        return "; ".join(parts)
 
 
 def preflight(stack: Stack, models: Models, out: Path, config: PredictConfig) -> Preflight:

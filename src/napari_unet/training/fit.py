@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..allocation import freed_memory_kept
 from ..errors import IncompleteError, ResourceError
 from ..events import Epoch, Progress
 from ..faults import named_faults
@@ -250,8 +249,7 @@ class Training:
         for note in self.notes:
             yield Progress(0, 1, "resume", note)
         try:
-            with freed_memory_kept():
-                yield from self._loop()
+            yield from self._loop()
         except (GeneratorExit, KeyboardInterrupt):
             if not self.learner.updating and self.state.step != self._saved_step:
                 self._save()

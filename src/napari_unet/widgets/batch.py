@@ -10,6 +10,8 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableW
 from ..errors import UnetError, UsageError
 from ..events import Progress
 from ..inference import PredictConfig
+from ..process.remote import Remote
+from . import away
 from .chain import Chain
 from .choice import ModelChoice, ReadingForm
 from .form import Form
@@ -95,25 +97,18 @@ class BatchWidget(Panel):
             return
         self.table.setRowCount(0)
         self._rows = {}
-        self.begin(Worker(work, self._heard, self._ran))
+        self.begin(Worker(work.events, self._heard, self._ran))
 
-    def _batch(self) -> Any:
-        """Return what starts the batch that the form asks for."""
+    def _batch(self) -> Remote:
+        """Return the batch that the form asks for."""
         images, out = path_in(self.folder), path_in(self.out)
         if images is None or out is None:
             raise UsageError("choose the folder of the images, and one for the results")
         self._results = out
         config = PredictConfig(**self.settings.chosen())
-        pattern, axes, channel = (control.value.strip() or None for control in (self.pattern, self.axes, self.channel))
-        opening = {"axes": axes, "channel": channel, **self.reading.chosen()}
-        folders = (self.model.value, *self.cascade.folders)
-
-        def work() -> Any:
-            from .. import load_model, run_batch
-
-            return run_batch(images, list(map(load_model, folders)), out, config, pattern, **opening)
-
-        return work
+        named = {"pattern": self.pattern, "axes": self.axes, "channel": self.channel}
+        opening = {name: control.value.strip() or None for name, control in named.items()} | self.reading.chosen()
+        return Remote(away.batch, images, (self.model.value, *self.cascade.folders), out, config, opening)
 
     def stop(self) -> None:
         """Cancel; what is done is kept."""

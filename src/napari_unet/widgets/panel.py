@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QMessageBox, QSizePolicy, QWidget
 from ..events import Progress
 from .floors import check_viewer
 from .form import label_of
-from .jobs import Clock, Ended, Work
+from .jobs import Clock, Ended, Worker
 
 if TYPE_CHECKING:
     import napari
@@ -42,7 +42,7 @@ class Panel(Container[Widget]):
         self.viewer = viewer
         self.status = text("")
         self.progress = ProgressBar(value=0, max=1000, visible=False)
-        self.work: Work | None = None
+        self.work: Worker | None = None
         self._clock = Clock()
         self._guard: _Guard | None = None
         self._signals: list[tuple[Any, Callable[..., Any]]] = []
@@ -101,7 +101,7 @@ class Panel(Container[Widget]):
         """Whether work of this widget is running."""
         return self.work is not None and self.work.running
 
-    def begin(self, work: Work) -> None:
+    def begin(self, work: Worker) -> None:
         """Start a piece of work."""
         if self._guard is None:
             window = self.native

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays.views import Box, View
+from .away import Finished, Looked
 from .jobs import Ended, Worker
 from .layers import Place, Source, look, named, open_levels, seen, table
 from .live import Live
-from .runs import Finished, Look
+from .runs import Look
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -206,6 +207,7 @@ class PreviewLayer:
         self._whole: Box = ()
         self._canvas = np.empty(0)
         self._look: Look | None = None
+        self._looked: Looked | None = None
         self._kind = "labels"
 
     @property
@@ -213,11 +215,10 @@ class PreviewLayer:
         """Whether something is being computed."""
         return self._job is not None and self._job.running
 
-    def show(self, view: Look, channels: int) -> None:
+    def show(self, view: Look) -> None:
         """Compute what is seen now and was not before; what was begun elsewhere is left."""
         source = view.request.source
-        stack = view.preview.own if view.preview else source.stack(channels)
-        box = seen(self.viewer, source.layer, source.axes, stack)
+        box = seen(self.viewer, source.layer, source.axes, view.stack)
         if self._job is not None:
             self._job.cancel()
         self._job = Worker(lambda: view.at(box), lambda events: self._draw(view, events), self._on_end)
@@ -235,17 +236,19 @@ class PreviewLayer:
 
     def _draw(self, view: Look, events: list[Any]) -> None:
         """Paste what came into the layer."""
-        if view.preview is None:
+        self._looked = next((event for event in events if isinstance(event, Looked)), self._looked)
+        parts = [event for event in events if isinstance(event, tuple)]
+        if self._looked is None or not parts:
             return
-        stack, source, task = view.preview.geometry, view.request.source, view.preview.engine.model.task
-        whole, axes = events[-1][0], stack.axes.replace("c", "")
-        if self.layer in self.viewer.layers and self._kind != task.result:
+        stack, source, kind = self._looked.geometry, view.request.source, self._looked.kind
+        whole, axes = parts[-1][0], stack.axes.replace("c", "")
+        if self.layer in self.viewer.layers and self._kind != kind:
             self.viewer.layers.remove(self.layer)
-        self._kind = task.result
+        self._kind = kind
         if self._whole != whole or self._look is not view or self.layer not in self.viewer.layers:
             self._whole, self._look = whole, view
-            self._canvas = np.zeros([b.stop - b.start for b in whole], events[-1][2].dtype)
-        for box, part, labels in events:
+            self._canvas = np.zeros([b.stop - b.start for b in whole], parts[-1][2].dtype)
+        for box, part, labels in parts:
             if box == whole:
                 at = tuple(slice(p.start - w.start, p.stop - w.start) for p, w in zip(part, whole, strict=True))
                 self._canvas[at] = labels
@@ -256,9 +259,9 @@ class PreviewLayer:
             return
         shown = place.shown() | {"translate": translate}
         name = f"{source.layer.name} preview"
-        if task.result == "image":
+        if kind == "image":
             limits = contrast(data) or source.layer.contrast_limits
             self.layer = self.viewer.add_image(data, name=name, contrast_limits=limits, **shown)
             return
-        self.layer = self.viewer.add_labels(data, name=name, opacity=OPACITY, **shown, **look(task.attributes()))
+        self.layer = self.viewer.add_labels(data, name=name, opacity=OPACITY, **shown, **look(self._looked.attributes))
         self.layer.editable = False

@@ -210,7 +210,8 @@ class SegmentWidget(Panel):
         probabilities = self.probabilities.value and entry.gives == "labels"
         chosen = self.settings.chosen() | {"probabilities": probabilities, "resample": size.resample}
         out = Path(self.out.value).expanduser()
-        found = Request(source, (entry.path, *self.cascade.folders), out, PredictConfig(**chosen))
+        models = (entry.path, *self.cascade.folders)
+        found = Request(source, entry.channels, models, out, PredictConfig(**chosen))
         if not near:
             return found
         return dataclasses.replace(
@@ -220,7 +221,7 @@ class SegmentWidget(Panel):
     # Before the run
 
     def _check(self) -> None:
-        """Say what the run will take; in a thread, as the model has to be loaded."""
+        """Say what the run will take."""
         layer, entry = self.image.value, self.entry
         if layer is None or entry is None or self.busy:
             return
@@ -284,8 +285,9 @@ class SegmentWidget(Panel):
     def start(self) -> None:
         """Run the model, or go on with a run that was stopped."""
         self._preview.stop()
-        look = self._look
-        request = self._begin(lambda request: runs.segment(request, look), self._heard, self._ran)
+        if self._checking is not None:
+            self._checking.cancel()
+        request = self._begin(runs.segment, self._heard, self._ran)
         if request is not None:
             if self._left is not None and self._left[0] == request.root:
                 self._left[1].remove()
@@ -332,12 +334,11 @@ class SegmentWidget(Panel):
 
     def show_preview(self) -> None:
         """Show the result where somebody looks."""
-        entry = self.entry
         try:
             request = self.request()
             if self._look is None or not self._look.fits(request):
                 self._look = Look(request)
-            self._preview.show(self._look, entry.channels if entry else 1)
+            self._preview.show(self._look)
         except UnetError as error:
             self.fail(str(error))
 

@@ -1,8 +1,6 @@
 """Train: learn from images and their labels in a process beside the window; watch, stop, correct, go on."""
 
-import dataclasses
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +10,30 @@ from qtpy.QtCore import QTimer
 
 from ..cards import SHIPPED, models
 from ..errors import UnetError, UsageError
-from ..events import Progress
+from ..events import Epoch, Progress
+from ..grid.finer import blank
 from ..grid.tiles import scaled
+from ..process.remote import Remote
 from ..training.config import IMAGE_TASKS, TrainConfig
-from ..training.process import labels_in
+from ..training.job import View, ViewRequest
 from .choice import ReadingForm
 from .curves import Curves
 from .form import Form
-from .jobs import Ended, Process, Worker
+from .jobs import Ended, Worker
 from .layers import Place, Source, look, seen, usual_axes
 from .panel import BACKGROUND, STAY, STOP, Panel, button, column, field, folded, folder, path_in, row, shrink, text
 from .preferences import Preferences, models_changed
 from .results import contrast
-from .training_request import TrainingRequest, cut_pairs, export_pairs, free_name, outlook, paired, paused_runs
+from .training_request import (
+    TrainingRequest,
+    cut_pairs,
+    export_pairs,
+    free_name,
+    outlook,
+    paired,
+    paused_runs,
+    training,
+)
 
 if TYPE_CHECKING:
     import napari
@@ -63,6 +72,7 @@ class TrainWidget(Panel):
         super().__init__(napari_viewer)
         self._request: TrainingRequest | None = None
         self._job: Path | None = None
+        self._training: Remote | None = None
         self._cut: frozenset[int] = frozenset()
         self._model: Path | None = None
         self._live_layer: Any = None
@@ -237,17 +247,10 @@ class TrainWidget(Panel):
     def _looked(self, how: Ended) -> None:
         self.ended(how)
         if how.result is not None:
-            plan = how.result[0].plan
-            self.facts.value = "\n".join(how.result[1])
+            chosen, lines = how.result
+            self.facts.value = "\n".join(lines)
             self.status.value = ""
-            self.plan.suggest(
-                ndim=plan.network.ndim,
-                depth=plan.network.depth,
-                base_features=plan.network.base_features,
-                patch=plan.patch,
-                batch=plan.batch,
-                learning_rate=plan.learning_rate,
-            )
+            self.plan.suggest(**chosen)
 
     # The training
 
@@ -276,11 +279,15 @@ class TrainWidget(Panel):
         self._cut = cut_pairs(self._request) if self._request else frozenset()
         self._run(how.result)
 
-    def _run(self, job: Path, *more: str) -> None:
+    def _run(self, job: Path, resume: bool = False) -> None:
         self._job = job
         self.native.ensureWidgetVisible(self.curves)
-        command = [sys.executable, "-m", "napari_unet.training.process", str(job), *more]
-        self.begin(Process(command, self._heard, self._trained))
+        try:
+            self._training = training(job, resume)
+        except UnetError as error:
+            self.fail(str(error))
+            return
+        self.begin(Worker(self._training.events, self._heard, self._trained))
         if self.live.value:
             self._pulse.start()
 
@@ -292,64 +299,59 @@ class TrainWidget(Panel):
         if job != self._job:
             self._request = None
             self.curves.clear()
-        self._run(job, "--resume")
+        self._run(job, resume=True)
 
     def pause_training(self) -> None:
         """Stop for now."""
-        self._ask("pause", "pausing …")
+        if self.work is not None:
+            self.work.cancel()
+            self.status.value = "pausing …"
 
     def stop_training(self) -> None:
         """End the training, and keep the best so far as a model."""
-        self._ask("stop", "stopping; the best so far becomes the model …")
-
-    def _ask(self, what: str, line: str) -> None:
-        if isinstance(self.work, Process):
-            self.work.ask(ask=what)
-            self.status.value = line
-        elif self.work is not None:
-            self.work.cancel()
+        if self._training is not None:
+            self._training.ask("stop")
+            self.status.value = "stopping; the best so far becomes the model …"
 
     def _heard(self, events: list[Any]) -> None:
-        told = [e if isinstance(e, dict) else {"event": "progress", **dataclasses.asdict(e)} for e in events]
-        for event in told:
+        for event in events:
             self._take(event)
-        if said := [e for e in told if e["event"] == "progress"]:
-            self.advance(Progress(*(said[-1][f] for f in ("done", "total", "stage", "message"))))
+        if said := [event for event in events if isinstance(event, Progress)]:
+            self.advance(said[-1])
 
-    def _take(self, event: dict[str, Any]) -> None:
-        if event["event"] == "progress" and event["stage"] == "plan" and event["message"]:
-            self.facts.value = f"{self.facts.value}\n{event['message']}".strip()
-        elif event["event"] == "epoch":
-            losses = {"training": event["train_loss"], "validation": event["validation_loss"]}
-            self.curves.add(event["number"], losses, event["scores"])
-        elif event["event"] == "view":
+    def _take(self, event: Any) -> None:
+        if isinstance(event, Progress) and event.stage == "plan" and event.message:
+            self.facts.value = f"{self.facts.value}\n{event.message}".strip()
+        elif isinstance(event, Epoch):
+            losses = {"training": event.train_loss, "validation": event.validation_loss}
+            self.curves.add(event.number, losses, event.scores)
+        elif isinstance(event, View):
             self._draw(event)
 
     def _trained(self, how: Ended) -> None:
         self._pulse.stop()
+        self._training = None
         self.ended(how)
         if how.cancelled:
             self.status.value = "paused; Resume continues exactly from here"
         elif how.result is not None:
-            self._model = Path(how.result["model"])
-            self.card.value = how.result["card"]
+            self._model, self.card.value = how.result
             self.status.value = f"done: {self._model}"
         models_changed.emit()
         self.enable()
 
     def enable(self) -> None:
         """Enable the buttons that can be used now."""
-        training = self.busy and isinstance(self.work, Process)
         self.begin_button.enabled = not self.busy
-        self.pause.enabled, self.stop.enabled = self.busy, training
+        self.pause.enabled, self.stop.enabled = self.busy, self._training is not None
         self.tune.enabled = not self.busy and self._model is not None
         self.resume.enabled = not self.busy and bool(self._paused_runs(None))
         self.paused.reset_choices()
 
     def stop_for_closing(self, answer: str) -> None:
         """Do what was answered, before the window closes."""
-        if answer == BACKGROUND and isinstance(self.work, Process):
-            self.work.ask(ask="leave")
+        if answer == BACKGROUND and self._training is not None and self.work is not None:
+            self._training.leave()
             self.work.leave()
         else:
             super().stop_for_closing(STOP)
@@ -358,7 +360,7 @@ class TrainWidget(Panel):
 
     def ask_view(self) -> None:
         """Ask the training for a prediction of what is seen now."""
-        if not (self.live.value and isinstance(self.work, Process) and self.work.running and self._request):
+        if not (self.live.value and self._training and self.busy and self._request):
             return
         shown = [i for i, (image, _) in enumerate(self._request.pairs) if image in self.viewer.layers and image.visible]
         shown = [i for i in shown if i not in self._cut]
@@ -368,33 +370,31 @@ class TrainWidget(Panel):
         axes = usual_axes(image)
         box = seen(self.viewer, image, axes, Source(image, axes).stack())
         self._asked += 1
-        self.work.ask(ask="view", id=self._asked, image=shown[-1], box=[[b.start, b.stop] for b in box])
+        self._training.ask(ViewRequest(self._asked, shown[-1], box))
 
-    def _draw(self, event: dict[str, Any]) -> None:
+    def _draw(self, view: View) -> None:
         """Show a prediction that came."""
-        if self._request is None or event["id"] != self._asked:
+        if self._request is None or view.request.number != self._asked:
             return
-        image = self._request.pairs[event["image"]][0]
+        image = self._request.pairs[view.request.image][0]
         if image not in self.viewer.layers:
             return
-        from ..inference.outputs import blank
-
         axes = usual_axes(image)
-        data = labels_in(event)
-        stack = blank(Source(image, axes).stack(), event["factors"], data.dtype)
-        ones = (1,) * (len(stack.axes) - len(event["factors"]))
+        data = view.data
+        stack = blank(Source(image, axes).stack(), view.factors, data.dtype)
+        ones = (1,) * (len(stack.axes) - len(view.factors))
         place = Place.of(image, axes, stack)
-        box = scaled([slice(*ends) for ends in event["box"]], (*ones, *event["factors"]))
+        box = scaled(view.request.box, (*ones, *view.factors))
         data, translate = np.asarray(place.arranged(data, stack.axes)), place.corner(box, stack.axes)
         if self._live_layer in self.viewer.layers:
             self._live_layer.data, self._live_layer.translate = data, translate
             return
         shown = place.shown() | {"translate": translate}
-        if event["kind"] == "image":
+        if view.kind == "image":
             limits = contrast(data) or image.contrast_limits
             self._live_layer = self.viewer.add_image(data, name=f"{image.name} live", contrast_limits=limits, **shown)
             return
         self._live_layer = self.viewer.add_labels(
-            data, name=f"{image.name} live", opacity=0.5, **shown, **look(event.get("attributes", {}))
+            data, name=f"{image.name} live", opacity=0.5, **shown, **look(view.attributes)
         )
         self._live_layer.editable = False

@@ -9,9 +9,13 @@ from typing import Any
 from ..arrays.stack import Stack
 from ..errors import DataError
 from ..events import Progress
+from ..process.remote import Remote
 from ..training.config import TrainConfig
+from ..training.job import TrainJob, carry_out
+from . import away
 from .layers import OURS, Source, file_options, path_of, usual_axes, warm_up
 
+SAVES = 600.0  # seconds in which a training must have saved its state: on a slow disk that takes its time
 JOB, DATA = ".job.json", ".data"
 ANNOTATION = "annotation"
 
@@ -96,7 +100,6 @@ def export_pairs(request: TrainingRequest) -> Generator[Progress, None, Path]:
     So a training can be resumed when the layers are closed.
     """
     from ..store.save import save_stack
-    from ..training.process import TrainJob
 
     warm_up()
     folder = request.out.with_name(request.out.name + DATA)
@@ -189,15 +192,25 @@ def paired(images: Path, labels: Path) -> tuple[tuple[Path, Path], ...]:
     return tuple((p, p) for p in list_images(images)) if images == labels else tuple(pair_paths([images], [labels]))
 
 
-def outlook(request: TrainingRequest) -> Generator[Progress, None, tuple[Any, list[str]]]:
-    """Analyse data and plan, without training; return what is found, and lines on it with the pairs first."""
-    from ..model import load_model
+def outlook(request: TrainingRequest) -> Generator[Any, None, tuple[dict[str, Any], list[str]]]:
+    """Analyse data and plan, without training; return what is chosen by name, and lines on what is found."""
     from ..sources.pairs import paired_lines
-    from ..training import setup
 
-    init = None if request.init is None else load_model(request.init)
-    found = yield from setup.outlook(request.stacks(), request.config, init)
-    return found, [*paired_lines(request.pairs), *found.lines()]
+    remote = Remote(away.outlook, request.stacks(), request.config, request.init)
+    chosen, lines = yield from remote.events()
+    return chosen, [*paired_lines(request.pairs), *lines]
+
+
+def training(job: Path, resume: bool) -> Remote:
+    """Return the training of a job in a file, which takes requests.
+
+    Raises
+    ------
+    UsageError
+        Where the file holds none.
+    """
+    goes_on = TrainJob.read(job).on_disconnect == "continue"
+    return Remote(carry_out, job, resume, goes_on=goes_on, patience=SAVES, keep=False)
 
 
 def paused_runs(folder: Path) -> dict[str, Path]:
