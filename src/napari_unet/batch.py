@@ -219,7 +219,7 @@ class _Runner:
     def run(self, file: _File, row: Row, summary: Summary) -> Generator[Progress, None, Row]:
         """Run the model, unless it is done; count what came out."""
         stack = open_stack(file.source, **self.opening)
-        sizes = () if self.config.resample else size_notes(stack, self.models[0])
+        sizes = size_notes(stack, self.models[0], self.config)
         target = self.out / file.result
         root = Path(stack.source or "") if self.config.in_source else target
         result = str(root.absolute()) if self.config.in_source else file.result

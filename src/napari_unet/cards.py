@@ -49,6 +49,8 @@ class Entry:
     task: str
     classes: tuple[str, ...]
     record: dict[str, Any]
+    diameter: float | None = None
+    shrink: tuple[float, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "Entry":
@@ -71,7 +73,16 @@ class Entry:
             task=str(card["task"]["name"]),
             classes=tuple(card["task"].get("class_names", ())),
             record=dict(card["record"]),
+            diameter=None if card.get("diameter") is None else float(card["diameter"]),
+            shrink=tuple(float(s) for s in card.get("shrink", ())),
         )
+
+    @property
+    def learnt_diameter(self) -> float | None:
+        """Diameter of objects in pixels of the training images; None where it is not known."""
+        if self.diameter is None:
+            return None
+        return float(f"{self.diameter * (self.shrink[-1] if self.shrink else 1.0):.3g}")
 
     @property
     def gives(self) -> str:
@@ -212,6 +223,7 @@ def card_text(card: Mapping[str, Any], count: int, sha256: str) -> str:
         "axes": str(card["axes"]),
         "channels": ", ".join(map(str, card["channel_names"])) or str(config["in_channels"]),
         "pixel size": " x ".join(f"{s:g} {u or ''}".strip() for s, u in zip(card["scale"], card["units"], strict=True)),
+        **({} if card.get("diameter") is None else {"objects": _across(card)}),
         "intensities": " ".join(str(v) for v in card["normalisation"].values() if v not in ([], ())),
         "sha256": sha256,
     }
@@ -221,6 +233,16 @@ def card_text(card: Mapping[str, Any], count: int, sha256: str) -> str:
         lines["scores"] = ", ".join(f"{k} {v:.4g}" for k, v in scores.items() if isinstance(v, int | float))
     width = max(map(len, lines))
     return "\n".join(f"{escaped(key):{width}}  {escaped(value)}" for key, value in lines.items())
+
+
+def _across(card: Mapping[str, Any]) -> str:
+    """Say how far objects are across in what a model has learnt from, and what was made of the images."""
+    sizes, unit = in_one(card["scale"], card["units"])
+    diameter = float(card["diameter"])
+    size = f", {diameter * min(sizes):.3g} {unit}" if unit else ""
+    shrink = card.get("shrink") or ()
+    made = f"; {' x '.join(f'{s:.3g}' for s in shrink)} pixels of an image make one" if shrink else ""
+    return f"{diameter:.3g} pixels across{size}{made}"
 
 
 def task_names(task: Mapping[str, Any]) -> tuple[str, ...]:

@@ -27,9 +27,10 @@ from napari_unet.inference.diagnostics import rounding
 from napari_unet.inference.engine import Engine
 from napari_unet.inference.job import run_settings
 from napari_unet.inference.outputs import chunks_of
+from napari_unet.inference.pixelsize import resample_to_model
 from napari_unet.inference.predict import predict, predict_lazy
 from napari_unet.inference.preflight import preflight
-from napari_unet.inference.prepare import prepare, resample_to_model
+from napari_unet.inference.prepare import prepare
 from napari_unet.network import UNetConfig
 from napari_unet.network.stream import Stream
 from napari_unet.sources import open_stack

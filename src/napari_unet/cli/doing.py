@@ -130,7 +130,7 @@ def predict(
         )
     source = open_stack(stack, **opening)
     models = [load_model(each) for each in model]
-    for note in (*source.notes, *(() if config.resample else size_notes(source, models[0]))):
+    for note in (*source.notes, *size_notes(source, models[0], config)):
         tell(note)
     result = shown(run(source, models, out or Path(stack), config))
     tell(f"the result is in {result.source}")

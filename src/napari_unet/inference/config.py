@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..task import Task
 
 INTENSITIES = ("percentiles", "each_time", "padding")
+LATER = (*INTENSITIES, "diameter")  # runs of before these were there had none of them
 OBJECT_OPTIONS = ("border_bias", "min_size", "fill_holes", "link")
 PROBABILITY_TYPES = ("uint8", "float16")  # a quarter and a half of float32; the errors are 0.2 % and 0.05 %
 
@@ -48,6 +49,9 @@ class PredictConfig:
         None, "Value to leave out when intensities are measured, such as the 0 around a mosaic"
     )
     resample: bool = setting(False, "Bring the image to the model's pixel size first, lazily")
+    diameter: float | None = setting(
+        None, "Diameter of objects in pixels of the image, which is resampled to what the model was trained on", ge=1
+    )
     ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
     in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
     border_bias: float | None = setting(None, "Objects: above 0 splits more, below 0 less; the model's if not given")
@@ -100,16 +104,21 @@ class PredictConfig:
             Naming the setting.
         """
         self.applied(models[-1].task)
-        self.check_intensities(models)
+        self.check_input(models)
 
-    def check_intensities(self, models: "Sequence[Model]") -> None:
-        """Refuse what is chosen of intensities where no model measures them.
+    def check_input(self, models: "Sequence[Model]") -> None:
+        """Refuse what is chosen of intensities where no model measures them, and a diameter where none knows one.
 
         Raises
         ------
         UsageError
             Naming the setting.
         """
+        if self.diameter is not None and models[-1].diameter is None:
+            raise UsageError(
+                "the model does not know how large the objects of its training were; leave diameter out, and give the "
+                "image a pixel size to resample it to the model's with --resample"
+            )
         kinds = {model.normalisation.kind for model in models}
         if self.percentiles is not None and "percentile" not in kinds:
             raise UsageError(f"the model takes {', '.join(kinds)} intensities, no percentiles; leave percentiles out")

@@ -26,7 +26,7 @@ from ..store.admission import removal
 from ..store.journal import Journal
 from ..store.layout import WORKING
 from ..store.ome import Output
-from .config import INTENSITIES, PredictConfig
+from .config import LATER, PredictConfig
 from .engine import Engine
 from .events import Opened
 from .flow import Decoder, DoneBlocks, Route, Streams, Tiles, raise_unfinished
@@ -60,7 +60,7 @@ def run_settings(stack: Stack, model: Model, config: PredictConfig, before: Sequ
     chosen = to_keys(config)
     for name in ("overwrite", "break_lock", "device", "memory", "missing", "scheduler", "allow_tcp"):
         del chosen[name]
-    for name in INTENSITIES:  # earlier versions had none of these
+    for name in LATER:
         if chosen[name] is None or chosen[name] is False:
             del chosen[name]
     image = {"shape": list(stack.shape), "axes": stack.axes, "dtype": str(stack.dtype), "modified": _modified(stack)}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..arrays.cached import Recent
+from ..arrays.resample import Resampled
 from ..arrays.stack import Stack
 from ..arrays.views import Box, LazyBase
 from ..errors import UsageError
@@ -292,16 +293,20 @@ class Preview:
 
     def _seen_at_own(self, box: Box) -> Iterator[tuple[Box, Box, np.ndarray]]:
         """Yield what `seen` does where the network runs at other pixels than the image's own."""
-        engine, grid, shape = self.engine, self.lazy.grid, self.geometry.values_along(self.engine.axes, "shape")
-        sizes = ratios(self.own.scale_along(engine.axes), engine.stack.scale_along(engine.axes))
-        result = resampling(engine.model.task.result)(_Shown(self), shape, sizes)
-        parts = zip(box, sizes, strict=True)
+        grid, result = self.lazy.grid, self._result()
+        parts = zip(box, result.ratios, strict=True)
         whole = self.box_of(tuple(slice(int(b.start * r), math.ceil(b.stop * r)) for b, r in parts))
-        finer = [f / r for f, r in zip(engine.factors, sizes, strict=True)]
+        finer = [f / r for f, r in zip(self.engine.factors, result.ratios, strict=True)]
         for at in sorted(grid.under(whole), key=lambda at: remoteness(grid.box(at), _centre(whole))):
-            part = _covered(grid.box(at), finer, grid.shape, shape)
+            part = _covered(grid.box(at), finer, grid.shape, result.shape)
             if all(b.stop > b.start for b in part):
-                yield _covered(whole, finer, grid.shape, shape), part, result.read(part)
+                yield _covered(whole, finer, grid.shape, result.shape), part, result.read(part)
+
+    def _result(self) -> Resampled:
+        """Return the result at the image's own pixels, lazily."""
+        axes, shape = self.engine.axes, self.geometry.values_along(self.engine.axes, "shape")
+        sizes = ratios(self.own.scale_along(axes), self.engine.stack.scale_along(axes))
+        return resampling(self.engine.model.task.result)(_Shown(self), shape, sizes)
 
     def blocks(self, box: Box) -> Iterator[tuple[Box, np.ndarray]]:
         """Yield the blocks under a box with their results: those that are kept at once, then from its centre outward.
@@ -335,6 +340,12 @@ class Preview:
 
     def read(self, box: Box) -> np.ndarray:
         """Return the result in just this box, which lies in the image; finer where the result is."""
+        if self.own is not self.engine.stack:
+            return self._result().read(scaled(box, self.engine.factors))
+        return self.read_working(box)
+
+    def read_working(self, box: Box) -> np.ndarray:
+        """Return the result in a box at the pixels that the network runs at."""
         return joined(box, self.blocks(box), self.engine.factors)
 
 
@@ -361,7 +372,7 @@ class _Shown(LazyBase):
         """Return the result in a box of its elements."""
         factors = self._preview.engine.factors
         whole = tuple(slice(b.start // f, -(-b.stop // f)) for b, f in zip(box, factors, strict=True))
-        return self._preview.read(whole)[within(box, scaled(whole, factors))]
+        return self._preview.read_working(whole)[within(box, scaled(whole, factors))]
 
 
 def _covered(box: Box, finer: Sequence[float], size: Sequence[int], own: Sequence[int]) -> Box:

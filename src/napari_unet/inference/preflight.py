@@ -15,7 +15,7 @@ from ..store import find
 from ..store.admission import room_of
 from ..store.journal import Journal
 from ..store.layout import WORKING
-from .config import INTENSITIES, PredictConfig
+from .config import LATER, PredictConfig
 from .events import Preflight
 from .layout import block_bytes
 from .prepare import Prepared, prepare
@@ -87,7 +87,7 @@ def differences(settings: Mapping[str, Any], ready: Prepared) -> Iterator[Differ
         wanted["image"]["intensities"] = plain(_as_measured(ready.engine.statistics, settings.get("image", {})))
     free = {"block", "precision"} if ready.config.precision == "auto" else {"block"}
     image, was = wanted.pop("image"), settings.get("image", {})
-    wanted |= {name: None for name in INTENSITIES if name not in wanted}
+    wanted |= {name: None for name in LATER if name not in wanted}
     pairs = [(name, settings.get(name), value) for name, value in wanted.items() if name not in free]
     pairs += [
         (f"image {name}", was.get(name), value) for name, value in image.items() if name in was or name not in STORED

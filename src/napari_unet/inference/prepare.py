@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..arrays.resample import resampled
 from ..arrays.stack import Stack
-from ..errors import DataError, UsageError
+from ..errors import UsageError
 from ..intensities.normalise import Statistics
 from ..model import Model, Models, as_models
 from ..store.admission import own_root
-from ..units import factor, is_length
 from .config import PredictConfig
 from .engine import Engine, check_fit
 from .intensities import measured, remarks
@@ -19,6 +17,7 @@ from .job import Job, run_settings
 from .lazy import lazy_result
 from .outputs import result_of, result_path
 from .own import brought
+from .pixelsize import resample_to_model
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class Prepared:
             NaN or infinite intensities where they are refused; an image that cannot be read.
         """
         stack = apply_cascade(self.given, self.models[:-1], self.config)
-        stack = resample_to_model(stack, self.model, self.config)
+        stack = resample_to_model(stack, self.model, self.config, self.given)
         found = _kept(measured(stack, self.model, self.config, len(self.models) > 1), earlier)
         own = stack
         if self.own is not self.stack:
@@ -86,8 +85,9 @@ class Prepared:
         )
 
     def notes(self) -> list[str]:
-        """Yield warnings on the intensities, one per line; reads the ends of a time series."""
-        return list(remarks(self.stack, self.model, self.config, self.engine.statistics, len(self.models) > 1))
+        """Say how pixels are resampled, and warn of intensities, one per line; reads the ends of a time series."""
+        sizes = [note for note in self.stack.notes if note not in self.given.notes]
+        return [*sizes, *remarks(self.stack, self.model, self.config, self.engine.statistics, len(self.models) > 1)]
 
     def job(self) -> Job:
         """Choose blocks and lay out the arrays of the result."""
@@ -125,13 +125,13 @@ def prepare(stack: Stack, models: Models, config: PredictConfig | None = None) -
         Where the unit of a pixel size is not known by which the image is to be resampled.
     """
     config, found = config or PredictConfig(), load_cascade(models)
-    config.check_intensities(found)
+    config.check_input(found)
     taken = own = stack
     for model in found[:-1]:
-        taken = resample_to_model(taken, model, config)
+        taken = resample_to_model(taken, model, config, stack)
         check_fit(taken, model)
         taken, own = result_of(taken, model), result_of(own, model)
-    taken = resample_to_model(taken, found[-1], config)
+    taken = resample_to_model(taken, found[-1], config, stack)
     own = taken if (own.shape, own.scale) == (taken.shape, taken.scale) else own
     return Prepared(stack, found, config, _engine(taken, found[-1], _nothing(taken), config), own)
 
@@ -156,7 +156,7 @@ def load_cascade(models: Models) -> tuple[Model, ...]:
     return found
 
 
-def apply_cascade(stack: Stack, models: Sequence[Model], config: PredictConfig) -> Stack:
+def apply_cascade(given: Stack, models: Sequence[Model], config: PredictConfig) -> Stack:
     """Pass a stack through models that give images and fit: what one gives is computed where the next one reads it.
 
     Raises
@@ -164,8 +164,9 @@ def apply_cascade(stack: Stack, models: Sequence[Model], config: PredictConfig) 
     DataError
         As `measured`.
     """
+    stack = given
     for number, model in enumerate(models):
-        stack = resample_to_model(stack, model, config)
+        stack = resample_to_model(stack, model, config, given)
         statistics = measured(stack, model, config, number > 0)
         stack = lazy_result(_engine(stack, model, statistics, config), config, block=None)
     return stack
@@ -188,31 +189,6 @@ def _kept(now: Statistics, earlier: Statistics | None) -> Statistics:
     if otherwise or now.is_taken_as_empty or earlier.unreadable > now.unreadable:
         return dataclasses.replace(earlier, seen=now.seen, notes=now.notes)
     return now
-
-
-def resample_to_model(stack: Stack, model: Model, config: PredictConfig) -> Stack:
-    """Return the stack at the pixel size it is run at: the model's with ``config.resample``, else its own.
-
-    Raises
-    ------
-    ModelError
-        Where the stack lacks axes of the model.
-    DataError
-        Where the unit of a pixel size is not known.
-    """
-    if not config.resample:
-        return stack
-    check_fit(stack, model)
-    units = stack.values_along(model.axes, "units")
-    for axis, own, wanted in zip(model.axes, units, model.units, strict=True):
-        if not is_length(own) or not is_length(wanted):
-            raise DataError(
-                f"{stack.name} cannot be brought to the model's pixel size: along {axis} its unit is "
-                f"{own or 'unknown'}, the model's is {wanted or 'unknown'}; correct it in the file's metadata (one of "
-                "nanometer, micrometer, millimeter, meter or another length), or run without --resample"
-            )
-    factors = [factor(wanted, own) or 1.0 for own, wanted in zip(units, model.units, strict=True)]
-    return resampled(stack, {a: s * f for a, s, f in zip(model.axes, model.scale, factors, strict=True)})
 
 
 def index_in(given: Stack, stack: Stack, near: Sequence[float]) -> tuple[float, ...]:

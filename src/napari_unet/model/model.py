@@ -54,6 +54,11 @@ class Model:
         Pixel size it was trained at, one per axis.
     channel_names : tuple of str
         One an input channel, or none.
+    diameter : float, optional
+        How far objects are across in what it has learnt from, in pixels of the finest axis at the pixel size `scale`.
+    shrink : tuple of float
+        Pixels of the images it has learnt from that made one of these, per axis; empty where images were learnt as they
+        are, and are run as they are.
     record : dict
         How it came about, plain values: data fingerprint, seed, versions, history, scores.
 
@@ -76,6 +81,8 @@ class Model:
     scale: tuple[float, ...] = ()
     units: tuple[str | None, ...] = ()
     channel_names: tuple[str, ...] = ()
+    diameter: float | None = None
+    shrink: tuple[float, ...] = ()
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
     sha256: str = dataclasses.field(init=False)
 
@@ -86,8 +93,11 @@ class Model:
         self._fill("scale", (1.0,) * ndim, ndim)
         self._fill("units", (None,) * ndim, ndim)
         self._fill("channel_names", (), self.config.in_channels)
-        if not all(isinstance(s, int | float) and 0 < s < math.inf for s in self.scale):
-            raise ModelError(f"the model's scale is {self.scale}; it must be positive along every axis")
+        self._fill("shrink", (), ndim)
+        across = () if self.diameter is None else (self.diameter,)
+        for name, values in (("scale", self.scale), ("shrink", self.shrink), ("diameter", across)):
+            if not all(isinstance(s, int | float) and 0 < s < math.inf for s in values):
+                raise ModelError(f"the model's {name} is {values}; it must be positive")
         if self.task.out_channels != self.config.out_channels:
             raise ModelError(
                 f"the network gives {self.config.out_channels} channels, its task {self.task.name!r} needs "
@@ -116,6 +126,8 @@ class Model:
             "scale": list(self.scale),
             "units": list(self.units),
             "channel_names": list(self.channel_names),
+            **({} if self.diameter is None else {"diameter": self.diameter}),  # as cards are that have none
+            **({"shrink": list(self.shrink)} if self.shrink else {}),
         }
 
     def _digest(self) -> str:
@@ -211,7 +223,8 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         expected(config)
         task, normalisation = read_task(card["task"]), Normalisation.from_json(card["normalisation"])
         name, sha256 = card["weights"]["file"], str(card["weights"]["sha256"])
-        rest = {key: tuple(card[key]) for key in ("scale", "units", "channel_names")}
+        rest: dict[str, Any] = {key: tuple(card[key]) for key in ("scale", "units", "channel_names")}
+        rest |= {"diameter": card.get("diameter"), "shrink": tuple(card.get("shrink", ()))}
         axes, record = str(card["axes"]), dict(card["record"])
     except UNUSABLE as error:
         raise ModelError(f"{folder / CARD} cannot be used: {reason(error)}; get the model again") from error

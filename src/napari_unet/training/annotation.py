@@ -80,7 +80,7 @@ class Crop:
 
 
 def labelled_crops(
-    annotations: Sequence[Stack], places: Sequence[Mapping[int, np.ndarray]], binary: bool
+    annotations: Sequence[Stack], places: Sequence[Mapping[int, np.ndarray]], binary: bool, most: int = CROPS
 ) -> Iterator[Crop]:
     """Yield crops that are measured: of a few annotations a crop around a labelled voxel.
 
@@ -89,7 +89,7 @@ def labelled_crops(
     places : sequence of mapping of int to (N, axes of the labels) array
         For each of them some voxels of each class.
     """
-    for index in np.unique(np.linspace(0, len(annotations) - 1, CROPS).astype(int)):
+    for index in np.unique(np.linspace(0, len(annotations) - 1, most).astype(int)):
         labels, known = annotations[index], places[index]
         seen = [at for value, at in known.items() if value and len(at)]
         if not seen:
@@ -119,12 +119,12 @@ def diameters(crops: Sequence[Crop], objects: ObjectLabels | None) -> tuple[floa
         data, voxel = crop.data, float(np.prod(crop.spacing))
         if objects is not None:
             ids, counts = np.unique(data, return_counts=True)
-            sizes += _equivalent(counts[(ids > 0) & (ids != objects.background)], data.ndim, voxel)
+            sizes += equivalent_diameters(counts[(ids > 0) & (ids != objects.background)], data.ndim, voxel)
             continue
         for value in crop.values:
             if value:
                 counts = np.bincount(ndimage.label(data == value)[0].ravel())[1:]
-                sizes += _equivalent(counts, data.ndim, voxel)
+                sizes += equivalent_diameters(counts, data.ndim, voxel)
     return tuple(float(q) for q in np.percentile(sizes, [25, 50, 75])) if sizes else ()
 
 
@@ -135,7 +135,7 @@ def _crop(labels: Stack, place: np.ndarray) -> Box:
     return tuple(slice(a, a + s) for a, s in zip(starts, size, strict=True))
 
 
-def _equivalent(counts: np.ndarray, ndim: int, voxel: float) -> list[float]:
+def equivalent_diameters(counts: np.ndarray, ndim: int, voxel: float) -> list[float]:
     """Return the diameters of disks or balls as large as objects of so many voxels; specks are left out."""
     volumes = counts[counts >= SMALLEST_OBJECT] * voxel
     unit = math.pi / (4 if ndim == 2 else 6)

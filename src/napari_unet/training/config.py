@@ -17,6 +17,7 @@ TYPES = ("float32", "float16", "uint8", "uint16", "int16", "uint32", "int32")
 # Settings that mean nothing where images are the targets.
 OF_LABELS = ("sparse", "binary", "number_objects", "above", "background", "class_names", "border_weight", "balance")
 # Settings that mean nothing where labels are the targets.
+OF_OBJECTS = ("number_objects", "diameter", "working_pixel_size")
 OF_IMAGES = ("loss", "blind", "predict_std", "upscale", "blur", "noise", "result_type")
 # What may change when a run is resumed: it does not change what is learnt.
 RUN_FIELDS = ("minutes", "steps", "learning_rate", "patience", "precision", "device", "memory", "break_lock", "resume")
@@ -63,6 +64,15 @@ class TrainConfig:
         ge=0,
         le=100,
     )
+    diameter: float | None = setting(
+        None, "Objects: their diameter in pixels of the images; measured from the labels if not given", ge=1
+    )
+    working_pixel_size: float | None = setting(
+        None,
+        "Objects: pixel size for the network, in pixels of the images: 4 shrinks, 0.5 enlarges; chosen if not given",
+        ge=0.1,
+        le=64,
+    )
     loss: str = setting("l2", "Images: squared difference, absolute difference, or SSIM", choices=LOSSES)
     blind: bool = setting(False, "Images: learn to denoise from the noisy images alone (Noise2Void)")
     predict_std: bool = setting(False, "Images: predict the standard deviation of each intensity too")
@@ -86,21 +96,25 @@ class TrainConfig:
         if self.background is not None and not self.sparse:
             raise UsageError(f"background is label {self.background}, but 0 is background unless labels are sparse")
 
-        if self.number_objects and self.task != "instances":
-            raise UsageError("number_objects is for objects; choose the task instances, or leave it out")
         if self.above and not (self.binary or self.number_objects):
             raise UsageError(f"above is {self.above}, which needs binary or number_objects; give one of them")
+        self._check_objects()
         self._check_images()
-        if self.task == "instances":
-            for name in ("binary", "class_names"):
+
+    def _check_objects(self) -> None:
+        """Refuse settings of objects with another task, and of classes with objects."""
+        if self.task != "instances":
+            for name in OF_OBJECTS:
                 if getattr(self, name):
-                    raise UsageError(
-                        f"{name} is for classes, not for objects; leave it out, or choose the task semantic"
-                    )
-            if self.sparse and self.background is None:
-                raise UsageError(
-                    "sparse labels of objects need a label for background: paint some, and give its value as background"
-                )
+                    raise UsageError(f"{name} is for objects; choose the task instances, or leave it out")
+            return
+        for name in ("binary", "class_names"):
+            if getattr(self, name):
+                raise UsageError(f"{name} is for classes, not for objects; leave it out, or choose the task semantic")
+        if self.sparse and self.background is None:
+            raise UsageError(
+                "sparse labels of objects need a label for background: paint some, and give its value as background"
+            )
 
     def _check_sizes(self) -> None:
         """Refuse a patch and channels that no network has."""

@@ -177,14 +177,16 @@ class Views:
 
     def predicted(self, model: "Model", index: int, box: "Box") -> Any:
         """Return the result of a model on a box of an image's tiled axes."""
+        from ..inference.config import PredictConfig
         from ..inference.engine import Engine
         from ..inference.lazy import Preview
+        from ..inference.pixelsize import resample_to_model
 
-        stack = self._images[index]
+        own = self._images[index]
+        stack = resample_to_model(own, model, PredictConfig())
         if index not in self._statistics:
             self._statistics[index] = model.normalisation.measure(stack)
-        view = Preview(Engine(stack, model, self._statistics[index]))
-        return view.read(box)
+        return Preview(Engine(stack, model, self._statistics[index]), own=own).read(box)
 
 
 def carry_out(path: Path, resume: bool = False) -> Generator[Any, Sequence[Any] | None, tuple[Path, str]]:

@@ -55,6 +55,10 @@ class Plan:
         Estimated bytes of a training step.
     reasons : tuple of str
         Why it is so, for the reader.
+    diameter : float, optional
+        Of objects, in pixels of the finest axis.
+    shrink : tuple of float
+        Pixels of the images that make one of these, per axis; empty where images are learnt as they are.
     """
 
     network: UNetConfig
@@ -69,6 +73,8 @@ class Plan:
     learning_rate: float
     memory: int
     reasons: tuple[str, ...] = ()
+    diameter: float | None = None
+    shrink: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         stride, out = self.network.stride, footprint(self.network)

@@ -159,6 +159,8 @@ class Run:
             scale=self.plan.spacing,
             units=self.plan.units,
             channel_names=self.channel_names,
+            diameter=self.plan.diameter,
+            shrink=self.plan.shrink,
             record=record,
         )
 

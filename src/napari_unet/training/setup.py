@@ -26,8 +26,10 @@ from .pixelsize import same_axes
 from .plan import Plan, make_plan
 from .run import RUN, Run, training_folder
 from .split import Sample, hold_out, samples
+from .working import Working, choose_working, object_size
 
 CACHE_BYTES = 2**30  # 1 GiB: data of that size are held in memory, larger ones read patch by patch
+RESAMPLED = "look at the data at the pixel size of objects"
 NAMED = 5  # images that a line names
 
 
@@ -49,11 +51,17 @@ def set_up(
     pairs, validation = _taken(pairs, config), _taken(validation, config)
     found = _existing(out, folder, config)
     facts = yield from _measure(pairs, config, "look at the data")
+    working = _working(pairs, facts, config, init, None if found is None else found.plan)
+    if working is not None and working.changes:
+        pairs, validation = (working.brought(each, config.sparse) for each in (pairs, validation))
+        facts = yield from _measure(pairs, config, RESAMPLED)
     extra = yield from _measure(validation, config, "look at the validation data", facts)
     pairs, validation = facts.kept(pairs), extra.kept(validation) if extra is not None else validation
     digest = facts.digest + (extra.digest if extra is not None else "")
     if found is None:
-        run = _new_run(folder, facts, digest, config, init, pairs)
+        task, plan = _decide(facts, config, init, working)
+        data = facts.to_json() | {"digest": digest} | _usual(facts)
+        run = Run(folder, plan, task, _identity(config, init), data, pairs[0][0].channel_names)
     else:
         run = found
         run.check_same(_identity(config, init), digest)
@@ -132,7 +140,10 @@ def outlook(
     config = config or TrainConfig()
     pairs = _taken(pairs, config)
     facts = yield from _measure(pairs, config, "look at the data")
-    task, plan = _decide(facts, config, init)
+    working = _working(pairs, facts, config, init)
+    if working is not None and working.changes:
+        facts = yield from _measure(working.brought(pairs, config.sparse), config, RESAMPLED)
+    task, plan = _decide(facts, config, init, working)
     return Outlook(facts, plan, task)
 
 
@@ -194,15 +205,23 @@ def _told(work: Generator[tuple[int, int], None, Fingerprint], stage: str) -> Ge
         yield Progress(done, total, stage)
 
 
-def _new_run(
-    folder: Path, facts: Fingerprint, digest: str, config: TrainConfig, init: Model | None, pairs: Sequence[Pair]
-) -> Run:
-    task, plan = _decide(facts, config, init)
-    data = facts.to_json() | {"digest": digest} | _usual(facts)
-    return Run(folder, plan, task, _identity(config, init), data, pairs[0][0].channel_names)
+def _working(
+    pairs: Sequence[Pair], facts: Fingerprint, config: TrainConfig, init: Model | None, plan: Plan | None = None
+) -> Working | None:
+    """Choose the pixel size at which objects are learnt, or take that of the plan of a run that goes on."""
+    if config.task != "instances":
+        return None
+    if plan is not None:
+        return Working(plan.axes, plan.shrink or (1.0,) * len(plan.axes), plan.spacing, plan.units)
+    task = make_task(facts, config)
+    draft = make_plan(facts, config, task.out_channels, None if init is None else init.config)
+    size = object_size(pairs, facts, draft.network.ndim)
+    return choose_working(size, draft.network, (draft.spacing, draft.units), config, init)
 
 
-def _decide(facts: Fingerprint, config: TrainConfig, init: Model | None) -> tuple[Task, Plan]:
+def _decide(
+    facts: Fingerprint, config: TrainConfig, init: Model | None, working: Working | None = None
+) -> tuple[Task, Plan]:
     """Decide what is learnt, and how."""
     if init is not None and (init.task.learns_from == "image") != config.learns_images:
         raise ModelError(
@@ -225,6 +244,10 @@ def _decide(facts: Fingerprint, config: TrainConfig, init: Model | None) -> tupl
     plan = make_plan(facts, config, task.out_channels, None if init is None else init.config, normalisation)
     ndim = plan.network.ndim
     plan = _with_notes(plan, (*facts.notes, *check_labels(facts, config, ndim)))
+    if working is not None:
+        plan = _with_notes(plan, (working.reason,) if working.reason else ())
+        shrink = working.shrink if working.changes else ()
+        plan = dataclasses.replace(plan, diameter=working.diameter, shrink=shrink)
     own: dict[str, Any] = {"reach": reach_of(facts, ndim)} if isinstance(task, Instances) else {}
     return dataclasses.replace(task, spacing=tuple(s / min(plan.spacing) for s in plan.spacing), **own), plan
 

@@ -15,6 +15,7 @@ LABELS = {
     "tta": "Test-time augmentation",
     "nan": "NaN",
     "ndim": "Dimensions",
+    "diameter": "Diameter (pixels)",
     "predict_std": "Predict standard deviation",
 }
 

@@ -36,6 +36,7 @@ class Size:
 
 
 AS_IS = Size("as it is")
+AS_TRAINED = Size("as in training")
 
 
 def choices(layer: Any, axes: str, entry: Entry) -> list[Size]:
@@ -44,8 +45,12 @@ def choices(layer: Any, axes: str, entry: Entry) -> list[Size]:
     if not found:
         return [AS_IS]
     ratios = [_ratio(scale, unit, entry) for scale in found]
+    if entry.shrink and len(found) == 1:
+        return [AS_TRAINED]
     levels = [Size(f"level {i}: {_text(s, unit)}", i) for i, s in enumerate(found)] if len(found) > 1 else [AS_IS]
     known = [r for r in ratios if r is not None]
+    if entry.shrink:
+        return sorted(levels, key=lambda size: abs(np.log(ratios[size.level] or 1.0)))
     if len(known) < len(ratios):
         return levels
     nearest = int(np.argmin(np.abs(np.log(known))))
@@ -73,10 +78,14 @@ def understood(layer: Any, axes: str, entry: Entry, size: Size) -> str:
         return f"The model needs the axes {entry.axes}; the image has {axes}."
     image, model = _text(found[size.level], unit), _text(*_model_size(entry))
     ratio = _ratio(found[size.level], unit, entry)
+    if ratio is None and entry.shrink:
+        across = f", objects {entry.learnt_diameter:g} pixels across" if entry.learnt_diameter else ""
+        way = " x ".join(f"{f:.3g}" for f in entry.shrink)
+        return f"No pixel size: {way} pixels become one, as in training{across}. Are they of another size here? Say so."
     if ratio is None:
         lacking = "image" if is_length(_model_size(entry)[1]) else "model"
         return f"Pixel: image {image}, model {model}. The {lacking} has no unit, so they are not compared."
-    if size.resample:
+    if size.resample or entry.shrink:
         return f"Pixel: image {image}, model {model}: brought to the model's, lazily."
     if 1 / ALIKE <= ratio <= ALIKE:
         return f"Pixel: image {image}, model {model}: alike."

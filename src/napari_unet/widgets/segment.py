@@ -58,7 +58,16 @@ class SegmentWidget(Panel):
         self._picked = False
         self.image.changed.connect(self._suggest)
         self.model.changed.connect(self._pick)
-        for changed in (self.cascade, self.axes, self.size, self.channel, self.out, self.probabilities, self.settings):
+        for changed in (
+            self.cascade,
+            self.axes,
+            self.size,
+            self.channel,
+            self.out,
+            self.probabilities,
+            self.settings,
+            self.diameter,
+        ):
             changed.changed.connect(self._settle_soon)
         camera = getattr(napari_viewer, "scene", napari_viewer).camera  # the viewer itself has it before napari 0.9
         for signal in (camera.events, napari_viewer.dims.events.point, napari_viewer.dims.events.order):
@@ -93,9 +102,10 @@ class SegmentWidget(Panel):
         self.axes = LineEdit(tooltip="What the layer's dimensions are: letters of tczyx, in its order")
         self.channel = ComboBox(choices=lambda _: self._channels, visible=False)
         self.size = ComboBox(choices=lambda _: self._sizes, tooltip="What is done where image and model differ")
+        self.diameter = Form(PredictConfig, [f.name for f in dataclasses.fields(PredictConfig) if f.name != "diameter"])
         self.out = LineEdit(tooltip="OME-Zarr to write, or to resume")
         self.probabilities = CheckBox(text="Write and show probabilities", value=False)
-        skip = {"resample", "probabilities", "overwrite"}
+        skip = {"resample", "diameter", "probabilities", "overwrite"}
         self.settings = Form(PredictConfig, skip, **{name: getattr(preferences, name) for name in SHARED})
         self.preview = button("Preview", self.show_preview, "The result in the current view, as Run writes it")
         self.live = CheckBox(text="Live", value=False, tooltip="Update the preview when you pan, zoom or move a slider")
@@ -111,6 +121,7 @@ class SegmentWidget(Panel):
                 self.cascade,
                 field("axes", self.axes, self.channel),
                 field("pixel size", self.size),
+                self.diameter,
                 self.note,
                 field("result", self.out, button("…", self._choose_out, "Choose where the result goes")),
                 self.probabilities,
@@ -162,6 +173,9 @@ class SegmentWidget(Panel):
         self.about.value = entry.summary() if entry else "There is no model yet: train one, or choose its folder."
         self.probabilities.visible = entry is not None and entry.gives == "labels"
         self.cascade.follow(self.model.value)
+        self.diameter.visible = entry is not None and entry.diameter is not None
+        if entry is not None and entry.diameter is not None:
+            self.diameter.suggest(diameter=entry.learnt_diameter)
         self._look = None
         self.enable()
         if layer is None or entry is None:
@@ -209,6 +223,7 @@ class SegmentWidget(Panel):
         source = Source(layer, self.axes.value.strip(), size.level, self.channel.value)
         probabilities = self.probabilities.value and entry.gives == "labels"
         chosen = self.settings.chosen() | {"probabilities": probabilities, "resample": size.resample}
+        chosen |= self.diameter.chosen() if entry.diameter is not None else {}
         out = Path(self.out.value).expanduser()
         models = (entry.path, *self.cascade.folders)
         found = Request(source, entry.channels, models, out, PredictConfig(**chosen))

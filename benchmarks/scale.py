@@ -1,0 +1,102 @@
+"""Objects learnt at a fitting size, and as the images are: ``python benchmarks/scale.py --data FOLDER``.
+
+Each set is learnt with all defaults for some processor seconds on one thread, whatever else the machine does, and
+others are judged at full resolution, pooled over all their objects: AP at IoU 0.5, and SEG. The row "as it is" has the
+working pixel size 1. FOLDER holds the images as their publishers lay them out: dic_hela (54 frames, the last 14 judged)
+and omnipose (each of 3 images is learnt from, and judged: that it can be learnt at all).
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_unet import PredictConfig, TrainConfig, open_labels, open_stack, predict, train, wait
+from napari_unet.arrays.stack import Stack
+from napari_unet.metrics.contingency import Contingency
+from napari_unet.metrics.objects import Overlaps, seg
+from napari_unet.training import fit
+
+Pairs = list[tuple[Stack, Stack]]
+
+
+def dic_hela(data: Path) -> tuple[Pairs, Pairs, float]:
+    folder = data / "ctc_dic_hela"
+    found = sorted((folder / "images").glob("*.tif"))
+    pairs = [(open_stack(p), open_labels(folder / "labels_instance_derived" / p.name)) for p in found]
+    return pairs[:-14], pairs[-14:], 400
+
+
+def omnipose(data: Path) -> tuple[Pairs, Pairs, float]:
+    folder = data / "omnipose_bacteria"
+    found = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in (".png", ".tif"))
+    pairs = [(_grey(open_stack(p)), open_labels(folder / "masks" / f"{p.stem}_cp_masks.tif")) for p in found]
+    return pairs, pairs, 250
+
+
+def _grey(stack: Stack) -> Stack:
+    """Bring an image to one channel of 0 to 1."""
+    data = np.asarray(stack.data[...], np.float32)
+    data = data.mean(stack.axes.index("c")) if "c" in stack.axes else data
+    low, high = np.percentile(data, (0.1, 99.9))
+    return Stack(data=(data - low) / (high - low), axes=stack.axes.replace("c", ""), name=stack.name)
+
+
+SETS = {"dic_hela": dic_hela, "omnipose": omnipose}
+
+
+def pooled(tables: list[Contingency]) -> dict[str, float]:
+    """Scores over the objects of all images."""
+    overlaps = [Overlaps.of(table) for table in tables]
+    truth, found = sum(o.n_truth for o in overlaps), sum(o.n_result for o in overlaps)
+    right = sum(len(o.matched(0.5)) for o in overlaps)
+    segs = sum(seg(o) * o.n_truth for o in overlaps if o.n_truth)
+    return {"ap_50": right / (truth + found - right), "seg": segs / truth, "truth": truth, "found": found}
+
+
+def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    fit.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[attr-defined]  # the budget: processor time
+    torch.set_num_threads(1)
+    for name in args.sets:
+        learn, judge, seconds = SETS[name](args.data)
+        seconds = args.seconds or seconds
+        for seed in range(args.seeds):
+            for way in args.sizes:
+                size = {"fitting": None, "as it is": 1.0}.get(way) if not _is_number(way) else float(way)
+                config = TrainConfig(task="instances", minutes=seconds / 60, seed=seed, working_pixel_size=size)
+                with tempfile.TemporaryDirectory() as work:
+                    began = time.process_time()
+                    model = wait(train(learn, Path(work) / "a.model", config))
+                    spent = time.process_time() - began
+                    tables = []
+                    for number, (image, truth) in enumerate(judge):
+                        found = wait(predict(image, model, Path(work) / f"{number}.ome.zarr", PredictConfig()))
+                        tables.append(Contingency.of(np.asarray(truth.data[...]), np.asarray(found.data[...])))
+                about = {"set": name, "size": way, "seed": seed, "shrink": [round(s, 3) for s in model.shrink]}
+                yield about | {"seconds": round(spent), "steps": model.record["steps"]} | pooled(tables)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--sizes", nargs="+", default=["as it is", "fitting"], help="or pixels that make one, as 4")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seconds", type=float, help="of training; 400 and 250 if not given")
+    for row in rows(parser.parse_args()):
+        print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
