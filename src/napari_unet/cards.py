@@ -104,7 +104,7 @@ class Entry:
 
 
 def models(folder: Path) -> dict[str, Entry]:
-    """Return the models in a folder by name, none where it does not exist; what is not a model is passed over."""
+    """Return the models in a folder by name, none where it does not exist; other folders are skipped."""
     found = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         try:

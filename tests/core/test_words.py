@@ -84,3 +84,19 @@ def test_no_name_in_the_package_is_one_that_went():
             names = {getattr(node, part, None) for part in ("id", "attr", "arg", "name")}
             found += [(path.name, node.lineno, name) for name in names & NAMES if hasattr(node, "lineno")]
     assert not found
+
+
+def test_each_number_says_why_it_has_its_value():
+    """Constants of modules that are numbers; sizes of controls in the window are a matter of taste."""
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        lines = path.read_text("utf-8").splitlines()
+        for node in ast.parse("\n".join(lines)).body:
+            values = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+            if not isinstance(node, ast.Assign) or not values or {*map(type, values)} - {int, float}:
+                continue
+            written = lines[node.lineno - 1 : node.end_lineno]
+            said = lines[node.lineno - 2].startswith("#") or any("#" in line for line in written)
+            if not said and not {"widgets", "process", "process.py", "allocation.py"} & set(path.parts):
+                found.append(f"{path.name}:{node.lineno}: {written[0]}")
+    assert not found

@@ -122,7 +122,7 @@ def run() -> None:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except BrokenPipeError:  # whoever read it has seen enough
+    except BrokenPipeError:  # the reader has closed it, as head does
         _end_output()
         sys.exit(FAILED_OUTPUT)
     except OSError as error:

@@ -13,7 +13,7 @@ from ..files import check_replaceable, disk, replacing
 from ..sources import open_stack
 from ..sources.open import More, Reading
 
-WHITE = (255, 255, 255)
+WHITE = (255, 255, 255)  # of titles, on dark grey
 HEAD, GAP, FONT = 36, 8, 18  # pixels: a line of title, and a gap that is seen between dark images
 SHOWN, SMALLEST = 512, 240  # pixels of the truth that are shown at most, and of a panel at least
 GAMMA = 0.6  # so that what is dim is seen

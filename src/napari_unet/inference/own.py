@@ -57,7 +57,7 @@ def workplace(job: "Job", store: ResultStore) -> Iterator[ResultStore]:
         blocks=len(job.grid),
         settings=store.plan.settings,
         provenance={},
-        break_lock=True,  # whoever has the lock of the result may: its run is gone
+        break_lock=True,  # the lock of the result is held, so the run that made this is gone
         reopen=True,
     )
     with work:

@@ -1,4 +1,4 @@
-"""An image and models fitted to each other once, for a run, a preview or a preflight check."""
+"""An image and models matched to each other once, for a run, a preview or a preflight check."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -112,7 +112,7 @@ def _trash(folder: Path) -> Path:
 
 
 def discard(folder: Path) -> None:
-    """Delete a scratch folder, there or not: gone at once for whoever looks for it, and then from the disk."""
+    """Delete a scratch folder, there or not: its name is free at once, its files go after that."""
     with disk(folder):
         if folder.is_dir():
             shutil.rmtree(_trash(folder), ignore_errors=True)

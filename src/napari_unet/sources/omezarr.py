@@ -160,7 +160,7 @@ def pyramid(node: Node) -> Pyramid:
     known, units = _axes(system, len(shape), node.where)
     several = len(attributes["multiscales"])
     notes = [f"the first of {several} multiscales was taken"] if several > 1 else []
-    notes += [f"{len(datasets) - len(usable)} datasets without a path were passed over"] if usable != datasets else []
+    notes += [f"{len(datasets) - len(usable)} datasets without a path were skipped"] if usable != datasets else []
     outer = None if beyond is not None else first.get("coordinateTransformations")
     levels = _levels([(d["path"], chain(d, beyond)) for d in usable], outer, len(shape), node)
     return Pyramid(node, known, units, levels, shape, channel_names(attributes), (*notes, *(beyond or ())))

@@ -79,7 +79,7 @@ def placing(steps: Any, ndim: int, node: Node) -> tuple[Placing, bool]:
     Parameters
     ----------
     steps : list of JSON objects
-        Whatever is none is passed over.
+        Other values are skipped.
     node : Node
         The group, in which numbers may be stored as arrays.
 

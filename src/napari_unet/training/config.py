@@ -8,7 +8,7 @@ from ..errors import UsageError
 from ..settings import check, setting, takes_former_names, to_keys
 
 TASKS = ("semantic", "instances", "restore", "super_resolve", "autoencode")
-IMAGE_TASKS = TASKS[2:]
+IMAGE_TASKS = TASKS[2:]  # whose targets are images
 PRESETS = ("default", "ronneberger2015")
 BORDER_WEIGHT = 10.0  # Ronneberger et al. 2015, section 3
 MINUTES = 15.0  # what most sets of benchmarks/RESULTS.md reach their score in

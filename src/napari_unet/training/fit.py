@@ -32,11 +32,11 @@ from .state import State
 from .validate import Validation
 
 Events = Generator[Progress | Epoch, None, Model]
-BAD_STEPS = 3  # one bad patch is passed over; a network that has diverged gives them in a row
+BAD_STEPS = 3  # one bad patch is skipped; a network that has diverged gives them in a row
 VALIDATION_SHARE = 0.15  # of the time at most: the rest is for learning
 # So that even a short run has a best epoch to choose, and a long one a curve.
 FEWEST_EPOCHS_OF_STEPS, EPOCHS_OF_STEPS = 4, 20
-EPOCHS_A_MINUTE = 4  # a curve that moves while somebody looks on
+EPOCHS_A_MINUTE = 4  # so that the curve moves while it is watched
 FEWEST_EPOCHS, MOST_EPOCHS = 8, 60  # a best epoch to choose; a history that can be read
 JOIN = 0.05  # share of a run over which an extended one goes over to its new learning rate without a jump
 # Seconds kept free for the last checkpoint; share of the time that checkpoints take at most.

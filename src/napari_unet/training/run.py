@@ -23,7 +23,7 @@ from .plan import Plan
 
 RUN = "run.json"
 FINISHING = "finished"  # says that the model folder is of this run, so that an extended run may replace it
-VERSION = 1
+VERSION = 1  # of run.json
 PACKAGES = ("napari-unet-stacks", "torch", "numpy", "safetensors")  # whose versions the model's record names
 
 

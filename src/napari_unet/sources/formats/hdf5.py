@@ -18,7 +18,7 @@ from ..zarrmeta import PACKED, ROOM
 from .infile import FileArray, named_errors, pick, plane_chunks, taken
 
 MOST_DATASETS = 2**16  # that are looked through for images: 10 s
-SLACK = 1024
+SLACK = 1024  # bytes that a codec may add to a chunk: checksums and headers
 SIZES = "element_size_um"  # of Fiji, ilastik and PlantSeg: micrometres along z, y, x
 KINDS = "biuf"
 

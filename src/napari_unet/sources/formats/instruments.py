@@ -14,10 +14,10 @@ from .infile import FileArray, named_errors, pick, read_frames, taken
 
 Series = int | str | None
 FRAME = "CYXS"  # dimensions of a frame of an ND2
-MICRO = 1e6
+MICRO = 1e6  # micrometers of a meter
 TILE = 1024  # pixels that are composed at once, of a mosaic
 LEICA = (b"\x70\x00\x00\x00", 0x2A)  # what a LIF begins with, and its ninth byte
-MOST_XML = 2**28
+MOST_XML = 2**28  # bytes of XML, which is read as a whole: no more than fits beside an image
 
 
 def _letters(dims: Any) -> str:
