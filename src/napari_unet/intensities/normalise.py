@@ -105,7 +105,7 @@ class Normalisation:
         if large:
             found = sample(stack, self._figures, read, seed, quick, padding)
             pairs, lost = [self._figures(pool) for pool in found.pools], found.lost
-            cells = SPREAD if found.spread else EACH
+            cells = SPREAD if found.in_part else EACH
             notes = [self._spikes(*pool.histogram(), *pair) for pool, pair in zip(found.pools, pairs, strict=True)]
             contrast = tuple(pool.contrast(scale) for pool, (_, scale) in zip(found.pools, pairs, strict=True))
         else:

@@ -136,7 +136,7 @@ class PixelSample:
     Parameters
     ----------
     pools : list of Pool, one per channel
-    spread : bool
+    in_part : bool
         Whether it is a part of the cells.
     lost : int
         Parts that cannot be read.
@@ -145,7 +145,7 @@ class PixelSample:
     """
 
     pools: list[Pool]
-    spread: bool = True
+    in_part: bool = True
     lost: int = 0
     first: DataError | None = None
 
@@ -191,7 +191,7 @@ def sample(
     found = PixelSample([Pool(stack.dtype, max(KEPT // channels, 256), padding) for _ in range(channels)])
     if not quick and math.prod(map(float, stack.shape)) <= ALL_OF_IT:
         _take(found, stack, size, read, units(stack, size))
-        return dataclasses.replace(found.checked(), spread=False)
+        return dataclasses.replace(found.checked(), in_part=False)
     enough = FIRST if quick else max(FIRST, min(ENOUGH, ALL_OF_IT // element))
     most = 2 * enough if quick else min(MOST, 4 * enough)
     limit, searched, last = QUICK if quick else SEARCHED, 0, [(math.nan, math.nan)] * channels
