@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ON_DISCONNECT = ("stop", "continue")
 FIELDS = ("pairs", "out", "config", "init", "on_disconnect")
-LARGEST_VIEW = 2**22
+LARGEST_VIEW = 2**22  # elements, a screen of 2048 x 2048: a view is answered between two steps
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("file", "state", "time", "counts", "message")
 COLOURS = {"done": "#009E73", "skipped": "#56B4E9", "failed": "#D55E00"}
-WIDTHS = (90, 60, 45, 110)
-HEIGHT = 320
+WIDTHS = (90, 60, 45, 110)  # pixels of the columns; the last one takes the rest
+HEIGHT = 320  # pixels: about ten rows
 
 
 class BatchWidget(Panel):

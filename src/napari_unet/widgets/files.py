@@ -19,7 +19,7 @@ __all__ = ["get_reader", "read", "write_image", "write_labels", "write_layers"]
 
 TIFFS = (".tif", ".tiff")
 MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
-IN_MEMORY = 2**26
+IN_MEMORY = 2**26  # 64 MiB: read as a whole, which is faster than block by block
 MOST_IMAGES = 32  # of a file, as layers; a list that can still be looked through
 OURS = "napari_unet"
 RGB = "RGB taken as three channels"

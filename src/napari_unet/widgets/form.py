@@ -10,7 +10,7 @@ from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, LineEd
 
 from ..errors import UsageError
 
-MOST = 2**31 - 1
+MOST = 2**31 - 1  # the highest that Qt's spin boxes hold
 LABELS = {
     "tta": "Test-time augmentation",
     "nan": "NaN",

@@ -20,8 +20,8 @@ from ..errors import UnetError
 from ..text import without_secrets
 
 EVERY = 50  # milliseconds between two looks at what came
-NICE = 5
-JOIN = 10.0
+NICE = 5  # below the window's own priority, which stays smooth so
+JOIN = 10.0  # seconds: a block ends in less
 Events = Generator[Any, None, Any]
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
-USUAL = {2: "yx", 3: "zyx", 4: "tzyx", 5: "tczyx"}
-MOST_ROWS = 10_000
+USUAL = {2: "yx", 3: "zyx", 4: "tzyx", 5: "tczyx"}  # axes of layers that name none, by their number
+MOST_ROWS = 10_000  # of a table of labels: more cannot be scrolled through
 OURS = "napari_unet"
 
 

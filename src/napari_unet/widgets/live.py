@@ -14,9 +14,9 @@ from ..sources.zarrays import open_own
 if TYPE_CHECKING:
     from .. import Opened
 
-FACTOR = 4
-LARGEST = 2048
-THUMBNAIL = 64
+FACTOR = 4  # from one coarser level to the next: few, and each a sixteenth
+LARGEST = 2048  # pixels: what a screen shows of a plane
+THUMBNAIL = 64  # pixels: napari's thumbnails are no larger
 
 
 class Live:

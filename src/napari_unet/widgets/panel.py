@@ -21,7 +21,7 @@ from .jobs import Clock, Ended, Worker
 if TYPE_CHECKING:
     import napari
 
-NAME_WIDTH, LEAST_WIDTH = 84, 110
+NAME_WIDTH, LEAST_WIDTH = 84, 110  # pixels: the longest label, and a number with its buttons
 STOP, STAY, BACKGROUND = "Stop, and keep what is done", "Go back", "Go on in the background"
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 REFRESH = 0.5  # seconds between two looks at a result that is being written
-OPACITY = 0.7
+OPACITY = 0.7  # napari's own for labels
 SHOWN = 2**24  # elements of a level whose contrast is measured
 MARK = 12  # pixels, of a place to annotate
 

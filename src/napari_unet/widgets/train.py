@@ -38,10 +38,10 @@ from .training_request import (
 if TYPE_CHECKING:
     import napari
 
-LESS_WIDTH = 28
+LESS_WIDTH = 28  # pixels: one sign
 LAYERS, FOLDERS = "layers", "folders"
 NEW = "a new network"
-MINUTES = 10.0
+MINUTES = 10.0  # with a live prediction the most is seen by then
 LIVE_EVERY = 3000  # milliseconds between two live predictions
 KINDS: dict[str, dict[str, Any]] = {
     "Classes (semantic)": {},
@@ -52,7 +52,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "Super-resolution": {"task": "super_resolve"},
     "Autoencoder": {"task": "autoencode"},
 }
-FINER = (2, 2)
+FINER = (2, 2)  # the least that is finer
 MARGIN = 24  # pixels for the scroll bar of a list of choices
 MAIN = ("task", "minutes", "sparse", "binary", "background", "blind", "resume", "steps")
 

@@ -16,7 +16,7 @@ from ..events import wait
 from ..files import plain
 from ..units import factor
 
-MOST_ROWS = 10_000
+MOST_ROWS = 10_000  # of a table kept in the metadata: a megabyte, which readers take at once
 LayerTuple = tuple[Any, dict[str, Any], str]
 WORDS = {"time": "t", "frame": "t", "channel": "c", "channels": "c"}
 
