@@ -14,7 +14,7 @@ import numpy as np
 
 from .arrays.stack import Stack
 from .device import choose_device
-from .errors import DataError, OutputError, UnetError, UsageError
+from .errors import OutputError, UnetError
 from .events import Progress
 from .files import disk
 from .grid.blocks import blocks
@@ -25,17 +25,15 @@ from .inference.predict import predict
 from .inference.preflight import Difference, differences
 from .inference.prepare import load_cascade, prepare
 from .model import Model, Models
-from .sources import list_images, open_stack
+from .sources import open_stack
 from .sources.identity import STORED
-from .sources.omezarr import OURS
 from .sources.open import Opening
-from .sources.pairs import stem
-from .sources.zarrmeta import read_node
 from .store import find
 from .store.journal import FOLDER, Journal
 from .store.lock import Lock
 from .store.ome import check_path
 from .summary import LONGEST, SUMMARY, Files, Row, Summary, check_summary, printable
+from .targets import Target, find_targets, write_twins
 from .task import Task
 from .task.losses import BACKGROUND
 from .text import without_secrets
@@ -45,15 +43,8 @@ GROWN = "the image has grown since its last run, its result is computed again"
 GROWS = ("shape", "modified", "intensities", *STORED)  # what is another of an image that goes on being written
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _File:
-    name: str
-    source: Path
-    result: str
-
-
 def run_batch(
-    folder: Path,
+    folder: Path | str,
     model: Models,
     out: Path,
     config: PredictConfig | None = None,
@@ -66,8 +57,9 @@ def run_batch(
 
     Parameters
     ----------
-    folder : Path
-        Its images, TIFF, PNG, JPEG or OME-Zarr.
+    folder : Path or str
+        Its images, as `list_images` finds them. Or a plate, or another zarr group of images, on a disk or at an
+        address: results lie in a twin of it, by well and field.
     out : Path
         Folder for the results, ``NAME.ome.zarr``, and the summary.
     pattern : str, optional
@@ -100,7 +92,7 @@ def run_batch(
     choose_device(config.device)
     config.check_models(models)
     check_path(result_path(models[-1], config.name), models[-1].task.result)
-    files, left_out = _files(Path(folder).expanduser(), Path(out), config, pattern)
+    files, left_out = find_targets(folder, Path(out), config, pattern)
     check_summary(Path(out) / SUMMARY)
     with disk(Path(out)):
         (Path(out) / FOLDER).mkdir(parents=True, exist_ok=True)
@@ -108,7 +100,8 @@ def run_batch(
     try:
         summary, rows = Summary(Path(out)), []
         runner = _Runner(models, Path(out), config, opening)
-        waiting = tuple(Row(file.name, "waiting", 0.0) for file in files)
+        write_twins(files, Path(out), config)
+        waiting = tuple(file.row for file in files)
         yield Files(0, len(files), "batch", left_out, rows=waiting)
         for number, file in enumerate(files, 1):
             lock.beat()
@@ -122,64 +115,10 @@ def run_batch(
         lock.release()
 
 
-def _files(folder: Path, out: Path, config: PredictConfig, pattern: str | None) -> tuple[list[_File], str]:
-    """Say which images there are, and where the result of each goes; and what was left out, in words.
-
-    Results of models among images are none; where there are only such, they are what is to be run.
-
-    Raises
-    ------
-    UsageError
-        Where results would come to lie among the images.
-    DataError
-        Where there is no image, or two would have the same result.
-    """
-    images = list_images(folder, pattern)
-    base = folder if folder not in images else folder.parent
-    place = out.resolve()
-    if place in (base.resolve(), folder.resolve()) and not config.in_source:
-        raise UsageError(f"{out}: the results would lie among the images; give another folder for them")
-    if base.resolve() in place.parents:
-        images = [path for path in images if place not in path.resolve().parents]
-    if not images:
-        raise DataError(f"{folder} holds no image but the results in {out}")
-    images, results = _without_results(images)
-    files: dict[str, _File] = {}
-    for path in images:
-        name = path.relative_to(base)
-        result = (name.parent / f"{stem(name)}.ome.zarr").as_posix()
-        file = files.setdefault(result.lower(), _File(printable(name.as_posix()), path, result))
-        if file.source != path:
-            raise DataError(
-                f"{file.name} and {printable(str(name))} would have the same result, {printable(result)}; "
-                "rename one, or choose with --pattern"
-            )
-    said = f"{len(results)} results of models were left out, such as {results[0].name}" if results else ""
-    return list(files.values()), printable(said)
-
-
-def _without_results(images: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Part images from results of models; where there are only results, these are the images."""
-    results = [path for path in images if path.is_dir() and _is_result(path)]
-    left = [path for path in images if path not in results]
-    return (left, results) if left else (images, [])
-
-
-def _is_result(path: Path) -> bool:
-    """Say whether a model made a zarr group, as what it keeps of its making tells."""
-    try:
-        node = read_node(str(path))
-    except DataError:
-        return False
-    ours = node.attributes.get(OURS) if node is not None else None
-    made = ours.get("provenance") if isinstance(ours, dict) else None
-    return isinstance(made, dict) and "model" in made
-
-
-def _try(file: _File, runner: "_Runner", summary: Summary) -> Generator[Progress, None, Row]:
+def _try(file: Target, runner: "_Runner", summary: Summary) -> Generator[Progress, None, Row]:
     """Run one file; what is wrong with it is its row."""
     started = time.monotonic()
-    row = Row(file.name, "failed", 0.0, model=" ".join(model.sha256[:16] for model in runner.models))
+    row = dataclasses.replace(file.row, state="failed", model=" ".join(model.sha256[:16] for model in runner.models))
     try:
         row = yield from runner.run(file, row, summary)
     except (UnetError, OSError) as error:
@@ -195,7 +134,7 @@ def _line(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
-def _log(out: Path, file: _File) -> Path:
+def _log(out: Path, file: Target) -> Path:
     """Add the traceback of the error at hand to the log of the folder; a full disk costs the log alone."""
     path = out / FOLDER / LOG
     with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as log:
@@ -216,7 +155,7 @@ class _Runner:
         """The one that gives the result."""
         return self.models[-1]
 
-    def run(self, file: _File, row: Row, summary: Summary) -> Generator[Progress, None, Row]:
+    def run(self, file: Target, row: Row, summary: Summary) -> Generator[Progress, None, Row]:
         """Run the model, unless it is done; count what came out."""
         stack = open_stack(file.source, **self.opening)
         sizes = size_notes(stack, self.models[0], self.config)

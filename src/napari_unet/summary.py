@@ -18,6 +18,7 @@ from .store.layout import ledgers, read_group
 SUMMARY = "summary.csv"
 COLUMNS = ("file", "state", "seconds", "message", "result", "model")  # that every summary has; counts of classes follow
 TEXT = ("file", "state", "message", "result", "model")  # columns that are not numbers
+OF_PLATES = ("well", "field")  # columns of images in plates
 VOXELS = "voxels_"
 LONGEST = 2000  # letters of a message; readers of CSV refuse fields of 131,072
 # What spreadsheets take for a formula; with the apostrophes before it, so that the rule can be undone.
@@ -42,6 +43,8 @@ class Row:
         First characters of the model's SHA-256; of each model of a cascade.
     counts : mapping of str to int
         Voxels of each class, by its name.
+    well, field : str
+        Of an image in a plate: ``A1``, and the path of the image in its well.
     """
 
     file: str
@@ -51,10 +54,12 @@ class Row:
     result: str = ""
     model: str = ""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    well: str = ""
+    field: str = ""
 
     def to_csv(self) -> dict[str, str]:
         """Return its cells by column."""
-        cells = {name: _cell(getattr(self, name)) for name in TEXT}
+        cells = {name: _cell(getattr(self, name)) for name in (*TEXT, *(OF_PLATES if self.well else ()))}
         counts = {VOXELS + printable(name): str(n) for name, n in self.counts.items()}
         return cells | {"seconds": f"{self.seconds:.1f}"} | counts
 
@@ -63,6 +68,7 @@ class Row:
         """Build from the cells of a line."""
         counts = {k.removeprefix(VOXELS): int(v) for k, v in cells.items() if k.startswith(VOXELS) and v}
         fixed: dict[str, Any] = {name: _text(cells[name]) for name in TEXT}
+        fixed |= {name: _text(cells.get(name) or "") for name in OF_PLATES}
         return cls(**fixed | {"seconds": float(cells["seconds"]), "counts": counts})
 
 

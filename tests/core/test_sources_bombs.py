@@ -152,7 +152,7 @@ def test_dripping_metadata_of_an_address_is_given_up_once(monkeypatch):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Dripping)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr("napari_unet.sources.zarrmeta.METADATA_SECONDS", 0.5)
+    monkeypatch.setattr("napari_unet.sources.remote.METADATA_SECONDS", 0.5)
     try:
         with pytest.raises(DataError, match=r"does not arrive whole within 0\.5 s"):
             open_stack(f"http://127.0.0.1:{server.server_address[1]}/a.zarr")

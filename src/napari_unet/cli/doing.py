@@ -140,7 +140,10 @@ def predict(
 @with_settings(PredictConfig)
 @with_opening("axes", "level", "channel", "series", "allow_incomplete")
 def batch(
-    folder: Annotated[Path, typer.Argument(help="Folder with images.", show_default=False)],
+    folder: Annotated[
+        str,
+        typer.Argument(help="Folder with images, a plate, or an address of one.", metavar="FOLDER", show_default=False),
+    ],
     model: ModelPath,
     out: Annotated[Path, typer.Option(help="Folder for the results and summary.csv.", show_default=False)],
     pattern: Annotated[str | None, typer.Option(help="Use only files that match, such as *.tif.")] = None,

@@ -13,7 +13,7 @@ from ..arrays.stack import Stack
 from ..arrays.views import Box
 from ..errors import DataError
 from ..grid.blocks import blocks
-from ..sources import open_labels, open_stack, pair_paths
+from ..sources import list_images, open_labels, open_stack, pair_paths
 from ..sources.open import Reading
 from ..sources.pairs import is_image, stem
 from ..sources.position import brought_together
@@ -109,7 +109,7 @@ def _is_folder(what: Any) -> bool:
     if not isinstance(what, str | Path) or "://" in str(what):
         return False
     path = Path(what).expanduser()
-    return path.is_dir() and not is_image(path)
+    return path.is_dir() and (not is_image(path) or len(list_images(path)) > 1)
 
 
 def name_of(what: Any) -> str:

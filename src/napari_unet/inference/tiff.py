@@ -54,7 +54,7 @@ def into_tiff(
     chosen = [name for name in ALONE if getattr(config, name)]
     if chosen:
         raise UsageError(f"{', '.join(chosen)}: a TIFF holds the result alone; choose another place, NAME.ome.zarr")
-    scratch, table = out.with_name(f"{out.name}.ome.zarr"), out.with_name(f"{stem(out)}.objects.csv")
+    scratch, table = out.with_name(f"{out.name}.ome.zarr"), out.with_name(f"{stem(Path(out.name))}.objects.csv")
 
     def finish(result: Stack) -> Iterator[Progress]:
         made = table_of(Path(result.source or ""))

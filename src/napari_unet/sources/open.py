@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
@@ -24,6 +24,9 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # little and big endian, 
 PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")  # PNG; JPEG
 TIFF_ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".tf2", ".lsm", ".qptiff", ".svs")  # of files that are TIFF inside
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
+
+
+Done = TypeVar("Done")
 
 
 class More(TypedDict, total=False):
@@ -87,7 +90,7 @@ def open_stack(
     if isinstance(what, Stack):
         return choose(_again(what, axes, level), channel, time)
     if isinstance(what, str | Path):
-        found = _reached(lambda: _find_path(str(what), level, more))
+        found = reached(lambda: _find_path(str(what), level, more))
     elif is_array(what):
         found = _no_levels(find_array(what), level)
     elif is_layer(what):
@@ -117,7 +120,7 @@ def open_labels(
         are no integers.
     """
     if isinstance(what, str | Path):
-        found = _reached(lambda: _find_path(_labels_path(str(what)), level, more, colours=False))
+        found = reached(lambda: _find_path(_labels_path(str(what)), level, more, colours=False))
         stack = choose(arrange(found, axes), channel, time)
     else:
         stack = open_stack(what, axes, level, channel, time, **more)
@@ -135,7 +138,7 @@ def open_labels(
     return stack
 
 
-def _reached(find_it: Callable[[], Found]) -> Found:
+def reached(find_it: Callable[[], Done]) -> Done:
     """Open a path or an address, more than once where its disk or the network fails."""
     try:
         return persist(find_it)

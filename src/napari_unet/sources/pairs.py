@@ -3,13 +3,14 @@
 import itertools
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UnsafeError, UsageError
 from .formats.table import FORMATS, ZIPPED, ending_of
+from .omezarr import OURS, images_inside, ome
 from .open import PICTURE_ENDINGS, TIFF_ENDINGS
-from .zarrmeta import is_remote
+from .zarrmeta import is_place, is_remote, read_node
 
 ENDINGS = TIFF_ENDINGS + PICTURE_ENDINGS
 # What people and public data sets put around names to tell images from labels.
@@ -36,14 +37,14 @@ def list_images(folder: str | Path, pattern: str | None = None) -> list[Path]:
     """List the images of a folder, in natural order (2 before 10).
 
     TIFF, PNG, JPEG and OME-Zarr; files of other formats where there are none of these, as features and tables, too, lie
-    in such files beside images.
+    in such files beside images. Of a plate, and of a zarr group of several images, each of its images.
 
     Parameters
     ----------
     folder : path
         An image itself is a list of one; a zarr group counts as one image.
     pattern : str, optional
-        Take only what this matches, as in ``*_raw.tif`` or ``*/images/*.png``.
+        Take only what this matches, as in ``*_raw.tif`` or ``*/images/*.png``; of a plate, ``B/*`` or ``*/0``.
 
     Raises
     ------
@@ -58,7 +59,7 @@ def list_images(folder: str | Path, pattern: str | None = None) -> list[Path]:
         )
     folder = Path(folder).expanduser()
     if is_image(folder):
-        return [folder]
+        return [image for image in _inside(folder) if image == folder or _matches(image, pattern)]
     if not folder.is_dir():
         what = "is neither a folder nor an image that is read" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {what}")
@@ -68,7 +69,31 @@ def list_images(folder: str | Path, pattern: str | None = None) -> list[Path]:
         matching = f" that matches {pattern!r}" if pattern else ""
         raise DataError(f"{folder} holds no image{matching} (TIFF, PNG, JPEG, OME-Zarr or another that is read)")
     first = [path for path in found if ending_of(path) not in FORMATS]
-    return sorted(first or found, key=_natural)
+    return [image for path in sorted(first or found, key=_natural) for image in _inside(path)]
+
+
+def _inside(path: Path) -> list[Path]:
+    """List the images of a plate, or of a series in zarr; what is one image itself, or a result of ours, is that."""
+    try:
+        node = read_node(str(path)) if is_place(str(path)) else None
+        if node is None or node.is_array or OURS in node.attributes or "multiscales" in ome(node):
+            return [path]
+        images = images_inside(node)
+    except (DataError, UnsafeError):  # is said by who opens it
+        return [path]
+    return [path / name for name in images] if len(images) > 1 else [path]
+
+
+def _matches(image: Path, pattern: str | None) -> bool:
+    """Say whether a pattern takes an image of a plate: ``B/*`` those of a row, ``*/0`` the first field of each well."""
+    return pattern is None or PurePosixPath(f"/{place_in_zarr(image)}").match(pattern)
+
+
+def place_in_zarr(path: Path) -> str:
+    """Return the place of an image inside a plate, or another group of images: ``A/1/0``; nothing of another."""
+    parts = path.parts
+    at = next((i for i, part in enumerate(parts[:-1]) if part.lower().endswith((".zarr", *ZIPPED))), len(parts))
+    return "/".join(parts[at + 1 :])
 
 
 def _inside_zarr(path: Path, folder: Path) -> bool:
@@ -82,7 +107,9 @@ def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def stem(path: Path) -> str:
-    """Return the name without its endings: ``a`` of ``a.ome.zarr`` and ``a.ome.tif``."""
+    """Return the name without its endings: ``a`` of ``a.ome.zarr`` and ``a.ome.tif``; of a plate's image its place."""
+    if inside := place_in_zarr(path):
+        return inside
     name = path.name
     for ending in (*ZIPPED, *ENDINGS, *FORMATS, ".zarr"):
         if name.lower().endswith(ending):

@@ -18,8 +18,8 @@ from ..arrays.cached import ChunkCache
 from ..arrays.stack import Stack
 from ..arrays.views import Box, Cast, View
 from ..errors import DataError
-from . import zips
-from .zarrmeta import INDEX_ENTRY, MAX_METADATA, PACKED, ROOM, ArrayInfo, Node, array_info, is_remote, read_node
+from . import remote, zips
+from .zarrmeta import INDEX_ENTRY, PACKED, ROOM, ArrayInfo, Node, array_info, is_remote, read_node
 
 # Files that describe arrays and groups in both versions of zarr.
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
@@ -69,7 +69,7 @@ def open_own(folder: Path, mode: str = "r") -> "zarr.Array[Any]":
 
 def _bare(where: str) -> Store:
     if is_remote(where):
-        return FsspecStore.from_url(where, read_only=True)
+        return FsspecStore.from_url(where, remote.options(where), read_only=True)
     return LocalStore(Path(where).absolute(), read_only=True)  # workers have folders of their own
 
 
@@ -139,7 +139,7 @@ class Guarded(WrapperStore[Store]):
         there = self._size(key)
         if there is None:
             return
-        whole = MAX_METADATA if key.rpartition("/")[2] in METADATA else self.info.most_bytes
+        whole = remote.MAX_METADATA if key.rpartition("/")[2] in METADATA else self.info.most_bytes
         part = PACKED * self.info.chunk_bytes + ROOM
         for wanted in byte_ranges:
             size = there

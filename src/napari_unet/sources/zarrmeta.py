@@ -1,8 +1,6 @@
 """The metadata of a zarr array or group, read as plain JSON and checked before zarr itself opens anything."""
 
-import asyncio
 import dataclasses
-import http
 import json
 import math
 import os
@@ -10,15 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fsspec
-import fsspec.asyn
 import numpy as np
 
 from ..errors import DataError, UnsafeError, UsageError
-from . import zips
+from . import remote, zips
 
-MAX_METADATA = 16 * 2**20  # 16 MiB: consolidated, that of some ten thousand arrays
-METADATA_SECONDS = 10.0  # metadata has some kB; 16 MiB arrive in it over 14 Mbit/s
 MAX_CHUNK = 2 * 2**30  # 2 GiB: what Blosc can hold, and more than fits beside a network
 MAX_INNER_CHUNKS = 2**22  # the index of a shard, 16 bytes each, is read at once: 64 MiB
 MAX_SIZE = 2**63  # sizes are 64-bit numbers with a sign in numpy
@@ -143,11 +137,11 @@ def _node3(where: str, metadata: dict[str, Any]) -> Node:
 
 
 def _read_json(where: str, name: str) -> dict[str, Any] | None:
-    raw = _fetch(f"{where.rstrip('/')}/{name}") if is_remote(where) else _load(Path(where, name))
+    raw = remote.fetch(f"{where.rstrip('/')}/{name}") if is_remote(where) else _load(Path(where, name))
     if raw is None:
         return None
-    if len(raw) > MAX_METADATA:
-        raise DataError(f"{where}/{name} is larger than {MAX_METADATA >> 20} MiB; that is not zarr metadata")
+    if len(raw) > remote.MAX_METADATA:
+        raise DataError(f"{where}/{name} is larger than {remote.MAX_METADATA >> 20} MiB; that is not zarr metadata")
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -161,59 +155,18 @@ def _load(path: Path) -> bytes | None:
     inside = zips.split(path)
     if inside is not None:
         packed, place = inside
-        return packed.read(packed.name(place), MAX_METADATA + 1)
+        return packed.read(packed.name(place), remote.MAX_METADATA + 1)
     try:
         if not path.exists() or path.is_dir():
             return None
         if not path.is_file():
             raise DataError(f"{path} is not a plain file but a pipe or a device; it is not read")
         with path.open("rb") as file:
-            return file.read(MAX_METADATA + 1)
+            return file.read(remote.MAX_METADATA + 1)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
-
-
-def _fetch(url: str) -> bytes | None:
-    try:
-        files, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise DataError(f"{url} cannot be reached: {error}") from None
-    content = _first_bytes(files, path)
-    if isinstance(content, FileNotFoundError):
-        return None
-    if type(content) is TimeoutError and content.errno is None:  # ours; nothing is gained by a second try
-        raise DataError(f"{url} does not arrive whole within {METADATA_SECONDS:g} s; try again later, or copy it here")
-    if isinstance(content, Exception):
-        raise DataError(f"{url} cannot be reached: {type(content).__name__} {content}") from content
-    return bytes(content)
-
-
-def _first_bytes(files: Any, path: str) -> bytes | Exception:
-    """Read a remote file as far as metadata may go: a server that sends more, or never ends, is not read on."""
-    if "http" in files.protocol:
-        (content,) = fsspec.asyn.sync(files.loop, _attempted, files, path)
-    else:
-        (content,) = files.cat([path], on_error="return", start=0, end=MAX_METADATA + 1).values()
-    return content
-
-
-async def _attempted(files: Any, path: str) -> list[bytes | BaseException]:
-    reading = asyncio.wait_for(_received(files, path), METADATA_SECONDS)
-    return list(await asyncio.gather(reading, return_exceptions=True))
-
-
-async def _received(files: Any, path: str) -> bytes:
-    session = await files.set_session()
-    async with session.get(files.encode_url(path), **files.kwargs) as reply:
-        if reply.status == http.HTTPStatus.NOT_FOUND:
-            raise FileNotFoundError(path)
-        reply.raise_for_status()
-        content = bytearray()
-        while len(content) <= MAX_METADATA and (part := await reply.content.read(MAX_METADATA)):
-            content += part
-        return bytes(content)
 
 
 def array_info(node: Node) -> ArrayInfo:

@@ -9,6 +9,7 @@ from ..arrays.stack import Stack
 from ..errors import OutputError, ResourceError, UnetError, UsageError
 from ..events import Progress
 from ..files import existing
+from ..sources import zips
 from ..sources.zarrmeta import is_remote
 from ..text import byte_size
 from . import layout
@@ -70,10 +71,10 @@ def own_root(stack: Stack) -> Path:
     Raises
     ------
     UsageError
-        Where it lies at an address.
+        Where it lies at an address, or in an archive.
     """
-    if stack.source is not None and is_remote(stack.source):
-        raise UsageError(f"{stack.source} is an address; results are written to disks: name a place with --out")
+    if stack.source is not None and (is_remote(stack.source) or zips.split(stack.source) is not None):
+        raise UsageError(f"{stack.source} is no folder on a disk; name a place for the result with --out")
     return Path(stack.source or "")
 
 

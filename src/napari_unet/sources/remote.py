@@ -1,0 +1,91 @@
+"""Addresses: how a server is reached, what of it is followed, and its metadata, which is read only so far."""
+
+import asyncio
+import http
+from typing import Any
+
+import fsspec
+import fsspec.asyn
+
+from ..errors import DataError, UnetError, UnsafeError
+
+MAX_METADATA = 16 * 2**20  # 16 MiB: consolidated, that of some ten thousand arrays
+METADATA_SECONDS = 10.0  # metadata has some kB; 16 MiB arrive in it over 14 Mbit/s
+
+
+def options(url: str) -> dict[str, Any]:
+    """Return what fsspec opens an address with; credentials are found by the library for each kind of address."""
+    return {"get_client": _client} if url.startswith(("http://", "https://")) else {}
+
+
+async def _client(**kwargs: Any) -> Any:
+    """Return a client that is sent to no other server than the one whose address was given."""
+    import aiohttp
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(_check_redirect)
+    return aiohttp.ClientSession(trace_configs=[trace], **kwargs)
+
+
+async def _check_redirect(session: Any, context: Any, found: Any) -> None:
+    """Refuse a redirect to another server, which may be one inside of a network that is closed to the first."""
+    url = found.url
+    location = found.response.headers.get("Location") or found.response.headers.get("URI") or ""
+    target = url.join(type(url)(location))
+    if target.host != url.host:
+        raise UnsafeError(f"{url} sends to another server, {target}; refused: give that address itself")
+
+
+def fetch(url: str) -> bytes | None:
+    """Read a file of metadata as far as it may go; None where there is none.
+
+    Raises
+    ------
+    DataError
+        Where the server cannot be reached, or takes too long.
+    UnsafeError
+        Where it sends to another one.
+    """
+    try:
+        files, path = fsspec.core.url_to_fs(url, **options(url))
+    except ImportError as error:
+        missing = f"pip install 'napari-unet-stacks[remote]' ({error})"
+        raise DataError(f"{url} cannot be reached: packages for such addresses are not installed; {missing}") from None
+    except ValueError as error:
+        raise DataError(f"{url} cannot be reached: {error}") from None
+    content = _first_bytes(files, path)
+    if isinstance(content, FileNotFoundError):
+        return None
+    if type(content) is TimeoutError and content.errno is None:  # ours; nothing is gained by a second try
+        raise DataError(f"{url} does not arrive whole within {METADATA_SECONDS:g} s; try again later, or copy it here")
+    if isinstance(content, UnetError):
+        raise content
+    if isinstance(content, Exception):
+        raise DataError(f"{url} cannot be reached: {type(content).__name__} {content}") from content
+    return bytes(content)
+
+
+def _first_bytes(files: Any, path: str) -> bytes | Exception:
+    """Read a remote file as far as metadata may go: a server that sends more, or never ends, is not read on."""
+    if "http" in files.protocol:
+        (content,) = fsspec.asyn.sync(files.loop, _attempted, files, path)
+    else:
+        (content,) = files.cat([path], on_error="return", start=0, end=MAX_METADATA + 1).values()
+    return content
+
+
+async def _attempted(files: Any, path: str) -> list[bytes | BaseException]:
+    reading = asyncio.wait_for(_received(files, path), METADATA_SECONDS)
+    return list(await asyncio.gather(reading, return_exceptions=True))
+
+
+async def _received(files: Any, path: str) -> bytes:
+    session = await files.set_session()
+    async with session.get(files.encode_url(path), **files.kwargs) as reply:
+        if reply.status == http.HTTPStatus.NOT_FOUND:
+            raise FileNotFoundError(path)
+        reply.raise_for_status()
+        content = bytearray()
+        while len(content) <= MAX_METADATA and (part := await reply.content.read(MAX_METADATA)):
+            content += part
+        return bytes(content)

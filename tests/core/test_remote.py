@@ -1,0 +1,109 @@
+"""Images at addresses: what is followed, and how much of it travels at the same time."""
+
+import threading
+import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import zarr
+
+from helpers import FP32
+from kinds import small
+from napari_unet.errors import IncompleteError, UnreachableError, UnsafeError
+from napari_unet.events import wait
+from napari_unet.inference import PredictConfig
+from napari_unet.inference.predict import predict
+from napari_unet.sources import open_stack
+
+CHUNKS = 64
+
+
+class Far(SimpleHTTPRequestHandler):
+    """A server that takes its time, counts what it answers at once, may be gone, and may send elsewhere."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        if self.server.elsewhere and not self.path.startswith("/x/"):
+            self.send_response(302)
+            self.send_header("Location", self.server.elsewhere + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if self.server.gone:
+            self.send_error(503)
+            return
+        with self.server.counting:
+            self.server.now += 1
+            self.server.most = max(self.server.most, self.server.now)
+        time.sleep(self.server.latency)
+        with self.server.counting:
+            self.server.now -= 1
+        super().do_GET()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    (tmp_path / "far").mkdir()
+    made = ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: Far(*args, directory=str(tmp_path / "far")))
+    made.daemon_threads, made.counting = True, threading.Lock()
+    made.now = made.most = 0
+    made.gone, made.elsewhere, made.latency = False, "", 0.0
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def store(server, tmp_path, side=8):
+    data = np.random.default_rng(0).random((side * 16, side * 16)).astype("f4")
+    zarr.create_array(str(tmp_path / "far" / "a.zarr"), data=data, chunks=(16, 16), dimension_names=["y", "x"])
+    return f"http://127.0.0.1:{server.server_port}/a.zarr", data
+
+
+def test_chunks_travel_at_the_same_time(server, tmp_path):
+    address, data = store(server, tmp_path)
+    stack = open_stack(address)
+    server.most, server.latency = 0, 0.1  # seconds, as from another continent over a slow link
+    assert (stack.read(tuple(slice(0, n) for n in stack.shape)) == data).all()
+    assert server.most >= CHUNKS // 16
+
+
+def test_a_server_that_was_gone_for_a_while_costs_no_byte(server, tmp_path):
+    address, _ = store(server, tmp_path, 4)
+    config = PredictConfig(**FP32, block=(16, 16))
+    run = predict(open_stack(address), small(), tmp_path / "a.ome.zarr", config)
+    for event in run:
+        server.gone = server.gone or type(event).__name__ == "Block"
+        if server.gone:
+            break
+    run.close()
+    with pytest.raises((IncompleteError, UnreachableError)):
+        wait(predict(open_stack(address), small(), tmp_path / "a.ome.zarr", config))
+    server.gone = False
+    far = wait(predict(open_stack(address), small(), tmp_path / "a.ome.zarr", config))
+    near = wait(predict(open_stack(tmp_path / "far" / "a.zarr"), small(), tmp_path / "b.ome.zarr", config))
+    assert (np.asarray(far.data) == np.asarray(near.data)).all()
+
+
+@pytest.mark.parametrize("where", ["http://localhost:1", "http://10.0.0.1", "https://other.example"])
+def test_a_server_does_not_send_to_another_one(server, tmp_path, where):
+    address, _ = store(server, tmp_path)
+    stack = open_stack(address)
+    server.elsewhere = where
+    with pytest.raises(UnsafeError, match="another server"):
+        open_stack(address)
+    with pytest.raises(UnsafeError, match="another server"):
+        stack.read((slice(0, 1), slice(0, 1)))
+
+
+def test_a_redirect_on_the_same_server_is_followed(server, tmp_path):
+    address, data = store(server, tmp_path)
+    (tmp_path / "far" / "x").symlink_to(tmp_path / "far")
+    server.elsewhere = f"http://127.0.0.1:{server.server_port}/x"
+    stack = open_stack(address)
+    assert (stack.read(tuple(slice(0, n) for n in stack.shape)) == data).all()
