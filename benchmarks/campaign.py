@@ -1,21 +1,23 @@
 """Random kills and mutated inputs, counted: ``python benchmarks/campaign.py --kills 200 --mutations 2000``.
 
-Each kill (SIGKILL) comes at a random time of the real command, which is run again to its end; every file of the result,
-or the weights of the model, are held against those of a run that nobody disturbed. Each mutation is a model, a store or
-a TIFF with bytes changed, cut or doubled, given to the real command: it must end with one of its exit codes, and no
-traceback.
+Each kill (SIGKILL) comes at a random time of the command, which is run again to its end; every file of the result, or
+the weights of the model, are held against those of a run that nobody disturbed. Kills that come after the end are
+drawn again, and counted apart. Each mutation is a model, a store or a TIFF with bytes changed, cut or doubled, given to
+the command: it must end with one of its exit codes, and no traceback.
+
+Commands are forked from a process that has imported what they need, so that a kill falls into their work.
 """
 
 import argparse
 import hashlib
+import multiprocessing
+import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,66 +26,96 @@ import zarr
 from kills import files, same
 from memory import models
 
-SHELL = (sys.executable, "-c", "from napari_unet.cli import main; main()")
+from napari_unet.cli import main as command
+
 CODES = {0, 2, 3, 4, 5, 6, 7}
 LONGEST = 120.0  # seconds that a command on inputs of this size may take: longer is counted as hanging
 FIXED = ("--device", "cpu")
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["__main__", "imagecodecs", "napari_unet.cli.progress", "napari_unet.training.process"])
 
 
-def command(*words: object) -> list[str]:
-    return [*SHELL, *map(str, words)]
+def shell(words: list[str], said: Path) -> None:
+    """Do a command, in a process of its own; what it says goes to a file."""
+    with said.open("w") as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+    sys.argv = ["napari-unet", *words]
+    command()
 
 
-def killed_and_run_again(start: Sequence[str], again: Sequence[str], longest: float, draw: random.Random) -> int:
-    """Kill a command at a random time, then run it to its end; return its exit code."""
-    with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            process.wait(draw.uniform(0, longest))
-        except subprocess.TimeoutExpired:
-            process.kill()
-    if process.returncode == 0:
-        return 0
-    return subprocess.run(again, capture_output=True, check=False, timeout=LONGEST).returncode
+def started(said: Path, *words: object) -> multiprocessing.process.BaseProcess:
+    process = _forks.Process(target=shell, args=([str(word) for word in words], said))
+    process.start()
+    return process
+
+
+def ended(process: multiprocessing.process.BaseProcess, seconds: float) -> int | None:
+    """Wait for a command so long at most, then kill it: None; return its exit code."""
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return None
+    return process.exitcode
+
+
+def seconds(said: Path, *words: object) -> float:
+    """How long a command takes, done twice: the first of its kind opens more files."""
+    for _ in range(2):
+        began = time.monotonic()
+        ended(started(said, *words), LONGEST)
+    return time.monotonic() - began
+
+
+def killed(draw: random.Random, longest: float, *words: object) -> int:
+    """Kill a command at a random time; say how many ended before."""
+    early, said = 0, Path(os.devnull)
+    while ended(started(said, *words), draw.uniform(0, longest)) is not None:
+        early += 1
+    return early
 
 
 def kills_of_predict(folder: Path, count: int, draw: random.Random) -> str:
-    options = ("--model", folder / "model", "--precision", "fp32", "--block", 16, 64, 64, *FIXED, "--out")
-    began = time.monotonic()
-    subprocess.run(command("predict", folder / "image.zarr", *options, folder / "whole.ome.zarr"), check=True)
-    longest, expected = time.monotonic() - began, files(folder / "whole.ome.zarr")
-    wrong = []
+    whole, said = folder / "whole.ome.zarr", folder / "said"
+    longest = seconds(said, *predict(folder, folder / "image.zarr", whole), "--overwrite")
+    expected, late, wrong = files(whole), 0, []
     for i in range(count):
         out = folder / f"kill-{i}.ome.zarr"
-        line = command("predict", folder / "image.zarr", *options, out)
-        code = killed_and_run_again(line, line, longest, draw)
+        line = predict(folder, folder / "image.zarr", out)
+        late += killed(draw, longest, *line, "--overwrite")
+        code = ended(started(said, *line), LONGEST)
         found = same(files(out), expected)
-        if code or ", 0 differ" not in found:
-            wrong.append(f"exit code {code}, {found}")
+        if code != 0 or ", 0 differ" not in found:
+            wrong.append(f"exit code {code}, {found}, {said.read_text()[-300:]}")
         shutil.rmtree(out)
-    return f"predict: {count} kills, {len(wrong)} ended otherwise {wrong[:3] or ''}"
+    return counted("predict", count, late, wrong)
+
+
+def counted(what: str, count: int, late: int, wrong: list[str]) -> str:
+    return f"{what}: {count} kills ({late} more came after the end), {len(wrong)} ended otherwise {wrong[:3] or ''}"
 
 
 def weights(model: Path) -> str:
-    (path,) = model.glob("*.safetensors")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    found = sorted(model.glob("*.safetensors"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in found)).hexdigest()
 
 
 def kills_of_train(folder: Path, count: int, draw: random.Random) -> str:
     small = ("--steps", 30, "--depth", 1, "--base-features", 4, "--patch", 32, 32, "--batch", 2, *FIXED)
-    data = ("--images", folder / "raw", "--labels", folder / "painted", *small, "--out")
-    began = time.monotonic()
-    subprocess.run(command("train", *data, folder / "whole.model"), check=True, stdout=subprocess.DEVNULL)
-    longest, expected = time.monotonic() - began, weights(folder / "whole.model")
-    wrong = []
+    data, said = ("train", "--images", folder / "raw", "--labels", folder / "painted", *small, "--out"), folder / "said"
+    longest = seconds(said, *data, folder / "whole.model", "--overwrite")
+    expected, late, wrong = weights(folder / "whole.model"), 0, []
     for i in range(count):
         out = folder / f"kill-{i}.model"
-        line = command("train", *data, out)
-        code = killed_and_run_again(line, [*line, "--resume"], longest, draw)
-        if code and not out.exists():  # killed before there was anything to go on with
-            code = subprocess.run(line, capture_output=True, check=False, timeout=LONGEST).returncode
-        if code or weights(out) != expected:
-            wrong.append(f"exit code {code}")
-    return f"train: {count} kills, {len(wrong)} ended otherwise {wrong[:3] or ''}"
+        late += killed(draw, longest, *data, out, "--overwrite")
+        code = ended(started(said, *data, out, "--resume"), LONGEST)
+        if code and not (out / "training").exists():  # killed before there was anything to go on with
+            code = ended(started(said, *data, out), LONGEST)
+        if code != 0 or weights(out) != expected:
+            wrong.append(f"exit code {code}, {said.read_text()[-300:]}")
+    return counted("train", count, late, wrong)
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:
@@ -103,35 +135,44 @@ def mutated(data: bytes, draw: random.Random) -> bytes:
 def mutations(folder: Path, count: int, draw: random.Random) -> str:
     codes: Counter[int] = Counter()
     wrong = []
-    tables = {"image.zarr": "zarr", "model": "model", "raw/a.tif": "tif"}
+    suffixes = {"image.zarr": ".zarr", "model": "", "stack.tif": ".tif", "series.ome.tif": ".ome.tif", "result": ".out"}
+    ended(started(folder / "said", *predict(folder, folder / "image.zarr", folder / "result")), LONGEST)
     for i in range(count):
-        name = draw.choice(list(tables))
-        given = folder / f"mutated-{i}.{tables[name]}"
-        whole = folder / name
+        name = draw.choice(list(suffixes))
+        whole, given, out, said = folder / name, folder / f"given{suffixes[name]}", folder / "out", folder / "said"
         (shutil.copytree if whole.is_dir() else shutil.copy)(whole, given)
         chosen = draw.choice(sorted(p for p in given.rglob("*") if p.is_file())) if given.is_dir() else given
         chosen.write_bytes(mutated(chosen.read_bytes(), draw))
-        image, model = (folder / "image.zarr", given) if name == "model" else (given, folder / "model")
-        if name == "raw/a.tif":
-            line = command("info", image)
-        else:
-            line = command("predict", image, "--model", model, "--out", folder / f"out-{i}.ome.zarr", *FIXED)
-        try:
-            ended = subprocess.run(line, capture_output=True, text=True, check=False, timeout=LONGEST)
-        except subprocess.TimeoutExpired:
-            wrong.append(f"{chosen.relative_to(folder)} hangs")
-            continue
-        codes[ended.returncode] += 1
-        if ended.returncode not in CODES or "Traceback" in ended.stderr:
-            wrong.append(f"{chosen.relative_to(folder)}: {ended.returncode} {ended.stderr.splitlines()[-1:]}")
+        lines = {
+            "model": (("info", given), predict(folder, folder / "image.zarr", out, given)),
+            "result": (("verify", given), predict(folder, folder / "image.zarr", given)),
+        }.get(name, (("info", given), predict(folder, given, out)))
+        for line in lines:
+            code = ended(started(said, *line), LONGEST)
+            codes[-1 if code is None else code] += 1
+            text = said.read_text(errors="replace")
+            if code not in CODES or "Traceback" in text:
+                wrong.append(f"{i}: {line[0]}, {chosen.relative_to(folder)}: {code} {text[-400:]}")
+        for path in (given, out):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
     listed = ", ".join(f"{code}: {times}" for code, times in sorted(codes.items()))
-    return f"mutations: {count}, exit codes {listed}; {len(wrong)} ended otherwise {wrong[:5] or ''}"
+    return f"mutations: {count}, exit codes {listed}; {len(wrong)} ended otherwise {wrong[:9] or ''}"
+
+
+def predict(folder: Path, image: Path, out: Path, model: Path | None = None) -> tuple[object, ...]:
+    options = ("--axes", "zyx", "--precision", "fp32", "--block", 16, 32, 32, *FIXED)
+    return ("predict", image, "--model", model or folder / "model", "--out", out, *options)
 
 
 def make_inputs(folder: Path) -> None:
     rng = np.random.default_rng(0)
-    data = rng.integers(0, 4000, (64, 128, 128)).astype(np.uint16)
-    zarr.create_array(folder / "image.zarr", data=data, chunks=(32, 64, 64), dimension_names=["z", "y", "x"])
+    data = rng.integers(0, 4000, (32, 64, 64)).astype(np.uint16)
+    zarr.create_array(folder / "image.zarr", data=data, chunks=(16, 32, 32), dimension_names=["z", "y", "x"])
+    tifffile.imwrite(folder / "stack.tif", data[:16], compression="zlib", predictor=True)
+    tifffile.imwrite(folder / "series.ome.tif", data[:16], bigtiff=True, tile=(32, 32), metadata={"axes": "ZYX"})
     models(cascade=False)[0].save(folder / "model")
     labels = np.zeros((96, 96), np.uint8)
     labels[10:40, 10:40] = labels[50:80, 30:90] = 1
