@@ -32,7 +32,17 @@ CODES = {0, 2, 3, 4, 5, 6, 7}
 LONGEST = 120.0  # seconds that a command on inputs of this size may take: longer is counted as hanging
 FIXED = ("--device", "cpu")
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["__main__", "imagecodecs", "napari_unet.cli.progress", "napari_unet.training.process"])
+_forks.set_forkserver_preload(
+    [
+        "__main__",
+        "torch",
+        "imagecodecs",
+        "typer",
+        "napari_unet.cli.progress",
+        "napari_unet.inference.predict",
+        "napari_unet.training.fit",
+    ]
+)
 
 
 def shell(words: list[str], said: Path) -> None:
