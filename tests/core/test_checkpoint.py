@@ -1,8 +1,6 @@
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 
@@ -13,15 +11,11 @@ from hypothesis import strategies as st
 
 from napari_unet.errors import DataError, ResourceError
 from napari_unet.training.checkpoint import Checkpoints, write_atomic
+from warm import warm
 
 
 def tensors(step, size=50):
     return {"a": torch.full((size,), float(step)), "b": torch.arange(3) * step}
-
-
-def run_python(code, *arguments, **options):
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
 
 def test_what_is_saved_comes_back_and_two_are_kept(tmp_path):
@@ -86,7 +80,7 @@ def test_a_kill_at_any_time_leaves_one_that_loads(tmp_path):
             print(step, flush=True)
     """
     for attempt in range(4):
-        process = run_python(code, tmp_path, stdin=subprocess.DEVNULL)
+        process = warm(textwrap.dedent(code), tmp_path)
         process.stdout.readline()
         time.sleep(0.05 + 0.037 * attempt)
         process.send_signal(signal.SIGKILL)
@@ -115,9 +109,9 @@ def test_a_full_disk_leaves_the_old_one(tmp_path):
             print(error)
             sys.exit(6)
     """
-    process = run_python(code, tmp_path)
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == 6, text
+    process = warm(textwrap.dedent(code), tmp_path)
+    text = process.stdout.read()
+    assert process.wait() == 6, text
     assert "checkpoint-000000002" in text
     assert {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in tmp_path.iterdir()} == before
     assert Checkpoints(tmp_path).load().state == {"step": 1}

@@ -5,8 +5,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
 
@@ -15,7 +13,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from helpers import TESTS, collect, example, same
+from helpers import collect, example, same
 from helpers import short as small
 from kinds import finder
 from napari_unet.arrays.stack import Stack
@@ -30,6 +28,7 @@ from napari_unet.training.learner import rate_at
 from napari_unet.training.run import RUN
 from napari_unet.training.setup import set_up
 from napari_unet.training.state import State
+from warm import warm
 
 
 def tree(folder):
@@ -128,7 +127,6 @@ def test_the_papers_preset_goes_on_to_the_same_weights_too(tmp_path):
 
 SCRIPT = """
     import os, signal, sys
-    sys.path.insert(0, sys.argv[2])
     import torch
     from helpers import example, short as small
     from napari_unet.events import Epoch
@@ -146,7 +144,6 @@ SCRIPT = """
 FULL_DISK = """
     import resource, sys
     from pathlib import Path
-    sys.path.insert(0, sys.argv[2])
     import torch
     from helpers import example, short as small
     from napari_unet.errors import ResourceError
@@ -161,17 +158,15 @@ FULL_DISK = """
                 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
     except ResourceError:
         said.append("ResourceError")
-    Path(sys.argv[3]).write_text("; ".join(said)[-2900:])
+    Path(sys.argv[2]).write_text("; ".join(said)[-2900:])
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs RLIMIT_FSIZE")
 def test_a_full_disk_costs_the_newest_state_only(tmp_path):
     pairs = [example(), example(seed=1)]
-    here = TESTS
-    command = [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(tmp_path / "m"), here, str(tmp_path / "said")]
-    full = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    assert full.returncode == 0, full.stderr
+    full = warm(textwrap.dedent(FULL_DISK), tmp_path / "m", tmp_path / "said")
+    assert full.wait() == 0, full.stderr.read()
     said = (tmp_path / "said").read_text()
     assert "training continues" in said
     assert "step 12, loss" in said
@@ -184,10 +179,8 @@ def test_a_full_disk_costs_the_newest_state_only(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_a_killed_run_goes_on_to_the_same_curve(tmp_path):
     pairs = [example(), example(seed=1)]
-    here = TESTS
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path / "killed"), here]
-    killed = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = warm(textwrap.dedent(SCRIPT), tmp_path / "killed")
+    assert killed.wait() == -signal.SIGKILL, killed.stderr.read()
     assert not (tmp_path / "killed").exists()
     whole = wait(train(pairs, tmp_path / "whole", small()))
     resumed = wait(train(pairs, tmp_path / "killed", small(resume=True)))

@@ -3,8 +3,6 @@
 import csv
 import dataclasses
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ import torch
 import zarr
 from scipy import ndimage
 
-from helpers import FP32, TESTS, cells, tree
+from helpers import FP32, cells, tree
 from kinds import finder, model_of
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, ModelError, UsageError
@@ -30,6 +28,7 @@ from napari_unet.task.border import closeness
 from napari_unet.task.instances import touching
 from napari_unet.task.losses import IGNORE
 from napari_unet.training import TrainConfig, train
+from warm import warm
 
 
 def run(stack, model, out, **config):
@@ -234,7 +233,6 @@ def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bytes(tmp_path):
 
 KILLED = """
 import os, sys
-sys.path.insert(0, {tests!r})
 
 def killed(event, args):
     if (event, sys.argv[2]) == ("os.rename", "table") and str(args[1]).endswith("objects.csv"):
@@ -253,10 +251,8 @@ wait(predict(cells((40, 36)), finder(min_size=2), sys.argv[1], PredictConfig(**F
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 @pytest.mark.parametrize("moment", ["table", "scratch"])
 def test_a_run_that_is_killed_about_its_table_ends_with_it(tmp_path, moment):
-    code, out = KILLED.format(tests=TESTS), tmp_path / "a.ome.zarr"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run([sys.executable, "-c", code, str(out), moment], env=environment, check=False)
-    assert ended.returncode == -9
+    out = tmp_path / "a.ome.zarr"
+    assert warm(KILLED, out, moment).wait() == -9
     stack, model = cells((40, 36)), finder(min_size=2)
     run(stack, model, out, block=(16, 16))
     run(stack, model, tmp_path / "whole.ome.zarr", block=(16, 16))

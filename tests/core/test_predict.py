@@ -3,10 +3,7 @@
 import dataclasses
 import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,7 +13,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import FP32, TESTS, image_of, stopped_after, tree
+from helpers import FP32, image_of, stopped_after, tree
 from kinds import KINDS, model_of, run_tiled, small, whole_logits
 from napari_unet.arrays.resample import ResampledLabels
 from napari_unet.arrays.stack import Stack
@@ -36,6 +33,7 @@ from napari_unet.network.stream import Stream
 from napari_unet.sources import open_stack
 from napari_unet.store import verify
 from strategies import configs
+from warm import warm
 
 
 def agrees(labels, logits):
@@ -157,17 +155,13 @@ def test_a_closed_run_resumes_to_the_same_bytes(kind, ndim, after, tmp_path):
 
 
 RUN = """
-import sys
-sys.path[:0] = [{tests!r}]
-import torch
+import sys, torch
 torch.set_num_threads(1)
-from pathlib import Path
 from helpers import FP32
 from kinds import KINDS
 from napari_unet import PredictConfig, open_stack, predict, wait
-model = KINDS[{kind!r}](3)
-stack = open_stack({source!r})
-wait(predict(stack, model, Path({out!r}), PredictConfig(block=(8, 40, 40), **FP32)))
+kind, source, out = sys.argv[1:]
+wait(predict(open_stack(source), KINDS[kind](3), out, PredictConfig(block=(8, 40, 40), **FP32)))
 """
 
 
@@ -180,8 +174,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(kind, tmp_path):
     array[:] = image_of(array.shape)
 
     def run(out):
-        script = RUN.format(kind=kind, tests=TESTS, source=str(source), out=str(out))
-        return subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return warm(RUN, kind, source, out)
 
     assert run(tmp_path / "whole.ome.zarr").wait() == 0
     out = tmp_path / "cut.ome.zarr"

@@ -1,0 +1,81 @@
+"""Processes that a test stops or kills, forked from one that has imported torch and this package already.
+
+Importing costs a process of Python about three seconds; a fork of the warm one starts in some hundredths. The warm one
+has begun no thread, and only its forks do anything.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+
+MODULES = [
+    "scipy.ndimage",
+    "torch._dynamo",
+    *(f"napari_unet.{n}" for n in ("cli.shell", "inference.predict", "training.fit")),
+]
+
+
+def warm(what, *arguments):
+    """Start code, or a module of this package, with pipes for text; on Windows, which cannot fork, it is not warm."""
+    if os.name == "posix":
+        return Fork(what, *map(str, arguments))
+    command = [sys.executable, "-m" if what.startswith("napari_unet.") else "-c", what, *map(str, arguments)]
+    return subprocess.Popen(command, text=True, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE))
+
+
+class Fork:
+    """What the tests use of `subprocess.Popen`, of a fork of the warm process."""
+
+    def __init__(self, what, *arguments):
+        (theirs, stdin), (stdout, said), (stderr, wrong) = os.pipe(), os.pipe(), os.pipe()
+        ends = [Connection(theirs, writable=False), Connection(said, readable=False), Connection(wrong, readable=False)]
+        forks = multiprocessing.get_context("forkserver")
+        forks.set_forkserver_preload(MODULES)
+        self._process = forks.Process(target=_run, args=(what, arguments, ends))
+        self._process.start()
+        for end in ends:
+            end.close()
+        self.pid = self._process.pid
+        self.stdin, self.stdout, self.stderr = os.fdopen(stdin, "w"), os.fdopen(stdout), os.fdopen(stderr)
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def poll(self):
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout=None):
+        self._process.join(timeout)
+        assert self.returncode is not None, f"the process did not end in {timeout} s"
+        return self.returncode
+
+
+def _run(what, arguments, ends):
+    for number, end in enumerate(ends):
+        os.dup2(end.fileno(), number)
+        end.close()
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.argv = ["-c", *arguments]
+    try:
+        if what.startswith("napari_unet."):
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+    finally:
+        with contextlib.suppress(OSError):  # nobody may read it any more
+            sys.stdout.flush()
+        sys.stdout = None
