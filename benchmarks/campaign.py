@@ -71,35 +71,47 @@ def ended(process: multiprocessing.process.BaseProcess, seconds: float) -> int |
     return process.exitcode
 
 
-def seconds(said: Path, *words: object) -> float:
-    """How long a command takes, done twice: the first of its kind opens more files."""
+def removed(out: Path) -> None:
+    """Remove a result or a model, and the folder of its training beside it."""
+    for path in out.parent.glob(f"{out.stem}*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def undisturbed(said: Path, out: Path, *words: object) -> float:
+    """Make a result twice, as the first of its kind opens more files; return how long the second took."""
     for _ in range(2):
+        removed(out)
         began = time.monotonic()
-        ended(started(said, *words), LONGEST)
+        if ended(started(said, *words), LONGEST) != 0:
+            raise SystemExit(f"the command without kills did not end well: {said.read_text()}")
     return time.monotonic() - began
 
 
-def killed(draw: random.Random, longest: float, *words: object) -> int:
-    """Kill a command at a random time; say how many ended before."""
-    early, said = 0, Path(os.devnull)
-    while ended(started(said, *words), draw.uniform(0, longest)) is not None:
-        early += 1
-    return early
+def killed(draw: random.Random, longest: float, out: Path, *words: object) -> int:
+    """Kill a command at a random time; say how often it ended before."""
+    late = 0
+    while ended(started(Path(os.devnull), *words), draw.uniform(0, longest)) is not None:
+        removed(out)
+        late += 1
+    return late
 
 
 def kills_of_predict(folder: Path, count: int, draw: random.Random) -> str:
     whole, said = folder / "whole.ome.zarr", folder / "said"
-    longest = seconds(said, *predict(folder, folder / "image.zarr", whole), "--overwrite")
+    longest = undisturbed(said, whole, *predict(folder, folder / "image.zarr", whole))
     expected, late, wrong = files(whole), 0, []
     for i in range(count):
         out = folder / f"kill-{i}.ome.zarr"
         line = predict(folder, folder / "image.zarr", out)
-        late += killed(draw, longest, *line, "--overwrite")
+        late += killed(draw, longest, out, *line)
         code = ended(started(said, *line), LONGEST)
         found = same(files(out), expected)
         if code != 0 or ", 0 differ" not in found:
             wrong.append(f"exit code {code}, {found}, {said.read_text()[-300:]}")
-        shutil.rmtree(out)
+        removed(out)
     return counted("predict", count, late, wrong)
 
 
@@ -115,16 +127,18 @@ def weights(model: Path) -> str:
 def kills_of_train(folder: Path, count: int, draw: random.Random) -> str:
     small = ("--steps", 30, "--depth", 1, "--base-features", 4, "--patch", 32, 32, "--batch", 2, *FIXED)
     data, said = ("train", "--images", folder / "raw", "--labels", folder / "painted", *small, "--out"), folder / "said"
-    longest = seconds(said, *data, folder / "whole.model", "--overwrite")
-    expected, late, wrong = weights(folder / "whole.model"), 0, []
+    whole = folder / "whole.model"
+    longest = undisturbed(said, whole, *data, whole)
+    expected, late, wrong = weights(whole), 0, []
     for i in range(count):
         out = folder / f"kill-{i}.model"
-        late += killed(draw, longest, *data, out, "--overwrite")
+        late += killed(draw, longest, out, *data, out)
         code = ended(started(said, *data, out, "--resume"), LONGEST)
-        if code and not (out / "training").exists():  # killed before there was anything to go on with
+        if code:  # killed before there was anything to go on with, else this is refused too
             code = ended(started(said, *data, out), LONGEST)
         if code != 0 or weights(out) != expected:
-            wrong.append(f"exit code {code}, {said.read_text()[-300:]}")
+            wrong.append(f"exit code {code}, weights {weights(out)[:8]}, {expected[:8]}: {said.read_text()[-300:]}")
+        removed(out)
     return counted("train", count, late, wrong)
 
 
@@ -163,11 +177,8 @@ def mutations(folder: Path, count: int, draw: random.Random) -> str:
             text = said.read_text(errors="replace")
             if code not in CODES or "Traceback" in text:
                 wrong.append(f"{i}: {line[0]}, {chosen.relative_to(folder)}: {code} {text[-400:]}")
-        for path in (given, out):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        removed(given)
+        removed(out)
     listed = ", ".join(f"{code}: {times}" for code, times in sorted(codes.items()))
     return f"mutations: {count}, exit codes {listed}; {len(wrong)} ended otherwise {wrong[:9] or ''}"
 
