@@ -47,6 +47,12 @@ def test_a_run_that_is_killed_ends_with_the_same_bytes():
     assert re.fullmatch(r"here, killed at \d+%: [1-9]\d* files, 0 differ\n", printed("kills", *arguments))
 
 
+def test_commands_that_are_killed_or_get_mutated_inputs_are_counted():
+    lines = printed("campaign", "--kills", 1, "--trainings", 1, "--mutations", 2).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["mutations", "predict", "train"]
+    assert all(line.rstrip().endswith(" 0 ended otherwise") for line in lines)
+
+
 def test_memory_is_measured_of_one_network_and_of_a_cascade(tmp_path):
     for more in ((), ("--cascade",)):
         lines = printed("memory", "--gib", 0.01, "--width", 128, "--folder", tmp_path, *more).splitlines()
