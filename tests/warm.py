@@ -7,7 +7,6 @@ has begun no thread, and only its forks do anything.
 import contextlib
 import multiprocessing
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -20,23 +19,23 @@ MODULES = [
 ]
 
 
-def warm(what, *arguments):
-    """Start code, or a module of this package, with pipes for text; on Windows, which cannot fork, it is not warm."""
+def warm(code, *arguments):
+    """Start code with pipes for text, as `python -c`; on Windows, which cannot fork, it is not warm."""
     if os.name == "posix":
-        return Fork(what, *map(str, arguments))
-    command = [sys.executable, "-m" if what.startswith("napari_unet.") else "-c", what, *map(str, arguments)]
+        return Fork(code, *map(str, arguments))
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, text=True, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE))
 
 
 class Fork:
     """What the tests use of `subprocess.Popen`, of a fork of the warm process."""
 
-    def __init__(self, what, *arguments):
+    def __init__(self, code, *arguments):
         (theirs, stdin), (stdout, said), (stderr, wrong) = os.pipe(), os.pipe(), os.pipe()
         ends = [Connection(theirs, writable=False), Connection(said, readable=False), Connection(wrong, readable=False)]
         forks = multiprocessing.get_context("forkserver")
         forks.set_forkserver_preload(MODULES)
-        self._process = forks.Process(target=_run, args=(what, arguments, ends))
+        self._process = forks.Process(target=_run, args=(code, arguments, ends))
         self._process.start()
         for end in ends:
             end.close()
@@ -63,7 +62,7 @@ class Fork:
         return self.returncode
 
 
-def _run(what, arguments, ends):
+def _run(code, arguments, ends):
     for number, end in enumerate(ends):
         os.dup2(end.fileno(), number)
         end.close()
@@ -71,10 +70,7 @@ def _run(what, arguments, ends):
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     sys.argv = ["-c", *arguments]
     try:
-        if what.startswith("napari_unet."):
-            runpy.run_module(what, run_name="__main__", alter_sys=True)
-        else:
-            exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
     finally:
         with contextlib.suppress(OSError):  # nobody may read it any more
             sys.stdout.flush()
