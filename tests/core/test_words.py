@@ -20,7 +20,13 @@ from napari_unet.training.job import TrainJob
 
 SOURCE = Path(napari_unet.__file__).parent
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "napari.yaml", "CONTRIBUTING.md", "SECURITY.md", "docs/cluster.md")
+PAGES = (
+    "README.md",
+    "napari.yaml",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
+)
 FILES = [*sorted(SOURCE.rglob("*.py")), *(ROOT / page for page in PAGES)]
 LABELS = (
     "only what is painted counts",
