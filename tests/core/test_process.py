@@ -285,6 +285,20 @@ def test_one_that_is_idle_ends_and_takes_the_copies_with_it(monkeypatch, copies)
     assert done(echo, array)[1] != pid
 
 
+def test_a_copy_stays_while_work_is_sent_though_the_last_process_ends_and_is_made_again_where_it_was_cleared(copies):
+    array = CUBE.copy()
+    done(echo, array, keep=False)
+    with remote.working():
+        data = pack(array)
+        with pytest.raises(ResourceError):
+            done(end_by, signal.SIGKILL, keep=False)
+        time.sleep(0.2)  # until its end is known
+        np.testing.assert_array_equal(unpack(data), array)
+        for path in copies.glob("*.layer"):
+            path.unlink()
+        np.testing.assert_array_equal(unpack(pack(array)), array)
+
+
 @linux
 def test_when_the_window_is_killed_its_process_ends_and_leaves_no_copy(copies):
     script = (

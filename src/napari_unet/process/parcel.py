@@ -224,9 +224,10 @@ def _copied(owner: np.ndarray, array: np.ndarray) -> Place | None:
     if copy is None or copy.of() is not owner:
         return None
     if (copy.place.dtype, copy.place.shape) == (array.dtype, array.shape):
-        pairs = zip(_pieces(array), _pieces(copy.place.array()), strict=True)
-        if all(np.array_equal(_bits(one), _bits(other)) for one, other in pairs):
-            return copy.place
+        with contextlib.suppress(OSError, ValueError):  # somebody has cleared the folder
+            pairs = zip(_pieces(array), _pieces(copy.place.array()), strict=True)
+            if all(np.array_equal(_bits(one), _bits(other)) for one, other in pairs):
+                return copy.place
     copy.end()
     return None
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from ..device import versions
@@ -112,7 +112,24 @@ class _Children:
         self._changed = threading.Condition()
         self._all: set[Child] = set()
         self._idle: dict[Child, threading.Timer] = {}
-        self._brief = 0
+        self._brief = self._working = 0
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Keep what is copied for a piece of work, until it has ended."""
+        with self._changed:
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._working -= 1
+                self._forget()
+
+    def _forget(self) -> None:
+        """Take away the copies that nobody has, and nobody is sent."""
+        if not self._all and not self._working:
+            forget_copies()
 
     def take(self, brief: bool) -> Child:
         """Return one that waits for work, or will in a moment; else a new one."""
@@ -150,11 +167,11 @@ class _Children:
         with self._changed:
             self._all.discard(child)
             self._idle.pop(child, None)
-            if not self._all:
-                forget_copies()
+            self._forget()
 
 
 _children = _Children()
+working = _children.working
 
 
 class Remote:
@@ -219,10 +236,11 @@ class Remote:
         UsageError
             Where other versions are installed by now.
         """
-        try:
-            return (yield from self._away(pack((self._work, self._arguments), hollow=self._hollow)))
-        except NotSentError as error:
-            why = str(error)
+        with working():
+            try:
+                return (yield from self._away(pack((self._work, self._arguments), hollow=self._hollow)))
+            except NotSentError as error:
+                why = str(error)
         yield Progress(0, 0, "note", f"this cannot be sent to a process of its own, so it runs within napari: {why}")
         return (yield from self._work(*self._arguments))
 

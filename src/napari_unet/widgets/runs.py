@@ -11,7 +11,7 @@ from ..arrays.views import Box
 from ..events import Block
 from ..inference import PredictConfig
 from ..process.parcel import NotSentError, pack
-from ..process.remote import Remote
+from ..process.remote import Remote, working
 from . import away
 from .away import Finished, Run
 from .layers import Source, warm_up
@@ -123,6 +123,7 @@ class Look:
         The box asked for is one of the image; the boxes given are of the result.
         """
         sent: bytes | Run = self._run
-        with contextlib.suppress(NotSentError):
-            sent = pack(self._run)  # by what it packs to, the other process knows what it has
-        return Remote(away.look, sent, box, brief=True, patience=LOOK_PATIENCE).events()
+        with working():
+            with contextlib.suppress(NotSentError):
+                sent = pack(self._run)  # by what it packs to, the other process knows what it has
+            yield from Remote(away.look, sent, box, brief=True, patience=LOOK_PATIENCE).events()
