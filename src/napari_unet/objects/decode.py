@@ -218,7 +218,6 @@ def paint(
     ----------
     read, grid, scratch, config
         As `find` had them.
-    canvas : Canvas
 
     Yields
     ------

@@ -34,7 +34,7 @@ EVERY = 0.1  # seconds between two events on the progress of a stage
 SAID_ALWAYS = ("plan", "note")  # stages whose messages are all read
 # What must be the same at both ends, as objects go between them.
 SAME = ("napari-unet-stacks", "numpy", "zarr", "dask", "torch")
-GONE: Any = ("gone",)  # what is heard when nobody is left to say anything
+GONE: Any = ("gone",)  # what is received when the other end is gone
 
 
 class CancelledError(Exception):
@@ -42,7 +42,7 @@ class CancelledError(Exception):
 
 
 class Voice:
-    """Says things to the other end; where nobody listens any more, nothing.
+    """Says things to the other end; nothing once it is gone.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Work:
     inbox : queue
         What is heard.
     goes_on : bool
-        Whether it does where nobody listens any more; else it is closed then.
+        Whether it goes on when the other end is gone; else it is closed then.
     """
 
     def __init__(self, inbox: "queue.Queue[Any]", goes_on: bool) -> None:
@@ -122,7 +122,7 @@ def do(data: bytes, work: Work, voice: Voice) -> None:
         voice.say("refused", str(error))
     except (CancelledError, KeyboardInterrupt):
         voice.say("closed")
-    except BaseException as error:  # noqa: BLE001 - whoever listens is told; all of it is in the traceback
+    except BaseException as error:  # noqa: BLE001 - the other end is told; all of it is in the traceback
         text = traceback.format_exc()
         try:
             voice.say("failed", error, text)
@@ -141,7 +141,7 @@ def listen(inbox: "queue.Queue[Any]", where: IO[bytes]) -> None:
 
 
 def main() -> None:
-    """Do what is sent until there is nothing to do for a while, or nobody to do it for."""
+    """Do what is sent until there is nothing to do for a while, or the other end is gone."""
     talk, said = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with open(os.devnull) as nothing:  # noqa: PTH123 - what reads the input or prints must not break into the talk
         os.dup2(nothing.fileno(), 0)

@@ -38,9 +38,6 @@ class Place(NamedTuple):
 
     Parameters
     ----------
-    file : str or None
-    dtype : numpy.dtype
-    shape : tuple of int
     offset : int
         Byte of its first element.
     strides : tuple of int, or None

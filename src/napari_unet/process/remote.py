@@ -18,7 +18,7 @@ from .child import SAME
 from .memory import ENVIRONMENT
 from .parcel import NotSentError, forget_copies, heard, pack, say
 
-BEAT = 0.2  # seconds without an event after which whoever listens may look around
+BEAT = 0.2  # seconds without an event after which the listener gets an empty one
 PATIENCE = 1.0  # seconds in which a piece of work that is closed must end; then its process is ended
 BRIEF = 5.0  # seconds that are waited for a process which does something brief, before another is started
 BEGIN = 60.0  # seconds in which a process must say hello: Python and numpy may come from a slow network
@@ -157,7 +157,7 @@ class _Children:
             self._changed.notify_all()
 
     def _end(self, child: Child) -> None:
-        """End one that nobody has taken."""
+        """End a process that was not used."""
         with self._changed:
             if self._idle.pop(child, None) is not None:
                 child.say("end")

@@ -50,7 +50,7 @@ def open_array(node: Node) -> "zarr.Array[Any]":
 def open_own(folder: Path, mode: str = "r") -> "zarr.Array[Any]":
     """Open an array of a result or of scratch data, after its metadata was checked as any other's.
 
-    Whoever made the folder: a filter that runs code from its chunks is refused before zarr sees it.
+    Of every folder: a filter that runs code from its chunks is refused before zarr sees it.
 
     Raises
     ------

@@ -16,10 +16,6 @@ MOST_DIRECTORY = 2**25  # bytes: some 400,000 files, of which Python keeps ten t
 class Archive:
     """The files of a zip archive that holds one zarr hierarchy.
 
-    Parameters
-    ----------
-    path : Path
-
     Raises
     ------
     UnsafeError

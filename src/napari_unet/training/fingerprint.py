@@ -65,7 +65,6 @@ class Intensities:
 
     Parameters
     ----------
-    image, target : Statistics
     channels : tuple of str
         Name of each channel of the target.
     """
@@ -81,7 +80,6 @@ class Fingerprint:
 
     Parameters
     ----------
-    stacks : tuple of StackFacts
     sparse : bool
         Whether 0 means unlabelled.
     binary : bool
@@ -185,10 +183,6 @@ def fingerprint(
     Yields
     ------
     (done, total) blocks
-
-    Returns
-    -------
-    Fingerprint
 
     Raises
     ------

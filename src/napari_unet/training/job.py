@@ -45,7 +45,7 @@ class TrainJob:
     init : str, optional
         Model to start from.
     on_disconnect : "stop" or "continue"
-        What it does when nobody listens any more.
+        What it does when the window is gone.
 
     Raises
     ------
@@ -134,7 +134,6 @@ class View:
 
     Parameters
     ----------
-    request : ViewRequest
     data : array
         Labels, or the intensities of an image on their own grid.
     factors : tuple
@@ -152,12 +151,7 @@ class View:
 
 
 class Views:
-    """Predictions of boxes with the network as it is.
-
-    Parameters
-    ----------
-    images : list of Stack
-    """
+    """Predictions of boxes with the network as it is."""
 
     def __init__(self, images: "list[Stack]") -> None:
         self.training: Training | None = None  # of which there is none before it is planned
@@ -191,10 +185,6 @@ class Views:
 
 def carry_out(path: Path, resume: bool = False) -> Generator[Any, Sequence[Any] | None, tuple[Path, str]]:
     """Train as the job in a file says; between two events it takes a list of requests.
-
-    Yields
-    ------
-    Progress, Epoch, View
 
     Returns
     -------

@@ -37,20 +37,16 @@ class Plan:
 
     Parameters
     ----------
-    network : UNetConfig
     axes : str
         Spatial axes of the network: ``yx`` or ``zyx``.
     patch : tuple of int
         Shape of what the network puts out for one sample; valid convolutions read `patch` and twice their margin.
     batch : int
         Samples per step.
-    normalisation : Normalisation
     spacing : tuple of float
         Pixel size per axis, median over the stacks.
-    units : tuple of (str or None)
     preset, optimiser : str
         "adamw" or "sgd".
-    learning_rate : float
     memory : int
         Estimated bytes of a training step.
     reasons : tuple of str
@@ -136,7 +132,6 @@ def make_plan(
 
     Parameters
     ----------
-    facts : Fingerprint
     config : TrainConfig
         Values that are given there are used unchanged, or refused.
     out_channels : int

@@ -23,13 +23,10 @@ class Run:
 
     Parameters
     ----------
-    stack : Stack
     models : tuple of Path
         Folders, each of the model that takes what the one before gives.
-    out : Path
-    config : PredictConfig
     near : tuple of float, or None
-        Indices, along the tiled axes, of where somebody looks.
+        Indices, along the tiled axes, of the viewed position.
     """
 
     stack: "Stack"
@@ -64,7 +61,6 @@ class Finished:
 
     Parameters
     ----------
-    result : Stack
     group : Path
         Of the labels.
     counts : dict of str to int

@@ -31,12 +31,7 @@ HEIGHT = 320  # pixels: about ten rows
 
 
 class BatchWidget(Panel):
-    """Run a model on every image of a folder.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-    """
+    """Run a model on every image of a folder."""
 
     closing = "A batch is running; what is done is kept, and it can be resumed."
 

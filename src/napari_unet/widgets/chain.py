@@ -11,12 +11,7 @@ NAMES = ("Second model", "Third model", "Fourth model")
 
 
 class Chain(Container[Widget]):
-    """The models after the first: one more can be chosen as long as the one before gives an image.
-
-    Parameters
-    ----------
-    models : ModelChoice
-    """
+    """The models after the first: one more can be chosen as long as the one before gives an image."""
 
     def __init__(self, models: ModelChoice) -> None:
         self._entry_of = models.entry_of

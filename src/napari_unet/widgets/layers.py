@@ -29,7 +29,6 @@ class Source:
 
     Parameters
     ----------
-    layer : image layer
     axes : str
         A letter of ``tczyx`` a dimension, in the layer's order; colours of an RGB image have none.
     level : int
@@ -133,8 +132,6 @@ def seen(viewer: "ViewerModel", layer: Any, axes: str, stack: Stack) -> Box:
 
     Parameters
     ----------
-    viewer : napari.components.ViewerModel
-    layer : image layer
     axes : str
         Of the layer.
     stack : Stack
@@ -161,7 +158,6 @@ class Placed(LazyBase):
 
     Parameters
     ----------
-    base : array
     axes : str
         Of `base`.
     order : str
@@ -207,7 +203,6 @@ class Place:
         Of those that the result itself lacks.
     scale, translate : tuple of float
         One per dimension of `order`.
-    units : tuple of str
     matrix : (n + 1, n + 1) array
         What turns and shears the image's layer, beyond scale and translation.
     """
@@ -299,7 +294,6 @@ def table(classes: Mapping[int, str], counts: Mapping[str, int], step: float, un
     counts : mapping of class to number of voxels
     step : float
         Size of a voxel.
-    unit : str
     """
     highest = max(classes, default=0)
     if highest > MOST_ROWS:

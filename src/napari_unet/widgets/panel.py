@@ -26,12 +26,7 @@ STOP, STAY, BACKGROUND = "Stop, and keep what is done", "Go back", "Go on in the
 
 
 class Panel(Container[Widget]):
-    """A widget that starts pieces of work, one at a time.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    """
+    """A widget that starts pieces of work, one at a time."""
 
     closing = "A segmentation is running; what is done of it is kept, and it can be resumed."
     answers: tuple[str, ...] = (STOP, STAY)

@@ -1,4 +1,4 @@
-"""The layers of a result: while it is written, when it is there, and of the part where somebody looks."""
+"""The layers of a result: while it is written, when it is there, and of the part that is viewed."""
 
 import math
 import time
@@ -28,7 +28,6 @@ class ResultLayer:
 
     Parameters
     ----------
-    viewer : napari.components.ViewerModel
     source : Source
         What the result is of.
     name : str
@@ -191,11 +190,10 @@ def contrast(data: Any) -> tuple[float, float] | None:
 
 
 class PreviewLayer:
-    """The layer that shows the result where somebody looks.
+    """The layer that shows the result of the part that is viewed.
 
     Parameters
     ----------
-    viewer : napari.components.ViewerModel
     on_end : callable
         Told how each look ended.
     """

@@ -29,15 +29,12 @@ class Request:
 
     Parameters
     ----------
-    source : Source
     channels : int
         That the first model takes.
     models : tuple of Path
         Folders, each of the model that takes what the one before gives.
-    out : Path
-    config : PredictConfig
     near : tuple of float, or None
-        Indices, along the tiled axes, of where somebody looks.
+        Indices, along the tiled axes, of the viewed position.
     """
 
     source: Source
@@ -96,12 +93,7 @@ def seams(request: Request) -> "Generator[Any, None, Seam]":
 
 
 class Look:
-    """The exact result where somebody looks, kept while image, model and settings stay the same.
-
-    Parameters
-    ----------
-    request : Request
-    """
+    """The exact result of the part that is viewed, kept while image, model and settings stay the same."""
 
     def __init__(self, request: Request) -> None:
         self.request = request

@@ -82,7 +82,6 @@ def synthetic(seed: int = 0, count: int = 180) -> tuple[np.ndarray, np.ndarray]:
 
     Parameters
     ----------
-    seed : int
     count : int
         That are tried; one that would overlap another is left out.
 

@@ -36,12 +36,7 @@ SETTLE = 300  # milliseconds without a change before something is made of it
 
 
 class SegmentWidget(Panel):
-    """Run a model on an open layer.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-    """
+    """Run a model on an open layer."""
 
     def __init__(self, napari_viewer: "napari.Viewer") -> None:
         super().__init__(napari_viewer)
@@ -154,7 +149,7 @@ class SegmentWidget(Panel):
             self.out.value = path
 
     def _suggest(self) -> None:
-        """Choose the model that suits the image best, unless somebody has chosen one."""
+        """Choose the model that suits the image best, unless one was chosen."""
         layer = self.image.value
         entries = self.models.entries.values()
         if layer is not None and entries and not self._picked:
@@ -210,7 +205,7 @@ class SegmentWidget(Panel):
         Parameters
         ----------
         near : bool
-            Whether it is to begin where somebody looks.
+            Whether it is to begin at the viewed position.
 
         Raises
         ------
@@ -345,10 +340,10 @@ class SegmentWidget(Panel):
             )
             self.status.value = f"done{image}: {how.result.group}"
 
-    # Where somebody looks
+    # The viewed part
 
     def show_preview(self) -> None:
-        """Show the result where somebody looks."""
+        """Show the result of the part that is viewed."""
         try:
             request = self.request()
             if self._look is None or not self._look.fits(request):

@@ -58,12 +58,7 @@ MAIN = ("task", "minutes", "sparse", "binary", "background", "blind", "resume", 
 
 
 class TrainWidget(Panel):
-    """Learn from images and their labels.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-    """
+    """Learn from images and their labels."""
 
     closing = "A training is running. Its state is kept, and it can be resumed."
     answers = (STOP, BACKGROUND, STAY)
@@ -356,7 +351,7 @@ class TrainWidget(Panel):
         else:
             super().stop_for_closing(STOP)
 
-    # Where somebody looks
+    # The viewed part
 
     def ask_view(self) -> None:
         """Ask the training for a prediction of what is seen now."""

@@ -30,7 +30,6 @@ class TrainingRequest:
         With images to be learnt, their layers, or paths, in the place of the labels.
     out : Path
         Model folder to make.
-    config : TrainConfig
     init : Path or None
         Model to start from.
     on_disconnect : "stop" or "continue"

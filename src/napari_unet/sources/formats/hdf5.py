@@ -52,13 +52,7 @@ def dataset(file: "h5py.File", name: str) -> "h5py.Dataset":
 
 
 class Dataset:
-    """A dataset in an open file, each packed chunk of which is looked at before it is unpacked.
-
-    Parameters
-    ----------
-    path : Path
-    name : str
-    """
+    """A dataset in an open file, each packed chunk of which is looked at before it is unpacked."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._file = open_file(path)

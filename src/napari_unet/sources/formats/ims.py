@@ -27,7 +27,6 @@ class Series:
 
     Parameters
     ----------
-    path : Path
     key : (level, number of time points, number of channels)
     """
 

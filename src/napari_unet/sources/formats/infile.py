@@ -110,8 +110,6 @@ class FileArray(LazyBase):
 
     Parameters
     ----------
-    opener : Opener
-    path : Path
     key : hashable
         Which image of the file, as the opener knows it.
 
@@ -169,8 +167,6 @@ def read_frames(outer: int, box: Box, dtype: Any, frame: Callable[[tuple[int, ..
     ----------
     outer : int
         Number of dimensions before those of a frame.
-    box : tuple of slice
-    dtype : dtype
     frame : callable
         Takes the place of a frame and the box inside it.
     """
@@ -230,7 +226,7 @@ def pick(path: Path, names: Sequence[str], shapes: Sequence[Sequence[int]], seri
 
 
 def taken(names: Sequence[str], shapes: Sequence[Sequence[int]], chosen: int, series: Any) -> tuple[str, ...]:
-    """Say which image was taken where nobody chose one of several."""
+    """Say which image was taken where none of several was chosen."""
     if series is not None or len(names) < 2:
         return ()
     others = [i for i in range(len(names)) if i != chosen]

@@ -26,13 +26,7 @@ def _letters(dims: Any) -> str:
 
 
 class Nd2:
-    """A position of an ND2 file.
-
-    Parameters
-    ----------
-    path : Path
-    position : int
-    """
+    """A position of an ND2 file."""
 
     def __init__(self, path: Path, position: int) -> None:
         import nd2
@@ -112,13 +106,7 @@ def _found(
 
 
 class Lif:
-    """An image of a LIF file.
-
-    Parameters
-    ----------
-    path : Path
-    number : int
-    """
+    """An image of a LIF file."""
 
     def __init__(self, path: Path, number: int) -> None:
         import liffile
@@ -193,7 +181,6 @@ class Czi:
 
     Parameters
     ----------
-    path : Path
     key : (scene, x, y, width, height)
         -1 is a file without scenes.
     """

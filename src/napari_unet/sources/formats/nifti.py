@@ -18,13 +18,7 @@ LETTERS = "xyztc"  # of the first five dimensions (NIfTI-1, dim)
 
 
 class Volume:
-    """A volume with its slowest dimension first, rescaled as its header says.
-
-    Parameters
-    ----------
-    path : Path
-    key : None
-    """
+    """A volume with its slowest dimension first, rescaled as its header says."""
 
     def __init__(self, path: Path, key: None = None) -> None:
         image: Any = nibabel.load(path)

@@ -29,13 +29,7 @@ NRRD_TYPES = {
 
 
 class Mapped:
-    """An array that is mapped from its file.
-
-    Parameters
-    ----------
-    path : Path
-    layout : Layout
-    """
+    """An array that is mapped from its file."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
         offset, dtype, shape, fortran = layout
@@ -60,7 +54,6 @@ class Packed:
 
     Parameters
     ----------
-    path : Path
     key : (how it is packed, name in a zip, Layout)
     """
 
