@@ -35,14 +35,23 @@ NOISE = {
     "many photons": RNG(4).poisson(900, (160, 160)).astype("u2"),
     "volume": camera(5, (8, 64, 64)).astype("u2"),
     "not a whole number of patches": camera(6, (37, 53)).astype("i2"),
+    "a gradient": camera() + Y / 8,
+    "a vignette": camera() + 20 * np.exp(-((Y - 80) ** 2 + (X - 80) ** 2) / 8000),
+    "light from a corner": camera() + 25 * np.exp(-np.hypot(Y, X) / 150),
+    "dark corners": camera(9, level=200) * np.cos(np.hypot(Y - 80, X - 80) / 400) ** 4,
+    "a volume in uneven light": camera(5, (4, 160, 160)) + 20 * np.exp(-((Y - 40) ** 2 + (X - 70) ** 2) / 20000),
     "uniform": RNG(7).uniform(0, 1, (160, 160)),
 }
 CONTENT = {
     "a dim disc": camera() + 9 * ((Y - 60) ** 2 + (X - 90) ** 2 < 100),
     "one small spot": camera() + 30 * ((Y - 60) ** 2 + (X - 90) ** 2 < 5),
     "a hot pixel": camera() + 2000 * ((Y == 4) & (X == 7)),
-    "a gradient": camera() + Y / 6,
-    "a vignette": camera() + 20 * np.exp(-((Y - 80) ** 2 + (X - 80) ** 2) / 8000),
+    "a dim disc where light falls off": camera() - Y / 8 + 9 * ((Y - 60) ** 2 + (X - 90) ** 2 < 100),
+    "a disc as large as half of it": camera() + 12 * ((Y - 80) ** 2 + (X - 80) ** 2 < 60**2),
+    "an edge": camera() + 12 * (X > 80),
+    "a narrow light": camera() + 25 * np.exp(-((Y - 80) ** 2 + (X - 80) ** 2) / 3000),
+    "a dark corner": camera() - 15 * (X + Y < 60),
+    "a bright plane of a volume": camera(8, (8, 64, 64)) + 12 * (np.arange(8) == 3)[:, None, None],
     "stripes": camera() + 6 * np.sign(np.sin(X / 8)),
     "no noise": np.where((Y - 60) ** 2 + (X - 90) ** 2 < 900, 200.0, 100.0),
     "one value": np.full((160, 160), 7.0),
@@ -65,7 +74,7 @@ def test_noise_alone_is_known_as_such(name):
 
 @pytest.mark.parametrize("name", CONTENT)
 def test_whatever_stands_out_of_noise_is_content(name):
-    assert not Normalisation().measure(Stack(data=CONTENT[name], axes="yx")).only_noise
+    assert not Normalisation().measure(Stack(data=CONTENT[name], axes="zyx"[-CONTENT[name].ndim :])).only_noise
 
 
 def test_contrast_is_that_of_the_whole_however_the_strips_fall():
@@ -117,7 +126,7 @@ def test_an_empty_field_gives_no_object_with_the_model_that_ships(block, tmp_pat
 
 
 def test_objects_over_nearly_all_of_an_image_are_said_where_they_had_a_small_share(tmp_path):
-    stack = Stack(data=CONTENT["a vignette"], axes="yx")
+    stack = Stack(data=CONTENT["a narrow light"], axes="yx")
     result = wait(predict(stack, load_model("nuclei-2d"), tmp_path / "r.ome.zarr", PredictConfig(**FAST)))
     assert np.asarray(result.data).astype(bool).mean() > 0.7
     assert any(note.startswith("objects cover") for note in result.notes)
