@@ -1,6 +1,7 @@
 """Results: what is written is read back, whatever happens on the way, and nothing else is ever touched."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pickle
@@ -27,10 +28,11 @@ from napari_unet.evaluation.compare import compare
 from napari_unet.events import wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.predict import predict
+from napari_unet.sources import open_labels
 from napari_unet.sources.zarrays import open_own
 from napari_unet.store import Output, ResultStore, verify
 from napari_unet.store.journal import FOLDER
-from napari_unet.store.save import save_stack
+from napari_unet.store.save import save_stack, storable_name
 from stores import CORES, IMAGE, LABELS, Box, blocks_of, create, regions, run, steps, values
 
 CHILD = """
@@ -306,12 +308,24 @@ def test_a_chunk_that_is_a_link_is_replaced_not_followed(tmp_path: Path) -> None
         ".x",
         "a/b",
         "a.",
-        "7",
     ],
 )
 def test_names_that_could_leave_the_result_are_refused(name: str) -> None:
     with pytest.raises(UsageError):
         Output(f"labels/{name}", "labels", "yx", (8, 8), np.dtype("u1"))
+
+
+def test_digits_alone_name_levels_of_an_image_and_no_image_beside_it() -> None:
+    with pytest.raises(UsageError):
+        Output("7", "image", "yx", (8, 8), np.dtype("u1"))
+
+
+@pytest.mark.parametrize("name", ["2024", "7", "zähler", "mein Modell (3)", "x" * 200, "CON", "a.b"])
+def test_a_model_of_any_name_makes_a_result_that_opens(tmp_path: Path, name: str) -> None:
+    model = dataclasses.replace(small(), record={"name": name})
+    result = wait(predict(IMAGES, model, tmp_path / "r.ome.zarr", PredictConfig(**FP32)))
+    assert np.array_equal(everything(open_labels(tmp_path / "r.ome.zarr")), everything(result))
+    assert Path(result.source or "").name == (name if name in ("2024", "7", "a.b") else storable_name(name))
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -568,6 +582,10 @@ def test_results_do_not_depend_on_when_and_in_which_order_they_were_written(tmp_
         with pytest.raises(UsageError, match="finished"):
             store.write(0, regions(0))
     assert tree(first) == tree(tmp_path / "second")
+
+
+def everything(stack: Stack) -> np.ndarray:
+    return stack.read(tuple(slice(0, n) for n in stack.shape))
 
 
 IMAGES = Stack(np.random.default_rng(0).integers(0, 99, (48, 64)).astype("u1"), "yx", name="a")

@@ -14,6 +14,8 @@ from ..model import Model
 from ..objects import ObjectConfig, label_dtype
 from ..sources.omezarr import CLASSES
 from ..store import Output
+from ..store.ome import is_name
+from ..store.save import storable_name
 from .engine import Engine
 
 OVERVIEW_BYTES = 2**30  # 1 GiB: an image beside labels is made coarser until it is no larger
@@ -24,7 +26,8 @@ def result_path(model: Model, name: str | None) -> str:
     """Return where in the store the result lies: an image at its root, labels by the name given, or the model's."""
     if model.task.result == "image":
         return ""
-    return f"labels/{name or model.record.get('name') or model.task.name}"
+    own = str(model.record.get("name") or model.task.name)
+    return f"labels/{name or (own if is_name(own) else storable_name(own))}"
 
 
 def classes_path(model: Model, name: str | None) -> str:

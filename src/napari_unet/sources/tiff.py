@@ -79,6 +79,8 @@ def find_tiff(
         if position is not None:
             box[chosen.series.axes.index(POSITIONS)] = position
             notes.append(f"position {position} was taken, whose planes lie in this file")
+        behind = _pages_behind(tif)
+        notes += [f"{behind} pages behind the stack were left out"] if behind else []
         return _cut(dataclasses.replace(found, notes=(*chosen.notes, *found.notes, *notes)), box)
 
 
@@ -109,12 +111,37 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Image, ...], 
     """Open a file, with what its OME-XML says and what tifffile complained of; nothing of it is followed unchecked."""
     with _named_errors(path):
         check_directories(path)
-    with _named_errors(path), _strict_log() as complaints, tifffile.TiffFile(path) as tif:
+    with _named_errors(path), _strict_log() as complaints, _file(path) as tif:
         if not tif.pages:
             raise DataError(f"{path} is a TIFF without a page; copy it again")
         images = read_ome(path, tif)
         check_manager(path, tif)
         yield tif, images, complaints
+
+
+@contextlib.contextmanager
+def _file(path: Path) -> Iterator[tifffile.TiffFile]:
+    """Open a file; pages of another kind behind a stack of ImageJ, which tifffile leaves out or refuses, are images."""
+    with contextlib.ExitStack() as files:
+        tif = files.enter_context(tifffile.TiffFile(path))
+        if _pages_behind(tif):
+            plain = files.enter_context(tifffile.TiffFile(path, is_imagej=False))
+            if len(plain.series) > 1:
+                vars(plain)["is_imagej"] = True  # what it says of sizes and axes counts all the same
+                tif = plain
+        yield tif
+
+
+def _pages_behind(tif: tifffile.TiffFile) -> int:
+    """Count the pages behind a stack of ImageJ that stores one page a plane; -1 where tifffile cannot read them."""
+    if not tif.is_imagej:
+        return 0
+    try:
+        series = tif.series
+    except RuntimeError:
+        return -1
+    planes = math.prod(series[0].shape) // math.prod(series[0].keyframe.shape) if len(series) == 1 else 0
+    return max(0, len(tif.pages) - planes) if planes > 1 else 0
 
 
 def _complete(

@@ -198,7 +198,7 @@ def count_planes(tif: tifffile.TiffFile, chosen: Chosen) -> Planes:
 
 def _declared(tif: tifffile.TiffFile, chosen: Chosen) -> int:
     """Return the number of pages that ImageJ, OME or tifffile metadata declare, 1 where there is none."""
-    if tif.is_imagej and tif.imagej_metadata:
+    if tif.is_imagej and tif.imagej_metadata and chosen.index == 0:
         return int(tif.imagej_metadata.get("images", 1))
     if tif.is_shaped and tif.shaped_metadata and chosen.index == 0:
         shape = tif.shaped_metadata[0].get("shape", ())

@@ -17,7 +17,7 @@ VERSIONS = {"0.4": 2, "0.5": 3}  # of OME-Zarr, with the version of zarr that ea
 KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,99}")  # what all file systems take, and shells need not quote much
 # Devices of Windows, and names with a meaning in OME-Zarr.
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|zarr\.json|labels|\d+", re.IGNORECASE)
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|zarr\.json|labels", re.IGNORECASE)
 # Of channels in a viewer, added up: red, green and blue, then their mixtures.
 COLOURS = ("FF0000", "00FF00", "0000FF", "FFFF00", "FF00FF", "00FFFF")
 
@@ -125,6 +125,12 @@ class Output:
         return tuple(s * (factor(u, "meter") or 1.0) for s, u in zip(self.scale, self.units, strict=True))
 
 
+def is_name(name: str, kind: str = "labels") -> bool:
+    """Say whether labels, or an image beside them, may be called so; digits alone are levels of the image."""
+    found = NAME.fullmatch(name) is not None and RESERVED.fullmatch(name) is None and name[-1] not in ". "
+    return found and not (kind == "image" and name.isdigit())
+
+
 def check_path(path: str, kind: str) -> None:
     """Refuse a path that could leave the result, or mean something else on another system.
 
@@ -138,10 +144,10 @@ def check_path(path: str, kind: str) -> None:
     if kind == "image" and not path:
         return
     name = path.rpartition("/")[2]
-    if NAME.fullmatch(name) is None or RESERVED.fullmatch(name) or name[-1] in ". ":
+    if not is_name(name, kind):
         raise UsageError(
             f"the name {name!r} is not allowed; use letters, digits, '.', '_', '-' and spaces, at most 100, "
-            "begin with a letter or digit, and none that is only digits or a word some system reserves"
+            "begin with a letter or digit, and none that some system reserves, nor, for an image, digits alone"
         )
     if path != (f"labels/{name}" if kind == "labels" else name):
         raise UsageError(f"{path!r} cannot hold {kind}; labels lie in labels/NAME, images in NAME")

@@ -20,7 +20,7 @@ from ..sources.omezarr import ome
 from ..sources.zarrays import base_array
 from ..sources.zarrmeta import read_node
 from .admission import removal
-from .ome import RESERVED, Output
+from .ome import Output, is_name
 from .result import ResultStore
 from .verification import crc32
 
@@ -114,7 +114,7 @@ def _output(stack: Stack, kind: str, name: str | None, attributes: Mapping[str, 
 def storable_name(name: str) -> str:
     """Return a name for labels that is allowed, as near to `name` as can be."""
     plain = re.sub(r"[^A-Za-z0-9._ -]+", "_", name).strip("._ -")[:90].rstrip(". ")
-    return f"labels-{plain or 1}" if not plain or RESERVED.fullmatch(plain) else plain
+    return plain if plain and is_name(plain) and not plain.isdigit() else f"labels-{plain or 1}"
 
 
 def layout_of(stack: Stack) -> tuple[tuple[int, ...], tuple[int, ...]]:
