@@ -1,9 +1,12 @@
-"""Work on several parts of an array at a time."""
+"""Work on several parts of an array at a time, and work that no signal may cut."""
 
+import contextlib
+import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import FrameType
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -51,3 +54,27 @@ def in_threads(
         finally:
             together.abort()  # where not all threads could be started
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until a piece of work is done; a second of either comes through at once."""
+    came: list[tuple[int, FrameType | None]] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if came:
+            before[number](number, frame)
+        came.append((number, frame))
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    main = threading.current_thread() is threading.main_thread()  # others are never interrupted
+    before = {int(number): handler for number, handler in handlers.items() if main and callable(handler)}
+    for number in before:
+        signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number, frame in came:
+        before[number](number, frame)

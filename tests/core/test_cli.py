@@ -15,11 +15,16 @@ import torch
 import zarr
 from PIL import Image
 
-from helpers import FAST, call, image_of, tree
+from helpers import FAST, call, example, image_of, tree
 from kinds import small
+from napari_unet.model import load_model
+from napari_unet.training.checkpoint import Checkpoints
+from napari_unet.training.run import training_folder
+from warm import warm
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-SHELL = [sys.executable, "-c", "from napari_unet.cli import main; main()"]
+COMMAND = "from napari_unet.cli import main; main()"
+SHELL = [sys.executable, "-c", COMMAND]
 
 
 def blobs(folder, count=3, size=64):
@@ -247,7 +252,7 @@ def running(tmp_path, model):
     array = zarr.create_array(source, shape=(4000, 512), dtype="u2", chunks=(512, 512), dimension_names=["y", "x"])
     array[:] = image_of(array.shape)
     args = ["predict", str(source), "--model", str(model), "--out", str(out), "--block", "16", "512", *FAST]
-    process = subprocess.Popen([*SHELL, *args], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = warm(COMMAND, *args)
     while process.poll() is None and not lines_of(out):
         time.sleep(0.01)
     yield process, args, out
@@ -258,8 +263,8 @@ def running(tmp_path, model):
 def test_a_stopped_prediction_exits_with_130_and_goes_on(running):
     process, args, out = running
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said
+    said = process.stderr.read()
+    assert process.wait(60) == 130, said
     assert "run the same command again" in said
     assert 0 < len(lines_of(out)) < 250
     assert "unfinished" in call("info", out)[1]
@@ -269,13 +274,34 @@ def test_a_stopped_prediction_exits_with_130_and_goes_on(running):
     assert call(*args)[0] == 0
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_exits_with_130_keeps_its_steps_and_goes_on_to_the_same_weights(number, tmp_path):
+    image, labels = example()
+    for name, stack in (("image", image), ("labels", labels)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", stack.data)
+    sizes = ["--steps", "200", "--depth", "1", "--base-features", "4", "--patch", "16", "16", "--batch", "2", *FAST]
+    args = ["train", "--images", tmp_path / "image.tif", "--labels", tmp_path / "labels.tif", *sizes, "--out"]
+    process = warm(COMMAND, *args, tmp_path / "a.model")
+    assert any("train " in line for line in process.stderr)
+    process.send_signal(number)
+    said = process.stderr.read()
+    assert process.wait(60) == 130, said
+    assert "add --resume" in said
+    assert not (tmp_path / "a.model").exists()
+    (step, *_) = Checkpoints(training_folder(tmp_path / "a.model")).steps()
+    assert 0 < step < 200
+    assert call(*args, tmp_path / "a.model", "--resume")[0] == call(*args, tmp_path / "b.model")[0] == 0
+    assert load_model(tmp_path / "a.model").sha256 == load_model(tmp_path / "b.model").sha256
+
+
 def test_a_second_run_on_the_same_output_is_refused_and_the_first_is_unharmed(running):
     process, args, out = running
     code, said = call(*args)
     assert code == 5
     assert str(process.pid) in said
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, said
+    said = process.stderr.read()
+    assert process.wait(60) == 0, said
     assert call("verify", out)[0] == 0
 
 

@@ -25,7 +25,7 @@ from napari_unet.network import UNetConfig
 from napari_unet.training import finish, train
 from napari_unet.training.checkpoint import Checkpoints
 from napari_unet.training.learner import rate_at
-from napari_unet.training.run import RUN
+from napari_unet.training.run import RUN, training_folder
 from napari_unet.training.setup import set_up
 from napari_unet.training.state import State
 from warm import warm
@@ -173,6 +173,37 @@ def test_a_full_disk_costs_the_newest_state_only(tmp_path):
     assert said.endswith("ResourceError")
     assert not (tmp_path / "m").exists()
     whole = wait(train(pairs, tmp_path / "whole", small()))
+    assert same(whole, wait(train(pairs, tmp_path / "m", small(resume=True))))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        (torch.nn.functional, "batch_norm"),
+        (torch.Tensor, "backward"),
+        (torch.optim.AdamW, "step"),
+        (torch.Tensor, "lerp_"),
+    ],
+    ids=lambda where: where[1],
+)
+def test_an_interrupt_inside_a_step_loses_no_step_and_repeats_none(where, tmp_path, monkeypatch):
+    pairs, calls = [example(), example(seed=1)], []
+    whole = wait(train(pairs, tmp_path / "whole", small()))
+    real = getattr(*where)
+
+    def interrupted(*args, **more):
+        found = real(*args, **more)
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(*where, interrupted)
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        seen.extend(train(pairs, tmp_path / "m", small()))
+    monkeypatch.undo()
+    assert Checkpoints(training_folder(tmp_path / "m")).steps() == [1 + sum(event.stage == "train" for event in seen)]
     assert same(whole, wait(train(pairs, tmp_path / "m", small(resume=True))))
 
 

@@ -19,6 +19,7 @@ from ..events import Epoch, Progress
 from ..faults import named_faults
 from ..grid.tiles import scaled
 from ..model import Model, OneModel, as_model
+from ..threads import held
 from .augment import augment, augmentation
 from .checkpoint import Checkpoints, write_atomic
 from .config import TrainConfig
@@ -246,12 +247,19 @@ class Training:
         )
 
     def _steps(self) -> Generator[Progress | Epoch, None, None]:
-        for note in self.notes:
-            yield Progress(0, 1, "resume", note)
+        yield from (Progress(0, 1, "resume", note) for note in self.notes)
+        steps, between = self._loop(), True
         try:
-            yield from self._loop()
+            while True:
+                with held():  # so that a signal finds weights, their average and the number of the step of one another
+                    between = False
+                    event = next(steps, None)
+                    between = True
+                if event is None:
+                    return
+                yield event
         except (GeneratorExit, KeyboardInterrupt):
-            if not self.learner.updating and self.state.step != self._saved_step:
+            if between and self.state.step != self._saved_step:
                 self._save()
             raise
 
@@ -352,8 +360,6 @@ class Training:
 
     def _impatient(self) -> bool:
         return self.config.patience is not None and self.state.epoch - self.state.best_epoch >= self.config.patience
-
-    # What is kept
 
     def _save_best(self, settings: dict[str, Any]) -> str:
         try:

@@ -67,7 +67,6 @@ class Learner:
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.optimiser = self._optimiser()
         self.updates = 0
-        self.updating = False
 
     def _optimiser(self) -> torch.optim.Optimizer:
         rate = self.plan.learning_rate
@@ -109,12 +108,10 @@ class Learner:
         if not math.isfinite(value):
             self._restore_buffers()
             return value
-        self.updating = True
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
         self._update_average()
-        self.updating = False
         return value
 
     def _restore_buffers(self) -> None:
