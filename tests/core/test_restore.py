@@ -206,8 +206,8 @@ def test_a_training_resumed_is_the_one_undisturbed(tmp_path):
     [
         ({"task": "super_resolve"}, "needs upscale"),
         ({"task": "restore", "upscale": (2, 2)}, "no other task takes it"),
-        ({"task": "semantic", "noise": 3.0}, "noise is of images, not of labels"),
-        ({"task": "restore", "sparse": True}, "sparse is of labels, not of images"),
+        ({"task": "semantic", "noise": 3.0}, "noise is for images, not for labels"),
+        ({"task": "restore", "sparse": True}, "sparse is for labels, not for images"),
         ({"task": "restore", "blind": True, "noise": 3.0}, "blind learns from the noisy images themselves"),
         ({"task": "autoencode", "blur": 1.0}, "learns the unchanged image"),
     ],

@@ -52,11 +52,11 @@ class Contrast:
 
 def _is_even(planes: np.ndarray, means: list[np.ndarray], noise: float) -> bool:
     """Whether nothing but noise is left of what varies as slowly as illumination does, a quadratic over each plane."""
-    light = [_quadratic(each, plane.shape) for each, plane in zip(means, planes, strict=True)]
+    slow = [_quadratic(each, plane.shape) for each, plane in zip(means, planes, strict=True)]
     left = np.stack([each - _quadratic(each, each.shape) for each in means])
     if _stands_out(left, -math.inf, noise):
         return False
-    even = np.concatenate([(plane - each).ravel() for plane, each in zip(planes, light, strict=True)])
+    even = np.concatenate([(plane - each).ravel() for plane, each in zip(planes, slow, strict=True)])
     low, high = np.percentile(even, (1, 99.8))
     return high - low <= SPAN * noise and not _stands_out(left, float(even.max()), noise)
 
