@@ -158,7 +158,8 @@ class _Runner:
     def run(self, file: Target, row: Row, summary: Summary) -> Generator[Progress, None, Row]:
         """Run the model, unless it is done; count what came out."""
         stack = open_stack(file.source, **self.opening)
-        sizes = size_notes(stack, self.models[0], self.config)
+        resampled = prepare(stack, self.models, self.config).resampling
+        sizes = (*size_notes(stack, self.models[0], self.config), *resampled)
         target = self.out / file.result
         root = Path(stack.source or "") if self.config.in_source else target
         result = str(root.absolute()) if self.config.in_source else file.result

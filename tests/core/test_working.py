@@ -5,11 +5,12 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from scipy import ndimage
 
 from helpers import FP32, collect, short
 from kinds import finder, restorer, small
-from napari_unet import PredictConfig, load_model, predict, predict_lazy, preflight, preview, train, wait
+from napari_unet import PredictConfig, load_model, predict, predict_lazy, preflight, preview, run_batch, train, wait
 from napari_unet.arrays.stack import Stack
 from napari_unet.cards import CARD, Entry, describe_model
 from napari_unet.errors import ModelError, UsageError
@@ -159,6 +160,7 @@ SCALES = [
     ((500, 500), "nanometer", (2, 2), UM, (8.0, 8.0), 25.0, (2.5, 2.5)),
     ((1, 1), None, (2, 2), UM, (8.0, 8.0), None, (8, 8)),
     ((0.5, 0.5), UM, (4, 4), None, (4.0, 4.0), None, (4, 4)),
+    ((5000, 5000), UM, (2, 2), UM, (8.0, 8.0), None, (8, 8)),  # a pixel size that cannot be meant
     ((0.5, 0.5), UM, (2, 2), UM, (), None, (1, 1)),  # a model of images as they are
 ]
 
@@ -186,6 +188,16 @@ def test_a_diameter_is_of_the_image_that_is_given_whatever_models_come_before(tm
     ready = prepare(stack, models, PredictConfig(diameter=20.0, **FP32))
     assert ready.stack.shape == (32, 32)
     assert wait(predict(stack, models, tmp_path / "a.ome.zarr", PredictConfig(diameter=20.0, **FP32))).shape == (64, 64)
+
+
+def test_a_batch_says_how_each_image_is_resampled(tmp_path):
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", field(9)[0].data)
+    model = learnt(finder(), scale=(4.0, 4.0), shrink=(4.0, 4.0))
+    (row,) = wait(run_batch(tmp_path / "in", model, tmp_path / "out", PredictConfig(**FP32)))
+    assert row.state == "done" and "objects were about 40 across" in row.message
+    (row,) = wait(run_batch(tmp_path / "in", model, tmp_path / "out", PredictConfig(**FP32)))
+    assert row.state == "skipped"
 
 
 def test_a_diameter_that_the_model_does_not_know_is_refused(tmp_path):

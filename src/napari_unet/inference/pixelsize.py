@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..arrays.resample import resampled
 from ..arrays.stack import Stack
@@ -12,6 +12,7 @@ from ..units import factor, in_one, is_length, is_meant, short
 from .config import PredictConfig
 from .engine import check_fit
 
+STRANGE = 16.0  # times: the objectives of a microscope, 4x to 63x, are as far apart
 DIFFERENT = 2.0  # times; augmentation shows a network sizes 1.2 times apart, objects twice as large are strange to it
 
 
@@ -68,13 +69,15 @@ def resample_to_model(stack: Stack, model: Model, config: PredictConfig, given: 
     check_fit(stack, model)
     if by_diameter:
         return _to_diameter(stack, model, float(config.diameter or 1), given or stack)
+    own = stack.scale_along(model.axes)
     if _comparable(stack, model):
         units = stack.values_along(model.axes, "units")
         factors = [factor(wanted, own) or 1.0 for own, wanted in zip(units, model.units, strict=True)]
-        return resampled(stack, {a: s * f for a, s, f in zip(model.axes, model.scale, factors, strict=True)})
-    if not model.shrink:
+        scale = [s * f for s, f in zip(model.scale, factors, strict=True)]
+        if config.resample or not _strange(own, scale, model.shrink):
+            return resampled(stack, dict(zip(model.axes, scale, strict=True)))
+    elif not model.shrink:
         raise DataError(_not_comparable(stack, model))
-    own = stack.scale_along(model.axes)
     found = resampled(stack, {a: s * f for a, s, f in zip(model.axes, own, model.shrink, strict=True)})
     return _noted(found, stack, _as_learnt(stack, model))
 
@@ -93,14 +96,23 @@ def _not_comparable(stack: Stack, model: Model) -> str:
     )
 
 
+def _strange(own: Sequence[float], wanted: Sequence[float], shrink: Sequence[float]) -> bool:
+    """Say whether a pixel size cannot be meant: nobody asked for what would make of an image a speck, or a desert."""
+    times = [w / o / s for o, w, s in zip(own, wanted, shrink, strict=True)]
+    return max(*times, 1 / min(times)) > STRANGE
+
+
 def _as_learnt(stack: Stack, model: Model) -> str:
     way = " x ".join(f"{f:.3g}" for f in model.shrink)
     size = ""
     if model.diameter is not None:
         across = model.diameter * model.shrink[_finest(model)]
         size = f", where objects were about {across:.3g} across; where they are not here, give --diameter"
-    lacking = stack.name if not all(map(is_length, stack.values_along(model.axes, "units"))) else "the model"
-    return f"{lacking} has no pixel size: {way} pixels become one, as in the training images{size}"
+    lacking = f"{stack.name} has no pixel size"
+    if all(map(is_length, stack.values_along(model.axes, "units"))):
+        strange = f"the pixel size of {stack.name} is more than {STRANGE:g} times that of the training images, or less"
+        lacking = strange if _comparable(stack, model) else "the model has no pixel size"
+    return f"{lacking}: {way} pixels become one, as in the training images{size}"
 
 
 def _finest(model: Model) -> int:

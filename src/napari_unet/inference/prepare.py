@@ -84,10 +84,17 @@ class Prepared:
             self, engine=_engine(stack, self.model, found, self.config), own=own, is_measured=True
         )
 
+    @property
+    def resampling(self) -> list[str]:
+        """Say how pixels are resampled, if they are."""
+        return [note for note in self.stack.notes if note not in self.given.notes]
+
     def notes(self) -> list[str]:
         """Say how pixels are resampled, and warn of intensities, one per line; reads the ends of a time series."""
-        sizes = [note for note in self.stack.notes if note not in self.given.notes]
-        return [*sizes, *remarks(self.stack, self.model, self.config, self.engine.statistics, len(self.models) > 1)]
+        return [
+            *self.resampling,
+            *remarks(self.stack, self.model, self.config, self.engine.statistics, len(self.models) > 1),
+        ]
 
     def job(self) -> Job:
         """Choose blocks and lay out the arrays of the result."""

@@ -192,10 +192,12 @@ def _times(
 
 
 def _reason(across: float | None, found: float | None, times: float) -> str:
-    way = f"shrunk {times:.3g} times" if times > 1 else f"enlarged {1 / times:.3g} times"
+    shrunk = times > 1
+    way = f"shrunk {times:.3g} times" if shrunk else f"enlarged {1 / times:.3g} times"
+    so = "so that the network sees past an object" if shrunk else "so that thin objects keep an inside"
     if across is None or found is None:
         return f"images are {way} to be learnt from; results lie at the image's own pixels"
     return (
-        f"objects are about {across:.3g} pixels across: images are {way}, to {found:.3g}, so that the network sees "
-        "past an object; results lie at the image's own pixels"
+        f"objects are about {across:.3g} pixels across: images are {way}, to {found:.3g}, {so}; results lie at the "
+        "image's own pixels"
     )

@@ -214,4 +214,5 @@ def outlook(
     plan = found.plan
     chosen = {name: getattr(plan.network, name) for name in ("ndim", "depth", "base_features")}
     chosen |= {name: getattr(plan, name) for name in ("patch", "batch", "learning_rate")}
+    chosen |= {"working_pixel_size": round(max(plan.shrink), 3)} if plan.shrink else {}
     return chosen, found.lines()
