@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .errors import UnetError
     from .evaluation.evaluate import evaluate
     from .events import Block, Epoch, Progress, wait
+    from .exports.write import export
     from .inference.config import PredictConfig
     from .inference.diagnostics import annotate_next, seam_check
     from .inference.encode import decode, encode
@@ -46,6 +47,7 @@ __all__ = [
     "decode",
     "encode",
     "evaluate",
+    "export",
     "load_model",
     "open_labels",
     "open_stack",
@@ -69,6 +71,7 @@ _ROOMS = {
     "batch": ("count_voxels", "run_batch"),
     "errors": ("UnetError",),
     "evaluation.evaluate": ("evaluate",),
+    "exports.write": ("export",),
     "events": ("Block", "Epoch", "Progress", "wait"),
     "inference.config": ("PredictConfig",),
     "inference.diagnostics": ("annotate_next", "seam_check"),

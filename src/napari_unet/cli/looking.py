@@ -92,6 +92,33 @@ def annotate(
 
 
 @command
+def export(
+    result: Annotated[str, typer.Argument(help="A result, or any labels.", show_default=False)],
+    to: Annotated[
+        Path,
+        typer.Option(
+            "--to", help="File: .tif, .zip or .roi (ImageJ), .geojson (QuPath), .csv, .parquet.", show_default=False
+        ),
+    ],
+    image: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Measure the intensities of this image; the result's own if not given."),
+    ] = None,
+    tracks: Annotated[
+        bool, typer.Option("--tracks", help="Tables: centres of linked objects, for Tracks in napari.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write the objects of a result for another program: labels, outlines, or a table of their shapes.
+
+    [dim]napari-unet export nuclei.ome.zarr --to nuclei.geojson[/dim]
+    """
+    from ..exports import export as run
+
+    tell(f"written to {shown(run(result, to, image, tracks=tracks, overwrite=overwrite))}")
+
+
+@command
 @with_opening("series", "allow_incomplete")
 def info(
     path: Annotated[str, typer.Argument(help="An image, labels, a result, or a model.", show_default=False)],

@@ -1,0 +1,163 @@
+"""Write a result as a file of another program, object by object, whatever its size."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..arrays.cached import cached
+from ..arrays.stack import Stack
+from ..errors import DataError, OutputError, UsageError
+from ..events import Progress
+from ..files import disk
+from ..sources import open_labels, open_stack
+from ..store.admission import check_apart
+from ..store.tiff import save_tiff
+from .boxes import Item, flat, items
+from .shapes import write_geojson, write_rois
+from .tables import row_of, track_of, write_csv, write_parquet
+
+KINDS = (".tif", ".tiff", ".zip", ".roi", ".geojson", ".csv", ".parquet")
+PARTIAL = ".partial"
+
+
+@dataclasses.dataclass(slots=True)
+class _Counted:
+    """Objects as they are read, and what is to be said of them."""
+
+    labels: Stack
+    too_large: list[str] = dataclasses.field(default_factory=list)
+    count: int = 0
+
+    def __iter__(self) -> Iterator[Item]:
+        for _, count, item in items(self.labels):
+            self.count = count
+            if isinstance(item, Item):
+                yield item
+            else:
+                self.too_large.append(str(item[1]))
+
+
+def export(
+    result: Any,
+    path: str | os.PathLike[str],
+    image: Any = None,
+    *,
+    tracks: bool = False,
+    overwrite: bool = False,
+) -> Generator[Progress, None, Path]:
+    """Write the objects of a result for another program; what is written follows from the ending.
+
+    ``.tif`` and ``.ome.tif``: labels. ``.zip`` and ``.roi``: outlines as ImageJ's ROIs. ``.geojson``: outlines as
+    QuPath reads them. ``.csv`` and ``.parquet``: a row for each object and time point: its size, shape, intensities.
+
+    Parameters
+    ----------
+    result : path, address or Stack
+        Anything that opens as labels.
+    path : path
+    image : path, address or Stack, optional
+        Whose intensities are measured, on the same pixels; the image in the result's own store if not given and there.
+    tracks : bool
+        In place of shapes, id, time and centre in pixels, as napari's Tracks takes them: of objects that were linked.
+    overwrite : bool
+        Replace a file that is there.
+
+    Returns
+    -------
+    Path of the file
+
+    Raises
+    ------
+    UsageError
+        Where the ending says nothing, or its package is not installed.
+    DataError
+        Where image and result do not lie on the same pixels, or nothing fits into such a file.
+    OutputError
+        Where something is there already.
+    """
+    path = Path(path).expanduser()
+    _check_name(path, tracks)
+    labels = result if isinstance(result, Stack) else open_labels(result)
+    if tracks and "t" not in labels.axes:
+        raise DataError(f"{labels.name} has no time points; there are no tracks in it")
+    ending = path.suffix.lower()
+    if ending in (".tif", ".tiff"):
+        return (yield from save_tiff(labels, path, kind="labels", overwrite=overwrite))
+    check_apart(path, labels, "choose another name")
+    if path.is_dir() or path.is_symlink() or (path.exists() and not overwrite):
+        raise OutputError(f"{path} exists; choose another name, or replace a file with --overwrite")
+    beside = _image(labels, image) if ending in (".csv", ".parquet") and not tracks else None
+    yield Progress(0, 1, "export", f"objects of {labels.name}")
+    found = _Counted(labels)
+    with disk(path.parent), _replacing(path) as partial:
+        _write(partial, ending, found, beside, tracks)
+    said = f"{found.count} objects"
+    if found.too_large:
+        said += f"; too large to be held in memory, and left out: {', '.join(found.too_large[:20])}"
+    yield Progress(1, 1, "export", said)
+    return path
+
+
+def _check_name(path: Path, tracks: bool) -> None:
+    """Refuse a name that says no kind of file, or not one of tracks."""
+    ending = path.suffix.lower()
+    if ending not in KINDS:
+        raise UsageError(f"{path} says no kind of file; its name must end in one of {', '.join(KINDS)}")
+    if tracks and ending not in (".csv", ".parquet"):
+        raise UsageError(f"{path}: tracks are written as .csv or .parquet")
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a name to write to, which becomes `path` when it is whole."""
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write(path: Path, ending: str, found: _Counted, image: Stack | None, tracks: bool) -> None:
+    labels = found.labels
+    if ending in (".zip", ".roi"):
+        write_rois(path, iter(found), labels, ending == ".roi")
+        return
+    if ending == ".geojson":
+        with path.open("w", encoding="utf-8") as file:
+            write_geojson(file, iter(found))
+        return
+    axes = "yx" if flat(labels) else labels.spatial
+    rows = (track_of(item, axes) if tracks else row_of(item, labels, image, axes) for item in found)
+    if ending == ".parquet":
+        write_parquet(path, rows)
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        write_csv(file, rows)
+
+
+def _image(labels: Stack, image: Any) -> Stack | None:
+    """Return the image whose intensities are measured, on the same pixels as the labels.
+
+    Raises
+    ------
+    DataError
+        Where one was given and is on other pixels.
+    """
+    stack = image if isinstance(image, Stack) or image is None else open_stack(image)
+    if image is None:
+        root = str(labels.source or "").partition("/labels/")[0]
+        with contextlib.suppress(DataError):
+            stack = open_stack(root) if root and root != labels.source else None
+    if stack is None:
+        return None
+    same = stack.axes.replace("c", "") == labels.axes and all(stack.size(a) == labels.size(a) for a in labels.axes)
+    if not same and image is not None:
+        raise DataError(
+            f"{stack.name} has the axes {stack.axes} and the shape {stack.shape}, {labels.name} {labels.axes} and "
+            f"{labels.shape}; give the image that the result was made of"
+        )
+    return cached(stack) if same else None
