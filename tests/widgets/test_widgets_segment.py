@@ -1,6 +1,8 @@
 """The Segment widget in a real viewer: what it shows is what `predict` writes, whatever happens meanwhile."""
 
+import contextlib
 import dataclasses
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,11 @@ from helpers import FP32, cells, image_of, tree
 from kinds import finder, small
 from napari_unet import PredictConfig, load_model, open_stack, predict, wait
 from napari_unet.arrays.stack import Stack
+from napari_unet.cli import app
 from napari_unet.inference.diagnostics import annotate_next
 from napari_unet.inference.preflight import preflight
+from napari_unet.process import remote
+from napari_unet.process.parcel import NotSentError, pack
 from napari_unet.widgets.panel import STAY, STOP
 from napari_unet.widgets.segment import SegmentWidget
 from windows import opened, ran, until
@@ -233,6 +238,46 @@ def test_a_cancelled_run_goes_on_to_the_same_bytes(viewer, folders):
     stack = dataclasses.replace(open_stack(data, "zyx"), name="cells")
     wait(predict(stack, model, folders / "y.ome.zarr", config))
     assert tree(out) == tree(folders / "y.ome.zarr")
+
+
+def test_in_a_process_in_a_thread_and_from_the_shell_a_run_gives_the_same_bytes(viewer, folders):
+    data, path, found = image_of((6, 96, 96)), folders / "raw.zarr", {}
+    zarr.create_array(path, data=data, chunks=(2, 32, 32), dimension_names=["z", "y", "x"])
+    lazy = da.from_array(data, chunks=(2, 32, 32)).map_blocks(lambda part: part)
+    widget = opened(viewer, folders, "flat", "1 32 32")
+    for way, array in {"process": data, "thread": lazy}.items():
+        viewer.layers.clear()
+        viewer.add_image(array, name="raw", metadata={"napari_unet": {"path": str(path)}})
+        widget.out.value = str(folders / f"{way}.ome.zarr")
+        with contextlib.nullcontext() if way == "process" else pytest.raises(NotSentError, match="lambda"):
+            pack(widget.request().run())
+        ran(widget)
+        found[way] = tree(folders / f"{way}.ome.zarr")
+    widget.out.value = str(folders / "shell.ome.zarr")
+    widget.copy_command()
+    with pytest.raises(SystemExit) as end:
+        app(shlex.split(QApplication.clipboard().text())[1:])
+    assert not end.value.code
+    assert found["process"] == found["thread"] == tree(folders / "shell.ome.zarr")
+
+
+def test_a_run_whose_process_is_killed_says_so_and_goes_on_and_what_was_painted_stays(viewer, folders):
+    data = image_of((60, 96, 96))
+    viewer.add_image(data, name="cells")
+    painted = viewer.add_labels(np.zeros(data.shape, np.uint8), name="painted")
+    painted.data[3] = 2
+    widget = opened(viewer, folders, "flat", "1 32 32")
+    widget.start()
+    until(lambda: widget.progress.value > 50)
+    for child in set(remote._children._all) - set(remote._children._idle):
+        child.process.kill()  # as the system does when memory runs out
+    until(lambda: not widget.busy)
+    assert 'memory ran out; what is done is kept. Close other programs, or choose less with "Memory"' in (
+        widget.status.value
+    )
+    assert (painted.data[3] == 2).all()
+    until(lambda: widget.run.text == "Resume" and "blocks are done" in widget.preflight.value)
+    np.testing.assert_array_equal(np.asarray(ran(widget).data), expected(open_stack(data, "zyx"), folders))
 
 
 def test_a_finished_result_is_never_written_over(viewer, folders):
