@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..task import Task
 
 INTENSITIES = ("percentiles", "each_time", "padding")
-LATER = (*INTENSITIES, "diameter")  # runs of before these were there had none of them
+LATER = (*INTENSITIES, "diameter", "region")  # runs of before these were there had none of them
 OBJECT_OPTIONS = ("border_bias", "min_size", "fill_holes", "link")
 PROBABILITY_TYPES = ("uint8", "float16")  # a quarter and a half of float32; the errors are 0.2 % and 0.05 %
 
@@ -52,6 +52,7 @@ class PredictConfig:
     diameter: float | None = setting(
         None, "Diameter of objects in pixels of the image, which is resampled to what the model was trained on", ge=1
     )
+    region: str | None = setting(None, "Run a part alone: z0:z1,y0:y1,x0:x1, in pixels; objects are found within it")
     ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
     in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
     border_bias: float | None = setting(None, "Objects: above 0 splits more, below 0 less; the model's if not given")

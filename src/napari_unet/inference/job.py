@@ -82,6 +82,8 @@ class Job:
         Of a cascade, the models that the stack has passed through.
     own : Job, optional
         The result at the image's own pixels, where the network runs at others: it is made of what is written here.
+    corner : box, optional
+        Where `own` lies in what the network is given, per tiled axis, if it is a part of that at the same pixels.
     """
 
     grid: TileGrid
@@ -90,6 +92,7 @@ class Job:
     objects: Output | None = None
     before: tuple[Model, ...] = ()
     own: "Job | None" = None
+    corner: Box | None = None
 
     @property
     def outputs(self) -> tuple[Output, ...]:

@@ -10,12 +10,13 @@ import numpy as np
 
 from ..arrays.resample import Resampled, ResampledLabels
 from ..arrays.stack import Stack
+from ..arrays.views import LazyArray, LazyBase, View
 from ..errors import DataError
 from ..events import Progress
 from ..faults import persist
 from ..grid.tiles import scaled
 from ..objects.scratch import discard
-from ..store import ResultStore
+from ..store import Output, ResultStore
 from ..store.layout import WORKING
 from .flow import IMAGE, DoneBlocks, raise_unfinished
 
@@ -91,14 +92,18 @@ class _Brought:
         self._own = own
         outputs = {output.path: output for output in own.decoder.outputs}
         self._arrays = {
-            output.path: resampling(output.kind)(
-                work.arrays[output.path],
-                outputs[output.path].shape,
-                ratios(outputs[output.path].scale, output.scale),
-            )
+            output.path: self._array(job, output, outputs[output.path], work.arrays[output.path])
             for output in job.decoder.outputs
         }
         self._channels = {path: outputs[path].axes.find("c") for path in self._arrays}
+
+    def _array(self, job: "Job", output: Output, own: Output, data: LazyArray) -> LazyBase:
+        """Return what the network gave at the pixels of the result: cut, or resampled."""
+        if job.corner is None:
+            return resampling(output.kind)(data, own.shape, ratios(own.scale, output.scale))
+        part: list[slice | int] = list(scaled(job.corner, job.decoder.engine.factors))
+        at = output.axes.find("c")
+        return View.of(data).cut(part if at < 0 else [*part[:at], slice(None), *part[at:]])
 
     def pieces(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[int]:
         """Yield the numbers of the blocks."""

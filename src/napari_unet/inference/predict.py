@@ -88,7 +88,7 @@ def predict(
         Some blocks could not be read; the others are done and kept.
     """
     config = config or PredictConfig()
-    seen = None if shown is None else blocks_of(shown)
+    seen = None if shown is None or config.region is not None else blocks_of(shown)  # those are of the whole image
     with named_faults("--memory and --block"):
         ready = prepare(cached(stack), model, config)
         config.applied(ready.model.task)
@@ -214,8 +214,13 @@ def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = Non
         NaN or infinite intensities where they are refused; a pixel size without a unit where the image is to be
         resampled.
     """
-    ready = prepare(stack, model, config).measured()
+    ready = prepare(stack, model, _whole(config)).measured()
     return with_notes(lazy_result(ready.engine, ready.config, ready.config.block, ready.own), ready.notes())
+
+
+def _whole(config: PredictConfig | None) -> PredictConfig:
+    """Return settings without a region: what is computed where it is viewed is of the whole image."""
+    return dataclasses.replace(config or PredictConfig(), region=None)
 
 
 def preview(stack: Stack, model: Models, config: PredictConfig | None = None) -> Preview:
@@ -231,7 +236,7 @@ def preview(stack: Stack, model: Models, config: PredictConfig | None = None) ->
     ModelError, UsageError, DataError
         As `predict_lazy`; where something is chosen that the model's result has not.
     """
-    config = config or PredictConfig()
+    config = _whole(config)
     *before, last = load_cascade(model)
     shown = dataclasses.replace(last, task=config.applied(last.task))
     ready = prepare(stack, [*before, shown], config).measured()

@@ -18,6 +18,7 @@ from .lazy import lazy_result
 from .outputs import result_of, result_path
 from .own import brought
 from .pixelsize import resample_to_model
+from .region import Region, region_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Prepared:
         What it would take at the image's own pixels, where the result lies; that of `engine`, if these are the same.
     is_measured : bool
         Whether its intensities are those of the image; where they are not, values mean nothing and nothing was read.
+    region : Region, optional
+        The part of the image that is run: `own` is what is wanted of it, `engine` takes what is seen around that too.
     """
 
     given: Stack
@@ -44,6 +47,7 @@ class Prepared:
     engine: Engine
     own: Stack
     is_measured: bool = False
+    region: Region | None = None
 
     @property
     def model(self) -> Model:
@@ -78,7 +82,9 @@ class Prepared:
         stack = resample_to_model(stack, self.model, self.config, self.given)
         found = _kept(measured(stack, self.model, self.config, len(self.models) > 1), earlier)
         own = stack
-        if self.own is not self.stack:
+        if self.region is not None:
+            own, stack = stack.select(**self.region.wanted), stack.select(**self.region.taken)
+        elif self.own is not self.stack:
             own = self.given if len(self.models) == 1 else brought(stack, self.own)
         return dataclasses.replace(
             self, engine=_engine(stack, self.model, found, self.config), own=own, is_measured=True
@@ -103,7 +109,8 @@ class Prepared:
             return Job.plan(self.engine, self.config, before)
         own = Job.plan(_engine(self.own, self.model, self.engine.statistics, self.config), self.config, before)
         bare = dataclasses.replace(self.config, overview=False, error=False)
-        return dataclasses.replace(Job.plan(self.engine, bare, before), objects=None, own=own)
+        corner = None if self.region is None else self.region.corner(self.engine.axes)
+        return dataclasses.replace(Job.plan(self.engine, bare, before), objects=None, own=own, corner=corner)
 
     def settings(self) -> dict[str, Any]:
         """Return what the result follows from, as far as it is known before anything is read or chosen."""
@@ -140,7 +147,32 @@ def prepare(stack: Stack, models: Models, config: PredictConfig | None = None) -
         taken, own = result_of(taken, model), result_of(own, model)
     taken = resample_to_model(taken, found[-1], config, stack)
     own = taken if (own.shape, own.scale) == (taken.shape, taken.scale) else own
-    return Prepared(stack, found, config, _engine(taken, found[-1], _nothing(taken), config), own)
+    if config.region is None:
+        return Prepared(stack, found, config, _engine(taken, found[-1], _nothing(taken), config), own)
+    region = _region(taken, own, found[-1], config)
+    own, taken = own.select(**region.wanted), taken.select(**region.taken)
+    engine = _engine(taken, found[-1], _nothing(taken), config)
+    return Prepared(stack, found, config, engine, own, region=region)
+
+
+def _region(taken: Stack, own: Stack, model: Model, config: PredictConfig) -> Region:
+    """Find the part of an image that is run alone.
+
+    Raises
+    ------
+    UsageError
+        Where the result would not be that of the whole image there, or has no place of its own.
+    """
+    if own is not taken:
+        raise UsageError(
+            "a region is run at the image's own pixels; leave out --resample and --diameter, or the region"
+        )
+    if config.in_source:
+        raise UsageError("the labels of a region are smaller than the image; give a place for them with --out")
+    if not model.config.tile_exact:
+        raise UsageError("the model's norm takes its statistics from what it sees, so that a region differs; run all")
+    engine = _engine(taken, model, _nothing(taken), config)
+    return region_of(config.region or "", taken, engine.axes, engine.footprint)
 
 
 def load_cascade(models: Models) -> tuple[Model, ...]:
