@@ -36,13 +36,17 @@ class Blocks:
 
     def place(self, number: int) -> tuple[int, ...]:
         """Return the place of block `number`, counted in blocks along each axis."""
-        return tuple(int(at) for at in np.unravel_index(range(len(self))[number], self.counts))
+        counts = self.counts
+        return tuple(map(int, np.unravel_index(range(math.prod(counts))[number], counts)))
 
     def number(self, place: Sequence[int]) -> int | None:
         """Return the number of the block at `place`, None where there is none."""
-        if not all(0 <= at < count for at, count in zip(place, self.counts, strict=True)):
-            return None
-        return int(np.ravel_multi_index(tuple(place), self.counts))
+        number = 0
+        for at, count in zip(place, self.counts, strict=True):
+            if not 0 <= at < count:
+                return None
+            number = number * count + at
+        return number
 
     def box(self, place: Sequence[int]) -> Box:
         """Return where the block at `place` lies."""
