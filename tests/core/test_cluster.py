@@ -1,5 +1,6 @@
 """On a cluster: the same bytes as here, whatever happens to the workers."""
 
+import dataclasses
 import itertools
 import json
 import multiprocessing
@@ -66,8 +67,9 @@ def stored(folder, shape, axes="zyx"):
         (small(2), (3, 64, 80), (16, 32)),
         (small(2, norm="instance"), (2, 64, 64), (32, 32)),
         (finder(2, min_size=2), (3, 64, 80), (16, 32)),
+        (dataclasses.replace(finder(2, min_size=2), shrink=(2.0, 2.0)), (2, 64, 80), (16, 32)),
     ],
-    ids=["one column", "many columns", "planes", "tiles", "objects"],
+    ids=["one column", "many columns", "planes", "tiles", "objects", "other pixels"],
 )
 def test_the_bytes_are_those_of_a_run_here(model, shape, block, tmp_path, workers):
     stack = stored(tmp_path, shape)
