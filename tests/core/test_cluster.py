@@ -13,12 +13,13 @@ import time
 from functools import partial
 from pathlib import Path
 
+import dask
 import pytest
 import tifffile
 import zarr
 
 from helpers import FP32, image_of, tree
-from kinds import cascade, finder, model_of, small
+from kinds import cascade, finder, small
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import IncompleteError, OutputError, UsageError
 from napari_unet.events import Block, wait
@@ -27,7 +28,6 @@ from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.predict import predict
 from napari_unet.inference.prepare import prepare
 from napari_unet.inference.shares import part_length
-from napari_unet.network import UNetConfig
 from napari_unet.sources import open_stack
 from napari_unet.store.journal import Region
 
@@ -104,13 +104,28 @@ def test_workers_that_are_killed_are_made_up_for(tmp_path):
     assert tree(tmp_path / "a.ome.zarr") == tree(tmp_path / "b.ome.zarr")
 
 
-class Poisoned:
-    """An array one plane of which kills whoever reads it."""
+class Planes:
+    """An array that is opened where it is read."""
 
     def __init__(self, path):
         self.path = path
         self.base = zarr.open_array(path, mode="r")
         self.shape, self.dtype, self.chunks, self.ndim = self.base.shape, self.base.dtype, (1, 32, 32), 3
+
+    def __reduce__(self):
+        return type(self), (self.path,)
+
+
+class Slow(Planes):
+    """A quarter of a second for each part that a worker reads."""
+
+    def __getitem__(self, key):
+        time.sleep(0.25 * _on_worker())
+        return self.base[key]
+
+
+class Poisoned(Planes):
+    """One plane of it kills whoever reads it."""
 
     def __getitem__(self, key):
         planes = key[0]
@@ -118,17 +133,14 @@ class Poisoned:
             os._exit(137)
         return self.base[key]
 
-    def __reduce__(self):
-        return Poisoned, (self.path,)
-
 
 def test_a_block_that_kills_its_workers_is_named_and_the_others_are_done(tmp_path):
-    path = Path(stored(tmp_path, (96, 32, 32)).source)
+    path = Path(stored(tmp_path, (48, 32, 32)).source)
     stack, model = Stack(data=Poisoned(path), axes="zyx", source=str(path)), small(2)
     config = {"block": (1, 32, 32)}
-    with started() as own:
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), started() as own:  # each death takes seconds
         run = predict(stack, model, tmp_path / "a.ome.zarr", on(own, **config))
-        with pytest.raises(IncompleteError, match=f"1 of 96 blocks could not be done .block {POISON}: every worker"):
+        with pytest.raises(IncompleteError, match=f"1 of 48 blocks could not be done .block {POISON}: every worker"):
             for event in run:
                 if event.stage == "predict":
                     path.with_suffix(".armed").touch()
@@ -137,7 +149,8 @@ def test_a_block_that_kills_its_workers_is_named_and_the_others_are_done(tmp_pat
     assert result.shape == stack.shape
 
 
-def test_a_scheduler_that_is_lost_ends_the_run_and_nothing_that_is_done_is(tmp_path):
+def test_a_scheduler_that_is_lost_ends_the_run_and_nothing_that_is_done_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "TIMEOUT", 2)
     stack, model, block = stored(tmp_path, (96, 64, 64)), small(3), (16, 32, 32)
     own = started()
     run = predict(stack, model, tmp_path / "a.ome.zarr", on(own, block=block))
@@ -336,11 +349,11 @@ def test_a_cascade_runs_there_too(tmp_path, workers):
 def test_what_a_task_has_written_is_recorded_while_it_goes_on(tmp_path, workers):
     told = cluster._plain([(3, [Region("labels/a/0", (0, 0), (4, 4), 7)]), (4, "it could not be read")])
     assert cluster._read(json.loads(json.dumps(told))) == [(3, [Region("labels/a/0", (0, 0), (4, 4), 7)])]
-    model = model_of(UNetConfig(ndim=3, depth=2, base_features=32), 2)
-    stack, out = stored(tmp_path, (1440, 64, 64)), tmp_path / "a.ome.zarr"
-    events = predict(stack, model, out, on(workers, block=(16, 64, 64), overview=False))
+    path = stored(tmp_path, (96, 32, 32)).source
+    stack, out = Stack(data=Slow(Path(path)), axes="zyx", source=path), tmp_path / "a.ome.zarr"
+    events = predict(stack, small(2), out, on(workers, block=(4, 32, 32), overview=False))
     seen = [time.monotonic() for event in events if isinstance(event, Block)]
-    assert len(seen) == 90
+    assert len(seen) == 24
     assert seen[-1] - seen[0] > cluster.HEARTBEAT  # not all at the end of their task
 
 

@@ -293,7 +293,8 @@ class _Run:
                 f"the scheduler {self._address} {what}; "
                 f"{self._store.count} of {self._job.total} blocks are done and kept: run the same command again"
             ) from error
-        for address in [a for a, (_, since) in self._signs.items() if now - since > SILENT]:
+        silent = [address for address, (_, since) in self._signs.items() if now - since > SILENT]
+        for address in silent if self._flying else ():  # one without tasks costs nothing, and may be importing torch
             self._give_up(address)
 
     def _check(self, alive: set[str]) -> None:
