@@ -9,7 +9,7 @@ from napari_unet.widgets.segment import SegmentWidget
 from napari_unet.widgets.train import TrainWidget
 
 
-def until(done, seconds=90):
+def until(done, seconds=60):
     """Let the window work until something is so."""
     end = time.monotonic() + seconds
     while not done():
