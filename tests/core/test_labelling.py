@@ -206,6 +206,26 @@ def test_the_same_image_twice_is_refused_and_blank_ones_are_not():
     wait(outlook([pairs[0], (other, pairs[1][1])], TrainConfig(**CONFIG)))
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"task": "restore"},
+        {"task": "restore", "blind": True},
+        {"task": "restore", "noise": 5.0},
+        {"task": "super_resolve", "upscale": (2, 2)},
+        {"task": "autoencode"},
+    ],
+)
+def test_the_same_pair_of_images_twice_is_refused_and_one_image_with_other_targets_is_not(task):
+    rng = np.random.default_rng(0)
+    one, other = (Stack(rng.normal(9, 1, (64, 64)).astype("f4"), "yx", name=name) for name in ("a", "b"))
+    again = dataclasses.replace(one, data=one.data.copy(), name="c")
+    with pytest.raises(DataError, match="c is the same image as a"):
+        wait(outlook([(one, one), (other, other), (again, again)], TrainConfig(**task)))
+    if task == {"task": "restore"}:
+        wait(outlook([(one, other), (one, again)], TrainConfig(**task)))
+
+
 @pytest.mark.parametrize("wrong", [{"number_objects": True}, {"above": 3}, {"task": "instances", "above": 9}])
 def test_options_for_masks_need_what_they_are_of(wrong):
     with pytest.raises(UsageError):

@@ -1,5 +1,6 @@
 """Commands that make something: models and results."""
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,10 +66,9 @@ def train(
     With --blind the noisy images alone are enough. --task super_resolve --upscale 2 2 takes coarse and fine images, or
     fine ones alone; --blur and --noise degrade the input before training.
     """
-    from ..model import load_model
+    from ..arrays.cached import check_countable
     from ..sources import list_images, open_labels, open_stack, pair_paths
     from ..sources.pairs import paired_lines
-    from ..training.fit import train as run
 
     given = targets if config.learns_images else labels
     if (labels if config.learns_images else targets) or not (given or config.learns_images):
@@ -86,6 +86,11 @@ def train(
     pairs = [opened(*each) for each in paths]
     for line in paired_lines(paths):
         say(line, "")
+    for stack in itertools.chain(*pairs):
+        check_countable(stack)
+    from ..model import load_model  # they load torch, which takes seconds: what cannot be opened is said before
+    from ..training.fit import train as run
+
     model = shown(run(pairs, out, config, init=None if init is None else load_model(init)))
     tell_lines(model.card())
 

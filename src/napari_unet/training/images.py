@@ -85,6 +85,7 @@ def image_fingerprint(
     blank = blank_of(pairs, [all((*image.scale, *target.scale)) for image, target in measured])
     kept = [i for i in range(len(pairs)) if i not in blank]
     pairs, measured, digests = [pairs[i] for i in kept], [measured[i] for i in kept], [digests[i] for i in kept]
+    _check_once(pairs, digests)
     found = training.intensities if training is not None else None
     if found is None:
         image, target = pairs[0]
@@ -110,6 +111,25 @@ def _check_pair(image: Stack, target: Stack, factors: tuple[int, ...]) -> None:
     for stack in (image, target):
         if stack.dtype.kind not in "biuf":
             raise DataError(f"{stack.name} has {stack.dtype} intensities; convert them to real numbers")
+
+
+def _check_once(pairs: Sequence[Pair], digests: Sequence[str]) -> None:
+    """Refuse a pair of which each pixel is that of another one, as far as all blocks were looked at.
+
+    Raises
+    ------
+    DataError
+        Naming both.
+    """
+    seen: dict[str, str] = {}
+    for pair, digest in zip(pairs, digests, strict=True):
+        name = pair[0].name
+        if digest in seen and all(len(list(blocks(s.shape, s.chunks))) <= HASHED_BLOCKS for s in pair):
+            raise DataError(
+                f"{name} is the same image as {seen[digest]}, with the same target; give it once, or what is held out "
+                "is learnt from too"
+            )
+        seen[digest] = name
 
 
 def _statistics(stack: Stack) -> Statistics:
