@@ -168,6 +168,13 @@ def test_one_class_each_and_not_the_same_scores_nothing_and_is_said(one, other):
     assert any("no class in common" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (3, 8, 8)])
+def test_two_empty_sides_agree_and_that_this_says_little_is_said(shape):
+    found = evaluate(np.zeros(shape, "u1"), np.zeros(shape, "u1"), "semantic", "zyx"[-len(shape) :])
+    assert any("nothing" in note or "background" in note for note in found.notes)
+    assert evaluate(np.ones(shape, "u1"), np.ones(shape, "u1"), "semantic", "zyx"[-len(shape) :]).notes == ()
+
+
 def test_a_result_that_names_more_classes_is_no_mask(tmp_path):
     data = labels(0, (64, 64))
     for names, dice in (({1: "a"}, 1.0), ({1: "a", 2: "b"}, 0.0)):

@@ -58,6 +58,13 @@ def test_the_pixel_size_of_imagej_is_read_in_its_unit_along_each_axis(tmp_path, 
     assert any("not a number" in note for note in stack.notes) == ("NaN" in lines)
 
 
+@pytest.mark.parametrize("unit", ["sec", "ms", "h", "furlong", "grey value"])
+def test_a_unit_that_is_no_length_is_said_and_anisotropy_is_kept(tmp_path, unit):
+    stack = open_stack(hyperstack(tmp_path / "a.tif", f"unit={unit}\nspacing=3\n", (4, 4)))
+    assert stack.scale == (3, 0.25, 0.25)
+    assert any(note.startswith("the unit ") and "along zyx" in note for note in stack.notes)
+
+
 @pytest.mark.parametrize(
     ("size", "unit", "scale", "name"),
     [
@@ -68,6 +75,8 @@ def test_the_pixel_size_of_imagej_is_read_in_its_unit_along_each_axis(tmp_path, 
         ("0.5", "pixel", 0.5, None),
         ("0.5", "reference frame", 0.5, None),
         ("1", "in", 25400, "micrometer"),
+        ("2", "thou", 50.8, "micrometer"),
+        ("1", "pt", 25400 / 72, "micrometer"),
         ("big", "µm", 1, None),
     ],
 )
@@ -79,7 +88,7 @@ def test_the_pixel_size_of_ome_xml_is_read_in_any_unit(tmp_path, size, unit, sca
         text = file.pages[0].description.replace('"7"', f'"{size}"').replace('"Q"', f'"{unit}"')
     tifffile.imwrite(tmp_path / "a.ome.tif", STACK, description=text.encode(), metadata=None)
     stack = open_stack(tmp_path / "a.ome.tif")
-    assert (stack.scale_along("x"), stack.values_along("x", "units")) == ((scale,), (name,))
+    assert stack.scale_along("x") == pytest.approx((scale,)) and stack.values_along("x", "units") == (name,)
     assert any("not a number" in note for note in stack.notes) == (size == "big")
 
 

@@ -7,6 +7,7 @@ from kinds import small
 from napari_unet import units
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError
+from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.pixelsize import size_notes
 from napari_unet.sources import open_stack
 from napari_unet.training.pixelsize import check_same_size, same_axes, typical_size
@@ -21,6 +22,9 @@ SPELLINGS = {
     "kilometer": "km kilometers",
     "meter": "m metre meters",
     "inch": "in inch inches",
+    "thou": "thou mil mils",
+    "point": "pt",
+    "line": "li",
     "femtometer": "fm",
     "megameter": "Mm",
     "second": "s S sec second Seconds",
@@ -137,7 +141,7 @@ def test_the_pixel_size_of_a_set_is_in_one_unit_and_differences_are_said(images,
 def test_an_image_whose_pixels_are_much_unlike_the_models_is_said_to_be_so(image, model, said):
     stack = Stack(np.zeros((4, 4)), "yx", scale=(image[0],) * 2, units=(image[1],) * 2)
     network = dataclasses.replace(small(), scale=(model[0],) * 2, units=(model[1],) * 2)
-    notes = size_notes(stack, network)
+    notes = size_notes(stack, network, PredictConfig())
     assert len(notes) == bool(said)
     assert said in "".join(notes)
 

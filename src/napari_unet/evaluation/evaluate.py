@@ -220,6 +220,8 @@ def _semantic(
     sides = [set(_values(tables, side)) - {0} for side in ("truth", "result")]
     if values == truth and all(sides) and not sides[0] & sides[1]:
         notes[f"no class in common: the truth holds {sorted(sides[0])[:8]}, the result {sorted(sides[1])[:8]}"] = None
+    if not any(sides):
+        notes["neither side holds anything but background: the scores say no more than that"] = None
     if values != truth:
         notes[f"classes {values} of the result taken as {truth} of the truth, in order of value"] = None
     matrices = [Contingency.total(times).matrix(truth, values) for times in tables]

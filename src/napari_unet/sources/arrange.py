@@ -12,7 +12,7 @@ from ..arrays.stack import AXES, SPATIAL, Stack
 from ..arrays.views import LazyArray, View, cast
 from ..errors import DataError, UsageError
 from ..text import without_secrets
-from ..units import canonical, is_known
+from ..units import canonical, is_known, is_length
 
 UNKNOWN = "?"  # an axis that nothing names
 SAMPLES = "s"  # the letter of tifffile for the colours of a pixel
@@ -107,13 +107,22 @@ def _letter(axis: Any, letters: Sequence[str]) -> str:
 
 
 def _strange_units(letters: Sequence[str], units: Sequence[str | None]) -> list[str]:
-    """Say which units are not understood, so that sizes in them are compared with nothing."""
-    words: dict[str, str] = {}
+    """Say which units are not understood, or are of time along space: sizes in them are compared with nothing."""
+    unknown: dict[str, str] = {}
+    other: dict[str, str] = {}
     for letter, unit in zip(letters, units, strict=False):
         word = canonical(unit)
-        if letter and letter != "c" and word is not None and not is_known(word):
-            words[word] = words.get(word, "") + letter
-    return [f"the unit {w!r} along {axes} is not known; sizes in it are not compared" for w, axes in words.items()]
+        if not letter or letter == "c" or word is None:
+            continue
+        if not is_known(word):
+            unknown[word] = unknown.get(word, "") + letter
+        elif is_length(word) == (letter == "t"):
+            other[word] = other.get(word, "") + letter
+    notes = [f"the unit {w!r} along {axes} is not known; sizes in it are not compared" for w, axes in unknown.items()]
+    return notes + [
+        f"the unit {w!r} along {axes} is one of {'length' if is_length(w) else 'time'}; correct it in the metadata"
+        for w, axes in other.items()
+    ]
 
 
 def _step(value: float, axis: str, name: str) -> float:

@@ -13,6 +13,7 @@ from ..units import canonical, factor, is_length
 MICROMETER = "micrometer"
 INCH_MICROMETERS = 25400.0  # resolutions of TIFF are per inch where nothing else is said
 PRINT_MICROMETERS = 20.0  # 1270 dots per inch; a microscope that has larger pixels says so in its metadata
+PRINTED = ("inch", "thou", "line", "point")  # which OME-TIFF and printers have, and OME-Zarr has not
 TAG_UNITS = {2: "inch", 3: "centimeter"}  # values of the tag ResolutionUnit
 NO_RESOLUTION = 1.0  # the resolution tags of files without a pixel size
 POSITION = re.compile(r"\b[ctz]:\s*\d+/\d+\b")  # "c:1/2 z:3/5 - DAPI": where a plane lies, before its name
@@ -39,7 +40,8 @@ class Sizes:
         if not math.isfinite(number):
             self.notes.append(f"the pixel size {str(value)[:40]!r} along {axis} is not a number, and taken as unknown")
             return
-        self.found[axis] = (number * INCH_MICROMETERS, MICROMETER) if canonical(unit) == "inch" else (number, unit)
+        printed = factor(unit, MICROMETER) if canonical(unit) in PRINTED else None
+        self.found[axis] = (number, unit) if printed is None else (float(f"{number * printed:.12g}"), MICROMETER)
 
 
 def channel_names(tif: tifffile.TiffFile, channels: int) -> tuple[str, ...]:
