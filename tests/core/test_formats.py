@@ -376,3 +376,15 @@ def test_a_file_that_was_replaced_is_read_anew(tmp_path):
     (tmp_path / "a.h5").unlink()
     hdf5(tmp_path / "a.h5", volume((7, 41, 57)))
     assert whole(open_stack(tmp_path / "a.h5")).shape == (7, 41, 57)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [(k[0], k[1]) for k in KINDS if k[0] in ("packed.npz", "packed.nii.gz", "plain.ozx")]
+)
+def test_packed_bytes_that_are_damaged_are_said_to_be(tmp_path, name, write):
+    write(tmp_path / name, volume())
+    raw = bytearray((tmp_path / name).read_bytes())
+    raw[len(raw) // 4 : len(raw) // 4 + 64] = bytes(64)
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(DataError, match=r"damaged|cannot be read"):
+        whole(open_stack(tmp_path / name, "zyx" if write is not nifti else None))

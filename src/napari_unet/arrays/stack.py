@@ -1,6 +1,7 @@
 """Stack: a lazy array with named axes and a pixel size. Image, labels and result are all this one type."""
 
 import dataclasses
+import zipfile
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from .views import Box, LazyArray, View, chunk_shape
 AXES = "tczyx"  # in the order that OME-Zarr asks for
 SPATIAL = "zyx"
 # What readers and decoders raise for bytes that are not what they should be.
-DECODING = (RuntimeError, ValueError, OSError, EOFError, zlib.error)
+DECODING = (RuntimeError, ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import math
 import struct
 import threading
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ WHOLE = 2 * 2**30  # bytes of what can only be read in one piece, as the chunk o
 # What libraries raise for bytes that are not what they should be; some have classes of their own besides.
 FOREIGN = (
     *(ValueError, TypeError, LookupError, AttributeError, AssertionError, OSError, EOFError, RuntimeError),
-    *(ArithmeticError, NameError, struct.error, SyntaxError, zipfile.BadZipFile),
+    *(ArithmeticError, NameError, struct.error, SyntaxError, zipfile.BadZipFile, zlib.error),
 )
 
 
