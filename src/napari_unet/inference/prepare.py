@@ -165,7 +165,8 @@ def _region(taken: Stack, own: Stack, model: Model, config: PredictConfig) -> Re
     """
     if own is not taken:
         raise UsageError(
-            "a region is run at the image's own pixels; leave out --resample and --diameter, or the region"
+            "a region is run at the image's own pixels, and the image is resampled: by --resample, --diameter, or as "
+            "the training images were; leave the region out"
         )
     if config.in_source:
         raise UsageError("the labels of a region are smaller than the image; give a place for them with --out")
