@@ -243,6 +243,15 @@ def test_killed_after_any_step_it_goes_on_and_ends_with_the_same(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
+def test_more_objects_than_16_bits_hold_have_an_id_each_without_gaps():
+    classes = np.zeros((514, 514), np.uint8)
+    classes[::2, ::2] = 1
+    volume = Volume(classes, "yx", (300, 514), ObjectConfig(min_size=0, grow=0))
+    ids = volume.decoded()[classes == 1]
+    assert np.array_equal(np.sort(ids), np.arange(1, 257**2 + 1)) and 257**2 > 2**16
+    assert volume.dtypes == {np.dtype(np.uint32)} and not volume.labels[classes == 0].any()
+
+
 def test_ids_past_32_bits_are_wide():
     assert label_dtype(2**32 - 1) == np.uint32
     assert label_dtype(2**32) == np.uint64

@@ -128,6 +128,7 @@ def test_a_bigtiff_that_was_cut_is_refused(part, how, tmp_path):
     assert "a.tif" in said
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no fcntl, and locks no file in this way")
 def test_where_no_file_can_be_locked_runs_are_the_same(image, tmp_path, monkeypatch):
     def refuses(*args):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
