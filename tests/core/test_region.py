@@ -91,3 +91,7 @@ def test_objects_of_a_region_are_made_of_the_classes_of_the_whole(tmp_path, shap
     assert np.asarray(found.data).any()
     classes = [open_stack(next((tmp_path / n / "labels").glob("*_classes"))) for n in ("w.ome.zarr", "r.ome.zarr")]
     assert (np.asarray(classes[0].data)[part] == np.asarray(classes[1].data)).all()
+    inside = np.asarray(classes[1].data) == 1
+    assert (np.asarray(found.data) > 0)[
+        inside
+    ].all()  # the classes are those of an object's inside, border, and outside

@@ -67,9 +67,10 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
         discard(scratch)  # a run that ended in the middle of removing it
         return ""
     first, ndim = len(own.grid), job.decoder.engine.model.config.ndim
-    made = job.decoder.outputs[0]
-    grid = ObjectGrid(made.shape, job.grid.core, made.axes, ndim)
-    classes = work.arrays[made.path]
+    base, source = (job, work) if job.corner is None else (own, store)  # of a region, what lies within it
+    made = base.decoder.outputs[0]
+    grid = ObjectGrid(made.shape, base.grid.core, made.axes, ndim)
+    classes = source.arrays[made.path]
 
     def read(box: Box) -> np.ndarray:
         return persist(lambda: np.asarray(classes[box]))
@@ -79,7 +80,7 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
 
     yield from _told(find(read, grid, scratch, options), store, job)
     onto = ObjectGrid(output.shape, own.grid.core, output.axes, ndim), ratios(output.scale, made.scale)
-    canvas = Canvas(write, own.decoder.engine.read, *(onto if own is not job else ()))
+    canvas = Canvas(write, own.decoder.engine.read, *(onto if own is not base else ()))
     painting = paint(read, grid, canvas, scratch, options)
     for number in range(first):
         next(painting)
