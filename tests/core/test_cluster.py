@@ -66,7 +66,7 @@ def stored(folder, shape, axes="zyx"):
         (small(3), (40, 40, 40), (16, 16, 16)),
         (small(2), (3, 64, 80), (16, 32)),
         (small(2, norm="instance"), (2, 64, 64), (32, 32)),
-        (finder(2, min_size=2), (3, 64, 80), (16, 32)),
+        (finder(2, min_size=2, nearest=True, grow=4, core_margin=0.03), (3, 64, 80), (16, 32)),
         (dataclasses.replace(finder(2, min_size=2), shrink=(2.0, 2.0)), (2, 64, 80), (16, 32)),
     ],
     ids=["one column", "many columns", "planes", "tiles", "objects", "other pixels"],

@@ -22,10 +22,11 @@ from napari_unet.inference.predict import predict
 from napari_unet.model import Model
 from napari_unet.network import UNetConfig
 from napari_unet.objects import ObjectConfig, objects_of
+from napari_unet.objects.borders import touching
 from napari_unet.store import verify
 from napari_unet.task import Instances, read_task
 from napari_unet.task.border import closeness
-from napari_unet.task.instances import touching
+from napari_unet.task.instances import GROWTH
 from napari_unet.task.losses import IGNORE
 from napari_unet.training import TrainConfig, train
 from warm import warm
@@ -89,11 +90,12 @@ def test_what_nobody_painted_is_not_learnt():
     assert (logits.grad[..., 1:5] != 0).all()
 
 
+@pytest.mark.parametrize("nearest", [False, True])
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_what_is_encoded_decodes_to_the_same_objects(ndim):
+def test_what_is_encoded_decodes_to_the_same_objects(ndim, nearest):
     ids = np.zeros((24,) * ndim, int)
     ids[..., 2:12, 2:12], ids[..., 2:12, 12:20], ids[..., 15:22, 5:22] = 4, 2, 9
-    task = Instances()
+    task = Instances(nearest=nearest)
     target = task.encode(ids)
     logits = torch.nn.functional.one_hot(torch.from_numpy(target[0]), 3).movedim(-1, 0).float()
     assert (target[0] == 2).any()
@@ -120,6 +122,22 @@ def test_scores_and_settings_come_from_the_objects_that_were_seen():
     better.add(logits[None], target[None])
     assert better.result()["ap"] == 1.0
     assert Instances().scores().settings() == {}
+
+
+def test_a_doubtful_bridge_between_two_objects_is_cut_where_that_scores_more():
+    ids = np.zeros((30, 44), int)
+    ids[4:26, 2:20], ids[4:26, 24:42] = 1, 2
+    task = Instances(nearest=True, grow=3)
+    target = torch.from_numpy(task.encode(ids))
+    logits = 6.0 * torch.nn.functional.one_hot(target[0], 3).movedim(-1, 0).float()
+    logits[:, 12:18, 19:25] = torch.tensor([-0.5, 0.8, -9.0])[:, None, None]
+    seen = task.scores()
+    seen.add(logits[None], target[None])
+    assert seen.result()["ap_50"] == 0
+    best = dataclasses.replace(task, **seen.settings())
+    again = best.scores()
+    again.add(logits[None], target[None])
+    assert best.core_margin > 0 and again.result()["ap_50"] == 1
 
 
 @pytest.mark.parametrize("guess", [0, 1, 2])
@@ -157,8 +175,9 @@ def test_sizes_are_learnt_from_what_was_painted_whole():
     ids[:, 40:] = 0
     ids[::4, 38:40] = np.arange(10, 20)[:, None]  # ten objects, cut where nothing is known
     target = torch.from_numpy(task.encode(ids))
-    seen = task.scores()
-    seen.add(3.0 * torch.nn.functional.one_hot(target[0].clamp(0, 2), 3).movedim(-1, 0)[None], target[None])
+    seen, classes = task.scores(), target[0].clamp(0, 2)
+    classes[7:13, 7:12] = 0  # a hole that only the largest choice fills
+    seen.add(3.0 * torch.nn.functional.one_hot(classes, 3).movedim(-1, 0)[None], target[None])
     assert seen.settings()["fill_holes"] == (100 + 200) // 2 // 4
 
 
@@ -169,8 +188,9 @@ def test_a_split_turns_inside_into_border():
 
 
 def test_it_is_kept_in_a_file_and_what_does_not_fit_is_named():
-    task = Instances(True, 3, (2.0, 1.0), min_size=9)
-    assert read_task(task.to_json()) == task
+    for task in (Instances(True, 3, (2.0, 1.0), min_size=9), Instances(nearest=True, core_margin=1.0)):
+        assert read_task(task.to_json()) == task
+    assert not {"nearest", "core_margin", "reach"} & set(Instances().to_json()), "older models keep their bytes"
     with pytest.raises(ModelError, match="colour"):
         read_task({"name": "instances", "colour": 1})
     for wrong in ({"sparse": True}, {"sigma": 0.0}, {"spacing": (0.0,)}):
@@ -182,20 +202,24 @@ def test_it_is_kept_in_a_file_and_what_does_not_fit_is_named():
 
 # What is found
 
+NEW = {"nearest": True, "grow": 4, "core_margin": 0.03, "foreground_bias": 0.01}
+
 
 @pytest.mark.parametrize(
-    ("shape", "ndim", "blocks"),
+    ("shape", "ndim", "blocks", "more"),
     [
-        ((45, 50), 2, [(16, 16), (32, 14), (64, 64)]),
-        ((5, 30, 34), 2, [(2, 16, 16), (5, 10, 34)]),
-        ((18, 20, 22), 3, [(8, 8, 8), (18, 6, 10)]),
-        ((2, 9, 20, 22), 3, [(1, 4, 10, 8), (1, 10, 20, 22)]),
+        ((45, 50), 2, [(16, 16), (32, 14), (64, 64)], {}),
+        ((80, 90), 2, [(16, 16), (6, 40), (96, 96)], NEW),
+        ((5, 30, 34), 2, [(2, 16, 16), (5, 10, 34)], {}),
+        ((18, 20, 22), 3, [(8, 8, 8), (18, 6, 10)], NEW),
+        ((2, 9, 20, 22), 3, [(1, 4, 10, 8), (1, 10, 20, 22)], {}),
     ],
 )
-def test_objects_are_those_of_the_whole_image_ids_included(shape, ndim, blocks, tmp_path):
-    stack, model = cells(shape), finder(ndim, min_size=3, fill_holes=4)
+def test_objects_are_those_of_the_whole_image_ids_included(shape, ndim, blocks, more, tmp_path):
+    stack, model = cells(shape), finder(ndim, min_size=3, fill_holes=4, **more)
     found = [run(stack, model, tmp_path / f"{b}.ome.zarr", block=b) for b in blocks]
     classes = run_classes(tmp_path / f"{blocks[0]}.ome.zarr")
+    assert bool(more) == (3 in classes) and 1 in classes
     planes = classes.reshape(-1, *shape[-ndim:])
     expected, last = [], 0
     for plane in planes:
@@ -371,7 +395,7 @@ def test_training_learns_objects_and_keeps_how_they_are_made(sparse, tmp_path):
         epochs += [event] if isinstance(event, Epoch) else []
     assert isinstance(model, Model)
     assert epochs[-1].scores["ap_50"] > 0.5
-    assert model.task.fill_holes > 0, "what validation chose is in the model"
+    assert model.task.nearest and model.task.grow in GROWTH, "what validation chose is in the model"
     image, truth = discs(77)
     found = run(image, model, tmp_path / "a.ome.zarr")
     from napari_unet.metrics.contingency import Contingency

@@ -1,6 +1,7 @@
 """Objects out of core are those of the whole image, ids included, however the volume is cut."""
 
 import dataclasses
+import heapq
 import itertools
 import tempfile
 from pathlib import Path
@@ -48,6 +49,27 @@ def grown(labels, border, rounds):
     return labels
 
 
+def nearest(labels, free, reach):
+    """Grow to the nearest by walking from every object, by definition: Dijkstra in the order of distance and id."""
+    out, best, queue = (
+        labels.copy(),
+        {},
+        [(0, int(i), tuple(at)) for at in np.argwhere(labels) for i in [labels[tuple(at)]]],
+    )
+    heapq.heapify(queue)
+    while queue:
+        distance, label, at = heapq.heappop(queue)
+        if at in best:
+            continue
+        best[at], out[at] = label, label
+        for way in itertools.product((-1, 0, 1), repeat=labels.ndim):
+            to, longer = tuple(a + b for a, b in zip(at, way, strict=True)), distance + 2 + sum(map(abs, way))
+            within = all(0 <= a < n for a, n in zip(to, labels.shape, strict=True))
+            if within and any(way) and free[to] and not labels[to] and to not in best and longer <= 3 * reach:
+                heapq.heappush(queue, (longer, label, to))
+    return out
+
+
 def whole(classes, axes, config):
     """Return the labels by definition, from the whole image in memory."""
     if "t" in axes:
@@ -57,7 +79,7 @@ def whole(classes, axes, config):
             out.append(np.where(labels > 0, labels + last, 0))
             last += int(labels.max(initial=0))
         return np.stack(out)
-    labels, _ = ndimage.label(classes == 1, faces(classes.ndim))
+    labels, _ = ndimage.label(classes == (3 if config.cores else 1), faces(classes.ndim))
     labels = labels.astype(np.int64)
     if config.fill_holes:
         labels = fill_small_holes(labels, config.fill_holes)
@@ -65,7 +87,8 @@ def whole(classes, axes, config):
     keep = (numbers > 0) & (sizes >= config.min_size)
     final = np.zeros(numbers.max() + 1, np.int64)
     final[numbers[keep][np.argsort(first[keep])]] = 1 + np.arange(keep.sum())
-    return grown(final[labels], classes == 2, config.grow)
+    free = (classes == 2) | (config.cores & (classes == 1))
+    return (nearest if config.nearest else grown)(final[labels], free, config.grow)
 
 
 class Volume:
@@ -107,8 +130,12 @@ def volumes(draw):
     shape = [draw(st.integers(1, 3 if a == "t" else most)) for a in axes]
     block = [draw(st.integers(max(1, n // 4), n + 1)) for n in shape]
     weights = draw(st.sampled_from([(0.3, 0.5, 0.2), (0.1, 0.8, 0.1), (0.6, 0.3, 0.1), (0.0, 0.6, 0.4)]))
-    classes = np.random.default_rng(draw(st.integers(0, 2**32))).choice(3, shape, p=weights).astype(np.uint8)
-    config = ObjectConfig(draw(st.integers(0, 6)), draw(st.sampled_from([0, 1, 3, 20])), draw(st.integers(0, 4)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    classes = rng.choice(3, shape, p=weights).astype(np.uint8)
+    numbers = draw(st.integers(0, 6)), draw(st.sampled_from([0, 1, 3, 20])), draw(st.integers(0, 4))
+    config = ObjectConfig(*numbers, nearest=draw(st.booleans()), cores=draw(st.booleans()))
+    if config.cores:
+        classes[(classes == 1) & (rng.random(shape) < 0.5)] = 3
     return Volume(classes, axes, tuple(block), config)
 
 
@@ -209,10 +236,13 @@ def blobs(shape, seed=3):
 
 @pytest.mark.parametrize("axes", ["yx", "zyx"])
 @pytest.mark.parametrize("cells", [5, 7, 16])
-def test_blobs_on_every_grid_are_those_of_the_whole_image(axes, cells):
+@pytest.mark.parametrize("more", [{}, {"nearest": True}, {"nearest": True, "cores": True}], ids=lambda m: "+".join(m))
+def test_blobs_on_every_grid_are_those_of_the_whole_image(axes, cells, more):
     shape = {2: (60, 53), 3: (20, 23, 26)}[len(axes)]
     classes = np.array([0, 2, 1], np.uint8)[blobs(shape)]
-    volume = Volume(classes, axes, (cells,) * len(axes), ObjectConfig(4, 9, 3))
+    if "cores" in more:
+        classes[ndimage.binary_erosion(classes == 1)] = 3
+    volume = Volume(classes, axes, (cells,) * len(axes), ObjectConfig(4, 9, 3, **more))
     np.testing.assert_array_equal(volume.decoded(), volume.expected())
     assert volume.most <= (cells + 6) ** len(axes), "more than a block and its halo was read at once"
     assert volume.dtypes == {np.dtype(np.uint32)}

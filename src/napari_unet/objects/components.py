@@ -7,7 +7,7 @@ import cc3d
 import numpy as np
 
 from ..arrays.views import Box
-from .config import INSIDE, ObjectConfig
+from .config import CORE, INSIDE, ObjectConfig
 from .grid import ObjectGrid
 
 
@@ -77,7 +77,7 @@ def scan_block(
         part, ``contacts`` (pairs of an object and a possible hole that share a face), ``low0`` ... ``high2``
         (the outermost planes of `labels` along each spatial axis).
     """
-    inside = classes == INSIDE
+    inside = classes == (CORE if config.cores else INSIDE)
     labels, count = components(inside, len(grid.spatial))
     total = count
     contacts = np.zeros((0, 2), np.int64)

@@ -12,9 +12,11 @@ from ..arrays.resample import ResampledLabels
 from ..arrays.views import Box, LazyBase
 from ..errors import DataError
 from ..events import Progress
+from ..grid.tiles import within
 from .components import measure_objects, scan_block
-from .config import BORDER, ObjectConfig
+from .config import ObjectConfig
 from .grid import ObjectGrid
+from .grow import grown
 from .merge import final_ids, label_dtype, name_parts, named
 from .scratch import Scratch
 
@@ -88,7 +90,7 @@ class _Named(LazyBase):
     base: Read
     kept: Scratch
     grid: ObjectGrid
-    rounds: int
+    config: ObjectConfig
     tables: tuple[np.ndarray, np.ndarray]
 
     @property
@@ -103,37 +105,11 @@ class _Named(LazyBase):
 
     def read(self, box: Box) -> np.ndarray:
         """Return the labels of a box."""
-        return _labels(self.base, self.kept, self.grid, box, self.rounds, self.tables)
-
-
-def grow(ids: np.ndarray, border: np.ndarray, rounds: int, spatial: int) -> np.ndarray:
-    """Let objects grow over `border`, all at once each round; the smallest id wins a contest.
-
-    Parameters
-    ----------
-    ids : unsigned array, 0 is not an object
-    border : bool array, shape of `ids`
-        Where objects may grow.
-    rounds : int
-        Steps, each to the neighbours that share a face.
-    spatial : int
-        How many of the last axes are spatial; nothing grows along the others.
-    """
-    first = ids.ndim - spatial
-    padded = np.pad(ids, [(int(axis >= first),) * 2 for axis in range(ids.ndim)])
-    free = np.pad(border, [(int(axis >= first),) * 2 for axis in range(ids.ndim)])
-    steps = [stride // padded.itemsize for stride in padded.strides[first:]]
-    flat, one = padded.ravel(), ids.dtype.type(1)
-    todo = np.flatnonzero(free & (padded == 0))
-    for _ in range(rounds):
-        best = np.full(len(todo), np.iinfo(ids.dtype).max, ids.dtype)
-        for step in steps:
-            np.minimum(best, flat[todo - step] - one, out=best)
-            np.minimum(best, flat[todo + step] - one, out=best)
-        best += one
-        flat[todo] = best
-        todo = todo[best == 0]
-    return padded[tuple(slice(1, -1) if axis >= first else slice(None) for axis in range(ids.ndim))]
+        wide = self.grid.around(box, self.config.grow)
+        labels = named(self.kept, self.grid, wide, *self.tables)
+        if self.config.grow and labels.any():
+            labels = grown(labels, _classes(self.base, wide), self.config, len(self.grid.spatial))
+        return labels[within(box, wide)]
 
 
 def objects_of(classes: np.ndarray, config: ObjectConfig) -> np.ndarray:
@@ -154,7 +130,7 @@ def objects_of(classes: np.ndarray, config: ObjectConfig) -> np.ndarray:
     inside[0] = False
     ids, _ = final_ids(size, first, inside, np.arange(len(size)), tables["contacts"], config)
     ids[0] = 0
-    return grow(ids[labels], classes == BORDER, config.grow, classes.ndim)
+    return grown(ids[labels], classes, config, classes.ndim)
 
 
 def find(read: Read, grid: ObjectGrid, scratch: Path, config: ObjectConfig) -> Generator[Progress, None, int]:
@@ -163,7 +139,7 @@ def find(read: Read, grid: ObjectGrid, scratch: Path, config: ObjectConfig) -> G
     Parameters
     ----------
     read : callable
-        Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one.
+        Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one; or 3 core of one.
     scratch : Path
         Folder for what is known so far; with it, an interrupted call goes on where it was.
 
@@ -231,7 +207,7 @@ def paint(
     """
     kept, onto = Scratch(scratch, grid, config), canvas.grid or grid
     offset, ids, track = kept.load("ids", "offset", "id", "track")
-    source: LazyBase = _Named(read, kept, grid, config.grow, (offset, ids))
+    source: LazyBase = _Named(read, kept, grid, config, (offset, ids))
     if canvas.grid is not None:
         source = ResampledLabels(source, onto.shape, canvas.ratios)
         if math.prod(_least(ratio) for ratio in canvas.ratios) <= MAJORITY:
@@ -280,15 +256,18 @@ def decode(
     5. With ``link``, an object has the id of the one right before it in time (of a 2-D model in a volume: one plane
        before) where each overlaps the other most, by IoU, and by at least so much; equal ones take the smallest id.
        Ids are then 1 ... M in the order of the first objects that have them.
-    6. In each of ``grow`` rounds, every free voxel of class 2 that shares a face with objects joins the one of
-       the smallest id.
+    6. Every voxel of class 2 joins the object that is nearest by a path through class 2, within ``grow`` voxels, the
+       smallest id of those as near. Without ``nearest``: in each of ``grow`` rounds, every free voxel of class 2 that
+       shares a face with objects joins the one of the smallest id.
+
+    With ``cores`` the parts are of class 3, and objects grow over class 1 too.
 
     Memory is that of a block, of what is known of each part, and of the faces between blocks.
 
     Parameters
     ----------
     read : callable
-        Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one.
+        Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one; or 3 core of one.
     write : callable
         Takes the number of a block, its box and its labels (`label_dtype` of the number of objects).
     scratch : Path
@@ -310,18 +289,6 @@ def decode(
     found = yield from paint(read, grid, Canvas(write), scratch, config)
     Scratch(scratch, grid, config).remove()
     return found
-
-
-def _labels(
-    read: Read, kept: Scratch, grid: ObjectGrid, box: Box, rounds: int, tables: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
-    """Return the final labels of a box."""
-    offset, ids = tables
-    wide = grid.around(box, rounds)
-    labels = named(kept, grid, wide, offset, ids)
-    if rounds and labels.any():
-        labels = grow(labels, _classes(read, wide) == BORDER, rounds, len(grid.spatial))
-    return labels[tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, wide, strict=True))]
 
 
 def _gather(kept: Scratch, grid: ObjectGrid, track: np.ndarray) -> Objects:

@@ -7,11 +7,15 @@ from typing import Self
 import numpy as np
 
 from ..arrays.stack import Stack
-from .config import MANY
+from ..metrics.contingency import Contingency
+from ..metrics.objects import Overlaps
+from .borders import SPECK, borders, touching
+from .config import BORDER, INSIDE, MANY, ObjectConfig
+from .decode import objects_of
 
-REACH = {2: 2, 3: 1}  # width of a border, by the dimensions
 LOOKED_UP = 2**20  # the highest id that is numbered by a table, which is three times as fast as by sorting
-SPECK = 0.05  # of an id's largest piece: smaller ones are slips of the brush
+GROW = 3  # voxels that are grown over to hold what is learnt against what decoding gives
+NAMED = 5  # ids
 PLANES = 5  # of a volume that are examined as a 2-D network sees them
 FEWEST_PIECES = 3  # of one value: two may be one object with something lying across it
 CROP = 2**22  # elements of the middle that are read to say what labels are
@@ -19,7 +23,31 @@ FLAT = 0.6  # share of foreground neighbours with one value, from which on an im
 SCATTERED = 0.2  # share of ids in several pieces, from which on they do not look like objects
 GREY_VALUES = 3  # values between the two of a mask, at least
 GREY_SHARE = 0.1  # of the pixels between the two of a mask that have their own value on all sides, at most
-Kind = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lost:
+    """Objects that are not there when their classes are made objects again.
+
+    Parameters
+    ----------
+    count, objects : int
+        How many, of how many that were looked at.
+    empty : int
+        How many have no inside at all; in 3-D none between borders of one voxel, such as planes numbered one by one.
+    ids : tuple of int
+        A few of them.
+    """
+
+    count: int = 0
+    empty: int = 0
+    objects: int = 0
+    ids: tuple[int, ...] = ()
+
+    def __add__(self, other: "Lost") -> "Lost":
+        """Return both together."""
+        ids = (*self.ids, *other.ids)[:NAMED]
+        return Lost(self.count + other.count, self.empty + other.empty, self.objects + other.objects, ids)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,7 +66,8 @@ class Labelling:
         Pieces in the parts that hold one value in `FEWEST_PIECES` or more.
     single_images : int
         Such parts.
-    lost : mapping of (dimensions, reach of the border) to (objects without inside, objects)
+    lost : mapping of int to Lost
+        By the dimensions of the network, the objects that training could not hold.
     above, alike : int
         Voxels on others of the next plane, and those with the same value there.
     grey : tuple of int
@@ -52,7 +81,7 @@ class Labelling:
     scattered: int = 0
     single: int = 0
     single_images: int = 0
-    lost: Mapping[Kind, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    lost: Mapping[int, Lost] = dataclasses.field(default_factory=dict)
     above: int = 0
     alike: int = 0
     grey: tuple[int, ...] = ()
@@ -75,7 +104,7 @@ class Labelling:
     def with_part(self, labels: np.ndarray) -> Self:
         """Return what was seen with one more part."""
         labels = labels.view(np.uint8) if labels.dtype.kind == "b" else labels
-        ids = numbered(labels)
+        ids, values = numbered(labels), np.unique(labels[labels > 0])
         pieces = _pieces(ids)
         one = len(pieces) == 1 and pieces[0] >= FEWEST_PIECES
         above, alike = _planes(ids)
@@ -88,7 +117,7 @@ class Labelling:
             scattered=self.scattered + sum(n > 1 for n in pieces),
             single=self.single + one * sum(pieces),
             single_images=self.single_images + one,
-            lost={kind: _sum(self.lost.get(kind), n) for kind, n in _lost(ids).items()} or self.lost,
+            lost={ndim: self.lost.get(ndim, Lost()) + lost for ndim, lost in _lost(ids, values).items()},
             above=self.above + above,
             alike=self.alike + alike,
             grey=tuple(sorted({*self.grey, *_grey(labels)})),
@@ -104,9 +133,9 @@ class Labelling:
         """Whether objects have another number in each plane."""
         return self.above > 0 and self.alike < 0.5 * self.above
 
-    def lost_objects(self, ndim: int, reach: int | None = None) -> tuple[int, int]:
-        """Return how many objects have no inside left between borders, and how many objects there are."""
-        return self.lost.get((ndim, reach or REACH[ndim]), (0, 0))
+    def lost_objects(self, ndim: int) -> Lost:
+        """Return what a network of these dimensions could not hold of the objects."""
+        return self.lost.get(ndim, Lost())
 
     @property
     def looks_numbered(self) -> bool:
@@ -168,16 +197,17 @@ class Labelling:
             "or learn planes with --ndim 2"
         )
 
-    def about_thin(self, ndim: int, reach: int | None = None) -> str:
-        """Return a warning for objects too thin to have an inside between borders, or nothing."""
-        lost, count = self.lost_objects(ndim, reach)
-        if not lost:
+    def about_lost(self, ndim: int) -> str:
+        """Return what is said of objects that training cannot hold; nothing where it can hold all."""
+        lost = self.lost_objects(ndim)
+        if not lost.count:
             return ""
-        width = 2 * (reach or REACH[ndim]) + 1
+        more = ", ..." if lost.count > len(lost.ids) else ""
         return (
-            f"{lost} of {count} objects examined have no inside left between borders and cannot be found: "
-            f"where objects touch, they need a width of {width} pixels; a finer level or enlarged images give that, or "
-            "learn them as one class with --task semantic --binary"
+            f"{lost.count} of {lost.objects} objects examined cannot be held (id "
+            f"{', '.join(map(str, lost.ids))}{more}): they lie in several pieces, or are thinner than 3 pixels where "
+            "they touch others; a finer level or enlarged images help, or learn them as one class with "
+            "--task semantic --binary"
         )
 
 
@@ -190,31 +220,6 @@ def numbered(ids: np.ndarray) -> np.ndarray:
     here[ids] = True
     here[0] = False
     return np.cumsum(here, dtype=np.int32)[ids]
-
-
-def touching(ids: np.ndarray, reach: int | None = None) -> np.ndarray:
-    """Return where an object has another one within `reach`, diagonals counted.
-
-    Parameters
-    ----------
-    ids : (*S) integer array, 0 is not an object
-    reach : int, optional
-        In pixels; 2, in 3-D 1, if not given.
-
-    Returns
-    -------
-    (*S) bool array
-    """
-    from scipy import ndimage  # not at the top: only who trains needs it
-
-    size = 2 * (reach or REACH[ids.ndim]) + 1
-    highest = ndimage.maximum_filter(ids, size)
-    lowest = ndimage.minimum_filter(np.where(ids > 0, ids, ids.max(initial=0) + 1), size)
-    return np.asarray((ids > 0) & (highest != lowest))
-
-
-def _sum(one: tuple[int, int] | None, other: tuple[int, int]) -> tuple[int, int]:
-    return other if one is None else (one[0] + other[0], one[1] + other[1])
 
 
 def _pieces(ids: np.ndarray) -> list[int]:
@@ -237,21 +242,28 @@ def _planes(ids: np.ndarray) -> tuple[int, int]:
     return int(both.sum()), int((both & (low == high)).sum())
 
 
-def _lost(ids: np.ndarray) -> dict[Kind, tuple[int, int]]:
-    """Count objects without inside: as the network of these dimensions sees them, and one that goes by planes."""
-    found = {(ids.ndim, reach): _without_inside(ids, reach) for reach in range(1, REACH[ids.ndim] + 1)}
+def _lost(ids: np.ndarray, values: np.ndarray) -> dict[int, Lost]:
+    """Say which objects are lost: as the network of these dimensions sees them, and one that goes by planes."""
+    found = {ids.ndim: _not_found(ids, values)}
     if ids.ndim == 3:
         fullest = np.argsort((ids > 0).sum((1, 2)))[-PLANES:]
-        planes = [numbered(ids[z]) for z in fullest]
-        for reach in range(1, REACH[2] + 1):
-            each = [_without_inside(plane, reach) for plane in planes]
-            found[2, reach] = sum(n for n, _ in each), sum(n for _, n in each)
+        found[2] = Lost()
+        for z in fullest:
+            plane = numbered(ids[z])
+            found[2] += _not_found(plane, values[np.unique(ids[z][ids[z] > 0]) - 1])
     return found
 
 
-def _without_inside(ids: np.ndarray, reach: int) -> tuple[int, int]:
-    inside = np.bincount(ids[(ids > 0) & ~touching(ids, reach)], minlength=int(ids.max(initial=0)) + 1)[1:]
-    return int((inside == 0).sum()), len(inside)
+def _not_found(ids: np.ndarray, values: np.ndarray) -> Lost:
+    """Say which of the ids 1 ... n, stored as `values`, are not there in what perfect classes decode to."""
+    classes = np.where(borders(ids), BORDER, np.sign(ids)).astype(np.uint8)
+    again = objects_of(classes, ObjectConfig(grow=GROW, nearest=True))
+    found = np.zeros(len(values), bool)
+    found[Overlaps.of(Contingency.of(ids, again)).matches()[0]] = True
+    inside = np.zeros(len(values) + 1, bool)
+    inside[ids[classes == INSIDE if ids.ndim == 2 else ~touching(ids)]] = True
+    lost, empty = int((~found).sum()), int((~inside[1:]).sum())
+    return Lost(lost, empty, len(values), tuple(values[~found][:NAMED].tolist()))
 
 
 def _grey(labels: np.ndarray) -> list[int]:
@@ -303,5 +315,5 @@ def label_rows(stack: Stack) -> list[tuple[str, str]]:
     ]
     notes = [found.about_classes(), found.about_numbers(), found.about_planes()]
     if not any(notes[1:]):
-        notes.append(found.about_thin(len(stack.spatial)))
+        notes.append(found.about_lost(len(stack.spatial)))
     return rows + [("note", note) for note in notes if note]

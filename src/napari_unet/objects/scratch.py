@@ -1,6 +1,5 @@
 """The folder that holds what is known so far: components of each block, and the marks of finished blocks."""
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -40,7 +39,7 @@ class Scratch:
 
     def __init__(self, folder: Path, grid: ObjectGrid, config: ObjectConfig) -> None:
         self.folder = folder
-        job = json.loads(json.dumps({"grid": _about(grid), "config": dataclasses.asdict(config)}))
+        job = json.loads(json.dumps({"grid": _about(grid), "config": config.to_json()}))
         with disk(folder):
             shutil.rmtree(_trash(folder), ignore_errors=True)
             folder.mkdir(exist_ok=True)

@@ -12,16 +12,23 @@ from ..errors import DataError
 from ..metrics.contingency import Contingency
 from ..metrics.objects import THRESHOLDS, Overlaps
 from ..objects import ObjectConfig, objects_of
-from ..objects.labelling import numbered, touching
+from ..objects.borders import borders, touching
+from ..objects.config import BORDER, CORE, INSIDE
+from ..objects.labelling import numbered
 from ..settings import takes_former_names, to_keys
 from .base import COLOURS, Task, as_labels
 from .border import LEVELS, border_weights, check_border
 from .losses import IGNORE, Scores, cross_entropy, dice, likeliest
 
 CLASSES = OBJECT_CLASSES
-BORDER = 2  # the index of the class
-BIASES = (-1.0, 0.0, 1.0, 2.0)  # of logits, a factor of e each: from fewer borders to many more
-HOLES = (1.0, 0.25, 0.06, 0.0)  # of a quarter of an object; a smaller one only where it scores more: rings stay rings
+LATER = ("reach", "nearest", "foreground_bias", "core_margin")  # fields that came after the first models
+# Of equal scores the first is taken, so what changes nothing comes first.
+BIASES = (0.0, 1.0, -1.0, 2.0)  # of logits, a factor of e each: from fewer borders to many more
+FOREGROUND = (0.0, 0.5, -0.5, 1.0, -1.0)  # of logits: foreground from where it is 0.27 to 0.73
+MARGINS = (0.0, 1.0, 2.0, 3.0)  # of logits: inside of 0.73, 0.88 and 0.95 or more where there are two classes
+GROWTH = (3, 2, 4, 6, 8)  # voxels: over borders, and over the inside that is no core
+STEPS = (2, 0, 1, 3)  # the same of models that grow step by step
+HOLES = (0.0, 0.06, 0.25, 1.0)  # of a quarter of an object; a larger one only where it scores more: rings stay rings
 SMALLEST = (0.0, 0.25, 0.5, 0.75)  # of the size that 1 % of the objects are below: larger ones would drop real objects
 
 
@@ -47,7 +54,15 @@ class Instances(Task):
     link : float
         As in `ObjectConfig`.
     reach : int, optional
-        Width of a border in pixels; 2, in 3-D 1, if not given.
+        Of models before 0.2, the width of a border in pixels; 2, in 3-D 1, if not given.
+    nearest : bool
+        Whether borders are as wide as each object leaves room for and growth goes to the nearest object; otherwise
+        borders have one width, as in models before 0.2.
+    foreground_bias : float
+        Added to the logits of inside and border: above 0 objects are larger, and more of what is dim is one.
+    core_margin : float
+        Objects are the parts of inside whose logit is more than this above the others, and grow over the rest of inside
+        too: above 0 objects that hang together by a doubtful bridge are two. 0 takes all of inside.
 
     Raises
     ------
@@ -71,6 +86,9 @@ class Instances(Task):
     grow: int = 2
     link: float = 0.0
     reach: int | None = None
+    nearest: bool = False
+    foreground_bias: float = 0.0
+    core_margin: float = 0.0
     name: ClassVar[str] = "instances"
     result: ClassVar[Literal["labels", "image"]] = "labels"
     score: ClassVar[str] = "ap"
@@ -82,14 +100,19 @@ class Instances(Task):
                 "its own and name it with --background, as 0 is unlabelled"
             )
         check_border(self.w0, self.sigma, self.spacing)
-        if not np.isfinite(self.border_bias):
-            raise DataError(f"border_bias is {self.border_bias}; it must be finite")
+        for name in ("border_bias", "foreground_bias", "core_margin"):
+            if not np.isfinite(getattr(self, name)):
+                raise DataError(f"{name} is {getattr(self, name)}; it must be finite")
+        if self.core_margin < 0:
+            raise DataError(f"core_margin is {self.core_margin}; it must be 0 or more")
         _ = self.objects
 
     @property
     def objects(self) -> ObjectConfig:
         """How objects are made from the classes."""
-        return ObjectConfig(self.min_size, self.fill_holes, self.grow, self.link)
+        return ObjectConfig(
+            self.min_size, self.fill_holes, self.grow, self.link, self.nearest, cores=self.core_margin > 0
+        )
 
     @property
     def out_channels(self) -> int:
@@ -121,7 +144,8 @@ class Instances(Task):
         """
         labels = as_labels(labels)
         ids = numbered(np.where(labels == self.background, 0, labels) if self.sparse else labels)
-        classes = np.where(touching(ids, self.reach), BORDER, np.sign(ids))
+        border = borders(ids) if self.nearest else touching(ids, self.reach)
+        classes = np.where(border, BORDER, np.sign(ids))
         if self.sparse:
             classes[labels == 0] = IGNORE
         return np.stack([classes, border_weights(ids, self.spacing, self.w0, self.sigma), ids])
@@ -134,14 +158,20 @@ class Instances(Task):
     def decode(self, logits: Tensor) -> np.ndarray:
         """Turn (3, *S) logits into classes, (*S) uint8; ``napari_unet.objects`` makes objects of them.
 
+        With `core_margin` there is a fourth: 3, the core of an object.
+
         Raises
         ------
         ModelError
             Where a logit is NaN or infinite.
         """
-        bias = torch.tensor([0.0, 0.0, self.border_bias], device=logits.device)
+        bias = torch.tensor([0.0, self.foreground_bias, self.foreground_bias + self.border_bias], device=logits.device)
         biased = logits.float() + bias.reshape(-1, *(1,) * (logits.ndim - 1))
-        return likeliest(biased).to(torch.uint8).cpu().numpy()
+        classes = likeliest(biased).to(torch.uint8)
+        if self.core_margin:  # a difference, no probability: what is computed voxel by voxel is the same for every tile
+            above = biased[INSIDE] - torch.maximum(biased[0], biased[BORDER])
+            classes.masked_fill_(above > self.core_margin, CORE)
+        return classes.cpu().numpy()
 
     def probabilities(self, logits: Tensor) -> np.ndarray:
         """Turn (3, *S) logits into float32 probabilities of the same shape."""
@@ -153,7 +183,8 @@ class Instances(Task):
 
     def attributes(self) -> dict[str, Any]:
         """Return colours and names of the classes as OME-Zarr's ``image-label`` has them."""
-        shown = [(value, name) for value, name in enumerate(CLASSES) if value]
+        names = (*CLASSES, "core") if self.core_margin else CLASSES
+        shown = [(value, name) for value, name in enumerate(names) if value]
         return {
             "colors": [{"label-value": v, "rgba": [*COLOURS[v - 1], 255]} for v, _ in shown],
             "properties": [{"label-value": v, "class": name} for v, name in shown],
@@ -162,8 +193,9 @@ class Instances(Task):
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
         values = {"name": self.name, **to_keys(self), "spacing": list(self.spacing)}
-        if self.reach is None:  # as models were written before there was another
-            del values["reach"]
+        for name in LATER:  # as models were written before there was another
+            if not values[name]:
+                del values[name]
         return values
 
 
@@ -187,7 +219,7 @@ class Matches(Scores):
         tables = [self._tables(self._task, i) for i in range(len(self._seen))]
         both = sum(int(t.count[(t.truth > 0) & (t.result > 0)].sum()) for t in tables)
         either = sum(int(t.count[t.truth > 0].sum() + t.count[t.result > 0].sum()) for t in tables)
-        found = _precisions(tables) if any((t.truth > 0).any() for t in tables) else [0.0] * len(THRESHOLDS)
+        found = precisions(tables) if any((t.truth > 0).any() for t in tables) else [0.0] * len(THRESHOLDS)
         return {"ap": float(np.mean(found)), "ap_50": found[0], "dice": 2 * both / either if either else 0.0}
 
     def settings(self) -> dict[str, Any]:
@@ -197,16 +229,18 @@ class Matches(Scores):
             return {}
         small = float(np.percentile(sizes, 1))
         hole = int(np.median(sizes) / 4)
-        task = dataclasses.replace(self._task, fill_holes=hole)
+        nearest = self._task.nearest
+        task = dataclasses.replace(self._task, grow=max(GROWTH)) if nearest else self._task
         options: dict[str, list[Any]] = {
-            "fill_holes": list(dict.fromkeys(round(share * hole) for share in HOLES)),
             "border_bias": list(BIASES),
+            **({"foreground_bias": list(FOREGROUND), "core_margin": list(MARGINS)} if nearest else {}),
+            "fill_holes": list(dict.fromkeys(round(share * hole) for share in HOLES)),
             "min_size": [round(share * small) for share in SMALLEST],
-            "grow": [0, 1, 2, 3],
+            "grow": list(GROWTH if nearest else STEPS),
         }
         for field, values in options.items():
             tried = [dataclasses.replace(task, **{field: value}) for value in values]
-            scores = [np.mean(_precisions([self._tables(t, i) for i in range(len(self._seen))])) for t in tried]
+            scores = [np.mean(precisions([self._tables(t, i) for i in range(len(self._seen))])) for t in tried]
             task = tried[int(np.argmax(scores))]
         return {field: getattr(task, field) for field in options}
 
@@ -231,7 +265,7 @@ class Matches(Scores):
         return Contingency.of(ids[known], found[known])
 
 
-def _precisions(tables: list[Contingency]) -> list[float]:
+def precisions(tables: list[Contingency]) -> list[float]:
     """Return the average precision at each of `THRESHOLDS`, of all objects of all tables."""
     overlaps = [Overlaps.of(table) for table in tables]
     every = sum(o.n_truth + o.n_result for o in overlaps)

@@ -15,9 +15,8 @@ from .annotation import read_labels
 from .config import TrainConfig
 from .fingerprint import Fingerprint, Pair
 
-THIN = 0.1  # share of objects without inside, from which on borders are narrower
-NEARLY_ALL = 0.95  # of the objects without inside: nothing could be found
-MANY_GREY = 16  # grey values as classes of their own are too many; a few may be meant
+NEARLY_ALL = 0.95  # of the objects cannot be held: nothing could be found
+MANY_GREY = 16  # grey values as classes of their own are no classes; a few may be meant
 
 
 def labels_of(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
@@ -39,14 +38,6 @@ def notes_of(pairs: Sequence[Pair]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for image, labels in pairs if labels is not image for note in labels.notes))
 
 
-def reach_of(facts: Fingerprint, ndim: int) -> int | None:
-    """Return the width of borders for the objects of the data: 1 pixel where many are too thin for the usual 2."""
-    if facts.labelling is None or facts.objects is None or ndim == 3:
-        return None
-    usual, count = facts.labelling.lost_objects(ndim)
-    return 1 if usual > THIN * count and facts.labelling.lost_objects(ndim, 1)[0] < usual else None
-
-
 def check_labels(facts: Fingerprint, config: TrainConfig, ndim: int) -> list[str]:
     """Return what the user should know of the labels, for a task and a network of these dimensions.
 
@@ -65,17 +56,11 @@ def check_labels(facts: Fingerprint, config: TrainConfig, ndim: int) -> list[str
         return [about] if about else []
     if seen.is_mask or seen.grey:
         raise DataError(seen.about_numbers())
-    reach = reach_of(facts, ndim)
-    lost, count = seen.lost_objects(ndim, reach)
+    lost = seen.lost_objects(ndim)
     planes = seen.about_planes() if ndim == 3 else ""
-    if count and lost >= NEARLY_ALL * count:
-        short = f"{planes}; {lost} of {count} objects have no inside left between borders"
-        raise DataError(short if planes else seen.about_thin(ndim, reach))
-    narrow = ""
-    if reach is not None:
-        usual, count = seen.lost_objects(ndim)
-        narrow = f"objects are thin, {usual} of {count} have no inside between borders of 2 pixels: borders are 1 wide"
-    return [note for note in (seen.about_numbers(), planes, narrow, seen.about_thin(ndim, reach)) if note]
+    if lost.objects and lost.empty >= NEARLY_ALL * lost.objects:
+        raise DataError("; ".join(filter(None, (planes, seen.about_lost(ndim)))))
+    return [note for note in (seen.about_numbers(), planes, seen.about_lost(ndim)) if note]
 
 
 def _foreground(labels: Stack, config: TrainConfig) -> Stack:

@@ -14,6 +14,7 @@ from ..intensities.contrast import least_contrast
 from ..intensities.normalise import Normalisation
 from ..model import Model
 from ..objects.config import MANY
+from ..objects.labelling import GROW
 from ..store.plan import FOLDER
 from ..task import Autoencode, Instances, Restore, Semantic, SuperResolve, Task
 from ..task.losses import BACKGROUND
@@ -21,7 +22,7 @@ from .annotation import ObjectLabels
 from .config import TrainConfig
 from .fingerprint import Fingerprint, Intensities, Pair, fingerprint
 from .images import image_fingerprint, inputs_of
-from .labels import check_labels, labels_of, notes_of, reach_of
+from .labels import check_labels, labels_of, notes_of
 from .pixelsize import same_axes
 from .plan import Plan, make_plan
 from .run import RUN, Run, training_folder
@@ -248,8 +249,7 @@ def _decide(
         plan = _with_notes(plan, (working.reason,) if working.reason else ())
         shrink = working.shrink if working.changes else ()
         plan = dataclasses.replace(plan, diameter=working.diameter, shrink=shrink)
-    own: dict[str, Any] = {"reach": reach_of(facts, ndim)} if isinstance(task, Instances) else {}
-    return dataclasses.replace(task, spacing=tuple(s / min(plan.spacing) for s in plan.spacing), **own), plan
+    return dataclasses.replace(task, spacing=tuple(s / min(plan.spacing) for s in plan.spacing)), plan
 
 
 def _with_notes(plan: Plan, notes: Sequence[str]) -> Plan:
@@ -265,7 +265,7 @@ def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:
         Where names do not fit the classes, or nothing was painted on background.
     """
     if config.task == "instances":
-        return Instances(config.sparse, config.background, w0=config.w0)
+        return Instances(config.sparse, config.background, w0=config.w0, grow=GROW, nearest=True)
     task = dataclasses.replace(Semantic.of(facts.values, config.class_names, config.sparse), w0=config.w0)
     if config.background is None:
         return task
