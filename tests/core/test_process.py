@@ -192,7 +192,7 @@ def test_without_room_for_a_copy_it_is_not_sent(monkeypatch, copies):
 @pytest.mark.parametrize("what", [lambda: 1, Odd(), open(os.devnull)])  # noqa: PTH123, SIM115
 def test_what_cannot_be_sent_is_done_here_and_said(what, copies):
     events, result = done(type_of, (what, CUBE.copy()))
-    assert "cannot be sent to a process of its own, so it runs within napari" in events[0].message
+    assert "cannot be sent to a process of its own, so the work is done in this one" in events[0].message
     assert events[0].stage == "note"
     assert result == os.getpid()
 

@@ -22,6 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Generator
+from pathlib import Path
 from typing import IO, Any
 
 from ..device import versions
@@ -143,7 +144,7 @@ def listen(inbox: "queue.Queue[Any]", where: IO[bytes]) -> None:
 def main() -> None:
     """Do what is sent until there is nothing to do for a while, or the other end is gone."""
     talk, said = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    with open(os.devnull) as nothing:  # noqa: PTH123 - what reads the input or prints must not break into the talk
+    with Path(os.devnull).open() as nothing:  # what reads the input, or prints, must not break into the talk
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     if hasattr(os, "nice"):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 from ..device import versions
@@ -26,6 +27,7 @@ KILLED = 9  # the signal
 LAST_LINES = 200  # of what it writes as errors
 IDLE = 180.0  # seconds without work after which it ends: torch alone holds 300 MiB
 ENDS = ("done", "closed", "failed", "refused", "gone")
+HERE_INSTEAD = "the image cannot be sent to a process of its own, so the work is done in this one, which may be slow"
 ENDED = (
     "the system ended the process of this work, most likely because memory ran out; what is done is kept. Close other "
     "programs, or choose less with --memory, and go on"
@@ -38,7 +40,7 @@ class Child:
     """A process that waits for work; what it says is heard in a thread."""
 
     def __init__(self) -> None:
-        folders = [path or os.getcwd() for path in sys.path]  # noqa: PTH109 - as Python takes it
+        folders = [path or str(Path.cwd()) for path in sys.path]
         self.process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", "-m", __package__],
             stdin=subprocess.PIPE,
@@ -88,10 +90,6 @@ class Child:
         with contextlib.suppress(queue.Empty):
             return self._heard.get(timeout=seconds)
         return ()
-
-    def end(self) -> None:
-        """Let it end when it has done its work."""
-        self.say("end")
 
     def kill(self) -> None:
         """End it at once."""
@@ -227,12 +225,14 @@ class Remote:
 
         Returns
         -------
-        what the work returns; None where it was closed by others
+        what the work returns
 
         Raises
         ------
         ResourceError
             Where the system ends its process, as it does when memory runs out.
+        IncompleteError
+            Where another process tells it to end.
         UsageError
             Where other versions are installed by now.
         """
@@ -241,7 +241,7 @@ class Remote:
                 return (yield from self._away(pack((self._work, self._arguments), hollow=self._hollow)))
             except NotSentError as error:
                 why = str(error)
-        yield Progress(0, 0, "note", f"this cannot be sent to a process of its own, so it runs within napari: {why}")
+        yield Progress(0, 0, "note", f"{HERE_INSTEAD}: {why}")
         return (yield from self._work(*self._arguments))
 
     def _away(self, data: bytes) -> Events:
