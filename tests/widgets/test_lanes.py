@@ -67,8 +67,13 @@ def test_every_module_is_imported():
     names = [found.name for found in pkgutil.walk_packages(napari_unet.__path__, "napari_unet.")]
     assert len(names) > 100
     for name in names:
-        if not name.endswith("__main__"):
+        if name.endswith("__main__"):
+            continue
+        try:
             importlib.import_module(name)
+        except ModuleNotFoundError as missing:  # what an extra brings for files of one vendor
+            assert name.startswith("napari_unet.sources.formats."), name
+            assert not (missing.name or "").startswith("napari_unet"), name
 
 
 def test_an_image_is_segmented_and_scored_with_a_network_trained_here(model, tmp_path):
