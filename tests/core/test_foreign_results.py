@@ -17,7 +17,7 @@ from napari_unet.arrays.stack import Stack
 from napari_unet.errors import LedgerError, OutputError, UnetError, UnsafeError
 from napari_unet.events import wait
 from napari_unet.store import verify
-from napari_unet.store.journal import DONE, FOLDER, PLAN, Journal, Region, ResultPlan
+from napari_unet.store.journal import DONE, FOLDER, PLAN, Journal, Plan, Region
 from napari_unet.store.save import save_stack
 from stores import CORES, create, regions, run, steps
 
@@ -87,7 +87,7 @@ def forged(root: Path, **fields: Any) -> Path:
     folder = root / LEDGER
     folder.mkdir(parents=True, exist_ok=True)
     given: dict[str, Any] = {"settings": {}, "outputs": {"labels/cells": {}}, "blocks": 1, "version": "0.5"}
-    ResultPlan(**{**given, "inside": False, "provenance": {}, **fields}).save(folder)
+    Plan(**{**given, "inside": False, "provenance": {}, **fields}).save(folder)
     return root
 
 

@@ -20,7 +20,7 @@ from napari_unet.inference.predict import predict
 from napari_unet.network import UNetConfig
 from napari_unet.sources import open_stack
 from napari_unet.sources.identity import stored
-from napari_unet.store.journal import ResultPlan
+from napari_unet.store.journal import Plan
 from napari_unet.store.save import save_stack
 
 CONFIG = PredictConfig(precision="fp32", device="cpu", block=(32, 32))
@@ -82,7 +82,7 @@ def test_a_stopped_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
         del values["settings"]["image"][name]
     del values["fingerprint"]
     fields = {k: v for k, v in values.items() if k != "napari_unet"}
-    ResultPlan(**fields).save(ledger)
+    Plan(**fields).save(ledger)
     wait(predict(open_stack(tmp_path / "a.zarr"), model, out, CONFIG))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from napari_unet.errors import OutputError
 from napari_unet.files import plain
-from napari_unet.store.journal import DONE, PLAN, Journal, Region, ResultPlan
+from napari_unet.store.journal import DONE, PLAN, Journal, Plan, Region
 
 REGIONS = st.builds(
     lambda array, box, crc: Region(array, tuple(a for a, _ in box), tuple(a + n for a, n in box), crc),
@@ -73,10 +73,10 @@ def test_forgotten_units_are_to_be_done_again(tmp_path: Path) -> None:
     assert set(Journal(tmp_path).records) == {1}
 
 
-def plan(**other: Any) -> ResultPlan:
+def plan(**other: Any) -> Plan:
     given: dict[str, Any] = {"settings": {"model": {"sha": "a"}, "block": (64, 64)}, "outputs": {"": {"dtype": "<u2"}}}
     given |= {"blocks": 4, "version": "0.5", "inside": False, "provenance": {"torch": "2"}}
-    return ResultPlan(**{**given, **other})
+    return Plan(**{**given, **other})
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_the_field_that_changed_is_named(changed: dict[str, Any], said: str) -> 
 def test_plans_are_equal_after_a_round_trip_whatever_the_versions(tmp_path: Path) -> None:
     given = plan(settings={"a": np.float32(0.5), "b": (1, None), "p": tmp_path, "n": np.arange(3), "x": float("nan")})
     given.save(tmp_path)
-    back = ResultPlan.load(tmp_path)
+    back = Plan.load(tmp_path)
     assert back.difference(given) is None
     assert back.difference(plan(settings=given.settings, provenance={"torch": "3"})) is None
     assert given.settings == {"a": 0.5, "b": [1, None], "p": str(tmp_path), "n": [0, 1, 2], "x": "nan"}
@@ -109,7 +109,7 @@ def test_a_damaged_plan_is_named(tmp_path: Path, damage: str) -> None:
     plan().save(tmp_path)
     (tmp_path / PLAN).write_text(damage)
     with pytest.raises(OutputError, match=r"plan\.json is damaged"):
-        ResultPlan.load(tmp_path)
+        Plan.load(tmp_path)
 
 
 def test_a_plan_changed_by_hand_is_refused(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_plan_changed_by_hand_is_refused(tmp_path: Path) -> None:
     values["settings"]["model"]["sha"] = "b"
     (tmp_path / PLAN).write_text(json.dumps(values))
     with pytest.raises(OutputError, match="changed by hand"):
-        ResultPlan.load(tmp_path)
+        Plan.load(tmp_path)
 
 
 @settings(deadline=None, max_examples=50)

@@ -14,7 +14,7 @@ from napari_unet.network import UNet, UNetConfig
 from napari_unet.network.memory import parameters, training_bytes
 from napari_unet.training import TrainConfig, make_plan
 from napari_unet.training.fingerprint import Fingerprint, StackFacts, fingerprint
-from napari_unet.training.plan import Plan
+from napari_unet.training.plan import TrainingPlan
 
 
 def facts(shape, scale=None, axes=None, diameters=(10.0, 20.0, 1000.0)):
@@ -44,7 +44,7 @@ def test_a_plan_fits_stride_data_and_memory_and_survives_json(shape, scale, ndim
         assert n <= max(size, stride)
         assert n // stride >= 2
     assert plan.memory <= 8 * 2**30
-    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert TrainingPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
 def test_a_coarse_axis_is_pooled_late_and_convolved_late():

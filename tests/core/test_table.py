@@ -16,7 +16,7 @@ from napari_unet.evaluation.evaluate import evaluate
 from napari_unet.events import wait
 from napari_unet.inference.instances import read_table
 from napari_unet.store import verify
-from napari_unet.store.journal import Journal, ResultPlan
+from napari_unet.store.journal import Journal, Plan
 from napari_unet.store.table import table_of, table_region
 
 
@@ -30,7 +30,7 @@ def as_before(out):
     shutil.move(group / "table" / "objects.csv", group / "objects.csv")
     shutil.rmtree(group / "table")
     (ledger,) = out.rglob(".napari_unet")
-    journal = Journal.of(ledger, ResultPlan.load(ledger))
+    journal = Journal.of(ledger, Plan.load(ledger))
     journal.forget(["objects.csv", "finished"])
     name = "labels/instances/objects.csv"
     journal.append("objects.csv", [table_region(out / name, name)])

@@ -16,7 +16,7 @@ from napari_unet.grid.tiles import mirrored
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.network import UNet, UNetConfig
 from napari_unet.task import Semantic
-from napari_unet.training import Plan
+from napari_unet.training import TrainingPlan
 from napari_unet.training.fingerprint import fingerprint
 from napari_unet.training.sampling import Sampler, ahead
 from napari_unet.training.split import hold_out, samples
@@ -38,7 +38,7 @@ class Recorder:
 def plan_of(ndim, patch, batch=2, **network):
     config = UNetConfig(ndim=ndim, depth=1, base_features=2, **network)
     spacing, units = (1.0,) * ndim, (None,) * ndim
-    return Plan(
+    return TrainingPlan(
         network=config,
         axes="zyx"[-ndim:],
         patch=patch,

@@ -13,7 +13,7 @@ from ..sources import zips
 from ..sources.zarrmeta import is_remote
 from ..text import byte_size
 from . import layout
-from .journal import PLAN, Journal, ResultPlan
+from .journal import PLAN, Journal, Plan
 from .lock import Lock
 from .ome import VERSIONS, Output
 from .pyramid import levels_of
@@ -78,7 +78,7 @@ def own_root(stack: Stack) -> Path:
     return Path(stack.source or "")
 
 
-def admit(root: Path, plan: ResultPlan, overwrite: bool, reopen: bool = False) -> tuple[Path, ResultPlan] | None:
+def admit(root: Path, plan: Plan, overwrite: bool, reopen: bool = False) -> tuple[Path, Plan] | None:
     """Find the run that is there, and refuse what must not be resumed; reads only.
 
     With `reopen` a finished run with the same settings is taken up too.
@@ -123,7 +123,7 @@ def removal(root: Path, paths: Sequence[str], inside: bool = False, by_hand: boo
     yield Progress(0, 0, "overwrite", f"of the earlier result in {root} goes: {listed}")
 
 
-def enter(root: Path, plan: ResultPlan, overwrite: bool, break_lock: bool, reopen: bool = False) -> Lock:
+def enter(root: Path, plan: Plan, overwrite: bool, break_lock: bool, reopen: bool = False) -> Lock:
     """Take the lock; with `overwrite` remove the run that is there."""
     ledger = layout.ledger_of(root, list(plan.outputs))
     found = admit(root, plan, overwrite, reopen)
@@ -139,7 +139,7 @@ def enter(root: Path, plan: ResultPlan, overwrite: bool, break_lock: bool, reope
     return lock
 
 
-def _remove(root: Path, ledger: Path, plan: ResultPlan, break_lock: bool) -> None:
+def _remove(root: Path, ledger: Path, plan: Plan, break_lock: bool) -> None:
     """Remove what a run made, under its lock."""
     lock = Lock.acquire(ledger, break_lock=break_lock)
     try:
@@ -159,7 +159,7 @@ def discard(root: Path) -> None:
     """
     for ledger in layout.ledgers(root):
         if (ledger / PLAN).exists():
-            _remove(root, ledger, ResultPlan.load(ledger), False)
+            _remove(root, ledger, Plan.load(ledger), False)
     if not any(root.iterdir()):
         root.rmdir()
 
@@ -173,7 +173,7 @@ def room_of(outputs: Sequence[Output]) -> float:
     )
 
 
-def check_room(root: Path, outputs: Sequence[Output], found: tuple[Path, ResultPlan] | None, overwrite: bool) -> None:
+def check_room(root: Path, outputs: Sequence[Output], found: tuple[Path, Plan] | None, overwrite: bool) -> None:
     """Refuse to begin what the disk cannot hold.
 
     Labels are taken to compress to a quarter, images not at all; coarser levels add what they add.

@@ -15,9 +15,9 @@ import numpy as np
 from ..errors import LedgerError
 from ..faults import persist
 from ..files import open_to_append, open_to_read, replacing
-from .plan import FOLDER, MOST_BLOCKS, PLAN, Region, ResultPlan, Unit
+from .plan import FOLDER, MOST_BLOCKS, PLAN, Plan, Region, Unit
 
-__all__ = ["DONE", "FINISHED", "FOLDER", "PLAN", "Journal", "Records", "Region", "ResultPlan", "Unit"]
+__all__ = ["DONE", "FINISHED", "FOLDER", "PLAN", "Journal", "Plan", "Records", "Region", "Unit"]
 
 DONE = "done.jsonl"
 FINISHED = "finished"
@@ -177,7 +177,7 @@ class Journal:
         The ledger's folder, which exists.
     blocks : int
         Number of blocks, where it is known.
-    plan : ResultPlan, optional
+    plan : Plan, optional
         What the records have to fit.
 
     Attributes
@@ -193,7 +193,7 @@ class Journal:
         Where it is a link.
     """
 
-    def __init__(self, folder: Path, blocks: int = 0, plan: ResultPlan | None = None) -> None:
+    def __init__(self, folder: Path, blocks: int = 0, plan: Plan | None = None) -> None:
         self.folder, self.damaged = folder, 0
         self.records = Records(folder / DONE, blocks)
         self._plan = plan
@@ -207,7 +207,7 @@ class Journal:
             return
 
     @classmethod
-    def of(cls, folder: Path, plan: ResultPlan) -> "Journal":
+    def of(cls, folder: Path, plan: Plan) -> "Journal":
         """Read the record of a plan's run."""
         return cls(folder, plan.blocks, plan)
 

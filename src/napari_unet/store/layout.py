@@ -18,7 +18,7 @@ from . import consolidated
 from .journal import DONE
 from .lock import LOCK
 from .ome import VERSIONS, Output, versioned
-from .plan import FOLDER, FORMER_TABLE, LEVEL, PLAN, TABLE, TABLE_FOLDER, ResultPlan
+from .plan import FOLDER, FORMER_TABLE, LEVEL, PLAN, TABLE, TABLE_FOLDER, Plan
 from .pyramid import Level
 
 ZSTD_LEVEL = 1  # of images five times as fast as 3 at a tenth more, of labels as small
@@ -38,7 +38,7 @@ def ledger_of(root: Path, paths: Sequence[str]) -> Path:
     return root / paths[0] / FOLDER
 
 
-def find(root: Path, paths: Sequence[str], inside: bool) -> tuple[Path, ResultPlan] | None:
+def find(root: Path, paths: Sequence[str], inside: bool) -> tuple[Path, Plan] | None:
     """Find the run that owns the place where `paths` are to be written.
 
     Returns
@@ -56,7 +56,7 @@ def find(root: Path, paths: Sequence[str], inside: bool) -> tuple[Path, ResultPl
         raise OutputError(f"{root} exists and is a file; choose another place for the result")
     for ledger in [ledger_of(root, paths)] if inside else ledgers(root):
         check_ledger(root, ledger)
-        if (ledger / PLAN).exists() and (plan := ResultPlan.load(ledger)).inside == inside:
+        if (ledger / PLAN).exists() and (plan := Plan.load(ledger)).inside == inside:
             check_place(ledger, plan)
             taken = [p for p in paths if inside and p not in plan.outputs and (root / p).exists()]
             _refuse_strangers(root, taken)
@@ -86,7 +86,7 @@ def check_ledger(root: Path, ledger: Path) -> None:
         refuse_link(item)
 
 
-def check_place(ledger: Path, plan: ResultPlan) -> Path:
+def check_place(ledger: Path, plan: Plan) -> Path:
     """Return the result's root, by where its ledger lies; refuse a ledger that lies elsewhere than it was made.
 
     Raises
@@ -134,7 +134,7 @@ def check_links(root: Path, paths: Sequence[str]) -> None:
             )
 
 
-def own_file(plan: ResultPlan) -> re.Pattern[str]:
+def own_file(plan: Plan) -> re.Pattern[str]:
     """Return the pattern of the paths of all files that a run with this plan makes."""
     partial = r"(\.[0-9a-f]{32}\.partial)?"  # zarr's
     group = rf"(zarr\.json|\.zattrs|\.zgroup|zarr(?=\.[0-9a-f]{{32}}\.partial)){partial}"
@@ -153,7 +153,7 @@ def own_file(plan: ResultPlan) -> re.Pattern[str]:
     return re.compile("|".join(allowed))
 
 
-def own_files(root: Path, plan: ResultPlan) -> Iterator[Path]:
+def own_files(root: Path, plan: Plan) -> Iterator[Path]:
     """Yield the files of a run, and refuse all that lies beside them.
 
     Raises
@@ -173,7 +173,7 @@ def own_files(root: Path, plan: ResultPlan) -> Iterator[Path]:
                 yield Path(item.path)
 
 
-def clear(root: Path, ledger: Path, plan: ResultPlan) -> None:
+def clear(root: Path, ledger: Path, plan: Plan) -> None:
     """Remove all that a run made, and nothing else; a removal that was stopped can be done again.
 
     Raises
@@ -208,7 +208,7 @@ def _remove_empty(folder: Path) -> None:
             inner.rmdir()
 
 
-def prune(root: Path, plan: ResultPlan) -> None:
+def prune(root: Path, plan: Plan) -> None:
     """Remove the empty folders that clearing a run left, but not `root`."""
     paths = [Path(path, *rest) for path in plan.outputs for rest in ([FOLDER], [])] + [Path("labels")]
     for path in paths:

@@ -73,7 +73,7 @@ class Region:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ResultPlan:
+class Plan:
     """What a run sets out to do; a run may only be resumed with an equal plan.
 
     Parameters
@@ -114,7 +114,7 @@ class ResultPlan:
         names = {"settings": self.settings, "outputs": self.outputs, "order": list(self.outputs)}
         return {**names, "blocks": self.blocks, "version": self.version, "inside": self.inside}
 
-    def difference(self, other: "ResultPlan") -> str | None:
+    def difference(self, other: "Plan") -> str | None:
         """Name the first field that is not the same in `other`, with both values; None where they are equal."""
         old, new = _flat(self._compared()), _flat(other._compared())
         for key in dict.fromkeys([*new, *old]):
@@ -129,7 +129,7 @@ class ResultPlan:
         replace_json(folder / PLAN, {"napari_unet": 1, "fingerprint": self.fingerprint, **dataclasses.asdict(self)})
 
     @classmethod
-    def load(cls, folder: Path) -> "ResultPlan":
+    def load(cls, folder: Path) -> "Plan":
         """Read it back.
 
         Raises

@@ -19,7 +19,7 @@ from ..threads import in_threads
 from . import consolidated, layout
 from .admission import admit, check_folder, check_outputs, check_room, enter
 from .blocks import BlockWriter, read_back, replaced
-from .journal import DONE, FINISHED, Journal, Region, ResultPlan, Unit
+from .journal import DONE, FINISHED, Journal, Plan, Region, Unit
 from .lock import Lock
 from .marks import RECORD, mark
 from .ome import VERSIONS, Output, group_attributes
@@ -45,7 +45,7 @@ class ResultStore:
         What was done on opening that the user should hear of.
     """
 
-    def __init__(self, root: Path, outputs: Sequence[Output], plan: ResultPlan, journal: Journal, lock: Lock) -> None:
+    def __init__(self, root: Path, outputs: Sequence[Output], plan: Plan, journal: Journal, lock: Lock) -> None:
         self.root, self.outputs, self.plan = root, {o.path: o for o in outputs}, plan
         self.notes = (lock.notice,) if lock.notice else ()
         self._journal, self._lock = journal, lock
@@ -110,7 +110,7 @@ class ResultStore:
         version = layout.version_inside(root) if into_existing else version
         check_outputs(outputs, blocks, version, into_existing)
         check_folder(root)
-        plan = ResultPlan(settings, {o.path: o.to_json() for o in outputs}, blocks, version, into_existing, provenance)
+        plan = Plan(settings, {o.path: o.to_json() for o in outputs}, blocks, version, into_existing, provenance)
         with disk(root):
             found = admit(root, plan, overwrite, reopen)
             check_room(root, outputs, found, overwrite)
@@ -122,7 +122,7 @@ class ResultStore:
                 raise
 
     @classmethod
-    def _open(cls, root: Path, outputs: Sequence[Output], plan: ResultPlan, lock: Lock) -> "ResultStore":
+    def _open(cls, root: Path, outputs: Sequence[Output], plan: Plan, lock: Lock) -> "ResultStore":
         """Make what is missing, under the lock."""
         ledger = layout.ledger_of(root, list(plan.outputs))
         found = layout.find(root, list(plan.outputs), plan.inside)

@@ -20,7 +20,7 @@ from ..grid.blocks import places_under
 from ..sources.zarrays import open_array
 from ..sources.zarrmeta import read_node
 from . import layout
-from .journal import PLAN, Journal, Region, ResultPlan
+from .journal import PLAN, Journal, Plan, Region
 from .table import table_problem
 
 # What zarr and its codecs raise for damaged bytes: each flipped bit ends in one of these.
@@ -55,7 +55,7 @@ def verify(root: Path) -> Generator[Progress, None, list[str]]:
     problems: list[str] = []
     for ledger in found:
         layout.check_ledger(Path(root), ledger)
-        plan = ResultPlan.load(ledger)
+        plan = Plan.load(ledger)
         journal = Journal.of(ledger, plan)
         base = layout.check_place(ledger, plan)
         if not journal.finished:

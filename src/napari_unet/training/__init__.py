@@ -8,12 +8,12 @@ from .config import TrainConfig
 if TYPE_CHECKING:
     from .fingerprint import Fingerprint
     from .fit import finish, train
-    from .plan import Plan, make_plan
+    from .plan import TrainingPlan, make_plan
 
-__all__ = ["Fingerprint", "Plan", "TrainConfig", "finish", "make_plan", "train"]
+__all__ = ["Fingerprint", "TrainConfig", "TrainingPlan", "finish", "make_plan", "train"]
 _ROOM_OF = {
     "Fingerprint": "fingerprint",
-    "Plan": "plan",
+    "TrainingPlan": "plan",
     "finish": "fit",
     "make_plan": "plan",
     "train": "fit",

@@ -14,7 +14,7 @@ from ..device import choose_device, choose_precision
 from ..network import UNet
 from ..task import Task
 from .config import TrainConfig
-from .plan import Plan
+from .plan import TrainingPlan
 
 # About the last 1000 steps; without the average AP50 of nuclei falls from 0.722 to 0.698 (RESULTS).
 LONGEST_AVERAGE = 0.999
@@ -48,7 +48,7 @@ class Learner:
     """
 
     def __init__(
-        self, plan: Plan, task: Task, config: TrainConfig, weights: Mapping[str, np.ndarray] | None = None
+        self, plan: TrainingPlan, task: Task, config: TrainConfig, weights: Mapping[str, np.ndarray] | None = None
     ) -> None:
         self.plan, self.task, self.seed = plan, task, config.seed
         self.device = choose_device(config.device)

@@ -1,4 +1,4 @@
-"""Plan: network, patch and batch, derived from what the data are and from an analytic estimate of memory."""
+"""The plan of a training: network, patch and batch, derived from what the data are and from an analytic estimate of memory."""
 
 import dataclasses
 import math
@@ -32,7 +32,7 @@ CODE = 32  # channels of a bottleneck that is to describe the image
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """What is trained, on what, and how.
 
     Parameters
@@ -127,7 +127,7 @@ def make_plan(
     out_channels: int,
     init: UNetConfig | None = None,
     normalisation: Any = None,
-) -> Plan:
+) -> TrainingPlan:
     """Derive a plan from the data and from what the user chose.
 
     Parameters
@@ -173,7 +173,7 @@ def make_plan(
         network = _topology(data, room, config, (facts.channels, out_channels))
     itemsize = choose_precision(config.precision, device).itemsize
     patch, batch = _fit_memory(network, data, room, config, itemsize)
-    return Plan(
+    return TrainingPlan(
         network=network,
         axes=axes,
         patch=patch,

@@ -19,7 +19,7 @@ from ..store.plan import FOLDER
 from ..task import Task, read_task
 from .checkpoint import Checkpoints, write_atomic
 from .config import TrainConfig
-from .plan import Plan
+from .plan import TrainingPlan
 
 RUN = "run.json"
 FINISHING = "finished"  # says that the model folder is of this run, so that an extended run may replace it
@@ -47,7 +47,7 @@ class Run:
     """
 
     folder: Path
-    plan: Plan
+    plan: TrainingPlan
     task: Task
     identity: dict[str, Any]
     data: dict[str, Any]
@@ -117,7 +117,7 @@ class Run:
             raise OutputError(f"{folder} holds no training; start one without --resume")
         try:
             values = json.loads(path.read_bytes())
-            plan, task = Plan.from_json(values["plan"]), read_task(values["task"])
+            plan, task = TrainingPlan.from_json(values["plan"]), read_task(values["task"])
             names = tuple(values["channel_names"])
             return cls(folder, plan, task, dict(values["settings"]), dict(values["data"]), names)
         except UNUSABLE as error:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..threads import in_threads
-from .plan import Plan
+from .plan import TrainingPlan
 from .split import Sample
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Sampler:
     """
 
     samples: Sequence[Sample]
-    plan: Plan
+    plan: TrainingPlan
     seed: int
     balance: float = 0.5
     sparse: bool = False

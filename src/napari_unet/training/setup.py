@@ -24,7 +24,7 @@ from .fingerprint import Fingerprint, Intensities, Pair, fingerprint
 from .images import image_fingerprint, inputs_of
 from .labels import check_labels, labels_of, notes_of
 from .pixelsize import same_axes
-from .plan import Plan, make_plan
+from .plan import TrainingPlan, make_plan
 from .run import RUN, Run, training_folder
 from .split import Sample, hold_out, samples
 from .working import Working, choose_working, object_size
@@ -84,7 +84,7 @@ def set_up(
     return run, training, held_out
 
 
-def _samples(pairs: Sequence[Pair], facts: Fingerprint, plan: Plan, init: Model | None) -> list[Sample]:
+def _samples(pairs: Sequence[Pair], facts: Fingerprint, plan: TrainingPlan, init: Model | None) -> list[Sample]:
     """Return what patches are taken from; a model to start from takes intensities its own way."""
     found = samples(pairs, facts, plan.axes, plan.network.factors)
     if init is None:
@@ -103,7 +103,7 @@ class Outlook:
     """
 
     facts: Fingerprint
-    plan: Plan
+    plan: TrainingPlan
     task: Task
 
     def lines(self) -> list[str]:
@@ -207,7 +207,7 @@ def _told(work: Generator[tuple[int, int], None, Fingerprint], stage: str) -> Ge
 
 
 def _working(
-    pairs: Sequence[Pair], facts: Fingerprint, config: TrainConfig, init: Model | None, plan: Plan | None = None
+    pairs: Sequence[Pair], facts: Fingerprint, config: TrainConfig, init: Model | None, plan: TrainingPlan | None = None
 ) -> Working | None:
     """Choose the pixel size at which objects are learnt, or take that of the plan of a run that goes on."""
     if config.task != "instances":
@@ -222,7 +222,7 @@ def _working(
 
 def _decide(
     facts: Fingerprint, config: TrainConfig, init: Model | None, working: Working | None = None
-) -> tuple[Task, Plan]:
+) -> tuple[Task, TrainingPlan]:
     """Decide what is learnt, and how."""
     if init is not None and (init.task.learns_from == "image") != config.learns_images:
         raise ModelError(
@@ -252,7 +252,7 @@ def _decide(
     return dataclasses.replace(task, spacing=tuple(s / min(plan.spacing) for s in plan.spacing)), plan
 
 
-def _with_notes(plan: Plan, notes: Sequence[str]) -> Plan:
+def _with_notes(plan: TrainingPlan, notes: Sequence[str]) -> TrainingPlan:
     return dataclasses.replace(plan, reasons=(*plan.reasons, *notes))
 
 
@@ -324,7 +324,7 @@ def _left_out(facts: Fingerprint) -> list[str]:
     return [f"left out, because all of it is one value: {', '.join(names[:NAMED])}{more}"]
 
 
-def _story(facts: Fingerprint, plan: Plan) -> list[str]:
+def _story(facts: Fingerprint, plan: TrainingPlan) -> list[str]:
     """Describe data and plan for the user, one line each."""
     shares = ", ".join(f"{v}: {100 * share:.3g} %" for v, share in facts.frequencies.items())
     kind = "painted classes (0 is unlabelled)" if facts.sparse else "classes in order of label value"

@@ -13,7 +13,7 @@ from ..network import footprint
 from ..task import Task
 from ..task.losses import Scores
 from .learner import Learner
-from .plan import Plan
+from .plan import TrainingPlan
 from .split import Sample
 
 BATCHES = 12  # patches of so many steps: the mean of a score is steady, and an epoch is not all validation
@@ -25,7 +25,7 @@ class Validation:
     """A fixed choice of tiles."""
 
     samples: Sequence[Sample]
-    plan: Plan
+    plan: TrainingPlan
     task: Task
     seed: int
     tiles: tuple[tuple[int, tuple[int, ...], Tile], ...] = dataclasses.field(init=False)
