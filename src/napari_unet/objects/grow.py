@@ -8,7 +8,7 @@ from .config import BORDER, INSIDE, ObjectConfig
 
 FACE = 3  # length of a step over a face; of one over an edge 4, over a corner 5 (Borgefors 1986)
 IDS = np.uint64(48)  # bits of an id in a key whose other bits are the distance: 2^48 objects, 2^16 thirds of a voxel
-FAR = np.uint64(2**63)
+FAR = np.uint64(2**63)  # key of a place that nothing has reached: above any distance in 16 bits with its id
 
 
 def grown(ids: np.ndarray, classes: np.ndarray, config: ObjectConfig, spatial: int) -> np.ndarray:

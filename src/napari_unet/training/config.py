@@ -69,7 +69,7 @@ class TrainConfig:
     )
     working_pixel_size: float | None = setting(
         None,
-        "Objects: pixel size for the network, in pixels of the images: 4 shrinks, 0.5 enlarges; chosen if not given",
+        "Objects: working pixel size, in pixels of the images; chosen from the diameter if not given",
         ge=0.1,
         le=64,
     )
