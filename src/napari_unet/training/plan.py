@@ -1,4 +1,4 @@
-"""The plan of a training: network, patch and batch, derived from what the data are and from an analytic estimate of memory."""
+"""The plan of a training: network, patch and batch, from what the data are and an analytic estimate of memory."""
 
 import dataclasses
 import math
