@@ -179,7 +179,9 @@ def test_one_of_several_images_is_chosen_by_name_and_the_largest_is_said(tmp_pat
         open_stack(tmp_path / name, series="none")
 
 
-@pytest.mark.parametrize(("name", "write"), [(k[0], k[1]) for k in KINDS if "packed" not in k[0]], ids=lambda v: str(v))
+@pytest.mark.parametrize(
+    ("name", "write"), [k[:2] for k in KINDS if "packed" not in k[0]], ids=lambda v: getattr(v, "__name__", v)
+)
 def test_a_plane_is_read_without_the_others(tmp_path, name, write):
     data = volume((16, 256, 512), "int16" if write is mrc else "uint16")  # 4 MiB
     write(tmp_path / name, data)
