@@ -246,7 +246,7 @@ def test_a_picture_that_declares_an_absurd_size_is_refused(tmp_path):
     [
         ("a.png", b"II*\0aaaa", "named .png but holds TIFF"),
         ("a.jpg", b"", "is empty"),
-        ("a.czi", b"ZISRAW", "convert it to OME-Zarr or TIFF"),
+        ("a.xyz", b"ZISRAW", "convert it to OME-Zarr or TIFF"),
         ("a.png", b"hello you", "another format"),
     ],
 )

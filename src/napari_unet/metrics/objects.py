@@ -107,13 +107,12 @@ class Overlaps:
         from scipy.sparse.csgraph import maximum_bipartite_matching
 
         keep = self.iou >= threshold
-        pairs = csr_array(
-            (self.iou[keep], (self.truth[keep], self.result[keep])), shape=(self.n_truth + 1, self.n_result + 1)
-        )
+        rows, columns = (ids[keep].astype(np.int32) for ids in (self.truth, self.result))  # older scipy takes no others
+        pairs = csr_array((self.iou[keep], (rows, columns)), shape=(self.n_truth + 1, self.n_result + 1))
         partner = maximum_bipartite_matching(pairs, perm_type="column")
-        rows = np.flatnonzero(partner >= 0)
-        ious = np.asarray(pairs[rows, partner[rows]], np.float64).ravel() if len(rows) else np.zeros(0)
-        return rows, partner[rows], ious
+        found = np.flatnonzero(partner >= 0)
+        ious = np.asarray(pairs[found, partner[found]], np.float64).ravel() if len(found) else np.zeros(0)
+        return found, partner[found], ious
 
 
 def _repeated(numbers: np.ndarray) -> np.ndarray:
