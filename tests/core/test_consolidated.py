@@ -96,6 +96,8 @@ def test_labels_that_are_replaced_or_unfinished_are_not_shown_as_they_were(tmp_p
     add(image, "cells")
     data = np.ones((100, 500), "u2")
     run = save_stack(open_stack(data, "yx"), image, kind="labels", name="cells", overwrite=True)
+    assert next(run).stage == "overwrite"  # what goes is said before it does
+    assert "labels/cells" in seen(image)
     next(run)
     run.close()
     assert "labels/cells" not in seen(image)

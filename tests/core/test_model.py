@@ -386,7 +386,7 @@ def test_a_killed_save_leaves_the_old_model_the_new_or_none(tmp_path, there):
         try:
             seen.add(load_model(folder).sha256)
         except ModelError as error:
-            assert not there and "is no model" in str(error)
+            assert not there and "is not a model" in str(error)
         old.save(folder, overwrite=True)
         assert load_model(folder).sha256 == old.sha256
         assert len(tree(folder)) <= 3 or steps < 8

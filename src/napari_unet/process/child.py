@@ -90,11 +90,11 @@ class Work:
                 requests: list[Any] | None = None
                 while True:
                     voice.report(work.send(requests))
-                    requests = self._requests() or None
+                    requests = self._received() or None
             except StopIteration as end:
                 voice.say("done", end.value)
 
-    def _requests(self) -> list[Any]:
+    def _received(self) -> list[Any]:
         """Return the requests since the last event.
 
         Raises
