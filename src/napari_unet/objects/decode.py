@@ -87,7 +87,7 @@ class Canvas:
 class _Named(LazyBase):
     """The labels of objects that are found and named, lazily; 1 ... N also where ids are carried on over time."""
 
-    base: Read
+    classes: Read
     kept: Scratch
     grid: ObjectGrid
     config: ObjectConfig
@@ -99,6 +99,11 @@ class _Named(LazyBase):
         return self.grid.shape
 
     @property
+    def chunks(self) -> tuple[int, ...]:
+        """Edges of a block along each axis."""
+        return self.grid.core
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Element type of the ids."""
         return self.tables[1].dtype
@@ -108,7 +113,7 @@ class _Named(LazyBase):
         wide = self.grid.around(box, self.config.grow)
         labels = named(self.kept, self.grid, wide, *self.tables)
         if self.config.grow and labels.any():
-            labels = grown(labels, _classes(self.base, wide), self.config, len(self.grid.spatial))
+            labels = grown(labels, _classes(self.classes, wide), self.config, len(self.grid.spatial))
         return labels[within(box, wide)]
 
 
