@@ -78,7 +78,7 @@ def test_a_pipe_in_a_record_is_not_waited_for(tmp_path: Path, name: str) -> None
     root = half(tmp_path / "r")
     (root / LEDGER / name).unlink(missing_ok=True)
     os.mkfifo(root / LEDGER / name)
-    with pytest.raises(UnetError, match="no plain file"):
+    with pytest.raises(UnetError, match="not a plain file"):
         create(root)
 
 

@@ -125,4 +125,5 @@ def test_a_lazy_array_reads_the_same_in_another_process(lazy):
 
 
 def test_every_lazy_array_is_tried():
-    assert {kind.__name__ for kind in LazyBase.__subclasses__()} <= {name.split()[0] for name in LAZY}
+    ours = {kind.__name__ for kind in LazyBase.__subclasses__() if kind.__module__.startswith("napari_unet.")}
+    assert ours <= {name.split()[0] for name in LAZY}
