@@ -261,3 +261,29 @@ def test_folders_and_nothing_say_why(tmp_path):
         open_stack(tmp_path / "a.tif")
     with pytest.raises(DataError, match="open an image in it"):
         open_stack(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "axes", ["CZYX", "channel,z,y,x", "Channels Z Y X", "('ch', 'plane', 'row', 'column')", "c z y x"]
+)
+def test_axes_are_given_by_letter_or_by_name(axes):
+    assert open_stack(np.zeros((2, 3, 4, 5)), axes).axes == "czyx"
+
+
+@pytest.mark.parametrize("axes", ["hello", "channel,z,y", "c,c,y,x", ""])
+def test_axes_that_are_none_are_refused(axes):
+    with pytest.raises(UsageError, match="must be letters"):
+        open_stack(np.zeros((2, 3, 4, 5)), axes)
+
+
+@pytest.mark.parametrize("size", ["2 0.5 0.5 um", (2, 0.5, 0.5, "um"), "2,0.5,0.5, micrometer"])
+def test_a_pixel_size_that_is_given_is_that_of_the_stack(size):
+    stack = open_stack(np.zeros((2, 3, 4, 5)), "czyx", pixel_size=size)
+    assert (stack.scale, stack.units) == ((1, 2, 0.5, 0.5), (None, *["micrometer"] * 3))
+    assert open_stack(np.zeros((4, 5)), pixel_size="0.3").scale == (0.3, 0.3)
+
+
+@pytest.mark.parametrize("size", ["um", "1 2", "0", "-1 um", "nan", (1, 2, 3, 4)])
+def test_a_pixel_size_that_is_none_is_refused(size):
+    with pytest.raises(UsageError, match="pixel size"):
+        open_stack(np.zeros((3, 4, 5)), "zyx", pixel_size=size)

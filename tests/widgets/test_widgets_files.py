@@ -26,8 +26,8 @@ from napari_unet.store.save import save_stack
 from napari_unet.units import canonical
 from napari_unet.widgets import files, samples
 from napari_unet.widgets.files import get_reader, write_image, write_labels, write_layers
-from napari_unet.widgets.layers import Source
 from napari_unet.widgets.preferences import Preferences
+from napari_unet.widgets.source import Source, usual_axes
 
 LOOK = {
     "colors": [{"label-value": 1, "rgba": [255, 0, 0, 255]}, {"label-value": 3, "rgba": [0, 0, 255, 128]}],
@@ -267,7 +267,8 @@ def test_a_tiff_that_lacks_planes_shows_what_is_there_and_says_so(tmp_path, kind
     ((data, about, _),), lines = with_notices(path)
     assert np.array_equal(np.squeeze(np.asarray(data)), planes[:there].squeeze())
     assert any("it declares 10 pages" in line and "What is there is shown" in line for line in lines)
-    where, opening = Source(Image(data, **about), "zyx").whole()
+    layer = Image(data, **about)
+    where, opening = Source(layer, usual_axes(layer)).whole()
     assert np.array_equal(np.squeeze(everything(open_stack(where, **opening))), planes[:there].squeeze())
 
 

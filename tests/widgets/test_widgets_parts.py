@@ -21,7 +21,7 @@ from napari.layers import Image
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QTextDocument
 
-from napari_unet import Opened
+from napari_unet import Opened, open_stack
 from napari_unet.arrays.stack import Stack
 from napari_unet.cards import SHIPPED, locate, models
 from napari_unet.errors import DataError, UsageError
@@ -31,10 +31,11 @@ from napari_unet.training.config import TrainConfig
 from napari_unet.widgets.curves import TICKS, Scale
 from napari_unet.widgets.form import Form
 from napari_unet.widgets.jobs import Clock, Ended, Worker, duration
-from napari_unet.widgets.layers import Place, Placed, Source, look, named, seen, table, usual_axes
+from napari_unet.widgets.layers import Place, Placed, look, named, seen, table
 from napari_unet.widgets.live import Live
 from napari_unet.widgets.panel import plain_tip, text
 from napari_unet.widgets.pixels import choices, misfit, understood
+from napari_unet.widgets.source import Source, known_axes, say_axes, usual_axes
 from windows import until
 
 
@@ -134,6 +135,39 @@ def test_time_left_is_counted_from_where_the_work_began():
 )
 def test_axes_are_those_of_the_layer_or_the_usual_ones(shape, labels, axes):
     assert usual_axes(Image(np.zeros(shape), axis_labels=labels)) == axes
+
+
+@pytest.mark.parametrize(
+    ("labels", "axes"),
+    [
+        (("channel", "z", "y", "x"), "czyx"),
+        (("T", "Channels", "y", "x"), "tcyx"),
+        (("time", "plane", "row", "column"), "tzyx"),
+    ],
+)
+def test_axes_go_by_their_usual_names(labels, axes):
+    assert usual_axes(Image(np.zeros((2, 5, 9, 8)), axis_labels=labels)) == axes
+
+
+def test_axes_that_were_typed_are_those_of_the_layer_for_every_form():
+    layer = Image(np.zeros((2, 5, 9, 8)), name="cells", metadata={"mine": 1})
+    assert known_axes(layer) is None
+    assert say_axes(layer, "Channel, z, y, x") == usual_axes(layer) == known_axes(layer) == "czyx"
+    assert layer.metadata["mine"] == 1
+    with pytest.raises(UsageError, match="4 dimensions, the axes zyx are 3"):
+        say_axes(layer, "zyx")
+    assert usual_axes(layer) == "czyx"
+
+
+def test_the_scale_that_a_layer_has_now_counts_and_is_told_to_whoever_opens_its_file(tmp_path):
+    path = tmp_path / "raw.zarr"
+    zarr.create_array(path, data=np.zeros((4, 9, 8), "u1"), dimension_names=["z", "y", "x"])
+    layer = Image(np.zeros((4, 9, 8), "u1"), metadata={"napari_unet": {"path": str(path)}})
+    assert "pixel_size" not in Source(layer, "zyx").whole()[1]
+    layer.scale, layer.units = (2, 0.5, 0.5), "um"
+    where, opening = Source(layer, "zyx").whole()
+    assert opening["pixel_size"] == "2 0.5 0.5 micrometer"
+    assert open_stack(where, **opening).scale == Source(layer, "zyx").stack().scale == (2, 0.5, 0.5)
 
 
 def test_six_dimensions_are_refused():

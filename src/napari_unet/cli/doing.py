@@ -44,7 +44,7 @@ ModelPath = Annotated[
 
 @command
 @with_settings(TrainConfig)
-@with_opening("axes", "channel", "series", "allow_incomplete")
+@with_opening("axes", "channel", "pixel_size", "series", "allow_incomplete")
 def train(
     images: Images,
     out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
@@ -68,6 +68,7 @@ def train(
     """
     from ..arrays.cached import check_countable
     from ..sources import list_images, open_labels, open_stack, pair_paths
+    from ..sources.arrange import check_letters
     from ..sources.pairs import paired_lines
 
     given = targets if config.learns_images else labels
@@ -78,7 +79,7 @@ def train(
     def opened(image: Path, other: Path) -> "Pair":
         stack = open_stack(image, **opening)
         if not config.learns_images:
-            axes = opening["axes"] and opening["axes"].replace("c", "")
+            axes = opening["axes"] and check_letters(opening["axes"]).replace("c", "")
             return stack, open_labels(other, axes, allow_incomplete=opening["allow_incomplete"])
         return stack, stack if other == image else open_stack(other, **opening)
 
@@ -108,7 +109,7 @@ def finish(
 
 @command
 @with_settings(PredictConfig)
-@with_opening("axes", "level", "channel", "time", "series", "allow_incomplete")
+@with_opening("axes", "level", "channel", "time", "pixel_size", "series", "allow_incomplete")
 def predict(
     stack: Source,
     model: ModelPath,

@@ -23,6 +23,9 @@ OPENING: dict[str, Any] = {
     "level": Annotated[int | None, typer.Option(help="Level of a pyramid, 0 is the finest.", min=0)],
     "channel": Annotated[str | None, typer.Option(help="Use one channel: its number, from 0, or its name.")],
     "time": Annotated[int | None, typer.Option(help="Use one time point, from 0.", min=0)],
+    "pixel_size": Annotated[
+        str | None, typer.Option(help='Pixel size along z y x, or y x, if the file is wrong: "2 0.5 0.5 um".')
+    ],
     "series": Annotated[
         str | None,
         typer.Option(help="Image of a file with several: its number, from 0, or its name; the largest if not given."),

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,14 @@ from ..units import canonical, is_known, is_length
 
 UNKNOWN = "?"  # an axis that nothing names
 SAMPLES = "s"  # the letter of tifffile for the colours of a pixel
+NAMES = {  # what axes are called besides their letter
+    "t": "time times timepoint timepoints frame frames",
+    "c": "channel channels ch colour colours color colors wavelength wavelengths",
+    "z": "depth plane planes slice slices section sections",
+    "y": "height row rows",
+    "x": "width column columns",
+}
+LETTERS = {name: letter for letter, names in NAMES.items() for name in names.split()}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -148,12 +157,30 @@ def name_axes(shape: Sequence[int], known: str, axes: str | None, name: str) -> 
     return letters
 
 
+def axis_letters(names: Sequence[str]) -> str:
+    """Return the letter of each axis by its name: "t" for "T", "time" and "Frames", `UNKNOWN` for any other name."""
+    words = [str(name).strip().lower() for name in names]
+    return "".join(w if len(w) == 1 and w in AXES else LETTERS.get(w, UNKNOWN) for w in words)
+
+
 def check_letters(axes: str) -> str:
-    """Return `axes` in lower case, refusing letters that are unknown, repeated, or lack y and x."""
-    axes = axes.lower()
-    if len(set(axes)) != len(axes) or not set(axes) <= set(AXES) or not {"y", "x"} <= set(axes):
-        raise UsageError(f"axes {axes!r} must be letters of {AXES!r}, each once, with y and x; for example zyx")
-    return axes
+    """Return `axes` as letters of ``tczyx``: written as such in either case, or as names between commas or blanks.
+
+    Raises
+    ------
+    UsageError
+        Where one is unknown or repeated, or y or x is lacking.
+    """
+    words = re.findall(r"[^\s,;/()\[\]'\"]+", axes)
+    letters = axis_letters(words)
+    if UNKNOWN in letters and len(words) == 1:
+        letters = axis_letters(words[0])
+    if UNKNOWN in letters or len(set(letters)) != len(letters) or not {"y", "x"} <= set(letters):
+        raise UsageError(
+            f"axes {axes!r} must be letters of {AXES!r}, each once, with y and x, for example zyx; names such as "
+            "channel, z, y, x are understood too"
+        )
+    return letters
 
 
 def _given(shape: Sequence[int], known: str, axes: str, name: str) -> list[str]:
@@ -223,3 +250,44 @@ def _channel(stack: Stack, channel: int | str) -> int:
     if not 0 <= int(channel) < stack.size("c"):
         raise DataError(f"{stack.name} has channels 0 to {stack.size('c') - 1}, not {channel}")
     return int(channel)
+
+
+def sized(stack: Stack, pixel_size: str | Sequence[float | str] | None) -> Stack:
+    """Return a stack with another pixel size.
+
+    Parameters
+    ----------
+    pixel_size : str, or sequence of float and str, optional
+        One size, or one per spatial axis, and last their unit where there is one: ``"2 0.5 0.5 um"``.
+
+    Raises
+    ------
+    UsageError
+        Where that is no pixel size.
+    """
+    if pixel_size is None:
+        return stack
+    words = [str(w) for w in (pixel_size.replace(",", " ").split() if isinstance(pixel_size, str) else pixel_size)]
+    axes = stack.spatial
+    try:
+        unit = words.pop() if words and not _is_number(words[-1]) else None
+        sizes = [float(word) for word in words] * (len(axes) if len(words) == 1 else 1)
+    except ValueError:
+        sizes = []
+    if len(sizes) != len(axes) or not all(math.isfinite(size) and size > 0 for size in sizes):
+        raise UsageError(
+            f"pixel size {pixel_size!r} must be one number above 0, or one for each of {', '.join(axes)}, and its "
+            'unit, such as "2 0.5 0.5 um"'
+        )
+    given = dict(zip(axes, sizes, strict=True))
+    scale = tuple(given.get(a, s) for a, s in zip(stack.axes, stack.scale, strict=True))
+    units = tuple(unit if a in given else u for a, u in zip(stack.axes, stack.units, strict=True))
+    return dataclasses.replace(stack, scale=scale, units=units)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

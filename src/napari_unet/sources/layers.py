@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.stack import AXES
 from ..errors import DataError
 from ..units import canonical
-from .arrange import SAMPLES, UNKNOWN, Found
+from .arrange import SAMPLES, UNKNOWN, Found, axis_letters
 
 
 def is_layer(what: Any) -> bool:
@@ -29,9 +28,9 @@ def find_array(array: Any) -> Found:
 
 
 def _letters(names: Sequence[str], ndim: int) -> str:
-    letters = [n.lower() for n in names]
-    fits = len(letters) == ndim == len(set(letters)) and all(len(n) == 1 and n in AXES for n in letters)
-    return "".join(letters) if fits else UNKNOWN * ndim
+    letters = axis_letters(names)
+    fits = len(letters) == ndim == len(set(letters)) and UNKNOWN not in letters
+    return letters if fits else UNKNOWN * ndim
 
 
 def find_layer(layer: Any, level: int | None) -> Found:

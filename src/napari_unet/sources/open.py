@@ -1,7 +1,7 @@
 """Open anything as a `Stack`: a path, an address, an array, a layer."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -11,7 +11,7 @@ from ..arrays.stack import Stack
 from ..arrays.views import cast
 from ..errors import DataError, UnreachableError, UsageError
 from ..faults import passing, persist
-from .arrange import Found, arrange, choose
+from .arrange import Found, arrange, choose, sized
 from .formats.table import find_format
 from .layers import find_array, find_layer, is_array, is_layer
 from .omezarr import OURS, find, labels_inside
@@ -34,6 +34,7 @@ class More(TypedDict, total=False):
 
     series: int | str | None
     allow_incomplete: bool
+    pixel_size: str | Sequence[float | str] | None
 
 
 class Reading(More, total=False):
@@ -66,7 +67,8 @@ def open_stack(
         OME-Zarr or another zarr array, also in a zip archive; TIFF, PNG, JPEG, and the files of `formats`; http(s), s3
         and gs addresses of zarr groups; numpy, dask and zarr arrays; anything with `data` and `scale`.
     axes : str, optional
-        One letter of ``tczyx`` a dimension, in the order of the file; overrides what the file says.
+        One letter of ``tczyx`` a dimension, or names such as ``"channel, z, y, x"``, in the order of the file;
+        overrides what the file says.
     level : int, optional
         Level of a pyramid, 0 (the finest) by default.
     channel : int or str, optional
@@ -76,7 +78,8 @@ def open_stack(
     **more
         ``series``, number or name of an image, of several in a file: without it the image whose planes lie in
         the file, of several the one of most pixels. ``allow_incomplete``: open a result whose run has not come to its
-        end, and what is there of a TIFF that lacks planes, as of a stopped acquisition.
+        end, and what is there of a TIFF that lacks planes, as of a stopped acquisition. ``pixel_size``: sizes of a
+        pixel along the spatial axes and their unit, such as ``"2 0.5 0.5 um"``; overrides what the file says.
 
     Raises
     ------
@@ -87,8 +90,9 @@ def open_stack(
     UsageError
         Where an argument cannot be.
     """
+    size = more.get("pixel_size")
     if isinstance(what, Stack):
-        return choose(_again(what, axes, level), channel, time)
+        return sized(choose(_again(what, axes, level), channel, time), size)
     if isinstance(what, str | Path):
         found = reached(lambda: _find_path(str(what), level, more))
     elif is_array(what):
@@ -97,7 +101,7 @@ def open_stack(
         found = find_layer(what, level)
     else:
         raise UsageError(f"a {type(what).__name__} cannot be opened as an image; give a path, an array or a layer")
-    return choose(arrange(found, axes), channel, time)
+    return sized(choose(arrange(found, axes), channel, time), size)
 
 
 def open_labels(
@@ -121,7 +125,7 @@ def open_labels(
     """
     if isinstance(what, str | Path):
         found = reached(lambda: _find_path(_labels_path(str(what)), level, more, colours=False))
-        stack = choose(arrange(found, axes), channel, time)
+        stack = sized(choose(arrange(found, axes), channel, time), more.get("pixel_size"))
     else:
         stack = open_stack(what, axes, level, channel, time, **more)
     if stack.size("c") > 1:

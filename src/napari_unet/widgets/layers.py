@@ -1,4 +1,4 @@
-"""Between layers of the viewer and stacks: what an image layer is, what of it is seen, where a result belongs."""
+"""Between layers of the viewer and stacks: what of an image layer is seen, and where a result belongs."""
 
 import dataclasses
 import functools
@@ -9,117 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays.stack import AXES, Stack
+from ..arrays.stack import Stack
 from ..arrays.views import Box, LazyBase, chunk_shape
-from ..errors import DataError
 from ..sources.zarrays import open_own
+from .source import levels_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
-USUAL = {2: "yx", 3: "zyx", 4: "tzyx", 5: "tczyx"}  # axes of layers that name none, by their number
 MOST_ROWS = 10_000  # of a table of labels: more cannot be scrolled through
-OURS = "napari_unet"
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """An image layer as the user described it.
-
-    Parameters
-    ----------
-    axes : str
-        A letter of ``tczyx`` a dimension, in the layer's order; colours of an RGB image have none.
-    level : int
-        Of a multiscale layer.
-    channel : int or None
-        The one that is taken; all if None.
-    """
-
-    layer: Any
-    axes: str
-    level: int = 0
-    channel: int | None = None
-
-    @property
-    def path(self) -> str | None:
-        """Where the layer was opened from."""
-        return path_of(self.layer)
-
-    def stack(self, channels: int = 1) -> Stack:
-        """Open it lazily, by its own handle of the data, so that the layer may go.
-
-        Parameters
-        ----------
-        channels : int
-            That are needed; where the layer is one of several that our reader made of an image, all are taken.
-
-        Raises
-        ------
-        DataError
-            Where axes and layer do not fit.
-        """
-        from ..sources import open_stack
-
-        if channels > 1 and self._split:
-            return open_stack(self.path, level=self.level or None, **file_options(self.layer))
-        stack = open_stack(self.layer, self.axes, level=self.level or None, channel=self.channel)
-        return dataclasses.replace(stack, source=self.path)
-
-    @property
-    def _split(self) -> bool:
-        """Whether our reader made the layer of one channel of an image."""
-        return self.layer.metadata.get(OURS, {}).get("channel") is not None
-
-    def whole(self) -> tuple[str, dict[str, Any]]:
-        """Return where the image lies, and how it is opened from there as just this stack.
-
-        Raises
-        ------
-        DataError
-            Where it does not lie on disk.
-        """
-        path = path_of(self.layer)
-        if path is None:
-            raise DataError(f"{self.layer.name} is only in the viewer; save it first, as OME-Zarr or TIFF")
-        about = self.layer.metadata.get(OURS, {})
-        found = {"axes": None if "path" in about else self.axes, "level": self.level or None}
-        opening = {k: v for k, v in found.items() if v} | file_options(self.layer)
-        return path, opening | {"channel": about.get("channel", self.channel)}
-
-
-def path_of(layer: Any) -> str | None:
-    """Return where a layer was opened from, if it was."""
-    path = layer.metadata.get(OURS, {}).get("path") or getattr(layer.source, "path", None)
-    return str(path) if path else None
-
-
-def file_options(layer: Any) -> dict[str, Any]:
-    """Return which image of its file a layer is, and whether the file lacks planes, as `open_stack` takes it."""
-    about = layer.metadata.get(OURS, {})
-    return {name: about[name] for name in ("series", "allow_incomplete") if name in about}
-
-
-def usual_axes(layer: Any) -> str:
-    """Return the axes that a layer says it has, else the usual ones for so many dimensions.
-
-    Raises
-    ------
-    DataError
-        Where it has more dimensions than there are axes.
-    """
-    labels = "".join(str(label).lower() for label in layer.axis_labels)
-    if len(labels) == len(set(labels)) == layer.ndim and set(labels) <= set(AXES) and {"y", "x"} <= set(labels):
-        return labels
-    if layer.ndim not in USUAL:
-        raise DataError(f"{layer.name} has {layer.ndim} dimensions; images of 2 to 5 can be taken: {', '.join(AXES)}")
-    return USUAL[layer.ndim]
-
-
-def levels_of(layer: Any) -> list[tuple[int, ...]]:
-    """Return the shape of each level of a layer, the finest first."""
-    return [tuple(level.shape[: layer.ndim]) for level in (layer.data if layer.multiscale else [layer.data])]
 
 
 def where_seen(viewer: "ViewerModel", layer: Any, axes: str, stack: Stack) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..cards import Entry
 from ..units import factor, in_one, is_length, short
-from .layers import levels_of
+from .source import levels_of
 
 ALIKE = 1.25  # pixel sizes that differ by less are taken as the same
 UNKNOWN, AXIS = 1.4, 2.0  # e-folds that a pixel size without a unit, and an axis left out, count as

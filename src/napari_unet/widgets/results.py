@@ -10,9 +10,10 @@ import numpy as np
 from ..arrays.views import Box, View
 from .away import Finished, Looked
 from .jobs import Ended, Worker
-from .layers import Place, Source, look, named, open_levels, seen, table
+from .layers import Place, look, named, open_levels, seen, table
 from .live import Live
 from .runs import Look
+from .source import Source
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -14,8 +14,9 @@ from ..process.parcel import NotSentError, pack
 from ..process.remote import Remote, working
 from . import away
 from .away import Finished, Run
-from .layers import Source, warm_up
+from .layers import warm_up
 from .live import Live
+from .source import Source
 
 if TYPE_CHECKING:
     from .. import Preflight, Seam, Stack

@@ -20,13 +20,14 @@ from .chain import Chain
 from .choice import ModelChoice
 from .form import Form
 from .jobs import Ended, Worker
-from .layers import Source, levels_of, path_of, usual_axes, where_seen
+from .layers import where_seen
 from .live import Live
 from .panel import Panel, as_said_here, button, field, folded, row, text
 from .pixels import AS_IS, choices, misfit, understood
 from .preferences import Preferences, models_changed
 from .results import PreviewLayer, ResultLayer
 from .runs import Look, Request
+from .source import Source, levels_of, path_of, usual_axes
 
 if TYPE_CHECKING:
     import napari

@@ -20,10 +20,11 @@ from .choice import ReadingForm
 from .curves import Curves
 from .form import Form
 from .jobs import Ended, Worker
-from .layers import Place, Source, look, seen, usual_axes
+from .layers import Place, look, seen
 from .panel import BACKGROUND, STAY, STOP, Panel, button, column, field, folded, folder, path_in, row, shrink, text
 from .preferences import Preferences, models_changed
 from .results import contrast
+from .source import Source, usual_axes
 from .training_request import (
     TrainingRequest,
     cut_pairs,

@@ -13,7 +13,8 @@ from ..process.remote import Remote
 from ..training.config import TrainConfig
 from ..training.job import TrainJob, carry_out
 from . import away
-from .layers import OURS, Source, file_options, path_of, usual_axes, warm_up
+from .layers import warm_up
+from .source import OURS, Source, file_options, path_of, pixel_size, usual_axes
 
 SAVES = 600.0  # seconds in which a training must have saved its state: on a slow disk that takes its time
 JOB, DATA = ".job.json", ".data"
@@ -137,7 +138,7 @@ def _kept(layer: Any, stack: Stack, root: Path) -> Generator[Progress, None, tup
     """Return where the image of a layer lies, and how it is opened; one only in the viewer is written to `root`."""
     from ..store.save import save_stack
 
-    source, opening = _on_disk(layer)
+    source, opening = _on_disk(layer, stack)
     if source is None or _is_cut(layer, stack):
         opening = {}
         yield from save_stack(stack, root)
@@ -165,13 +166,18 @@ def _on(source: str, opening: dict[str, Any], labels: Stack) -> Stack:
     return dataclasses.replace(labels, translation=image.values_along(labels.axes, "translation"))
 
 
-def _on_disk(layer: Any) -> tuple[str | None, dict[str, Any]]:
-    """Return where the image of a layer lies, and how it is opened, where our reader made the layer."""
+def _on_disk(layer: Any, stack: Stack) -> tuple[str | None, dict[str, Any]]:
+    """Return where the image of a layer lies, and how it is opened as just this stack, where our reader made it."""
+    from ..sources import open_stack
+
     about = layer.metadata.get(OURS, {})
     if "path" not in about:
         return None, {}
-    channel = {"channel": about["channel"]} if about.get("channel") is not None else {}
-    return path_of(layer), file_options(layer) | channel
+    said = {name: about[name] for name in ("channel", "axes") if about.get(name) is not None}
+    if len(said) == 2:  # the axes of one channel are not those of the file
+        return None, {}
+    path, opening = path_of(layer), file_options(layer) | said
+    return path, opening | pixel_size(stack, open_stack(path, **opening))
 
 
 def _pair(

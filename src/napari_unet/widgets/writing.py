@@ -18,7 +18,6 @@ from ..units import factor
 
 MOST_ROWS = 10_000  # of a table kept in the metadata: a megabyte, which readers take at once
 LayerTuple = tuple[Any, dict[str, Any], str]
-WORDS = {"time": "t", "frame": "t", "channel": "c", "channels": "c"}
 
 
 def write_image(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
@@ -137,13 +136,14 @@ def _known(meta: Mapping[str, Any]) -> dict[str, Any]:
 def _stack_of(data: Any, meta: Mapping[str, Any], kind: str) -> Stack:
     """Take a layer as a stack; its axes are never guessed where there is a choice."""
     from ..sources import open_stack
+    from ..sources.arrange import axis_letters
 
     finest = data[0] if meta.get("multiscale") or isinstance(data, list | tuple) else data
     rgb = bool(meta.get("rgb", False))
     ndim, name = len(finest.shape) - rgb, str(meta.get("name") or kind)
     _check_straight(meta, ndim, name)
     words = [str(label).lower() for label in meta.get("axis_labels") or ()]
-    letters = [WORDS.get(word, word) for word in words]
+    letters = axis_letters(words)
     if len(set(letters)) < ndim or not {"y", "x"} <= set(letters) <= set(AXES):
         if ndim not in (2, 3):
             choice = " or ".join(axes for axes in ("tzyx", "tcyx", "czyx", "tczyx") if len(axes) == ndim) or AXES
@@ -151,8 +151,15 @@ def _stack_of(data: Any, meta: Mapping[str, Any], kind: str) -> Stack:
                 f"{name}: what are its {ndim} dimensions? The axis labels {tuple(words)} do not say so; "
                 f"set the layer's axis labels, one letter per dimension: {choice}"
             )
-        letters = list("zyx"[-ndim:])
-    taken = {"scale": [1.0] * ndim, **meta, "data": finest, "multiscale": False, "name": name, "axis_labels": letters}
+        letters = "zyx"[-ndim:]
+    taken = {
+        "scale": [1.0] * ndim,
+        **meta,
+        "data": finest,
+        "multiscale": False,
+        "name": name,
+        "axis_labels": tuple(letters),
+    }
     return open_stack(SimpleNamespace(**taken))
 
 
