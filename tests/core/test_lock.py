@@ -1,5 +1,7 @@
 """The lock: one run at a time; dead ones are taken over, others named."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -11,11 +13,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from helpers import FP32, example, short, stopped_after
+from kinds import small
+from napari_unet.arrays.stack import Stack
 from napari_unet.errors import OutputError
+from napari_unet.evaluation.compare import compare
+from napari_unet.events import Epoch, wait
+from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.predict import predict
 from napari_unet.store import lock as room
 from napari_unet.store.lock import LOCK, Lock
+from napari_unet.store.plan import FOLDER
+from napari_unet.store.save import save_stack
+from napari_unet.training import train
+from napari_unet.training.run import finishing, training_folder
 
 HOLD = """
 import sys, time
@@ -37,6 +51,64 @@ def holder(folder: Path, **other: Any) -> None:
         "run": "t",
     }
     (folder / LOCK).write_text(json.dumps({**values, **other}))
+
+
+IMAGE = Stack(np.random.default_rng(0).integers(0, 99, (96, 96)).astype("u1"), "yx", name="a")
+RUN = PredictConfig(block=(48, 48), **FP32)
+
+
+def stopped_training(out: Path) -> None:
+    with contextlib.closing(train([example()], out, short(steps=40))) as events:
+        next(event for event in events if isinstance(event, Epoch) and event.number == 2)
+
+
+# What goes on from, or replaces, what a run left that is gone: (what was there, what comes now).
+TAKING = {
+    "a run that goes on": (
+        lambda out: stopped_after(1, predict(IMAGE, small(), out, RUN)),
+        lambda out: predict(IMAGE, small(), out, RUN),
+    ),
+    "a run that begins anew": (
+        lambda out: stopped_after(1, predict(IMAGE, small(), out, RUN)),
+        lambda out: predict(IMAGE, small(), out, dataclasses.replace(RUN, overwrite=True)),
+    ),
+    "a run into a TIFF": (
+        lambda out: stopped_after(1, predict(IMAGE, small(), out / "r.tif", RUN)),
+        lambda out: predict(IMAGE, small(), out / "r.tif", RUN),
+    ),
+    "saved again": (
+        lambda out: wait(save_stack(IMAGE, out)),
+        lambda out: save_stack(IMAGE, out, overwrite=True),
+    ),
+    "compared again": (
+        lambda out: wait(compare(IMAGE, IMAGE, out)),
+        lambda out: compare(IMAGE, IMAGE, out, overwrite=True),
+    ),
+    "a training that is resumed": (
+        stopped_training,
+        lambda out: train([example()], out, short(steps=40, resume=True)),
+    ),
+    "a training that begins anew": (
+        lambda out: (
+            stopped_training(out),
+            [file.unlink() for file in training_folder(out).iterdir() if file.is_file()],
+        ),
+        lambda out: train([example()], out, short()),
+    ),
+    "a training that is ended": (stopped_training, finishing),
+}
+
+
+@pytest.mark.parametrize("what", TAKING)
+def test_whatever_takes_a_lock_over_says_so(tmp_path: Path, what: str) -> None:
+    leave, take = TAKING[what]
+    leave(tmp_path / "r")
+    (ledger,) = {path for path in tmp_path.rglob(FOLDER) if path.is_dir()}
+    holder(ledger, pid=2**22 + 1)
+    with contextlib.closing(take(tmp_path / "r")) as events:
+        said = next(event.message for event in events if getattr(event, "stage", "") == "note")
+    assert said.startswith("took over from process 4194305 on ") and said.endswith(", which is gone")
+    Lock.acquire(ledger if ledger.exists() else tmp_path).release()
 
 
 def test_a_held_lock_names_process_machine_and_start_until_it_is_released(tmp_path: Path) -> None:

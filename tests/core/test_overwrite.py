@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from helpers import FP32, tree
-from kinds import small
+from kinds import finder, small
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import OutputError
 from napari_unet.evaluation.compare import compare
 from napari_unet.events import wait
+from napari_unet.exports import export
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.predict import predict
 from napari_unet.sources import open_labels
 from napari_unet.store.save import save_stack, storable_name
+from napari_unet.store.tiff import save_tiff
 
 
 def everything(stack: Stack) -> np.ndarray:
@@ -71,6 +73,44 @@ def test_what_overwrite_removes_is_listed_while_it_is_there(tmp_path, kind):
     assert all(name in line for name in named)
     listed = re.findall(r"\(([\d.]+) (B|KiB)\)", line)
     assert sum(float(n) * {"B": 1, "KiB": 1024}[unit] for n, unit in listed) == pytest.approx(size, rel=0.02)
+
+
+FILES = {
+    "predicted": (
+        "r.tif",
+        lambda out, again: predict(IMAGES, small(), out, PredictConfig(overwrite=again, **FP32)),
+        ["r.tif"],
+    ),
+    "predicted, of OME": (
+        "r.ome.tif",
+        lambda out, again: predict(IMAGES, small(), out, PredictConfig(overwrite=again, **FP32)),
+        ["r.ome.tif"],
+    ),
+    "objects with a table": (
+        "r.tif",
+        lambda out, again: predict(IMAGES, finder(), out, PredictConfig(overwrite=again, **FP32)),
+        ["r.tif", "r.objects.csv"],
+    ),
+    "saved": ("r.tiff", lambda out, again: save_tiff(MASKS[0], out, kind="labels", overwrite=again), ["r.tiff"]),
+    "outlines": ("r.geojson", lambda out, again: export(MASKS[0], out, overwrite=again), ["r.geojson"]),
+    "shapes": ("r.csv", lambda out, again: export(MASKS[0], out, overwrite=again), ["r.csv"]),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_files_that_overwrite_replaces_are_listed_once_and_before_anything_is_made(tmp_path, kind):
+    name, make, replaced = FILES[kind]
+    with contextlib.closing(make(tmp_path / name, False)) as events:
+        assert not [event for event in events if event.stage == "overwrite"]
+    before, said, made = tree(tmp_path), [], False
+    with contextlib.closing(make(tmp_path / name, True)) as events:
+        for event in events:
+            made = made or tree(tmp_path) != before
+            if event.stage == "overwrite":
+                assert not made
+                said.append(event.message)
+    (line,) = said
+    assert re.findall(r"(\S+) \(\d", line) == [str(tmp_path / each) for each in replaced]
 
 
 def test_nothing_is_listed_where_nothing_goes(tmp_path):

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import types
 
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -405,3 +407,65 @@ def test_channels_are_named_where_they_have_names():
 )
 def test_colours_of_labels_are_read_as_they_are_written(rgba, want):
     assert label_colour({"rgba": rgba}) == want
+
+
+def _ome(version):
+    def make(root, names, shape):
+        axes = [{"name": name, "type": "space"} for name in names]
+        about = {"axes": axes} if version < "0.6" else {"coordinateSystems": [{"name": "physical", "axes": axes}]}
+        return store(root, {"0": shape}, {**about, "datasets": plain([1] * len(shape))}, version)
+
+    return make
+
+
+def _bare(root, names, shape):
+    return zarr.create_array(str(root), shape=shape, dtype="u1", dimension_names=names).store_path.store.root
+
+
+def _xarray(root, names, shape):
+    array(root, shape).attrs["_ARRAY_DIMENSIONS"] = names
+    return root
+
+
+def _ilastik(root, names, shape):
+    with h5py.File(root.with_suffix(".h5"), "w") as file:
+        file["data"] = np.zeros(shape, "u1")
+        file["data"].attrs["axistags"] = json.dumps({"axes": [{"key": name} for name in names]})
+    return root.with_suffix(".h5")
+
+
+def _layer(root, names, shape):
+    return types.SimpleNamespace(data=np.zeros(shape, "u1"), scale=np.ones(len(shape)), axis_labels=names, name="a")
+
+
+WRITERS = {"0.4": _ome("0.4"), "0.5": _ome("0.5"), "0.6": _ome("0.6")}
+WRITERS |= {"zarr array": _bare, "xarray": _xarray, "HDF5": _ilastik, "layer": _layer}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize(
+    ("names", "given"),
+    [("yy", "yx"), ("xx", "yx"), ("zyy", "zyx"), ("YyX", "zyx"), ("tyxt", "tyxc"), ("ccyx", "tcyx"), ("zzyx", "tzyx")],
+)
+def test_an_axis_named_twice_is_refused_by_its_name_and_can_be_given(tmp_path, writer, names, given):
+    what = WRITERS[writer](tmp_path / "a", list(names), tuple(range(4, 4 + len(names))))
+    twice = next(a for a in names.lower() if names.lower().count(a) > 1)
+    with pytest.raises(DataError, match=f"with {twice} more than once; give axes"):
+        open_stack(what)
+    assert open_stack(what, given).axes == "".join(a for a in "tczyx" if a in given)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("names", [("lat", "lon"), ("phi", "r"), ("Zeile", "Spalte"), ("u", "v"), ("i_1", "i_2")])
+def test_a_plane_whose_axes_have_other_names_opens_and_says_as_what(tmp_path, writer, names):
+    stack = open_stack(WRITERS[writer](tmp_path / "a", list(names), (4, 5)))
+    assert (stack.axes, stack.shape) == ("yx", (4, 5))
+    assert f"its axes are named '{names[0].lower()}', '{names[1].lower()}'; y, x was taken" in stack.notes
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("names", [("row", "col"), ("height", "width"), ("width", "height"), ("Column", "Row"), "xy"])
+def test_axes_are_known_by_their_names(tmp_path, writer, names):
+    stack = open_stack(WRITERS[writer](tmp_path / "a", list(names), (4, 5)))
+    turned = str(names[0]).lower() in ("x", "width", "column")
+    assert (stack.axes, stack.shape, stack.notes) == ("yx", (5, 4) if turned else (4, 5), ())

@@ -102,9 +102,9 @@ def finish(
     break_lock: BreakLock = False,
 ) -> None:
     """Make a model of a training that was stopped: the best so far."""
-    from ..training.fit import finish as run
+    from ..training.run import finishing
 
-    tell_lines(run(out, break_lock=break_lock).card())
+    tell_lines(shown(finishing(out, break_lock)).card())
 
 
 @command

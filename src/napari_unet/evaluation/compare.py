@@ -118,6 +118,7 @@ def compare(
     yield from removal(Path(out), [output.path for output in outputs]) if overwrite else ()
     how: dict[str, Any] = {"overwrite": overwrite, "break_lock": break_lock}
     with ResultStore.create(out, outputs, blocks=len(boxes), settings=settings, provenance={}, **how) as store:
+        yield from store.notices()
         for number in store.pending():
             regions = {f"labels/{kind}": part.astype(dtype) for kind, part in _parts(pair, boxes[number], found)}
             store.write(number, {path: (boxes[number], part) for path, part in regions.items()})

@@ -14,7 +14,7 @@ from ..events import Progress
 from ..files import disk
 from ..sources import open_labels, open_stack
 from ..store.admission import check_apart
-from ..store.tiff import save_tiff
+from ..store.tiff import replacement, save_tiff
 from .boxes import Item, flat, items
 from .shapes import write_geojson, write_rois
 from .tables import row_of, track_of, write_csv, write_parquet
@@ -89,6 +89,7 @@ def export(
     check_apart(path, labels, "choose another name")
     if path.is_dir() or path.is_symlink() or (path.exists() and not overwrite):
         raise OutputError(f"{path} exists; choose another name, or replace a file with --overwrite")
+    yield from replacement(path)
     beside = _image(labels, image) if ending in (".csv", ".parquet") and not tracks else None
     yield Progress(0, 1, "export", f"objects of {labels.name}")
     found = _Counted(labels)

@@ -162,7 +162,7 @@ def _run(engine: Engine, out: Path, config: PredictConfig) -> Generator[Progress
     job = Job.plan(engine, config)
     yield from job.removal(root, config)
     with connected(config.scheduler, job) as client, job.create(root, config) as store:
-        yield from (Progress(0, 0, "note", line) for line in store.notes)
+        yield from store.notices()
         yield from execute(job, store, client, job.summary(0, config.memory))
     return open_stack(root)
 

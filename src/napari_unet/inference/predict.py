@@ -124,7 +124,7 @@ def _into_store(
     job, reopen = ready.job(), then is not None
     yield from job.removal(root, config)
     with connected(config.scheduler, job) as client, job.create(root, config, reopen) as store:
-        yield from (Progress(0, 0, "note", line) for line in store.notes)
+        yield from store.notices()
         if config.precision == "auto" and not store.count:
             yield from _rounded(ready.engine)
         said = job.summary(missing, config.memory)

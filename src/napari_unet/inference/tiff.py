@@ -16,7 +16,7 @@ from ..store.admission import discard
 from ..store.layout import ledgers
 from ..store.plan import PLAN
 from ..store.table import table_of
-from ..store.tiff import check_tiff, is_ours, save_tiff
+from ..store.tiff import check_tiff, is_ours, replacement, save_tiff
 from .config import PredictConfig
 from .instances import is_table
 
@@ -62,13 +62,15 @@ def into_tiff(
             check_replaceable(table, is_table, "table of objects")
             with disk(table), replacing(table) as file, made.open("rb") as old:
                 shutil.copyfileobj(old, file)
-        yield from save_tiff(result, out, kind=kind, overwrite=config.overwrite)
+        saving = save_tiff(result, out, kind=kind, overwrite=config.overwrite)
+        yield from (event for event in saving if event.stage != "overwrite")  # is said before the run
 
     if _is_left(scratch, out):
         discard(scratch)
     check_tiff(out, config.overwrite)
     if kind == "labels":
         check_replaceable(table, is_table, "table of objects")
+    yield from replacement(out, *([table] if kind == "labels" else []))
     yield from run(scratch, dataclasses.replace(config, overview=False), finish)
     with disk(scratch):
         discard(scratch)

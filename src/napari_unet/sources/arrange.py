@@ -16,13 +16,14 @@ from ..text import without_secrets
 from ..units import canonical, is_known, is_length
 
 UNKNOWN = "?"  # an axis that nothing names
+DEFAULT_NAME = re.compile(r"(phony_)?dim_?\d+|axis_?\d+|none")  # that libraries give to dimensions without a name
 SAMPLES = "s"  # the letter of tifffile for the colours of a pixel
 NAMES = {  # what axes are called besides their letter
     "t": "time times timepoint timepoints frame frames",
     "c": "channel channels ch colour colours color colors wavelength wavelengths",
     "z": "depth plane planes slice slices section sections",
     "y": "height row rows",
-    "x": "width column columns",
+    "x": "width column columns col cols",
 }
 LETTERS = {name: letter for letter, names in NAMES.items() for name in names.split()}
 
@@ -142,10 +143,30 @@ def _step(value: float, axis: str, name: str) -> float:
     return 1.0
 
 
+def letters_of(names: Sequence[Any], ndim: int) -> tuple[str, tuple[str, ...]]:
+    """Return one letter per dimension from the names that a file gives, and a note on names that say nothing.
+
+    A letter that is there twice stays so: it is refused where nobody gives the axes.
+    """
+    letters, words = axis_letters(names), [str(name).lower() for name in names]
+    if len(letters) == ndim and UNKNOWN not in letters:
+        return letters, ()
+    odd = [w for w in words if w.isidentifier() and not DEFAULT_NAME.fullmatch(w)]
+    note = f"its axes are named {', '.join(map(repr, words))}; y, x was taken"
+    return UNKNOWN * ndim, (note,) if ndim == len(words) == len(odd) == len("yx") else ()
+
+
 def name_axes(shape: Sequence[int], known: str, axes: str | None, name: str) -> list[str]:
     """Name each dimension: a letter of ``tczyx``, or "" for one of size 1 that is dropped."""
     if axes is not None:
         return _given(shape, known, check_letters(axes), name)
+    known = "".join(UNKNOWN if n == 1 and known.count(a) > 1 else a for a, n in zip(known, shape, strict=True))
+    twice = [a for a in (*AXES, SAMPLES) if known.count(a) > 1]
+    if twice:
+        raise DataError(
+            f"{name}: its metadata names the axes {', '.join(known)}, with {' and '.join(twice)} more than once; "
+            f"give axes, one letter of {AXES!r} for each dimension of {tuple(shape)}"
+        )
     letters = ["c" if a == SAMPLES and "c" not in known else a for a in known]
     if SAMPLES in letters and shape[known.index("c")] == 1:
         letters = ["" if a == "c" else "c" if a == SAMPLES else a for a in letters]

@@ -1,13 +1,13 @@
 """Arrays in memory, dask and zarr arrays, and layers of a viewer, which are known by what they have."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
 from ..units import canonical
-from .arrange import SAMPLES, UNKNOWN, Found, axis_letters
+from .arrange import SAMPLES, UNKNOWN, Found, letters_of
 
 
 def is_layer(what: Any) -> bool:
@@ -24,13 +24,8 @@ def find_array(array: Any) -> Found:
     """Open an array; its axes are unknown unless it names them (zarr's dimension names)."""
     metadata = getattr(array, "metadata", None)
     names = getattr(metadata, "dimension_names", None) or ()
-    return Found(array, _letters([str(n) for n in names], len(array.shape)), "array")
-
-
-def _letters(names: Sequence[str], ndim: int) -> str:
-    letters = axis_letters(names)
-    fits = len(letters) == ndim == len(set(letters)) and UNKNOWN not in letters
-    return letters if fits else UNKNOWN * ndim
+    known, notes = letters_of(names, len(array.shape))
+    return Found(array, known, "array", notes=notes)
 
 
 def find_layer(layer: Any, level: int | None) -> Found:
@@ -58,7 +53,7 @@ def find_layer(layer: Any, level: int | None) -> Found:
         raise DataError(f"{name} holds {type(data).__name__}, not an image; choose an image or a labels layer")
     ndim, rgb = len(data.shape), bool(getattr(layer, "rgb", False))
     spatial = ndim - rgb
-    known = _letters([str(a) for a in getattr(layer, "axis_labels", None) or ()], spatial)
+    known, notes = letters_of(getattr(layer, "axis_labels", None) or (), spatial)
     factors = [a / b for a, b in zip(levels[0].shape, data.shape, strict=True)][:spatial]
     scale = _numbers(layer.scale, spatial, 1.0)
     translation = _numbers(getattr(layer, "translate", None), spatial, 0.0)
@@ -76,7 +71,7 @@ def find_layer(layer: Any, level: int | None) -> Found:
         scale=tuple(scale),
         units=tuple(units),
         translation=tuple(translation),
-        notes=("RGB taken as three channels",) if rgb else (),
+        notes=(*notes, *(["RGB taken as three channels"] if rgb else [])),
         frame=tuple(_frame(layer, spatial)),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..arrays.stack import AXES
 from ..errors import DataError, UnsafeError
-from .arrange import UNKNOWN, Found
+from .arrange import UNKNOWN, Found, axis_letters, letters_of
 from .omero import channel_names
 from .transforms import Placing, chain, coordinate_system, placing
 from .zarrays import open_array
@@ -157,9 +157,9 @@ def pyramid(node: Node) -> Pyramid:
         )
     shape = array_info(top).shape
     system, beyond = coordinate_system(first, usable[0])
-    known, units = _axes(system, len(shape), node.where)
+    known, units, said = _axes(system, len(shape), node.where)
     several = len(attributes["multiscales"])
-    notes = [f"the first of {several} multiscales was taken"] if several > 1 else []
+    notes = [*said, *([f"the first of {several} multiscales was taken"] if several > 1 else [])]
     notes += [f"{len(datasets) - len(usable)} datasets without a path were skipped"] if usable != datasets else []
     outer = None if beyond is not None else first.get("coordinateTransformations")
     levels = _levels([(d["path"], chain(d, beyond)) for d in usable], outer, len(shape), node)
@@ -177,22 +177,23 @@ def _levels(datasets: Sequence[tuple[str, Any]], outer: Any, ndim: int, node: No
     return tuple(found)
 
 
-def _axes(axes: Any, ndim: int, where: str) -> tuple[str, tuple[str | None, ...]]:
-    """Name the axes: by name, else by type; ``?`` where neither helps. Versions before 0.3 are always tczyx."""
+def _axes(axes: Any, ndim: int, where: str) -> tuple[str, tuple[str | None, ...], tuple[str, ...]]:
+    """Name the axes, with their units and notes: by name, else by type; ``?`` where neither helps.
+
+    Versions before 0.3 are always tczyx.
+    """
     if not isinstance(axes, list):
-        return (AXES if ndim == len(AXES) else UNKNOWN * ndim), (None,) * ndim
+        return (AXES if ndim == len(AXES) else UNKNOWN * ndim), (None,) * ndim, ()
     entries = [axis if isinstance(axis, dict) else {"name": axis} for axis in axes]
     if len(entries) != ndim:
         raise DataError(f"{where}: its metadata has {len(entries)} axes, its array {ndim}; open that, with axes")
     letters = []
     for entry in entries:
-        name = str(entry.get("name", "")).lower()
-        letters.append(name if len(name) == 1 and name in AXES else TYPES.get(str(entry.get("type")), UNKNOWN))
-    known = "".join(letters)
-    if any(known.count(a) > 1 for a in AXES):
-        known = UNKNOWN * ndim
+        letter = axis_letters([str(entry.get("name", ""))])
+        letters.append(TYPES.get(str(entry.get("type")), UNKNOWN) if letter == UNKNOWN else letter)
+    notes = letters_of([entry.get("name") for entry in entries], ndim)[1] if letters == [UNKNOWN] * ndim else ()
     units = tuple(u if isinstance(u := entry.get("unit"), str) else None for entry in entries)
-    return known, units
+    return "".join(letters), units, notes
 
 
 def find_level(image: Pyramid, level: int) -> Found:
@@ -281,10 +282,8 @@ def _bare(node: Node, level: int | None) -> Found:
     if around is not None:
         return dataclasses.replace(around, source=node.where)
     names = info.dimension_names or node.attributes.get("_ARRAY_DIMENSIONS")
-    letters = [str(n).lower() for n in names] if isinstance(names, list | tuple) else []
-    usable = len(letters) == len(info.shape) == len(set(letters)) and all(len(n) == 1 and n in AXES for n in letters)
-    known = "".join(letters) if usable else UNKNOWN * len(info.shape)
-    return Found(open_array(node), known, short_name(node.where), node.where)
+    known, notes = letters_of(names if isinstance(names, list | tuple) else (), len(info.shape))
+    return Found(open_array(node), known, short_name(node.where), node.where, notes=notes)
 
 
 def _in_pyramid(path: Path) -> Found | None:

@@ -210,8 +210,6 @@ def _cut(found: Found, box: Sequence[slice | int]) -> Found:
 def _letters(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, image: Image | None) -> str:
     """Name the axes; pages that tifffile takes for a plain list are what ImageJ, or the XML, has more than one of."""
     known = "".join(_letter(a) for a in series.axes)
-    if len(set(known.replace(UNKNOWN, ""))) < len(known.replace(UNKNOWN, "")):
-        return UNKNOWN * len(known)
     if known.startswith(UNKNOWN) and image is not None and image.elsewhere:
         fits = [axis for axis, size in image.several if size == series.shape[0] and axis not in known]
         return fits[0] + known[1:] if len(fits) == 1 else known

@@ -127,10 +127,10 @@ def enter(root: Path, plan: Plan, overwrite: bool, break_lock: bool, reopen: boo
     """Take the lock; with `overwrite` remove the run that is there."""
     ledger = layout.ledger_of(root, list(plan.outputs))
     found = admit(root, plan, overwrite, reopen)
-    if found and overwrite:
-        _remove(root, *found, break_lock)
+    notice = _remove(root, *found, break_lock) if found and overwrite else ""
     ledger.mkdir(parents=True, exist_ok=True)
     lock = Lock.acquire(ledger, break_lock=break_lock)
+    lock.notice = lock.notice or notice
     try:
         admit(root, plan, False, reopen)
     except UnetError:
@@ -139,14 +139,15 @@ def enter(root: Path, plan: Plan, overwrite: bool, break_lock: bool, reopen: boo
     return lock
 
 
-def _remove(root: Path, ledger: Path, plan: Plan, break_lock: bool) -> None:
-    """Remove what a run made, under its lock."""
+def _remove(root: Path, ledger: Path, plan: Plan, break_lock: bool) -> str:
+    """Remove what a run made, under its lock; return what is to be said of that."""
     lock = Lock.acquire(ledger, break_lock=break_lock)
     try:
         layout.clear(root, ledger, plan)
     finally:
         lock.release()
     layout.prune(root, plan)
+    return lock.notice
 
 
 def discard(root: Path) -> None:

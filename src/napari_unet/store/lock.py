@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import OutputError, UnetError
+from ..events import Progress
 from ..faults import persist
 from ..files import create, read, refuse_link
 
@@ -120,6 +121,11 @@ class Lock:
             return
         persist(self.permit.check)
         self._beat = time.monotonic()
+
+    def notices(self) -> Iterator[Progress]:
+        """Say from which run it was taken over, where it was."""
+        if self.notice:
+            yield Progress(0, 0, "note", self.notice)
 
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not ours any more."""

@@ -41,14 +41,12 @@ class ResultStore:
         Level 0 of each output, by its path.
     done : set of int
         Numbers of the blocks that are written.
-    notes : tuple of str
-        What was done on opening that the user should hear of.
     """
 
     def __init__(self, root: Path, outputs: Sequence[Output], plan: Plan, journal: Journal, lock: Lock) -> None:
         self.root, self.outputs, self.plan = root, {o.path: o for o in outputs}, plan
-        self.notes = (lock.notice,) if lock.notice else ()
         self._journal, self._lock = journal, lock
+        self.notices = lock.notices  # events that say how the lock was got
         self._levels = {o.path: levels_of(o) for o in outputs}
         self.arrays: dict[str, zarr.Array[Any]] = {}
         self._derived: list[Unit] = list(journal.records.named)

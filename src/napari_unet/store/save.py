@@ -91,6 +91,7 @@ def save_stack(  # noqa: PLR0913
         overwrite=overwrite,
         into_existing=inside,
     ) as store:
+        yield from store.notices()
         yield from _copy(cached(stack, KEPT_BYTES), store, output, boxes)
         yield from store.finish()
     return root / output.path

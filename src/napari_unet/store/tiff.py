@@ -20,7 +20,7 @@ from ..errors import DataError, OutputError, UsageError
 from ..events import Progress
 from ..files import check_replaceable, disk, replacing
 from ..grid.blocks import boxes_of
-from ..text import escaped
+from ..text import byte_size, escaped
 from ..units import canonical, factor, in_one, is_length, short
 from .admission import check_apart
 from .save import layout_of
@@ -62,6 +62,13 @@ def check_tiff(path: Path, overwrite: bool) -> None:
     check_replaceable(path, is_ours, "TIFF that this program wrote")
 
 
+def replacement(*paths: Path) -> Iterator[Progress]:
+    """Say which files are there, and will be replaced, before anything is made."""
+    listed = ", ".join(f"{path} ({byte_size(path.stat().st_size)})" for path in paths if path.is_file())
+    if listed:
+        yield Progress(0, 0, "overwrite", f"replaces {listed}")
+
+
 def save_tiff(
     stack: Stack, path: str | os.PathLike[str], *, kind: str = "image", overwrite: bool = False
 ) -> Generator[Progress, None, Path]:
@@ -100,6 +107,7 @@ def save_tiff(
         raise UsageError(f"{path} is not a name of a TIFF; it must end in {' or '.join(SUFFIXES)}")
     check_apart(path, stack, "choose another name")
     check_tiff(path, overwrite)
+    yield from replacement(path)
     stack = cached(stack)
     dtype = (yield from _label_type(stack)) if kind == "labels" else _image_type(stack)
     form = _Form.of(stack, dtype, path, kind)

@@ -7,14 +7,15 @@ from .config import TrainConfig
 
 if TYPE_CHECKING:
     from .fingerprint import Fingerprint
-    from .fit import finish, train
+    from .fit import train
     from .plan import TrainingPlan, make_plan
+    from .run import finish
 
 __all__ = ["Fingerprint", "TrainConfig", "TrainingPlan", "finish", "make_plan", "train"]
 _ROOM_OF = {
     "Fingerprint": "fingerprint",
     "TrainingPlan": "plan",
-    "finish": "fit",
+    "finish": "run",
     "make_plan": "plan",
     "train": "fit",
 }

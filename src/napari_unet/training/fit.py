@@ -25,7 +25,7 @@ from .checkpoint import Checkpoints, write_atomic
 from .config import TrainConfig
 from .fingerprint import Pair
 from .learner import Learner, rate_at
-from .run import Run, training_folder
+from .run import Run
 from .sampling import Sampler, ahead
 from .setup import set_up
 from .split import Sample
@@ -104,27 +104,6 @@ def begin(
     return training
 
 
-def finish(out: Path, *, break_lock: bool = False) -> Model:
-    """Make the model of a training that was stopped: the best so far, written to `out`.
-
-    Parameters
-    ----------
-    break_lock : bool
-        Take over from a training on another machine that is known to be gone.
-
-    Raises
-    ------
-    OutputError
-        Where there is no training of `out` with a validated epoch.
-    """
-    run = Run.open(training_folder(Path(out)))
-    run.take(break_lock)
-    try:
-        return run.finish()
-    finally:
-        run.release()
-
-
 class _Batch(NamedTuple):
     images: Tensor
     targets: Tensor
@@ -169,6 +148,8 @@ class Training:
     def events(self) -> Events:
         """Train to the end of steps or minutes, and write the best model; once only."""
         try:
+            if self.run.lock is not None:
+                yield from self.run.lock.notices()
             with contextlib.closing(self._batches):
                 yield from self._steps()
             model = self.run.finish()

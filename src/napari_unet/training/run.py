@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..device import versions
 from ..errors import UNUSABLE, DataError, OutputError, ResourceError
+from ..events import Progress, wait
 from ..model import Model
 from ..settings import former_names, from_keys, to_keys
 from ..store.lock import Lock
@@ -85,10 +86,11 @@ class Run:
         write_atomic(self.folder / "plan.txt", ("\n".join(self.plan.summary()) + "\n").encode())
         write_atomic(self.folder / RUN, json.dumps(values, indent=1).encode())
 
-    def take(self, break_lock: bool = False) -> None:
+    def take(self, break_lock: bool = False) -> Lock:
         """Lock the folder for this process."""
         (self.folder / FOLDER).mkdir(exist_ok=True)
         self.lock = Lock.acquire(self.folder / FOLDER, break_lock=break_lock)
+        return self.lock
 
     def beat(self) -> None:
         """Show that this process is alive; refuse where another one has taken the lock."""
@@ -207,3 +209,30 @@ class Run:
         for kind in ("best", "checkpoint"):  # the run may be extended later, which takes the last ones only
             Checkpoints(self.folder, kind, 1).tidy()
         return model
+
+
+def finish(out: Path, *, break_lock: bool = False) -> Model:
+    """Make the model of a training that was stopped: the best so far, written to `out`; `finishing` says more.
+
+    Parameters
+    ----------
+    break_lock : bool
+        Take over from a training on another machine that is known to be gone.
+
+    Raises
+    ------
+    OutputError
+        Where there is no training of `out` with a validated epoch.
+    """
+    return wait(finishing(out, break_lock))
+
+
+def finishing(out: Path, break_lock: bool = False) -> Generator[Progress, None, Model]:
+    """Do what `finish` does, and say where it takes over from a training that is gone."""
+    run = Run.open(training_folder(Path(out)))
+    lock = run.take(break_lock)
+    try:
+        yield from lock.notices()
+        return run.finish()
+    finally:
+        run.release()

@@ -10,10 +10,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ...arrays.stack import AXES, SPATIAL
+from ...arrays.stack import SPATIAL
 from ...arrays.views import Box
 from ...errors import DataError, UnsafeError
-from ..arrange import UNKNOWN, Found
+from ..arrange import UNKNOWN, Found, axis_letters, letters_of
 from ..zarrmeta import PACKED, ROOM
 from .infile import FileArray, named_errors, pick, plane_chunks, taken
 
@@ -110,12 +110,12 @@ def find_hdf5(path: Path, series: int | str | None) -> Found:
         names, shapes = list(images), list(images.values())
         chosen = pick(path, names, shapes, None if series is None else str(series).strip("/"))
         data = dataset(file, names[chosen])
-        known, sizes = _axes(data)
+        known, sizes, said = _axes(data)
         notes = taken(names, shapes, chosen, series)
         place = FileArray(Dataset, path, names[chosen])
     scale = tuple(sizes.get(a, 1.0) for a in known)
     units = tuple("micrometer" if a in sizes else None for a in known)
-    return Found(place, known, path.stem, str(path), scale=scale, units=units, notes=notes)
+    return Found(place, known, path.stem, str(path), scale=scale, units=units, notes=(*notes, *said))
 
 
 def _images(file: "h5py.File") -> dict[str, tuple[int, ...]]:
@@ -134,18 +134,20 @@ def _images(file: "h5py.File") -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _axes(data: "h5py.Dataset") -> tuple[str, dict[str, float]]:
-    """Name the dimensions as the dataset does, and say the micrometres along those of space."""
+def _axes(data: "h5py.Dataset") -> tuple[str, dict[str, float], tuple[str, ...]]:
+    """Name the dimensions as the dataset does, with the micrometres along those of space, and notes."""
     labels = [str(each.label).lower() for each in data.dims]
     tags = data.attrs.get("axistags")
     if tags is not None:
         entries = json.loads(tags if isinstance(tags, str) else bytes(tags)).get("axes", [])
         labels = [str(entry.get("key", "")).lower() for entry in entries]
-    letters = [label if len(label) == 1 and label in AXES else UNKNOWN for label in labels]
-    if len(letters) != data.ndim or any(letters.count(a) > 1 for a in AXES):
+    letters = list(axis_letters(labels))
+    if len(letters) != data.ndim:
         letters = [UNKNOWN] * data.ndim
+    notes = letters_of(labels, data.ndim)[1] if set(letters) == {UNKNOWN} else ()
     given = np.atleast_1d(data.attrs.get(SIZES, ()))
     sizes = [float(s) for s in given] if given.dtype.kind in "iuf" and given.size == len(SPATIAL) else []
     if set(letters) == {UNKNOWN} and sizes and data.ndim == len(SPATIAL):
         letters = list(SPATIAL)
-    return "".join(letters), {a: s for a, s in zip(SPATIAL, sizes, strict=False) if math.isfinite(s) and s > 0}
+    found = {a: s for a, s in zip(SPATIAL, sizes, strict=False) if math.isfinite(s) and s > 0}
+    return "".join(letters), found, notes
