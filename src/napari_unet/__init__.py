@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from .inference.diagnostics import annotate_next, seam_check
     from .inference.encode import decode, encode
     from .inference.events import Opened, Preflight, Seam
-    from .inference.instances import read_table
     from .inference.lazy import Preview
     from .inference.predict import predict, predict_lazy, preview
     from .inference.preflight import preflight
     from .model import Model, load_model
     from .network import UNet, UNetConfig, ronneberger2015
     from .sources import open_labels, open_stack
+    from .store.table import read_table
     from .store.tiff import save_tiff
     from .training.config import TrainConfig
     from .training.fit import train
@@ -77,13 +77,13 @@ _ROOMS = {
     "inference.diagnostics": ("annotate_next", "seam_check"),
     "inference.encode": ("decode", "encode"),
     "inference.events": ("Opened", "Preflight", "Seam"),
-    "inference.instances": ("read_table",),
     "inference.lazy": ("Preview",),
     "inference.predict": ("predict", "predict_lazy", "preview"),
     "inference.preflight": ("preflight",),
     "model": ("Model", "load_model"),
     "network": ("UNet", "UNetConfig", "ronneberger2015"),
     "sources": ("open_labels", "open_stack"),
+    "store.table": ("read_table",),
     "store.tiff": ("save_tiff",),
     "training.config": ("TrainConfig",),
     "training.fit": ("train",),

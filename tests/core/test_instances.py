@@ -17,13 +17,13 @@ from napari_unet.errors import DataError, ModelError, UsageError
 from napari_unet.evaluation.evaluate import evaluate
 from napari_unet.events import Epoch, wait
 from napari_unet.inference.config import PredictConfig
-from napari_unet.inference.instances import read_table
 from napari_unet.inference.predict import predict
 from napari_unet.model import Model
 from napari_unet.network import UNetConfig
 from napari_unet.objects import ObjectConfig, objects_of
 from napari_unet.objects.borders import touching
 from napari_unet.store import verify
+from napari_unet.store.table import read_table
 from napari_unet.task import Instances, read_task
 from napari_unet.task.border import closeness
 from napari_unet.task.instances import GROWTH

@@ -13,11 +13,11 @@ from kinds import cascade, finder, restorer
 from napari_unet import Block, PredictConfig, open_stack, predict, predict_lazy, preflight, preview, wait
 from napari_unet.arrays.resample import Resampled, ResampledLabels, ResampledScribbles
 from napari_unet.arrays.stack import Stack
-from napari_unet.inference.instances import read_table
 from napari_unet.inference.prepare import prepare
 from napari_unet.store import verify
 from napari_unet.store.layout import WORKING
 from napari_unet.store.save import save_stack
+from napari_unet.store.table import read_table
 from napari_unet.task import Autoencode, Restore, Semantic, SuperResolve
 
 MICROMETRE = "micrometer"

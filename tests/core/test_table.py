@@ -14,10 +14,9 @@ from napari_unet import PredictConfig, predict
 from napari_unet.errors import OutputError, UnsafeError
 from napari_unet.evaluation.evaluate import evaluate
 from napari_unet.events import wait
-from napari_unet.inference.instances import read_table
 from napari_unet.store import verify
 from napari_unet.store.journal import Journal, Plan
-from napari_unet.store.table import table_of, table_region
+from napari_unet.store.table import read_table, table_of, table_region
 
 
 def run(stack, model, out, **config):

@@ -87,7 +87,8 @@ def test_only_what_is_read_here_is_taken(tmp_path, store):
     assert get_reader(str(tmp_path / "a.TIF")) is not None
 
 
-def test_an_image_is_a_lazy_pyramid_a_channel_with_its_labels(store):
+def test_an_image_is_a_lazy_pyramid_a_channel_with_its_labels_which_are_lazy_where_they_are_large(store, monkeypatch):
+    monkeypatch.setattr(files, "IN_MEMORY", 100)
     *channels, (labels, about, kind) = read(store)
     stack = open_stack(store)
     for i, (data, meta, layer) in enumerate(channels):
@@ -509,7 +510,7 @@ def test_layers_in_a_viewer_slide_and_take_contrast(viewer, store):
         layer.reset_contrast_limits()
         layer.reset_contrast_limits(mode="slice")
         assert layer.get_value((7.0, 10.0, 10.0), world=True) is not None
-    assert not labels.editable
+    assert labels.editable  # a copy in memory, as it is small
     assert labels.features["class"][3] == "cell"
     assert np.allclose(labels.get_color(3), [0, 0, 1, 128 / 255])
     assert tuple(map(str, labels.units)) == (UM,) * 3

@@ -74,7 +74,6 @@ def test_the_result_of_any_layer_is_that_of_predict(kind, model, viewer, folders
     np.testing.assert_array_equal(np.asarray(found), expected(open_stack(data, "zyx"), folders, model))
     np.testing.assert_allclose(image.data_to_world((2, 10, 20)), layer.data_to_world((2, 10, 20)), atol=1e-6)
     assert layer.units == image.units
-    assert not layer.editable
     assert list(layer.features["class"]) == ["background", "foreground"]
     assert layer.features["voxels"].sum() == data.size
 

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import itertools
 import math
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -18,14 +17,13 @@ from ..files import disk, replacing
 from ..objects import Canvas, ObjectGrid, Objects, find, paint
 from ..objects.scratch import discard
 from ..store import ResultStore
-from ..store.table import make_place, table_of
+from ..store.table import make_place
 from .own import ratios
 
 if TYPE_CHECKING:
     from .job import Job
 
 HEAD = b"id,voxels,"  # of a table of objects
-MOST_ROWS = 100_000  # of a table in the window: more cannot be scrolled through
 NEARLY_ALL = 0.7  # of an image: so dense that hardly anything lies between objects
 TIMES_LEARNT = 3  # the share of objects in the training images; dense regions of an image reach twice that
 
@@ -161,33 +159,3 @@ def is_table(path: Path) -> bool:
     """Whether a file begins as a table of objects does."""
     with path.open("rb") as file:
         return file.read(len(HEAD)) == HEAD
-
-
-def read_table(path: Path) -> dict[str, Any]:
-    """Read a table of objects.
-
-    Parameters
-    ----------
-    path : Path
-        The file, or the labels that it lies beside.
-
-    Returns
-    -------
-    dict of column name to (N + 1,) array
-        Row i is label i, row 0 the background; ``index`` instead of ``id``. Empty where there are too many rows, or
-        several of one id, as of objects that are linked over time.
-    """
-    path = table_of(path) if path.is_dir() else path
-    with path.open(newline="", encoding="utf-8") as file:
-        names = next(csv.reader(file))
-        rows = list(itertools.islice(csv.reader(file), MOST_ROWS + 1))
-    if len(rows) > MOST_ROWS:
-        return {}
-    values = np.array([[0] * len(names), *rows], np.float64)
-    if (values[:, 0] != np.arange(len(values))).any():
-        return {}
-    whole = {"id", "voxels", "touches_border"}
-    return {
-        "index" if name == "id" else name: column.astype(int) if name in whole else column
-        for name, column in zip(names, values.T, strict=True)
-    }

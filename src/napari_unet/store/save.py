@@ -77,7 +77,7 @@ def save_stack(  # noqa: PLR0913
     root = Path(root).expanduser()
     check_countable(stack)
     stack = _storable(stack, kind)
-    output, block = _output(stack, kind, name, attributes or {})
+    output, block = lay_out(stack, kind, name, attributes or {})
     boxes = list(boxes_of(stack.shape, block))
     inside = kind == "labels" and is_image(root)
     yield from removal(root, [output.path], inside, by_hand=True) if overwrite else ()
@@ -97,7 +97,7 @@ def save_stack(  # noqa: PLR0913
     return root / output.path
 
 
-def _output(stack: Stack, kind: str, name: str | None, attributes: Mapping[str, Any]) -> tuple[Output, tuple[int, ...]]:
+def lay_out(stack: Stack, kind: str, name: str | None, attributes: Mapping[str, Any]) -> tuple[Output, tuple[int, ...]]:
     """Lay out what is written, and the block it is written in."""
     chunks, block = layout_of(stack)
     fields = ("axes", "shape", "scale", "units", "translation", "channel_names")

@@ -1,13 +1,19 @@
 """The table of objects of some labels: where it lies, and what the record of a run holds of it."""
 
+import csv
+import itertools
 import zlib
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..files import open_to_read, refuse_link
 from .marks import TABLE_MARK, mark
 from .plan import FORMER_TABLE, TABLE, Region
 
 TABLE_UNIT = "objects.csv"  # of the record
+MOST_ROWS = 100_000  # of a table in the window: more cannot be scrolled through
 
 
 def table_of(labels: Path) -> Path:
@@ -71,3 +77,33 @@ def table_problem(root: Path, region: Region) -> str:
     except OSError as error:
         return f"{region.array} cannot be read ({error})"
     return "" if found == region else f"{region.array} is not what was written"
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Read a table of objects.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or the labels that it lies beside.
+
+    Returns
+    -------
+    dict of column name to (N + 1,) array
+        Row i is label i, row 0 the background; ``index`` instead of ``id``. Empty where there are too many rows, or
+        several of one id, as of objects that are linked over time.
+    """
+    path = table_of(path) if path.is_dir() else path
+    with path.open(newline="", encoding="utf-8") as file:
+        names = next(csv.reader(file))
+        rows = list(itertools.islice(csv.reader(file), MOST_ROWS + 1))
+    if len(rows) > MOST_ROWS:
+        return {}
+    values = np.array([[0] * len(names), *rows], np.float64)
+    if (values[:, 0] != np.arange(len(values))).any():
+        return {}
+    whole = {"id", "voxels", "touches_border"}
+    return {
+        "index" if name == "id" else name: column.astype(int) if name in whole else column
+        for name, column in zip(names, values.T, strict=True)
+    }

@@ -73,6 +73,8 @@ class Finished:
         Where to annotate next.
     features : dict of column name to array
         Of objects; empty where the labels are classes.
+    labels : array or None
+        The labels in memory, where they are small: a copy that can be painted on.
     """
 
     result: "Stack"
@@ -82,6 +84,7 @@ class Finished:
     probabilities: tuple[tuple[str, Path, int | None], ...] = ()
     features: dict[str, Any] = dataclasses.field(default_factory=dict)
     places: tuple[tuple[float, ...], ...] = ()
+    labels: Any = None
 
 
 def segment(run: Run) -> Generator[Progress, None, Finished]:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..arrays.stack import Stack
-from ..arrays.views import LazyArray, View
+from ..arrays.views import View
 from ..errors import DataError
-from ..units import is_known
-from .writing import MOST_ROWS, LayerTuple, write_image, write_labels, write_layers
+from .appearance import as_layer, classes, geometry, lazy, limited, limits, look_of, of_a_run
+from .writing import LayerTuple, write_image, write_labels, write_layers
 
 __all__ = ["get_reader", "read", "write_image", "write_labels", "write_layers"]
 
@@ -24,7 +24,6 @@ MOST_IMAGES = 32  # of a file, as layers; a list that can still be looked throug
 OURS = "napari_unet"
 RGB = "RGB taken as three channels"
 COLOURS = {1: ("gray",), 2: ("magenta", "green"), 0: ("cyan", "yellow", "magenta", "red", "green", "blue")}
-WHITE = ("FFFFFF", "")
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -223,7 +222,7 @@ def _of_tiff(path: Path, opening: Mapping[str, Any], called: str) -> list[LayerT
 
 
 def _unnamed(found: Any) -> LayerTuple:
-    return _lazy(found.data), {"name": found.name, "contrast_limits": _limits(found.data)}, "image"
+    return lazy(found.data), {"name": found.name, "contrast_limits": limits(found.data)}, "image"
 
 
 def _images(where: str) -> list[LayerTuple]:
@@ -250,11 +249,11 @@ def _shown(
     if RGB in first.notes and first.dtype == np.uint8 and first.size("c") == 3:
         at = first.axes.index("c")
         order = [i for i in range(len(first.axes)) if i != at] + [at]
-        about = {**_geometry(first.select(c=0)), "name": first.name, "rgb": True, "metadata": {OURS: ours}}
-        return [_layer([View.of(level.data).transpose(order) for level in levels], about, "image")]
+        about = {**geometry(first.select(c=0)), "name": first.name, "rgb": True, "metadata": {OURS: ours}}
+        return [as_layer([View.of(level.data).transpose(order) for level in levels], about, "image")]
     if "c" not in first.axes:
-        about = {"name": first.name, "metadata": {OURS: ours}, **_geometry(first), **_look(attributes, 0)}
-        return [_layer([level.data for level in levels], _limited(about, levels), "image")]
+        about = {"name": first.name, "metadata": {OURS: ours}, **geometry(first), **look_of(attributes, 0)}
+        return [as_layer([level.data for level in levels], limited(about, levels), "image")]
     count, layers = first.size("c"), []
     colours = COLOURS.get(count, COLOURS[0])
     for channel in range(count):
@@ -265,15 +264,15 @@ def _shown(
             "metadata": {OURS: {**ours, "channel": channel}},
             "blending": "additive" if count > 1 else "translucent",
             "colormap": colours[channel % len(colours)],
-            **_geometry(cut[0]),
-            **_look(attributes, channel),
+            **geometry(cut[0]),
+            **look_of(attributes, channel),
         }
-        layers.append(_layer([level.data for level in cut], _limited(about, cut), "image"))
+        layers.append(as_layer([level.data for level in cut], limited(about, cut), "image"))
     return layers
 
 
 def _labels(where: str) -> list[LayerTuple]:
-    """Read a label image; where it has channels, one layer each."""
+    """Read a label image; where it has channels, one layer each. Small ones are a copy that can be painted on."""
     from ..arrays.views import cast
     from ..sources import open_stack
     from ..sources.omezarr import levels_there, ome, pyramid
@@ -285,105 +284,14 @@ def _labels(where: str) -> list[LayerTuple]:
     levels = [open_stack(where, level=i) for i in levels_there(pyramid(node))]
     if levels[0].dtype.kind == "f":
         return _images(where)
-    about = ome(node).get("image-label")
+    described = ome(node).get("image-label")
+    about = {"name": levels[0].name.rpartition("/")[2], "metadata": {OURS: {"path": where}}}
+    about |= classes(described if isinstance(described, dict) else {}) | of_a_run(where)
     layers = []
     for channel in range(levels[0].size("c")):
         cut = [level.select(c=channel) if "c" in level.axes else level for level in levels]
         data: list[Any] = [cast(c.data, np.uint8) if c.dtype.kind == "b" else c.data for c in cut]
-        if len(data) == 1 and math.prod(cut[0].shape) * cut[0].dtype.itemsize <= IN_MEMORY:
+        if math.prod(cut[0].shape) * cut[0].dtype.itemsize <= IN_MEMORY:
             data = [cut[0].read(tuple(slice(0, n) for n in cut[0].shape)).astype(data[0].dtype)]
-        found = {"name": cut[0].name.rpartition("/")[2], "metadata": {OURS: {"path": where}}, **_geometry(cut[0])}
-        layers.append(_layer(data, found | _classes(about if isinstance(about, dict) else {}), "labels"))
+        layers.append(as_layer(data, about | geometry(cut[0]), "labels"))
     return layers
-
-
-class LayerView(View):
-    """A view with what a layer asks for besides."""
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-
-def _lazy(data: LazyArray) -> Any:
-    return data if hasattr(data, "size") else LayerView(*_fields(View.of(data)))
-
-
-def _fields(view: View) -> tuple[Any, ...]:
-    return view.base, view.index, view.order
-
-
-def _layer(levels: Sequence[LazyArray], about: dict[str, Any], kind: str) -> LayerTuple:
-    """Put levels into a layer; labels that stay on disk are given as a pyramid, as that cannot be painted on."""
-    data = [_lazy(level) for level in levels]
-    several = len(data) > 1 or (kind == "labels" and not isinstance(data[0], np.ndarray))
-    return (data if several else data[0]), {**about, "multiscale": several}, kind
-
-
-def _geometry(stack: Stack) -> dict[str, Any]:
-    """Return scale, position and units of a layer; units that the viewer may not know are left out."""
-    return {
-        "scale": stack.scale,
-        "translate": stack.translation,
-        "units": tuple(u if u and is_known(u) else "pixel" for u in stack.units),
-        "axis_labels": tuple(stack.axes),
-    }
-
-
-def _look(attributes: Mapping[str, Any], channel: int) -> dict[str, Any]:
-    """Return contrast limits and colour of a channel, where ``omero`` has them and they can be."""
-    from ..sources.omero import look
-
-    said, found = look(attributes, channel), {}
-    if "limits" in said:
-        found["contrast_limits"] = said["limits"]
-    if "colour" in said:
-        found["colormap"] = "gray" if said["colour"] in WHITE else f"#{said['colour'].lower()}"
-    if "visible" in said:
-        found["visible"] = said["visible"]
-    return found
-
-
-def _limited(about: dict[str, Any], levels: Sequence[Stack]) -> dict[str, Any]:
-    """Add contrast limits where the file has none: of the middle plane of the coarsest level."""
-    return about if "contrast_limits" in about else {**about, "contrast_limits": _limits(levels[-1].data)}
-
-
-def _limits(data: LazyArray) -> tuple[float, float] | None:
-    if np.dtype(data.dtype).kind == "b" or len(data.shape) < 2:
-        return (0.0, 1.0)
-    if data.dtype == np.uint8:
-        return (0.0, 255.0)
-    middle = [n // 2 for n in data.shape[:-2]]
-    plane = [slice(max(0, n // 2 - 1024), n // 2 + 1024) for n in data.shape[-2:]]
-    values = np.asarray(data[(*middle, *plane)]).astype(np.float64)
-    values = values[np.isfinite(values)]
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-    return (low, high) if high > low else (low, low + 1)
-
-
-def _classes(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return colours of labels, and a table of what is known of them: row i is label i, row 0 the background."""
-    from ..sources.omero import described, label_colour
-
-    found: dict[str, Any] = {}
-    shades = {value: label_colour(e) for value, e in described(about, "colors").items()}
-    colours: dict[int | None, list[float]] = {value: shade for value, shade in shades.items() if shade is not None}
-    if colours:
-        found["colormap"] = {None: [0.5, 0.5, 0.5, 1.0], 0: [0.0] * 4} | colours
-    properties = described(about, "properties")
-    highest = max(properties, default=0)
-    keys = dict.fromkeys(k for e in properties.values() for k in e if k != "label-value")
-    if 0 < highest <= MOST_ROWS and min(properties) >= 0 and keys:
-        found["features"] = {"index": list(range(highest + 1))} | {
-            str(key): [properties.get(i, {}).get(key, _missing(key, i, properties)) for i in range(highest + 1)]
-            for key in keys
-        }
-    return found
-
-
-def _missing(key: str, row: int, properties: Mapping[int, Mapping[str, Any]]) -> Any:
-    if all(isinstance(e.get(key, 0), int | float) for e in properties.values()):
-        return math.nan
-    return "background" if key == "class" and not row else ""

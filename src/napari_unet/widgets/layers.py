@@ -130,8 +130,20 @@ class Place:
         return cls(order, sizes, tuple(geometry["scale"]), tuple(geometry["translate"]), units, _beyond(layer, first))
 
     def arranged(self, array: Any, axes: str) -> Any:
-        """Bring an array of these axes to the layer's dimensions."""
-        return array if axes == self.order else Placed(array, axes, self.order, self.sizes)
+        """Bring an array of these axes to the layer's dimensions; of one in memory no pixel is copied."""
+        if axes == self.order:
+            return array
+        return (
+            self._repeated(array, axes)
+            if isinstance(array, np.ndarray)
+            else Placed(array, axes, self.order, self.sizes)
+        )
+
+    def _repeated(self, array: np.ndarray, axes: str) -> np.ndarray:
+        """Return the same memory with the layer's dimensions: what is painted in one channel is so in all of them."""
+        size, stride = dict(zip(axes, array.shape, strict=True)), dict(zip(axes, array.strides, strict=True))
+        shape = [size.get(a, self.sizes.get(a, 1)) for a in self.order]
+        return np.lib.stride_tricks.as_strided(array, shape, [stride.get(a, 0) for a in self.order])
 
     def shown(self) -> dict[str, Any]:
         """Return what a layer is made with to lie there."""

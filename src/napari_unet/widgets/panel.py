@@ -3,6 +3,7 @@
 import contextlib
 import html
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from qtpy.QtWidgets import QMessageBox, QSizePolicy, QWidget
 from ..events import Progress
 from .floors import check_viewer
 from .form import label_of
-from .jobs import Clock, Ended, Worker
+from .jobs import Clock, Ended, Worker, duration
 
 if TYPE_CHECKING:
     import napari
@@ -38,7 +39,7 @@ class Panel(Container[Widget]):
         self.status = text("")
         self.progress = ProgressBar(value=0, max=1000, visible=False)
         self.work: Worker | None = None
-        self._clock = Clock()
+        self._clock, self._began = Clock(), 0.0
         self._guard: _Guard | None = None
         self._signals: list[tuple[Any, Callable[..., Any]]] = []
         events = viewer.layers.events
@@ -96,6 +97,11 @@ class Panel(Container[Widget]):
         """Whether work of this widget is running."""
         return self.work is not None and self.work.running
 
+    @property
+    def taken(self) -> str:
+        """How long the last piece of work has taken."""
+        return duration(time.monotonic() - self._began)
+
     def begin(self, work: Worker) -> None:
         """Start a piece of work."""
         if self._guard is None:
@@ -103,7 +109,8 @@ class Panel(Container[Widget]):
             while window.parent() is not None:
                 window = window.parent()
             self._guard = _Guard(window, self)
-        self._clock = Clock()
+        self._clock, self._began = Clock(), time.monotonic()
+        self.status.value = ""  # of what was before
         self.work = work.start()
         self.progress.value = 0
         self.progress.visible = True

@@ -13,7 +13,7 @@ from .jobs import Ended, Worker
 from .layers import Place, look, named, open_levels, seen, table
 from .live import Live
 from .runs import Look
-from .source import Source
+from .source import OURS, Source, path_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 REFRESH = 0.5  # seconds between two looks at a result that is being written
 OPACITY = 0.7  # napari's own for labels
 SHOWN = 2**24  # elements of a level whose contrast is measured
+BACKGROUND = "background"  # as counts name it; the module that says so loads torch
 MARK = 12  # pixels, of a place to annotate
 
 
@@ -40,6 +41,7 @@ class ResultLayer:
         self.layers: list[Any] = []
         self._kind = "labels"
         self._place: Place | None = None
+        self._shown: Any = None
         self._refreshed = 0.0
 
     @property
@@ -56,7 +58,10 @@ class ResultLayer:
         """Add the layer that fills in."""
         opened = live.opened
         self._place, self._kind = Place.of(self.source.layer, self.source.axes, opened.geometry), opened.kind
+        self._shown = live.levels[0]
         self.layers = self._add(live.levels, live.axes, opened.attributes)
+        for layer in self.layers:
+            layer.editable = False  # what is painted now would be written over
 
     def remove(self) -> None:
         """Take the layers away that are still shown."""
@@ -73,24 +78,32 @@ class ResultLayer:
         self._refreshed = time.monotonic()
 
     def finish(self, found: Finished) -> None:
-        """Show the finished result in its place: all levels, and the sizes of classes as features."""
+        """Show the finished result in its place, with what was measured of classes or objects as features."""
         if self._place is None:
             return
-        before, axes = self.layers, found.result.axes
+        axes = found.result.axes
         self._place = Place.of(self.source.layer, self.source.axes, found.result)
-        self.layers = self._add(open_levels(found.group), axes, found.attributes)
-        for layer, old in zip(self.layers, before, strict=False):
-            if old in self.viewer.layers:
-                self._replace(old, layer)
-        if found.features:
-            self.layer.features = found.features
+        if found.labels is not None and found.labels is self._shown:
+            self.layer.editable = True
+            self.refresh(always=True)
+        else:
+            self._show_anew(open_levels(found.group) if found.labels is None else [found.labels], axes, found)
         step = float(np.prod(found.result.scale_along(found.result.spatial)))
         unit = found.result.values_along("x", "units")[0] or "pixel"
         sizes = table(named(found.attributes), found.counts, step, f"{unit}^{len(found.result.spatial)}")
-        if sizes and found.attributes:
-            self.layer.features = sizes
-        self.layer.metadata["napari_unet"] = {"path": str(found.group)}
+        if features := found.features or (sizes if found.attributes else {}):
+            self.layer.features = features
+        image = self.source.layer
+        about = {"path": str(found.group), "axes": self._place.order, "image": path_of(image), "image name": image.name}
+        self.layer.metadata[OURS] = about
         self._add_more(found, axes)
+
+    def _show_anew(self, levels: list[Any], axes: str, found: Finished) -> None:
+        """Put new layers in the place of those that filled in."""
+        before, self.layers = self.layers, self._add(levels, axes, found.attributes)
+        for layer, old in zip(self.layers, before, strict=False):
+            if old in self.viewer.layers:
+                self._replace(old, layer)
 
     def _replace(self, old: Any, layer: Any) -> None:
         """Put a layer where another is, and make it look the same."""
@@ -102,7 +115,7 @@ class ResultLayer:
         layer.name = name
 
     def _add(self, levels: list[Any], axes: str, attributes: dict[str, Any]) -> list[Any]:
-        """Add the layers of the result; labels cannot be painted on: that would write into it."""
+        """Add the layers of the result; only labels that lie in memory can be painted on, so that it stays."""
         if self._kind == "image":
             return self._add_images(levels, axes)
         arranged = [self._place.arranged(level, axes) for level in levels] if self._place else levels
@@ -114,7 +127,7 @@ class ResultLayer:
             **(self._place.shown() if self._place else {}),
             **look(attributes),
         )
-        layer.editable = False
+        layer.editable = isinstance(levels[0], np.ndarray)
         return [layer]
 
     def _add_images(self, levels: list[Any], axes: str) -> list[Any]:
@@ -180,6 +193,15 @@ class ResultLayer:
             visible=False,
             **(self._place.shown() if self._place else {}),
         )
+
+
+def found_in(found: Finished) -> str:
+    """Say what was found, in a few words: the number of objects, or the share of each class."""
+    if "objects" in found.counts and not found.attributes:
+        return f"{found.counts['objects']:,} objects"
+    whole = sum(found.counts.values())
+    shares = [f"{name} {100 * n / whole:.3g} %" for name, n in found.counts.items() if name != BACKGROUND and whole]
+    return ", ".join(shares) or "the image"
 
 
 def contrast(data: Any) -> tuple[float, float] | None:

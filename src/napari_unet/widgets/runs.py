@@ -80,7 +80,7 @@ def segment(request: Request) -> Generator[Any, None, Finished]:
                 yield event
         except StopIteration as end:
             result: Finished = end.value
-    return result
+    return result if live is None else dataclasses.replace(result, labels=live.finish(result.result))
 
 
 def check(request: Request) -> "Generator[None, None, Preflight]":

@@ -22,10 +22,11 @@ from .form import Form
 from .jobs import Ended, Worker
 from .layers import where_seen
 from .live import Live
+from .outcome import Outcome
 from .panel import Panel, as_said_here, button, field, folded, row, text
 from .pixels import AS_IS, choices, misfit, understood
 from .preferences import Preferences, models_changed
-from .results import PreviewLayer, ResultLayer
+from .results import PreviewLayer, ResultLayer, found_in
 from .runs import Look, Request
 from .source import Source, levels_of, path_of, usual_axes
 
@@ -108,6 +109,7 @@ class SegmentWidget(Panel):
         self.seams = button("Seam check", self.check_seams, "Predict a sample on two grids, and compare")
         self.run = button("Run", self.start, "Write the result of the whole image, from where you look outward")
         self.cancel = button("Cancel", self.stop, "Stop; what is done is kept, and Resume continues from it")
+        self.outcome = Outcome(self)
         copies = row(button("Copy as Python", self.copy_python), button("Copy as command", self.copy_command))
         self.extend(
             [
@@ -127,6 +129,7 @@ class SegmentWidget(Panel):
                 row(self.run, self.cancel),
                 self.progress,
                 self.status,
+                self.outcome,
                 copies,
             ]
         )
@@ -264,6 +267,7 @@ class SegmentWidget(Panel):
             control.enabled = ready and not self.busy
         self.preview.enabled = ready
         self.cancel.enabled = self.busy
+        self.outcome.refresh()
 
     def check_seams(self) -> None:
         """Predict a sample on two grids, and say how much differs."""
@@ -336,10 +340,9 @@ class SegmentWidget(Panel):
             self.inform(f"done; its layer was removed meanwhile: the result is in {how.result.group}")
         else:
             result.finish(how.result)
-            image = (
-                "" if result.source.layer in self.viewer.layers else "; the layer of its image was removed meanwhile"
-            )
-            self.status.value = f"done{image}: {how.result.group}"
+            gone = "" if result.source.layer in self.viewer.layers else "; the layer of its image was removed meanwhile"
+            self.status.value = f"done: {found_in(how.result)} in {self.taken}{gone}"
+            self.outcome.choose(result.layer)
 
     # The viewed part
 

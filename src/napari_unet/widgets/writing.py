@@ -57,7 +57,7 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     inside = next(_free_names([stack.name]))
     if (root / "labels" / inside).exists() or (root.exists() and not is_image(root)):
         raise OutputError(f"{root} exists; choose another name")
-    wait(save_stack(stack, root, kind="labels", name=inside, attributes=_known(meta)))
+    wait(save_stack(stack, root, kind="labels", name=inside, attributes=known(meta)))
     return [path]
 
 
@@ -87,15 +87,15 @@ def write_layers(path: str, layer_data: Sequence[LayerTuple]) -> list[str]:
     if root.exists() or root.is_symlink():
         raise OutputError(f"{root} exists; choose another name")
     images = [(_stack_of(data, meta, kind), meta) for data, meta, kind in layer_data if kind == "image"]
-    labels = [(_stack_of(data, meta, kind), _known(meta)) for data, meta, kind in layer_data if kind == "labels"]
+    labels = [(_stack_of(data, meta, kind), known(meta)) for data, meta, kind in layer_data if kind == "labels"]
     if not images and len(labels) > 1:
         raise DataError("labels are saved inside an image; select their image as well, or save each by itself")
     if images:
         limits = images[0][1].get("contrast_limits")
         look = {"window": tuple(map(float, limits))} if limits is not None and len(images) == 1 else {}
         wait(save_stack(_as_channels([stack for stack, _ in images]), root, attributes=look))
-    for (stack, known), name in zip(labels, _free_names([s.name for s, _ in labels]), strict=True):
-        wait(save_stack(stack, root, kind="labels", name=name, attributes=known))
+    for (stack, attributes), name in zip(labels, _free_names([s.name for s, _ in labels]), strict=True):
+        wait(save_stack(stack, root, kind="labels", name=name, attributes=attributes))
     return [path]
 
 
@@ -111,7 +111,7 @@ def _free_names(names: Sequence[str]) -> Iterator[str]:
         yield chosen
 
 
-def _known(meta: Mapping[str, Any]) -> dict[str, Any]:
+def known(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return the colours of labels, where each was given its own, and their table, as OME-Zarr has them."""
     found: dict[str, Any] = {}
     colormap = meta.get("colormap")
