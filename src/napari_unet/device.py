@@ -23,6 +23,30 @@ def versions(*names: str) -> dict[str, str]:
     return found
 
 
+def too_old(distribution: str, *names: str) -> list[str]:
+    """Say which installed packages are older than a distribution declares, those of its extra ``all`` among them.
+
+    Parameters
+    ----------
+    distribution : str
+        Whose declarations count.
+    *names : str
+        The packages to look at; all if none is given.
+    """
+    from packaging.requirements import Requirement  # not at the top: settings name devices
+
+    found = []
+    for needed in map(Requirement, importlib.metadata.requires(distribution) or ()):
+        if (names and needed.name not in names) or not (
+            needed.marker is None or needed.marker.evaluate({"extra": "all"})
+        ):
+            continue
+        version = versions(needed.name)[needed.name]
+        if version[0].isdigit() and not needed.specifier.contains(version, prereleases=True):
+            found.append(f"{needed.name} is {version}, wanted is {needed.specifier}")
+    return found
+
+
 def choose_device(name: str = "auto") -> "torch.device":
     """Return the device of that name; auto takes the fastest that is there.
 

@@ -176,3 +176,19 @@ def demo(
     found = shown(run_demo(out, steps=steps, restore=restore))
     tell_rows((name, getattr(found, name)) for name in ("model", "image", "result", "overview"))
     tell_rows((name, f"{score:.3f}") for name, score in found.scores.items())
+
+
+@command
+def doctor(
+    speed: Annotated[bool, typer.Option(help="Measure how fast this machine is; ten seconds.")] = True,
+) -> None:
+    """Say what is installed, what this machine has and how fast it is, and what is wrong with it."""
+    from ..doctor import doctor as run
+
+    found = shown(run(speed))
+    tell_rows(found.rows)
+    for problem in found.problems:
+        say(problem)
+    if found.problems:
+        raise typer.Exit(FAILED)
+    tell("nothing is wrong with it")

@@ -1,11 +1,8 @@
 """The oldest viewer that the widgets run in: an environment may hold an older one, whatever the package declares."""
 
-import importlib.metadata
-import re
-
+from .. import DISTRIBUTION
+from ..device import too_old
 from ..errors import UsageError
-
-FLOORS = {"napari": "0.7", "magicgui": "0.10"}  # the extra "all" declares the same; older ones lack what is called
 
 
 def check_viewer() -> None:
@@ -16,14 +13,5 @@ def check_viewer() -> None:
     UsageError
         Naming what is too old, and how to renew it.
     """
-    for name, floor in FLOORS.items():
-        found = importlib.metadata.version(name)
-        if _numbers(found) < _numbers(floor):
-            raise UsageError(
-                f"U-Net Stacks needs {name} {floor} or newer, this is {name} {found}: pip install -U {name}"
-            )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """Return major and minor of a version; what follows does not matter to a floor."""
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    for fault in too_old(DISTRIBUTION, "napari", "magicgui"):
+        raise UsageError(f"U-Net Stacks cannot run beside this viewer: {fault}; pip install -U '{DISTRIBUTION}[all]'")
