@@ -1,8 +1,12 @@
 """Images at addresses: what is followed, and how much of it travels at the same time."""
 
+import contextlib
+import hashlib
+import os
 import threading
 import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ import zarr
 
 from helpers import FP32
 from kinds import small
-from napari_unet.errors import IncompleteError, UnreachableError, UnsafeError
+from napari_unet.errors import IncompleteError, OutputError, UnreachableError, UnsafeError
 from napari_unet.events import wait
 from napari_unet.inference import PredictConfig
 from napari_unet.inference.predict import predict
@@ -42,6 +46,18 @@ class Far(SimpleHTTPRequestHandler):
             self.server.now -= 1
         super().do_GET()
 
+    def do_HEAD(self):
+        if self.server.dumb:
+            self.send_error(405)
+            return
+        super().do_HEAD()
+
+    def end_headers(self):
+        file = Path(self.translate_path(self.path))
+        if self.server.tags and file.is_file():
+            self.send_header("ETag", f'{self.server.tags}"{hashlib.md5(file.read_bytes()).hexdigest()}"')
+        super().end_headers()
+
     def log_message(self, *args):
         pass
 
@@ -52,7 +68,7 @@ def server(tmp_path):
     made = ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: Far(*args, directory=str(tmp_path / "far")))
     made.daemon_threads, made.counting = True, threading.Lock()
     made.now = made.most = 0
-    made.gone, made.elsewhere, made.latency = False, "", 0.0
+    made.gone, made.elsewhere, made.latency, made.dumb, made.tags = False, "", 0.0, False, ""
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield made
     made.shutdown()
@@ -107,3 +123,76 @@ def test_a_redirect_on_the_same_server_is_followed(server, tmp_path):
     server.elsewhere = f"http://127.0.0.1:{server.server_port}/x"
     stack = open_stack(address)
     assert (stack.read(tuple(slice(0, n) for n in stack.shape)) == data).all()
+
+
+def _rewritten(path, when=None):
+    """Other bytes of the same length."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, when or (before.st_atime, before.st_mtime))
+
+
+LAST = "c/3/3"
+CHANGED = {  # of an image at an address, between two runs: what is done to its folder, whether the server has checksums
+    "a chunk of other values": (lambda far: _rewritten(far / LAST, (2e9, 2e9)), False),
+    "a chunk of other values and the same time": (lambda far: _rewritten(far / LAST), True),
+    "a chunk that is shorter": (lambda far: os.truncate(far / LAST, 9), False),
+    "a chunk that is gone": (lambda far: (far / LAST).unlink(), False),
+    "a chunk that was not there": (lambda far: (far / "c/0/0.x").rename(far / "c/0/0"), False),
+    "its metadata": (lambda far: os.utime(far / "zarr.json", (2e9, 2e9)), False),
+    "the checksum of its metadata": (
+        lambda far: (far / "zarr.json").write_text((far / "zarr.json").read_text() + " "),
+        True,
+    ),
+}
+
+
+def _stopped(address, out, config):
+    with contextlib.closing(predict(open_stack(address), small(), out, config)) as run:
+        next(event for event in run if type(event).__name__ == "Block")
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_stopped_run_of_an_image_at_an_address_that_changed_is_refused(server, tmp_path, change):
+    address, _ = store(server, tmp_path, 4)
+    far, config = tmp_path / "far/a.zarr", PredictConfig(**FP32, block=(16, 16))
+    if change == "a chunk that was not there":
+        (far / "c/0/0").rename(far / "c/0/0.x")
+    change, with_checksums = CHANGED[change]
+    server.tags = "W/" if with_checksums else ""
+    _stopped(address, tmp_path / "a.ome.zarr", config)
+    change(far)
+    with pytest.raises(OutputError, match=r"other settings: image\.(files|bytes|digest) was"):
+        wait(predict(open_stack(address), small(), tmp_path / "a.ome.zarr", config))
+
+
+SAME = {  # what changes nothing of an image
+    "nothing": lambda server: None,
+    "a server that says nothing": lambda server: setattr(server, "dumb", True),
+    "checksums, weak and strong": lambda server: setattr(server, "tags", "W/"),
+    "times where checksums count": lambda server: setattr(server, "tags", " "),
+    "it has moved": lambda server: setattr(server, "elsewhere", f"http://127.0.0.1:{server.server_port}/x"),
+}
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_a_stopped_run_of_an_image_at_an_address_that_is_the_same_goes_on(server, tmp_path, what):
+    address, _ = store(server, tmp_path, 4)
+    (tmp_path / "far" / "x").symlink_to(tmp_path / "far")
+    config = PredictConfig(**FP32, block=(16, 16))
+    SAME[what](server)
+    _stopped(address, tmp_path / "a.ome.zarr", config)
+    server.tags = server.tags and " "
+    if what.startswith("times"):
+        os.utime(tmp_path / "far/a.zarr" / LAST, (2e9, 2e9))
+    wait(predict(open_stack(address), small(), tmp_path / "a.ome.zarr", config))
+
+
+def test_a_server_that_is_gone_is_named_before_anything_is_written(server, tmp_path):
+    address, _ = store(server, tmp_path, 4)
+    stack = open_stack(address)
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(UnreachableError, match=r"cannot be (reached|read)"):
+        wait(predict(stack, small(), tmp_path / "a.ome.zarr", PredictConfig(**FP32)))
+    assert not (tmp_path / "a.ome.zarr").exists()

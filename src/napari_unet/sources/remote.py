@@ -1,15 +1,19 @@
-"""Addresses: how a server is reached, what of it is followed, and its metadata, which is read only so far."""
+"""Addresses: how a server is reached, what of it is followed, its metadata, which is read only so far, and versions."""
 
 import asyncio
 import http
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fsspec
 import fsspec.asyn
 
-from ..errors import DataError, UnetError, UnsafeError
+from ..errors import DataError, UnetError, UnreachableError, UnsafeError
+from ..faults import FAULTS, network_errors, persist
 
 MAX_METADATA = 16 * 2**20  # 16 MiB: consolidated, that of some ten thousand arrays
+# What tells one version of a file from another, in the words of servers and libraries, the surest first.
+VERSION = ("etag", "content-md5", "md5hash", "last-modified", "lastmodified", "updated", "mtime")
 METADATA_SECONDS = 10.0  # metadata has some kB; 16 MiB arrive in it over 14 Mbit/s
 
 
@@ -89,3 +93,50 @@ async def _received(files: Any, path: str) -> bytes:
         while len(content) <= MAX_METADATA and (part := await reply.content.read(MAX_METADATA)):
             content += part
         return bytes(content)
+
+
+def versions(where: str, keys: Sequence[str]) -> list[tuple[int, str] | None]:
+    """Return the size of each file at an address and its version, as the server tells them: a checksum, or a time.
+
+    None of a file that is not there; 0 and nothing of one that the server says nothing about.
+
+    Raises
+    ------
+    UnreachableError
+        Where the server cannot be reached.
+    """
+    files, root = fsspec.core.url_to_fs(where, **options(where))
+
+    async def look() -> list[tuple[int, str] | None]:
+        each = (_version(files, f"{root.rstrip('/')}/{key}") for key in keys)
+        return await asyncio.wait_for(asyncio.gather(*each), METADATA_SECONDS)
+
+    try:
+        return list(persist(lambda: fsspec.asyn.sync(files.loop, look)))
+    except UnetError:
+        raise
+    except FAULTS + network_errors() as error:
+        what = f"{type(error).__name__} {error}".rstrip()
+        raise UnreachableError(f"{where} cannot be reached: {what}; try again later") from error
+
+
+async def _version(files: Any, path: str) -> tuple[int, str] | None:
+    if "http" not in files.protocol:
+        try:
+            return _told(await files._info(path))
+        except FileNotFoundError:
+            return None
+    session = await files.set_session()
+    headers = {"Accept-Encoding": "identity"}  # else the size may be that of what is packed for the way
+    async with session.head(files.encode_url(path), allow_redirects=True, headers=headers, **files.kwargs) as reply:
+        if reply.status in (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE):
+            return None
+        if reply.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            reply.raise_for_status()
+        return _told({"size": reply.headers.get("Content-Length"), **reply.headers}) if reply.ok else (0, "")
+
+
+def _told(about: Mapping[str, Any]) -> tuple[int, str]:
+    low = {str(key).lower(): value for key, value in about.items()}
+    version = next((str(low[name]) for name in VERSION if low.get(name)), "")
+    return int(low.get("size") or 0), version.removeprefix("W/")
