@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from .store.tiff import save_tiff
     from .training.config import TrainConfig
     from .training.fit import train
+    from .zoo import Credit, export_model
 
 __all__ = [
     "Block",
+    "Credit",
     "Epoch",
     "Model",
     "Opened",
@@ -48,6 +50,7 @@ __all__ = [
     "encode",
     "evaluate",
     "export",
+    "export_model",
     "load_model",
     "open_labels",
     "open_stack",
@@ -87,6 +90,7 @@ _ROOMS = {
     "store.tiff": ("save_tiff",),
     "training.config": ("TrainConfig",),
     "training.fit": ("train",),
+    "zoo": ("Credit", "export_model"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -93,26 +93,46 @@ def annotate(
 
 @command
 def export(
-    result: Annotated[str, typer.Argument(help="A result, or any labels.", show_default=False)],
+    result: Annotated[str, typer.Argument(help="A result, any labels, or a model.", show_default=False)],
     to: Annotated[
         Path,
         typer.Option(
-            "--to", help="File: .tif, .zip or .roi (ImageJ), .geojson (QuPath), .csv, .parquet.", show_default=False
+            "--to",
+            help="File: .tif, .zip or .roi (ImageJ), .geojson (QuPath), .csv, .parquet; of a model .zip or .onnx.",
+            show_default=False,
         ),
     ],
     image: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Measure the intensities of this image; the result's own if not given."),
+        typer.Option(
+            metavar="PATH",
+            help="Measure the intensities of this image; the result's own if not given. Of a model: test it with this.",
+        ),
     ] = None,
     tracks: Annotated[
         bool, typer.Option("--tracks", help="Tables: centres of linked objects, for Tracks in napari.")
     ] = False,
+    author: Annotated[list[str] | None, typer.Option(help="Of a model: who made it; several.", metavar="NAME")] = None,
+    licence: Annotated[str | None, typer.Option(help="Of a model: its licence, such as CC-BY-4.0.")] = None,
+    cite: Annotated[list[str] | None, typer.Option(help="Of a model: what to cite; several.", metavar="TEXT")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write the objects of a result for another program: labels, outlines, or a table of their shapes.
+    """Write the objects of a result, or a model, for another program.
 
     [dim]napari-unet export nuclei.ome.zarr --to nuclei.geojson[/dim]
+
+    Of a result labels, outlines, or a table of their shapes; of a model a package of the BioImage Model Zoo, or ONNX.
+
+    [dim]napari-unet export nuclei.model --to nuclei.zip --author "A. Name" --licence CC-BY-4.0[/dim]
     """
+    from ..cards import is_model, locate
+
+    if "://" not in result and is_model(locate(result)):
+        from ..zoo import Credit, export_model
+
+        credit = Credit(author or (), licence, cite or ())
+        tell(f"written to {shown(export_model(result, to, image, credit, overwrite=overwrite))}")
+        return
     from ..exports import export as run
 
     tell(f"written to {shown(run(result, to, image, tracks=tracks, overwrite=overwrite))}")

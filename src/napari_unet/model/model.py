@@ -116,8 +116,8 @@ class Model:
             raise ModelError(f"the model's {name} are {value}; {length} are needed")
         object.__setattr__(self, name, value)
 
-    def _described(self) -> dict[str, Any]:
-        """Return all but weights and record, as plain values."""
+    def described(self) -> dict[str, Any]:
+        """Return all but weights and record, as plain values: what ``model.json`` says."""
         return {
             "config": self.config.to_json(),
             "task": self.task.to_json(),
@@ -132,13 +132,18 @@ class Model:
 
     def _digest(self) -> str:
         parts = {name: _chosen(getattr(self, name)) for name in ("config", "task", "normalisation")}
-        told = self._described() | parts | {"task name": self.task.name}
+        told = self.described() | parts | {"task name": self.task.name}
         found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
         for key in sorted(self.weights):
             value = np.ascontiguousarray(self.weights[key])
             found.update(json.dumps([key, value.dtype.str, value.shape]).encode())
             found.update(value.data)
         return found.hexdigest()
+
+    @property
+    def unet(self) -> UNetConfig:
+        """What the network is built from."""
+        return self.config
 
     def network(self, device: str | torch.device = "cpu") -> UNet:
         """Return the network with its weights, in eval mode."""
@@ -177,7 +182,7 @@ class Model:
         data = write_weights(model.weights, half)
         name = next(name for name in WEIGHTS if name != old)
         file = {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        card = _card_bytes({**model._described(), "weights": file, "sha256": model.sha256}, model.record)
+        card = _card_bytes({**model.described(), "weights": file, "sha256": model.sha256}, model.record)
         new = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -193,7 +198,7 @@ class Model:
     def card(self) -> str:
         """Return what a person wants to know of it, one per line."""
         count = sum(v.size for v in self.weights.values() if v.dtype.kind == "f")
-        return card_text(self._described() | {"record": self.record}, count, self.sha256)
+        return card_text(self.described() | {"record": self.record}, count, self.sha256)
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
