@@ -138,3 +138,16 @@ def test_the_icon_of_the_manifest_is_in_the_package():
     assert package == "napari_unet"
     assert (SOURCE / name).read_text(encoding="utf-8").startswith("<svg")
     assert manifest["categories"]
+
+
+def test_the_recipe_for_conda_asks_for_what_the_package_asks_for():
+    recipe = yaml.safe_load((ROOT / "packaging" / "recipe.yaml").read_text(encoding="utf-8"))
+    names = {"pytorch": "torch"}  # as conda calls them
+    asked = [line.split() for line in recipe["requirements"]["run"]]
+    theirs = {names.get(name, name): floor for name, floor in asked}
+    assert theirs.pop("python") == PROJECT["requires-python"]
+    ours = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["all"]]
+    assert theirs == {re.sub(r"\[.*\]", "", r.partition(">=")[0]): ">=" + r.partition(">=")[2] for r in ours}
+    assert recipe["context"]["version"] == PROJECT["version"]
+    (command,) = recipe["build"]["python"]["entry_points"]
+    assert dict([command.split(" = ")]) == PROJECT["scripts"]
