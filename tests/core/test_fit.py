@@ -24,9 +24,12 @@ from napari_unet.model import load_model
 from napari_unet.network import UNetConfig
 from napari_unet.training import finish, train
 from napari_unet.training.checkpoint import Checkpoints
+from napari_unet.training.fingerprint import fingerprint
+from napari_unet.training.holdout import former_division
 from napari_unet.training.learner import rate_at
 from napari_unet.training.run import RUN, training_folder
 from napari_unet.training.setup import set_up
+from napari_unet.training.split import samples
 from napari_unet.training.state import State
 from warm import warm
 
@@ -239,6 +242,38 @@ def test_more_steps_go_on_without_a_jump_of_the_rate(tmp_path):
     model = wait(train([example()], tmp_path / "m", small(steps=40, resume=True)))
     assert model.record["steps"] == 40
     assert load_model(tmp_path / "m").sha256 == model.sha256
+
+
+def test_a_run_goes_on_with_what_it_held_out(tmp_path):
+    pairs, out = [example(seed=i) for i in range(8)], tmp_path / "m"
+    wait(train(pairs, out, small()))
+    path = tmp_path / "m.training/run.json"
+    values = json.loads(path.read_text())
+
+    def held_out(split):
+        values["data"]["split"] = split
+        path.write_text(json.dumps({**values, "data": {k: v for k, v in values["data"].items() if v is not None}}))
+        run, _, held = wait(set_up(pairs, out, small(resume=True), None, ()))
+        run.release()
+        return [next(i for i, pair in enumerate(pairs) if np.array_equal(pair[0].data, s.image.data)) for s in held]
+
+    assert len(values["data"]["split"]["whole"]) == 2
+    assert held_out({"whole": [7], "regions": [], "kinds": 1}) == [7]
+    every = samples(pairs, wait(fingerprint(pairs)), "yx")
+    assert held_out(None) == list(former_division(every, 0).whole)
+
+
+def test_what_the_score_does_not_see_is_said(tmp_path):
+    image, labels = example()
+    empty = image, Stack(np.zeros_like(labels.data), "yx")
+    lines = [e.message for e in train([(image, labels)], tmp_path / "a", small(), validation=[empty])]
+    assert any("nothing is held out of class 255" in line for line in lines)
+    objects = small(task="instances", number_objects=True)
+    lines = [e.message for e in train([(image, labels)], tmp_path / "b", objects, validation=[empty])]
+    assert any("no object is held out: the score says nothing" in line for line in lines)
+    lines = [e.message for e in train([(image, labels)], tmp_path / "c", small())]
+    assert "held out for validation: a region of each image" in lines
+    assert not any("the score says" in line for line in lines)
 
 
 def test_a_finished_run_resumed_is_the_same_model(tmp_path):

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import json
 import threading
 import time
 
@@ -18,8 +19,9 @@ from napari_unet.network import UNet, UNetConfig
 from napari_unet.task import Semantic
 from napari_unet.training import TrainingPlan
 from napari_unet.training.fingerprint import fingerprint
+from napari_unet.training.holdout import Division, former_division, hold_out, kinds_of
 from napari_unet.training.sampling import Sampler, ahead
-from napari_unet.training.split import hold_out, samples
+from napari_unet.training.split import samples
 from napari_unet.training.validate import Validation
 
 
@@ -64,7 +66,8 @@ def labelled(shape, seed=0, rare=0.1, axes=None, channels=0):
 
 
 def divided(pairs, axes, seed=0, sparse=False):
-    return hold_out(samples(pairs, wait(fingerprint(pairs, sparse)), axes), seed)
+    every = samples(pairs, wait(fingerprint(pairs, sparse)), axes)
+    return hold_out(every, seed).divide(every)
 
 
 def squares(shape, at, value=1, seed=0):
@@ -104,7 +107,7 @@ def test_a_class_too_small_to_divide_stays_in_training():
     pairs[3][1].data[10, 30] = 2
     training, held_out = divided(pairs, "yx")
     assert any(len(sample.places.get(2, ())) for sample in training)
-    assert len(training) + len(held_out) == 5
+    assert not any(len(sample.places.get(2, ())) for sample in held_out)
 
 
 @settings(deadline=None, max_examples=40)
@@ -230,8 +233,65 @@ def test_several_images_give_up_whole_ones_but_no_class():
         labels.data[-1, -1] = 0
     pairs[4][1].data[5, 5] = 1
     training, held_out = divided(pairs, "yx")
-    assert (len(training), len(held_out)) == (8, 2)
+    assert [s.image.shape for s in held_out].count((20, 20)) == 2
     assert any(1 in s.places for s in training)
+
+
+def whole(pairs):
+    return samples(pairs, wait(fingerprint(pairs)), "yx")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_each_kind_of_image_is_held_out(seed):
+    dim, bright, tissue = ([squares(shape, SPREAD, seed=i) for i in range(n)] for shape, n in KINDS)
+    for image, _ in bright:
+        image.data[:] = image.data * 50
+    pairs = [*dim, *bright, *tissue]
+    every = whole(pairs)
+    assert sorted(map(sorted, kinds_of(every))) == [list(range(10)), list(range(10, 20)), [20, 21, 22, 23]]
+    found = hold_out(every, seed)
+    assert [sum(n in found.whole for n in part) for part in (range(10), range(10, 20), range(20, 24))] == [2, 2, 0]
+    assert sorted(number for number, *_ in found.regions) == [20, 21, 22, 23]
+    assert found.story(24) == (
+        "held out for validation: 4 of 24 images and a region of 4 others; 3 kinds by shape, intensity and size of "
+        "objects, some of each"
+    )
+    assert Division.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+KINDS = [((40, 40), 10), ((40, 40), 10), ((60, 120), 4)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_of_few_images_a_region_of_each_is_held_out(count):
+    pairs = [squares((40, 40), SPREAD, seed=i) for i in range(count)]
+    training, held_out = divided(pairs, "yx")
+    assert len(training) == len(held_out) == count
+    assert all(len(sample.places.get(1, ())) for sample in (*training, *held_out))
+
+
+def test_large_and_small_objects_are_two_kinds_and_sizes_in_between_are_one():
+    small = [squares((90, 90), SPREAD, seed=i) for i in range(7)]
+    large = [squares((90, 90), [], seed=i + 7) for i in range(7)]
+    for _, labels in large:
+        labels.data[20:60, 30:70] = 1
+    assert sorted(map(len, kinds_of(whole([*small, *large])))) == [7, 7]
+    between = []
+    for size in range(4, 20):
+        labels = np.zeros((90, 90), np.uint8)
+        labels[20 : 20 + size, 30 : 30 + size] = 1
+        between.append((squares((90, 90), [], seed=size)[0], Stack(labels, "yx")))
+    assert list(map(len, kinds_of(whole(between)))) == [16]
+
+
+def test_trainings_without_a_record_go_on_with_what_was_held_out_then():
+    ten = whole([squares((40, 40), SPREAD[: 1 + i % 6], seed=i) for i in range(10)])
+    assert [former_division(ten, seed) for seed in (0, 3)] == [Division((1, 4)), Division((6, 7))]
+    four = [squares((40, 40), SPREAD, seed=i) for i in range(4)]
+    data = four[0][1].data
+    data[2:6, 20:24] = data[34:38, 20:24] = 5
+    data[2:6, 12:16] = data[34:38, 12:16] = 6
+    assert former_division(whole(four), 0) == Division((2,), ((0, 0, 4, False),))
 
 
 def test_an_image_too_small_to_divide_is_refused():

@@ -21,12 +21,13 @@ from ..task.losses import BACKGROUND
 from .annotation import ObjectLabels
 from .config import TrainConfig
 from .fingerprint import Fingerprint, Intensities, Pair, fingerprint
+from .holdout import Division, former_division, hold_out
 from .images import image_fingerprint, inputs_of
 from .labels import check_labels, labels_of, notes_of
 from .pixelsize import same_axes
 from .plan import TrainingPlan, make_plan
 from .run import RUN, Run, training_folder
-from .split import Sample, hold_out, samples
+from .split import Sample, samples
 from .working import Working, choose_working, object_size
 
 CACHE_BYTES = 2**30  # 1 GiB: data of that size are held in memory, larger ones read patch by patch
@@ -70,11 +71,12 @@ def set_up(
             run.plan = dataclasses.replace(run.plan, learning_rate=config.learning_rate)
     for line in [*(_left_out(extra) if extra is not None else []), *_story(facts, run.plan)]:
         yield Progress(0, 1, "plan", line)
-    every = _samples(pairs, facts, run.plan, init)
+    training = _samples(pairs, facts, run.plan, init)
     if extra is not None:
-        training, held_out = every, _samples(validation, extra, run.plan, init)
+        held_out = _samples(validation, extra, run.plan, init)
     else:
-        training, held_out = hold_out(every, config.seed)
+        training, held_out = yield from _divide(training, facts, config, run, found is None)
+    yield from (Progress(0, 1, "plan", line) for line in _unseen(training, held_out, run.task))
     if sum(s.nbytes for s in training + held_out) <= CACHE_BYTES:
         training, held_out = [s.cached() for s in training], [s.cached() for s in held_out]
     if found is None:
@@ -82,6 +84,33 @@ def set_up(
     else:
         run.take(config.break_lock)
     return run, training, held_out
+
+
+def _divide(
+    every: Sequence[Sample], facts: Fingerprint, config: TrainConfig, run: Run, new: bool
+) -> Generator[Progress, None, tuple[list[Sample], list[Sample]]]:
+    """Hold out some of each kind, or, in a run that goes on, what has been held out since it began."""
+    recorded = run.data.get("split")
+    if recorded is not None:
+        found = Division.from_json(recorded)
+    else:
+        found = hold_out(every, config.seed, facts.objects) if new else former_division(every, config.seed)
+    run.data["split"] = found.to_json()
+    yield Progress(0, 1, "plan", found.story(len(every)))
+    return found.divide(every)
+
+
+def _unseen(training: Sequence[Sample], held_out: Sequence[Sample], task: Task) -> list[str]:
+    """Say which classes are learnt and not held out: of them the score says nothing."""
+    if task.learns_from == "image":
+        return []
+    learnt, held = ({v for s in part for v, at in s.places.items() if len(at)} for part in (training, held_out))
+    objects = isinstance(task, Instances)
+    if objects and max(learnt, default=0) not in held:
+        return ["no object is held out: the score says nothing, and the validation loss chooses the epoch"]
+    values = dict(zip(task.values, task.names, strict=True)) if isinstance(task, Semantic) else {}
+    missing = [f"{value} {values[value]}" for value in sorted(learnt - held) if value in values]
+    return [f"nothing is held out of class {', '.join(missing)}: the score says nothing of it"] if missing else []
 
 
 def _samples(pairs: Sequence[Pair], facts: Fingerprint, plan: TrainingPlan, init: Model | None) -> list[Sample]:
@@ -308,7 +337,8 @@ def make_restoration(
 
 def _usual(facts: Fingerprint) -> dict[str, float]:
     """Return what images are compared with when the model is run: least contrast, share of objects."""
-    least = least_contrast(each.statistics.contrast for each in facts.stacks)
+    shown = [each for each in facts.stacks if any(count for value, count in each.counts.items() if value)]
+    least = least_contrast(each.statistics.contrast for each in shown)  # a field without objects may be noise alone
     found = {} if least is None else {"contrast": least}
     if facts.objects is None or facts.sparse:
         return found

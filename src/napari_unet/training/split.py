@@ -1,23 +1,16 @@
-"""Training and validation samples: whole images are held out where there are several, else a region of each."""
+"""Labelled images, or regions of them, that patches are taken from."""
 
 import dataclasses
-import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..arrays.stack import Stack
 from ..arrays.views import Box
-from ..errors import DataError
 from ..grid.tiles import mirrored, scaled
 from ..intensities.normalise import Statistics, finite
 from .annotation import image_box, read_labels
 from .fingerprint import Fingerprint, Pair
-
-HELD_OUT = 0.2  # a fifth, as in five-fold cross-validation
-FEWEST_PLANES = 5  # of which one is a fifth
-SMALLEST_REGION = 8  # elements of an axis: less is not a region of its own, but border
-TRIES = 64  # divisions that are tried for one with all classes in both parts
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -173,99 +166,3 @@ def samples(pairs: Sequence[Pair], facts: Fingerprint, axes: str, factors: tuple
         Sample(image, labels, axes, f.statistics, f.places, facts.binary)
         for (image, labels), f in zip(pairs, facts.stacks, strict=True)
     ]
-
-
-def hold_out(every: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Divide into training and validation samples; no voxel is in both.
-
-    Parameters
-    ----------
-    every : sequence of Sample
-        Two or more: about a fifth of them is held out, but no class is lost to training; of an image that alone has a
-        class, a slab. One: a slab at an end of it, of planes or time points where the network takes each for itself,
-        of the longest axis otherwise.
-
-    Returns
-    -------
-    (training samples, validation samples)
-
-    Raises
-    ------
-    DataError
-        Where an image is too small to be divided.
-    """
-    rng = np.random.default_rng([seed, len(every)])
-    if len(every) > 1 and (whole := _whole_images(every, rng)) is not None:
-        return _with_all_classes(*whole, rng)
-    divided = [_divide(sample, rng) for sample in every]
-    return [kept for kept, _ in divided], [held for _, held in divided]
-
-
-def _whole_images(every: Sequence[Sample], rng: np.random.Generator) -> tuple[list[Sample], list[Sample]] | None:
-    """Hold out whole images, those tried with most classes; None where training would lose a class."""
-    count = max(1, round(HELD_OUT * len(every)))
-    best: tuple[int, tuple[list[Sample], list[Sample]]] | None = None
-    for _ in range(TRIES):
-        order = rng.permutation(len(every))
-        parts = [every[i] for i in sorted(order[count:])], [every[i] for i in sorted(order[:count])]
-        if _classes(parts[0]) == _classes(every) and (best is None or len(_classes(parts[1])) > best[0]):
-            best = len(_classes(parts[1])), parts
-            if best[0] == len(_classes(every)):
-                break
-    return None if best is None else best[1]
-
-
-def _with_all_classes(
-    training: list[Sample], held_out: list[Sample], rng: np.random.Generator
-) -> tuple[list[Sample], list[Sample]]:
-    """Divide an image of the training for each class that validation lacks, such as the only one with objects."""
-    for value in sorted(_classes(training) - _classes(held_out)):
-        if value in _classes(held_out):
-            continue
-        for index, sample in enumerate(training):
-            both = [parts for parts in _slabs(sample, rng, {value}) if all(value in _classes([p]) for p in parts)]
-            if both:
-                training = [*training[:index], both[0][0], *training[index + 1 :]]
-                held_out = [*held_out, both[0][1]]
-                break
-    return training, held_out
-
-
-def _classes(parts: Sequence[Sample]) -> set[int]:
-    return {value for sample in parts for value, at in sample.places.items() if len(at)}
-
-
-def _divide(sample: Sample, rng: np.random.Generator) -> tuple[Sample, Sample]:
-    """Cut off the slab that leaves most classes in both parts; the earlier candidate where several do."""
-    options = list(_slabs(sample, rng))
-    if not options:
-        raise DataError(
-            f"{sample.image.name} with shape {sample.extent} is too small to hold out a part for validation; "
-            "give a larger image, or several"
-        )
-    scores = [(len(_classes([kept])), len(_classes([held]))) for kept, held in options]
-    return options[max(range(len(options)), key=lambda i: (scores[i], -i))]
-
-
-def _slabs(sample: Sample, rng: np.random.Generator, values: Collection[int] = ()) -> Iterator[tuple[Sample, Sample]]:
-    """Yield parts of an image, what is kept and a slab at an end that holds about a fifth of what is annotated.
-
-    With `values` it is a fifth of the voxels of these.
-    """
-    found = [at for value, at in sample.places.items() if len(at) and (not values or value in values)]
-    if not found:
-        return
-    places = np.concatenate(found)
-    shape, batch = sample.extent, len(sample.batch_shape)
-    planes = sorted((a for a in range(batch) if shape[a] >= FEWEST_PLANES), key=lambda a: -shape[a])
-    longest = sorted((a for a in range(batch, len(shape)) if shape[a] >= SMALLEST_REGION), key=lambda a: -shape[a])
-    for axis, end in itertools.product([*planes, *longest], rng.permutation(2)):
-        size = shape[axis]
-        share = 1 - HELD_OUT if end else HELD_OUT
-        at = round(float(np.quantile(places[:, axis] + 0.5, share)))
-        low, high = (size - size // 3, size - max(1, size // 10)) if end else (max(1, size // 10), size // 3)
-        at = min(max(at, low), high)
-        parts = sample.cut(axis, 0, at), sample.cut(axis, at, size)
-        kept, held = parts if end else parts[::-1]
-        if _classes([kept]) and _classes([held]):
-            yield kept, held
