@@ -89,6 +89,15 @@ class Entry:
         """What its result is: "labels" or "image"."""
         return "image" if self.task in WORDS else "labels"
 
+    @property
+    def sentence(self) -> str:
+        """One plain sentence: what the model is for, and what it gives."""
+        about = self.record.get("about")
+        given = "objects" if self.task == "instances" else WORDS.get(self.task) or ", ".join(self.classes) or self.task
+        if not isinstance(about, str) or not about:
+            return f"{given[:1].upper()}{given[1:]}; a model of your own."
+        return f"{about[:1].upper()}{about[1:]}: {given}."
+
     def summary(self) -> str:
         """Describe the model in a few lines: task, score and training data."""
         sizes, unit = in_one(self.scale, self.units)

@@ -160,8 +160,7 @@ def test_five_dimensions_are_segmented_at_every_time_point(viewer, folders):
 def test_what_does_not_fit_is_said_and_nothing_is_written(viewer, folders):
     viewer.add_image(image_of((40, 50)), name="plane")
     widget = opened(viewer, folders, "deep")
-    until(lambda: widget.preflight.value)
-    assert "3-D and needs zyx" in widget.preflight.value
+    until(lambda: "3-D and needs zyx" in widget.preflight.value)
     widget.start()
     until(lambda: not widget.busy)
     assert "3-D and needs zyx" in widget.status.value

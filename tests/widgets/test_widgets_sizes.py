@@ -20,7 +20,7 @@ def test_a_diameter_is_given_and_the_result_lies_on_the_image(viewer, folders):
     assert not widget.diameter.native.isHidden() and str(widget.size.value) == "as in training"
     assert "3 x 3 pixels become one" in widget.note.value and "27" in widget.note.value
     for diameter in (None, 18):
-        widget.diameter["diameter"].value = "" if diameter is None else str(diameter)
+        widget.diameter.line.value = "" if diameter is None else str(diameter)
         chosen = PredictConfig(block=(32, 32), diameter=diameter, **FP32)
         place = folders / f"{diameter}.ome.zarr"
         want = wait(predict(open_stack(data, "yx"), load_model(folders / "models" / "coarse.model"), place, chosen))

@@ -1,18 +1,50 @@
 """Choosing a model, one that ships, of the folder of own models, or of any other; and what is read of image files."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from magicgui.widgets import CheckBox, ComboBox, Container, LineEdit, Widget
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QFileDialog
 
 from ..cards import SHIPPED, Entry, models
-from .panel import Panel, button, field
+from .panel import Panel, button, field, plain_tip, text
+from .pixels import Fit
 from .preferences import Preferences
+
+PICTURE, SIDE = "picture.png", 32  # pixels: a nucleus can still be told from a membrane
+
+
+class ModelBox(ComboBox):
+    """A list of models, each with its picture and its card as a tip."""
+
+    models: "ModelChoice | None" = None  # whose cards are the tips; not yet there while it is made
+
+    def reset_choices(self, *_: Any) -> None:
+        """Read the list again, in its order; what is chosen stays while it is there."""
+        native, chosen = cast("Any", self.native), self.value
+        with self.changed.blocked():
+            before = native.blockSignals(True)
+            native.clear()  # items that are there would keep their place
+            native.blockSignals(before)
+            super().reset_choices()
+            if chosen in self.choices:
+                self.value = chosen
+        native.setIconSize(QSize(SIDE, SIDE))
+        folders: list[Any] = list(self.choices)
+        for at, folder in enumerate(folders):
+            picture = folder / PICTURE
+            native.setItemIcon(at, QIcon(str(picture)) if picture.is_file() else QIcon())
+            entry = self.models.entry_of(folder) if self.models else None
+            if entry is not None:
+                native.setItemData(at, plain_tip(entry.summary()), Qt.ItemDataRole.ToolTipRole)
 
 
 class ModelChoice:
     """The models that can be chosen, and the control to choose with.
+
+    What suits the image best is chosen, anew for each image, until the user has chosen a model himself.
 
     Parameters
     ----------
@@ -23,13 +55,24 @@ class ModelChoice:
     def __init__(self, panel: Panel) -> None:
         self._panel = panel
         self._others: list[Path] = []
+        self._fits: dict[Path, Fit] = {}
         self.entries: dict[Path, Entry] = {}
-        self.box = ComboBox(choices=self.choices)
+        self.picked = False  # by the user
+        self.box = ModelBox(choices=self._ranked, tooltip="Models that suit the image come first")
+        self.box.models = self
+        self.box.reset_choices()
+        self.about = text("")
+        self.box.changed.connect(self._choose)
 
     @property
     def field(self) -> Container[Widget]:
         """The control behind its name, and a button for any other folder."""
         return field("model", self.box, button("…", self._browse, "Choose the folder of a model"))
+
+    @property
+    def entry(self) -> Entry | None:
+        """The chosen model's card."""
+        return self.entry_of(self.box.value)
 
     def choices(self, _: Any = None) -> list[tuple[str, Path]]:
         """Return name and folder of each."""
@@ -37,6 +80,33 @@ class ModelChoice:
         found |= {str(path): Entry.read(path) for path in self._others}
         self.entries = {entry.path: entry for entry in found.values()}
         return [(name, entry.path) for name, entry in found.items()]
+
+    def _ranked(self, _: Any = None) -> list[tuple[str, Path]]:
+        """Return name and folder of each, those that suit the image first, the others with what does not fit."""
+        best = Fit(0, 0.0)
+        found = sorted(self.choices(), key=lambda each: self._fits.get(each[1], best))
+        whys = [self._fits.get(path, best).why for _, path in found]
+        return [(f"{name} ({why})" if why else name, path) for (name, path), why in zip(found, whys, strict=True)]
+
+    def suit(self, layer: Any, axes: str) -> None:
+        """Put the models in order for an image, and choose the first unless the user has chosen one."""
+        self._fits = {path: Fit.of(layer, axes, entry) for path, entry in self.entries.items()}
+        chosen = self.box.value
+        with self.box.changed.blocked():
+            self.box.reset_choices()
+            if self._fits and not (self.picked and chosen in self._fits):
+                self.box.value, self.picked = min(self._fits, key=lambda path: self._fits[path]), False
+        self.say()
+
+    def _choose(self, folder: Path | None) -> None:
+        self.picked = self._panel.by_hand and folder is not None  # else the one that was chosen is gone
+        self.say()
+
+    def say(self) -> None:
+        """Say what the chosen model is for."""
+        entry = self.entry
+        self.about.value = entry.sentence if entry else "There is no model yet: train one, or choose its folder."
+        self.about.tooltip = plain_tip(entry.summary()) if entry else ""
 
     def entry_of(self, folder: Path | None) -> Entry | None:
         """Return the card of a model that can be chosen."""
@@ -53,6 +123,7 @@ class ModelChoice:
             self._others.append(folder)
         self.box.reset_choices()
         self.box.value = folder
+        self.picked = True
 
     def _browse(self) -> None:
         at = str(Preferences.read().models)

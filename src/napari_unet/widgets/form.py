@@ -4,6 +4,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Collection
+from collections.abc import Container as AnyOf
 from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, LineEdit, SpinBox, Widget
@@ -12,10 +13,28 @@ from ..errors import UsageError
 
 MOST = 2**31 - 1  # the highest that Qt's spin boxes hold
 LABELS = {
-    "tta": "Test-time augmentation",
-    "nan": "NaN",
-    "ndim": "Dimensions",
+    "border_bias": "Split touching objects",
+    "min_size": "Smallest object (pixels)",
+    "fill_holes": "Fill holes up to (pixels)",
+    "link": "Follow over time (overlap)",
     "diameter": "Diameter (pixels)",
+    "number_objects": "Pieces are objects",
+    "above": "Foreground is above",
+    "percentiles": "Darkest, brightest (percentiles)",
+    "each_time": "Measure each time point",
+    "padding": "Value around a mosaic",
+    "nan": "NaN",
+    "probabilities": "Probabilities",
+    "uncertainty": "Uncertainty",
+    "overview": "Image beside the labels",
+    "region": "Part of the image",
+    "in_source": "Into the image's OME-Zarr",
+    "ome_version": "OME-Zarr version",
+    "tta": "Test-time augmentation",
+    "memory": "Memory (GiB)",
+    "device": "Compute on",
+    "scheduler": "Dask scheduler",
+    "ndim": "Dimensions",
     "predict_std": "Predict standard deviation",
 }
 
@@ -38,6 +57,7 @@ class Form(Container[Widget]):
         self.settings = settings
         self._hints = typing.get_type_hints(settings)
         self._fields = {f.name: f for f in dataclasses.fields(settings) if f.name not in skip}
+        self._applies = list(self._fields)
         for name, field in self._fields.items():
             self.append(self._control(name, field, values.get(name, field.default)))
 
@@ -59,14 +79,21 @@ class Form(Container[Widget]):
         return line
 
     def chosen(self) -> dict[str, Any]:
-        """Return the values by field.
+        """Return the values by field, of what applies.
 
         Raises
         ------
         UsageError
             Where what is written cannot be read.
         """
-        return {name: self._read(name) for name in self._fields}
+        return {name: self._read(name) for name in self._applies}
+
+    def apply(self, names: AnyOf[str]) -> bool:
+        """Show the controls of these fields alone, without which nothing else is chosen; say whether any is left."""
+        self._applies = [name for name in self._fields if name in names]
+        for name in self._fields:
+            self[name].visible = name in self._applies
+        return bool(self._applies)
 
     def suggest(self, **values: Any) -> None:
         """Show what was chosen in the fields that are left empty."""

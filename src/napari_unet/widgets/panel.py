@@ -12,7 +12,7 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import ComboBox, Container, FileEdit, Label, ProgressBar, PushButton, Widget
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QMessageBox, QSizePolicy, QWidget
+from qtpy.QtWidgets import QMessageBox, QSizePolicy, QVBoxLayout, QWidget
 
 from ..events import Progress
 from .floors import check_viewer
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import napari
 
 NAME_WIDTH, LEAST_WIDTH = 84, 110  # pixels: the longest label, and a number with its buttons
+PINNED = 6  # pixels around what is pinned, as around what is scrolled
 STOP, STAY, BACKGROUND = "Stop, and keep what is done", "Go back", "Go on in the background"
 
 
@@ -34,8 +35,17 @@ class Panel(Container[Widget]):
 
     def __init__(self, viewer: "napari.Viewer") -> None:
         check_viewer()
+        self._outer = QWidget()
         super().__init__(scrollable=True, labels=False)
         self.viewer = viewer
+        self.by_hand = True  # whether a choice that changes is the user's: not while choices are made anew
+        self.pinned = column()  # what stays in sight below the rest, however small the window
+        self.pinned.margins = (PINNED, 0, PINNED, PINNED)
+        layout = QVBoxLayout(self._outer)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.scroll, 1)
+        layout.addWidget(self.pinned.native)
         self.status = text("")
         self.progress = ProgressBar(value=0, max=1000, visible=False)
         self.work: Worker | None = None
@@ -63,7 +73,12 @@ class Panel(Container[Widget]):
 
     @property
     def native(self) -> Any:
-        """The window's own widget: with the scroll bar, so that a small window shows all of it."""
+        """The window's own widget: what is scrolled, so that a small window shows all of it, above what is pinned."""
+        return self._outer
+
+    @property
+    def scroll(self) -> Any:
+        """The part with the scroll bar."""
         return self.root_native_widget
 
     def add_below(self, *widgets: QWidget) -> None:
@@ -73,7 +88,7 @@ class Panel(Container[Widget]):
             widget.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
             layout.addWidget(widget)
         layout.addStretch(1)
-        _Width(self.native)
+        _Width(self.scroll)
 
     def reset_choices(self, *_: Any) -> None:
         """Make all choices anew; what is chosen stays so while it is there, under whatever name."""
@@ -85,9 +100,11 @@ class Panel(Container[Widget]):
             for box, value in chosen:
                 if value in box.choices:
                     box.value = value
+        self.by_hand = False
         for box, value in chosen:
             if box.value != value:
                 box.changed.emit(box.value)
+        self.by_hand = True
 
     def _watch_names(self, event: Any) -> None:
         self.listen(event.value.events.name, self.reset_choices)
@@ -292,4 +309,9 @@ def folded(title: str, inner: Widget) -> list[Widget]:
 
 def as_said_here(message: str) -> str:
     """Name what a message calls an option of the shell as the window names it: "Overwrite", not --overwrite."""
-    return re.sub(r"(?<![^\s(])--([a-z][a-z-]*)", lambda found: f'"{label_of(found[1].replace("-", "_"))}"', message)
+
+    def named(found: re.Match[str]) -> str:
+        label = label_of(found[1].replace("-", "_"))
+        return f'"{label.partition(" (")[0]}"'  # without its unit
+
+    return re.sub(r"(?<![^\s(])--([a-z][a-z-]*)", named, message)

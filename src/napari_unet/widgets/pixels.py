@@ -10,6 +10,7 @@ from ..units import factor, in_one, is_length, short
 from .source import levels_of
 
 ALIKE = 1.25  # pixel sizes that differ by less are taken as the same
+FAR = 4.0  # pixel sizes that differ by more are told in the list of models: objects look like other ones
 UNKNOWN, AXIS = 1.4, 2.0  # e-folds that a pixel size without a unit, and an axis left out, count as
 
 
@@ -60,6 +61,44 @@ def choices(layer: Any, axes: str, entry: Entry) -> list[Size]:
     return [best, *levels, resample] if alike else [resample, best, *levels]
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Fit:
+    """How well a model suits an image; the smallest suits best.
+
+    Parameters
+    ----------
+    runs : int
+        0 where it can be run on the image, else 1.
+    misfit : float
+        E-folds of pixel size, as good as so many for an axis that it leaves out.
+    why : str
+        In a few words what does not fit; empty where all does.
+    """
+
+    runs: int
+    misfit: float
+    why: str = ""
+
+    @classmethod
+    def of(cls, layer: Any, axes: str, entry: Entry) -> "Fit":
+        """Hold a model against an image."""
+        lacking = sorted(set(entry.axes) - set(axes))
+        if lacking:
+            return cls(1, np.inf, f"needs {' and '.join(lacking)}")
+        count = 3 if layer.rgb else levels_of(layer)[0][axes.index("c")] if "c" in axes else 1
+        if entry.channels not in (1, count):
+            return cls(1, np.inf, f"needs {entry.channels} channels")
+        size = misfit(layer, axes, entry)
+        if "z" in axes and "z" not in entry.axes:
+            return cls(0, size, "plane by plane")
+        found, unit = scales(layer, axes, entry)
+        known = [ratio for ratio in (_ratio(scale, unit, entry) for scale in found) if ratio is not None]
+        ratio = min(known, key=lambda r: abs(np.log(r)), default=1.0)
+        if 1 / FAR <= ratio <= FAR:
+            return cls(0, size)
+        return cls(0, size, f"pixels {ratio:.2g} x coarser" if ratio > 1 else f"pixels {1 / ratio:.2g} x finer")
+
+
 def misfit(layer: Any, axes: str, entry: Entry) -> float:
     """Return how badly a model suits an image: e-folds of pixel size, as good as so many for an axis it leaves out."""
     found, unit = scales(layer, axes, entry)
@@ -72,6 +111,14 @@ def misfit(layer: Any, axes: str, entry: Entry) -> float:
 
 
 def understood(layer: Any, axes: str, entry: Entry, size: Size) -> str:
+    """Return lines that compare an image with a model, and say what will be done."""
+    if "z" not in axes or "z" in entry.axes:
+        return _sizes(layer, axes, entry, size)
+    what = ": an object has another number in each plane" if entry.task == "instances" else ""
+    return f"Plane by plane, as the model is 2-D{what}.\n{_sizes(layer, axes, entry, size)}"
+
+
+def _sizes(layer: Any, axes: str, entry: Entry, size: Size) -> str:
     """Return a line that compares the pixel sizes, and says what will be done."""
     found, unit = scales(layer, axes, entry)
     if not found:

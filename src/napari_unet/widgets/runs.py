@@ -12,7 +12,7 @@ from ..events import Block
 from ..inference import PredictConfig
 from ..process.parcel import NotSentError, pack
 from ..process.remote import Remote, working
-from . import away
+from . import away, speed
 from .away import Finished, Run
 from .layers import warm_up
 from .live import Live
@@ -83,9 +83,9 @@ def segment(request: Request) -> Generator[Any, None, Finished]:
     return result if live is None else dataclasses.replace(result, labels=live.finish(result.result))
 
 
-def check(request: Request) -> "Generator[None, None, Preflight]":
-    """Say what a run will take."""
-    return Remote(away.check, request.run(), brief=True, hollow=True).events()
+def check(request: Request) -> "Generator[None, None, tuple[Preflight, float | None]]":
+    """Say what a run will take, and about how many seconds."""
+    return Remote(speed.check, request.run(), brief=True, hollow=True).events()
 
 
 def seams(request: Request) -> "Generator[Any, None, Seam]":

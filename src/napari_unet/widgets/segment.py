@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import CheckBox, ComboBox, LineEdit
+from magicgui.widgets import CheckBox, LineEdit
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog
 
@@ -15,26 +15,29 @@ from ..cards import Entry
 from ..errors import UnetError, UsageError
 from ..events import Progress
 from ..inference import PredictConfig
-from . import runs, snippets
+from ..process.remote import Remote
+from . import runs, snippets, speed
 from .chain import Chain
 from .choice import ModelChoice
-from .form import Form
-from .jobs import Ended, Worker
+from .diameter import DiameterForm
+from .groups import RunSettings
+from .image_form import ImageForm
+from .jobs import Ended, Worker, duration
 from .layers import where_seen
 from .live import Live
 from .outcome import Outcome
-from .panel import Panel, as_said_here, button, field, folded, row, text
-from .pixels import AS_IS, choices, misfit, understood
+from .panel import Panel, as_said_here, button, field, row, text
 from .preferences import Preferences, models_changed
 from .results import PreviewLayer, ResultLayer, found_in
 from .runs import Look, Request
-from .source import Source, levels_of, path_of, usual_axes
+from .source import path_of
 
 if TYPE_CHECKING:
     import napari
 
 SHARED = ("device", "precision", "memory")  # their defaults are the plugin's preferences
 SETTLE = 300  # milliseconds without a change before something is made of it
+WAKING = "PyTorch is being loaded in the background …"
 
 
 class SegmentWidget(Panel):
@@ -47,24 +50,13 @@ class SegmentWidget(Panel):
         self._result: ResultLayer | None = None
         self._preview = PreviewLayer(napari_viewer, lambda how: self.fail(how.error) if how.error else None)
         self._settle, self._moved = _timer(self, self._check), _timer(self, self._follow)
-        self._channels: list[tuple[str, int]] = []
-        self._sizes = [AS_IS]
         self._root = Path()
         self._left: tuple[Path, ResultLayer] | None = None  # a run that was stopped: its group, and what it showed
         self._build()
-        self._picked = False
-        self.image.changed.connect(self._suggest)
-        self.model.changed.connect(self._pick)
-        for changed in (
-            self.cascade,
-            self.axes,
-            self.size,
-            self.channel,
-            self.out,
-            self.probabilities,
-            self.settings,
-            self.diameter,
-        ):
+        self.form.renewed.connect(self._suggest)
+        self.form.altered.connect(self._settle_soon)
+        self.model.changed.connect(self._fill)
+        for changed in (self.cascade, self.out, self.settings, self.diameter):
             changed.changed.connect(self._settle_soon)
         camera = getattr(napari_viewer, "scene", napari_viewer).camera  # the viewer itself has it before napari 0.9
         for signal in (camera.events, napari_viewer.dims.events.point, napari_viewer.dims.events.order):
@@ -74,7 +66,9 @@ class SegmentWidget(Panel):
         self.reset_choices()
         self._suggest()
 
-    def _settle_soon(self) -> None:
+    def _settle_soon(self, *_: Any) -> None:
+        self._look = None
+        self.settings.suit(self.entry, self.axes.value)
         self._settle.start()
 
     def _look_soon(self) -> None:
@@ -84,6 +78,7 @@ class SegmentWidget(Panel):
     def gone(self) -> None:
         """Leave what is running, and listen no more."""
         super().gone()
+        self.form.forget()
         self._preview.abandon()
         if self._checking is not None:
             self._checking.abandon()
@@ -91,46 +86,45 @@ class SegmentWidget(Panel):
     def _build(self) -> None:
         """Make the controls."""
         preferences = Preferences.read()
-        self.image = ComboBox(choices=self._images)
+        self.form = ImageForm(self)
+        self.image, self.axes, self.channel = self.form.image, self.form.axes, self.form.channel
+        self.size, self.note = self.form.size, self.form.note
         self.models = ModelChoice(self)
-        self.model = self.models.box
+        self.model, self.about = self.models.box, self.models.about
         self.cascade = Chain(self.models)
-        self.about, self.note, self.preflight = text(""), text(""), text("")
-        self.axes = LineEdit(tooltip="What the layer's dimensions are: letters of tczyx, in its order")
-        self.channel = ComboBox(choices=lambda _: self._channels, visible=False)
-        self.size = ComboBox(choices=lambda _: self._sizes, tooltip="What is done where image and model differ")
-        self.diameter = Form(PredictConfig, [f.name for f in dataclasses.fields(PredictConfig) if f.name != "diameter"])
+        self.preflight = text("")
+        self.diameter = DiameterForm(lambda: getattr(self._preview.layer, "data", None), self.fail)
         self.out = LineEdit(tooltip="OME-Zarr to write, or to resume")
-        self.probabilities = CheckBox(text="Write and show probabilities", value=False)
-        skip = {"resample", "diameter", "probabilities", "overwrite"}
-        self.settings = Form(PredictConfig, skip, **{name: getattr(preferences, name) for name in SHARED})
+        self.settings = RunSettings(**{name: getattr(preferences, name) for name in SHARED})
+        self.probabilities = self.settings["probabilities"]
         self.preview = button("Preview", self.show_preview, "The result in the current view, as Run writes it")
         self.live = CheckBox(text="Live", value=False, tooltip="Update the preview when you pan, zoom or move a slider")
         self.seams = button("Seam check", self.check_seams, "Predict a sample on two grids, and compare")
         self.run = button("Run", self.start, "Write the result of the whole image, from where you look outward")
         self.cancel = button("Cancel", self.stop, "Stop; what is done is kept, and Resume continues from it")
         self.outcome = Outcome(self)
-        copies = row(button("Copy as Python", self.copy_python), button("Copy as command", self.copy_command))
         self.extend(
             [
-                field("image", self.image),
+                self.form,
                 self.models.field,
                 self.about,
                 self.cascade,
-                field("axes", self.axes, self.channel),
-                field("pixel size", self.size),
-                self.diameter,
                 self.note,
+                self.diameter,
                 field("result", self.out, button("…", self._choose_out, "Choose where the result goes")),
-                self.probabilities,
-                *folded("Options", self.settings),
+                self.outcome,
+                *self.settings.widgets,
+                row(self.seams),
+                row(button("Copy as Python", self.copy_python), button("Copy as command", self.copy_command)),
+            ]
+        )
+        self.pinned.extend(
+            [
                 self.preflight,
-                row(self.preview, self.live, self.seams),
+                row(self.preview, self.live),
                 row(self.run, self.cancel),
                 self.progress,
                 self.status,
-                self.outcome,
-                copies,
             ]
         )
         self.add_below()
@@ -140,12 +134,7 @@ class SegmentWidget(Panel):
     @property
     def entry(self) -> Entry | None:
         """The chosen model's card."""
-        return self.models.entry_of(self.model.value)
-
-    def _images(self, _: Any) -> list[Any]:
-        from napari.layers import Image
-
-        return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+        return self.models.entry
 
     def _choose_out(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self.native, "Result", self.out.value, "OME-Zarr (*.ome.zarr)")
@@ -153,55 +142,27 @@ class SegmentWidget(Panel):
             self.out.value = path
 
     def _suggest(self) -> None:
-        """Choose the model that suits the image best, unless one was chosen."""
+        """Offer the models in order for the image, and the one that suits it best unless the user chose one."""
         layer = self.image.value
-        entries = self.models.entries.values()
-        if layer is not None and entries and not self._picked:
-            with self.model.changed.blocked(), contextlib.suppress(UnetError):
-                axes = usual_axes(layer)
-                self.model.value = min(entries, key=lambda entry: misfit(layer, axes, entry)).path
+        if layer is not None:
+            with contextlib.suppress(UnetError):
+                self.models.suit(layer, self.form.source.axes)
         self._fill()
 
-    def _pick(self) -> None:
-        self._picked = True
-        self._fill()
-
-    def _fill(self) -> None:
+    def _fill(self, *_: Any) -> None:
         """Fill the form for another image or model."""
         layer, entry = self.image.value, self.entry
-        self.about.value = entry.summary() if entry else "There is no model yet: train one, or choose its folder."
-        self.probabilities.visible = entry is not None and entry.gives == "labels"
+        self.models.say()
         self.cascade.follow(self.model.value)
-        self.diameter.visible = entry is not None and entry.diameter is not None
-        if entry is not None and entry.diameter is not None:
-            self.diameter.suggest(diameter=entry.learnt_diameter)
+        self.form.suit(entry)
+        self.diameter.suit(entry)
         self._look = None
+        self.preflight.value = ""
         self.enable()
-        if layer is None or entry is None:
-            self.note.value = "" if layer else "Open an image first."
-            return
-        try:
-            self.axes.value = usual_axes(layer)
-        except UnetError as error:
-            self.axes.value, self.note.value = "", as_said_here(str(error))
-            return
-        self._fill_channels(layer, entry)
-        self._sizes = choices(layer, self.axes.value, entry)
-        self.size.reset_choices()
-        self.size.value = self._sizes[0]
-        self.note.value, self.preflight.value = understood(layer, self.axes.value, entry, self._sizes[0]), ""
-        name = re.sub(r"[^\w.-]+", "_", f"{layer.name}-{entry.name}").strip("._") or "result"
-        self.out.value = str(Preferences.read().results_beside(path_of(layer)) / f"{name}.ome.zarr")
-        self._settle.start()
-
-    def _fill_channels(self, layer: Any, entry: Entry) -> None:
-        axes = self.axes.value
-        count = 3 if layer.rgb else levels_of(layer)[0][axes.index("c")] if "c" in axes else 1
-        several = count > 1 and entry.channels == 1
-        names = ("red", "green", "blue") if layer.rgb else tuple(map(str, range(count)))
-        self._channels = [(names[i], i) for i in range(count)] if several else []
-        self.channel.reset_choices()
-        self.channel.visible = several
+        if layer is not None and entry is not None:
+            name = re.sub(r"[^\w.-]+", "_", f"{layer.name}-{entry.name}").strip("._") or "result"
+            self.out.value = str(Preferences.read().results_beside(path_of(layer)) / f"{name}.ome.zarr")
+        self._settle_soon()
 
     def request(self, *, near: bool = False) -> Request:
         """Return what the form asks for.
@@ -216,16 +177,14 @@ class SegmentWidget(Panel):
         UsageError, DataError
             Where something of it cannot be.
         """
-        layer, entry, size = self.image.value, self.entry, self.size.value
+        layer, entry = self.image.value, self.entry
         if layer is None or entry is None:
             raise UsageError("choose an image and a model first")
-        source = Source(layer, self.axes.value.strip(), size.level, self.channel.value)
-        probabilities = self.probabilities.value and entry.gives == "labels"
-        chosen = self.settings.chosen() | {"probabilities": probabilities, "resample": size.resample}
-        chosen |= self.diameter.chosen() if entry.diameter is not None else {}
+        source = self.form.source
+        taken = {"resample": self.size.value.resample, "diameter": self.diameter.chosen()}
         out = Path(self.out.value).expanduser()
         models = (entry.path, *self.cascade.folders)
-        found = Request(source, entry.channels, models, out, PredictConfig(**chosen))
+        found = Request(source, entry.channels, models, out, PredictConfig(**self.settings.chosen(), **taken))
         if not near:
             return found
         return dataclasses.replace(
@@ -235,30 +194,37 @@ class SegmentWidget(Panel):
     # Before the run
 
     def _check(self) -> None:
-        """Say what the run will take."""
-        layer, entry = self.image.value, self.entry
-        if layer is None or entry is None or self.busy:
-            return
-        try:
-            request = self.request()
-            self.note.value = understood(layer, self.axes.value, entry, self.size.value)
-        except (UnetError, ValueError) as error:
-            self.preflight.value = as_said_here(str(error))
+        """Say what the run will take; the process that is asked has all loaded then, before the first preview."""
+        if self.busy:
             return
         if self._checking is not None:
             self._checking.cancel()
-        self._checking = Worker(lambda: runs.check(request), lambda _: None, self._checked)
+        if self.image.value is None or self.entry is None:
+            self._checking = Worker(lambda: Remote(speed.warm, brief=True).events(), lambda _: None, lambda _: None)
+        else:
+            try:
+                request = self.request()
+            except (UnetError, ValueError) as error:
+                self.preflight.value = as_said_here(str(error))
+                return
+            self._checking = Worker(lambda: runs.check(request), lambda _: None, self._checked)
+        self.preflight.value = self.preflight.value or WAKING
         self._checking.start()
 
     def _checked(self, how: Ended) -> None:
         found = how.result
         if how.cancelled or self.busy:
             return
-        if found is not None and found.state in ("finished", "other"):
+        if found is None:
+            self.preflight.value = as_said_here(how.error)
+            return
+        takes, needed = found
+        if takes.state in ("finished", "other") and not self.settings["overwrite"].value:
             self.out.value = str(_next(Path(self.out.value)))  # an earlier result stays as it is
             return
-        self.preflight.value = as_said_here(how.error or str(found))
-        self.run.text = "Resume" if found is not None and found.state == "unfinished" else "Run"
+        time = "" if needed is None else f"Takes about {duration(needed)}. "
+        self.preflight.value = as_said_here(f"{time}{takes}")
+        self.run.text = "Resume" if takes.state == "unfinished" else "Run"
 
     def enable(self) -> None:
         """Enable the buttons that can be used now."""
@@ -306,7 +272,7 @@ class SegmentWidget(Panel):
         if request is not None:
             if self._left is not None and self._left[0] == request.root:
                 self._left[1].remove()
-            name = f"{request.source.layer.name} {self.model.current_choice}"
+            name = f"{request.source.layer.name} {self.models.entries[request.models[0]].name}"
             self._result, self._left = ResultLayer(self.viewer, request.source, name), None
             self._root = request.root
 

@@ -1,0 +1,105 @@
+"""Settings in a few named groups, folded, of which only what applies is shown."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from magicgui.widgets import Widget
+from psygnal import Signal
+
+from ..cards import Entry
+from ..inference import PredictConfig
+from .form import Form
+from .panel import folded
+
+GROUPS = {
+    "Objects": ("border_bias", "min_size", "fill_holes", "link"),
+    "Intensities": ("percentiles", "each_time", "padding", "nan", "missing"),
+    "Output": (
+        "probabilities",
+        "probability_type",
+        "uncertainty",
+        "error",
+        "region",
+        "name",
+        "in_source",
+        "overview",
+        "ome_version",
+        "overwrite",
+    ),
+    "Computer": ("device", "precision", "memory", "block", "tta", "scheduler", "allow_tcp", "break_lock"),
+}
+
+
+class Groups:
+    """Forms of one settings dataclass, each under its title; `widgets` are put into a panel.
+
+    Parameters
+    ----------
+    settings : frozen dataclass
+        Its fields made with `setting`.
+    groups : mapping of title to names of fields
+        A field in none of them has no control.
+    values : mapping of str to value
+        Instead of the defaults.
+    """
+
+    changed = Signal()
+
+    def __init__(self, settings: type[Any], groups: Mapping[str, Collection[str]], **values: Any) -> None:
+        fields = [field.name for field in dataclasses.fields(settings)]
+        self._forms = [Form(settings, [f for f in fields if f not in names], **values) for names in groups.values()]
+        self._names = list(groups.values())
+        self._folded = [folded(title, form) for title, form in zip(groups, self._forms, strict=True)]
+        for form in self._forms:
+            form.changed.connect(lambda _: self.changed.emit())
+
+    @property
+    def widgets(self) -> list[Widget]:
+        """Heads and forms, in order."""
+        return [widget for pair in self._folded for widget in pair]
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the control of a field."""
+        return next(form[name] for form, names in zip(self._forms, self._names, strict=True) if name in names)
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the values of what applies, by field.
+
+        Raises
+        ------
+        UsageError
+            Where what is written cannot be read.
+        """
+        return {name: value for form in self._forms for name, value in form.chosen().items()}
+
+    def suggest(self, **values: Any) -> None:
+        """Show what was chosen in the fields that are left empty."""
+        for form in self._forms:
+            form.suggest(**values)
+
+    def apply(self, names: Collection[str]) -> None:
+        """Show what applies alone; a group of which nothing does is not there."""
+        for form, (head, inner) in zip(self._forms, self._folded, strict=True):
+            some = form.apply(names)
+            head.visible = some
+            if not some:
+                inner.visible = False
+
+
+class RunSettings(Groups):
+    """What may be chosen for a run, by what it is about."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(PredictConfig, GROUPS, **values)
+
+    def suit(self, entry: Entry | None, axes: str) -> None:
+        """Show what means something for a model, and an image of these axes."""
+        task = "" if entry is None else entry.task
+        off = set() if task == "instances" else set(GROUPS["Objects"])
+        off |= set() if entry is None or entry.gives == "labels" else {"probabilities", "name", "in_source"}
+        off |= set() if task == "autoencode" else {"error"}
+        off |= set() if "t" in axes else {"link", "each_time"}
+        off |= set() if self["probabilities"].value else {"probability_type"}
+        off |= set() if self["scheduler"].value else {"allow_tcp"}
+        self.apply({name for names in GROUPS.values() for name in names} - off)
