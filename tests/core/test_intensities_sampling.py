@@ -1,5 +1,8 @@
 """Intensities of large images: a specimen in a dark field is seen, however the image is stored."""
 
+import json
+import shutil
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -196,3 +199,89 @@ def test_of_a_large_image_damaged_parts_are_left_out_and_one_all_damaged_is_refu
         path.write_bytes(b"torn")
     with pytest.raises(DataError, match=r"a\.zarr"):
         Normalisation().measure(open_stack(tmp_path / "a.zarr", "yx"))
+
+
+LEVELLED = (3, 512, 512)  # of cells of 32 x 32 there are 256 in a plane
+
+
+def _levels(way, folder, data, chunks=(1, 32, 32), **how):
+    """Write a pyramid of three levels: means, or every other pixel; what opens as it."""
+    coarse = [data, data[:, ::2, ::2], data[:, ::4, ::4]]
+    if way == "tiff":
+        with tifffile.TiffWriter(folder / "a.ome.tif", bigtiff=True) as file:
+            more = {"photometric": "minisblack", "tile": (32, 32), "compression": "zlib"}
+            file.write(data, subifds=2, metadata={"axes": "ZYX"}, **more)
+            for level in coarse[1:]:
+                file.write(level, subfiletype=1, **more)
+        return folder / "a.ome.tif"
+    root = folder / "a.ome.zarr"
+    for i, level in enumerate(coarse):
+        where = f"{'scale' if way == 'inner' else ''}{i}{'/image' if way == 'inner' else ''}"
+        as_zarr(level, root / where, chunks, config={"write_empty_chunks": True}, **how)
+    paths = [f"scale{i}/image" if way == "inner" else str(i) for i in range(3)]
+    steps = [[{"type": "scale", "scale": [1, 2**i, 2**i]}] for i in range(3)]
+    datasets = [{"path": p, "coordinateTransformations": s} for p, s in zip(paths, steps, strict=True)]
+    axes = [{"name": a, "type": "space"} for a in "zyx"]
+    attributes = {"ome": {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}}
+    (root / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
+    return root
+
+
+PYRAMIDS = {
+    "group": ("plain", {}, lambda stack: stack),
+    "levels in groups of their own": ("inner", {}, lambda stack: stack),
+    "shards": ("plain", {"chunks": (1, 32, 32), "shards": (3, 128, 128)}, lambda stack: stack),
+    "tiff": ("tiff", {}, lambda stack: stack),
+    "a part": ("plain", {}, lambda stack: stack.select(z=slice(1, 3), y=slice(37, 501), x=slice(5, 512))),
+    "a plane": ("plain", {}, lambda stack: stack.select(z=2)),
+    "a coarser level itself": ("plain", {}, None),
+}
+
+
+@pytest.mark.parametrize("kind", PYRAMIDS)
+@pytest.mark.parametrize("at", [(2, 490, 130)])
+def test_a_pyramid_shows_where_the_content_is(kind, at, tmp_path, monkeypatch):
+    """Few cells of an image that is stored whole are read, and what is measured is as of all of them."""
+    way, how, part = PYRAMIDS[kind]
+    monkeypatch.setattr(sampling, "CELL", {2: (32, 32), 3: (1, 32, 32)})
+    monkeypatch.setattr(sampling, "ALL_OF_IT", 2**14)
+    monkeypatch.setattr(sampling, "ROUNDS_BESIDE", 1)
+    data = np.full(LEVELLED, 7, "u1")
+    z, y, x = at
+    data[z, y : y + 8, x : x + 30] = np.random.default_rng(0).integers(50, 250, (8, 30), "u1")
+    path = _levels(way, tmp_path, data, **how)
+    stack = open_stack(path, level=1) if part is None else part(open_stack(path))
+    read = []
+
+    def reading(box):
+        read.append(box)
+        return iter([(box, stack.read(box))])
+
+    def measured(of):
+        return sampling.sample(of, lambda pool: tuple(pool.percentiles((1, 99.8))), reading).pools[0]
+
+    found = measured(stack)
+    few, all_of_it = len(read), np.asarray(stack.read(tuple(slice(0, n) for n in stack.shape)))
+    read.clear()
+    want = measured(Stack(data=all_of_it, axes=stack.axes))
+    assert few <= 2 * sampling.FIRST < 100 < len(read)
+    assert found.cells >= 1 and (found.counts == want.counts).all()
+
+
+@pytest.mark.parametrize("lost", ["of one value", "of noise alone", "another number of axes", "damaged", "gone"])
+def test_levels_that_show_nothing_change_nothing(lost, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "CELL", {2: (32, 32), 3: (1, 32, 32)})
+    monkeypatch.setattr(sampling, "ALL_OF_IT", 2**14)
+    data = np.full((2, 256, 256), 7, "u1")
+    data[1, 40:48, 200:230] = np.random.default_rng(0).integers(50, 250, (8, 30), "u1")
+    root = _levels("plain", tmp_path, data)
+    for i in (1, 2):
+        if lost in ("damaged", "gone"):
+            shutil.rmtree(root / f"{i}" / "c")
+            (root / f"{i}" / "zarr.json").write_text("{") if lost == "damaged" else shutil.rmtree(root / str(i))
+            continue
+        shape = (128, 128) if lost.startswith("another") else (2, 256 >> i, 256 >> i)
+        level = np.random.default_rng(0).integers(0, 9, shape, "u1") * ("noise" in lost)
+        as_zarr(level, root / str(i), (64,) * len(shape), overwrite=True)
+    found = Normalisation().measure(open_stack(root))
+    assert found == Normalisation().measure(Stack(data=data, axes="zyx"))

@@ -20,6 +20,7 @@ from ..arrays.stack import Stack
 from ..arrays.views import Box
 from ..errors import DataError
 from ..grid.blocks import box_at, boxes_of, places_under
+from ..sources.levels import cells_with_content
 from ..sources.zarrays import stored_boxes
 from ..threads import in_threads
 from .contrast import Contrast, noise_of
@@ -32,6 +33,7 @@ ENOUGH = 1024  # cells: as much as of an image that is read whole; a square of 0
 MOST = 2048  # cells with content; elements of all channels stay below 2^29
 SEARCHED = 2**14  # cells read where most hold one value
 QUICK = 256  # the same, where a network computes each
+ROUNDS_BESIDE = 4  # of cells in which a coarser level shows one value: 256
 STABLE = 0.01  # of the scale, between the last two rounds
 KEPT = 2**14  # values of a cell that are kept where they cannot be counted
 ROWS = 2**14  # values of a cell, in order of place, whose steps from one to the next say what the noise is
@@ -264,6 +266,9 @@ def _cells_in(part: Box, size: Sequence[int]) -> Iterator[Box]:
 def _rounds(stack: Stack, size: Sequence[int], seed: int) -> Iterator[list[Box]]:
     """Yield cells, each round as many as all before it; those that are stored, where that is known.
 
+    Where a coarser level of a pyramid shows which cells hold more than one value, these come first, and of the others a
+    few, for what it has lost.
+
     Cells are put in an order in which neighbours follow each other. It is cut into as many equal parts as cells are to
     be read, and one at random is taken of each part that has none yet: what is small is met wherever it lies::
 
@@ -279,6 +284,18 @@ def _rounds(stack: Stack, size: Sequence[int], seed: int) -> Iterator[list[Box]]
         empty = np.setdiff1d(np.arange(min(total, len(places) + 1)), places)[:1]  # for the value of what is not stored
     else:
         places = np.arange(total) if total <= DRAWN else np.unique(rng.integers(0, total, DRAWN))
+    rich = cells_with_content(stack, size) if total <= DRAWN else None
+    first = np.ones(len(places), bool) if rich is None else rich.ravel()[places]
+    sizes = (stack.shape, size, grid)
+    yield from _drawn(places[first], empty, sizes, rng)
+    yield from itertools.islice(_drawn(places[~first], empty[:0], sizes, rng), ROUNDS_BESIDE)
+
+
+def _drawn(
+    places: np.ndarray, empty: np.ndarray, sizes: tuple[Sequence[int], ...], rng: np.random.Generator
+) -> Iterator[list[Box]]:
+    """Yield rounds of cells of some places, the first with that of what is not stored."""
+    shape, size, grid = sizes
     places = places[np.argsort(_neighbourhood(np.unravel_index(places, grid)))]
     parts, taken = FIRST, np.empty(0, np.int64)
     while len(taken) < len(places) or len(empty):
@@ -288,7 +305,7 @@ def _rounds(stack: Stack, size: Sequence[int], seed: int) -> Iterator[list[Box]]
         chosen = np.sort([*empty, *places[picked]])  # in order of place: chunks that are kept serve the next cell
         empty, taken, parts = empty[:0], np.concatenate([taken, picked]), 2 * parts
         corners = np.stack(np.unravel_index(chosen, grid), 1).tolist()
-        yield [box_at(corner, size, stack.shape) for corner in corners]
+        yield [box_at(corner, size, shape) for corner in corners]
 
 
 def _neighbourhood(corners: Sequence[np.ndarray]) -> np.ndarray:

@@ -281,6 +281,13 @@ class TiffArray(LazyBase):
                 if not self._readers:
                     self._store.close()  # it opens again what is read
 
+    def coarser(self) -> "Iterator[TiffArray]":
+        """Yield the coarser levels of the pyramid that it is one of."""
+        with _opened(self._path) as (tif, _, _):
+            series = tif.series[self._image]
+            for level in range(self._level + 1, len(series.levels)):
+                yield _lazy(self._path, self._image, series, level)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self._path.absolute(), self._image, self._level)  # workers have folders of their own
 
