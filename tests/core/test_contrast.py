@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from kinds import small
 from napari_unet.arrays.stack import Stack
@@ -70,6 +71,74 @@ def statistics(data, **chosen):
 def test_noise_alone_is_known_as_such(name):
     stack = Stack(data=NOISE[name], axes="zyx"[-NOISE[name].ndim :])
     assert Normalisation().measure(stack).only_noise
+
+
+MORE_NOISE = {
+    "hot pixels": camera() + 2000 * (RNG(1).random((160, 160)) < 2e-4),
+    "two hot pixels side by side": camera() + 2000 * ((Y == 4) & (X >= 7) & (X <= 8)),
+    "smoothed": 100 + 3 * ndimage.gaussian_filter(camera(1, level=0, sd=3), 1.1),
+    "photons that are multiplied": camera(sd=5.0) + RNG(1).poisson(0.7, (160, 160)) * RNG(2).gamma(1, 20, (160, 160)),
+    "rows and columns of a camera": camera() + RNG(1).normal(0, 1, (160, 1)) + RNG(2).normal(0, 1, (1, 160)),
+    "a steep gradient": camera() + 30 * X / 160,
+}
+RECORD = {"level": [[0.0, 0.19]], "rough": [[0.05, 0.29]], "coarse": [[0.73, 0.99]]}
+
+
+def recorded(record=RECORD):
+    model = learnt(small(), 28.0)
+    return dataclasses.replace(model, record={**model.record, "appearance": record})
+
+
+@pytest.mark.parametrize("name", {**NOISE, **MORE_NOISE})
+def test_whatever_noise_is_like_it_is_empty_for_a_model_that_knows_what_it_learnt_from(name):
+    data = (NOISE | MORE_NOISE)[name]
+    found = statistics(data, model=recorded())
+    assert not any(found.scale) and found.is_taken_as_empty and "nothing but noise" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", sorted({*CONTENT} - {"a hot pixel", "no noise", "one value"}))
+def test_whatever_stands_out_is_content_for_a_model_that_knows_what_it_learnt_from_too(name):
+    assert statistics(CONTENT[name], model=recorded()).scale[0] > 0
+
+
+def test_texture_without_objects_is_content_where_such_was_learnt_from():
+    texture = recorded(RECORD | {"coarse": [[0.2, 0.9]]})
+    assert statistics(MORE_NOISE["smoothed"], model=texture).scale[0] > 0
+    assert statistics(MORE_NOISE["smoothed"], model=learnt(small(), 28.0)).scale[0] > 0
+    for damaged in ({"coarse": 7}, {"coarse": [["a", "b"]]}, [], "x"):
+        assert statistics(MORE_NOISE["smoothed"], model=recorded(damaged)).scale[0] > 0
+
+
+def cells(sd=2.0):
+    return camera(3, sd=sd) + 90 * (np.sin(X / 9) * np.sin(Y / 9) > 0.5)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (cells(), None),
+        (255 - cells(), "dark on bright, as in bright field"),
+        (cells(sd=60.0), "it is noisier"),
+        (X + Y, "it is smoother"),
+    ],
+)
+def test_an_image_unlike_all_that_was_learnt_from_is_said(data, said):
+    stack, model, config = Stack(data=data, axes="yx", name="field"), recorded(), PredictConfig(**FAST)
+    lines = [x for x in remarks(stack, model, config, measured(stack, model, config)) if "unlike all" in x]
+    assert len(lines) == (said is not None) and all(said in line and line.startswith("field") for line in lines)
+    chosen = PredictConfig(percentiles=(1.0, 99.0), **FAST)
+    for other, settings in ((learnt(small(), 28.0), config), (model, chosen)):
+        assert not any(
+            "unlike all" in line for line in remarks(stack, other, settings, measured(stack, other, settings))
+        )
+
+
+def test_a_large_image_has_looks_too(monkeypatch):
+    data = cells()
+    whole = Normalisation().measure(Stack(data, "yx")).contrast[0]
+    monkeypatch.setattr("napari_unet.intensities.normalise.WHOLE", 1000)
+    found = Normalisation().measure(Stack(data, "yx")).contrast[0]
+    assert (found.level, found.rough) == pytest.approx((whole.level, whole.rough), rel=0.1)
 
 
 @pytest.mark.parametrize("name", CONTENT)
@@ -144,4 +213,9 @@ def test_a_training_keeps_the_least_contrast_and_the_share_of_objects(tmp_path):
     model = wait(train(pairs, tmp_path / "m.model", config))
     each = [Normalisation().measure(image).contrast[0].span for image, _ in pairs]
     assert model.record["contrast"] == pytest.approx(min(each), abs=0.01)
+    looks = [Normalisation().measure(image).contrast[0] for image, _ in pairs]
+    for name, (ends,) in model.record["appearance"].items():
+        values = [getattr(one, name) for one in looks]
+        assert ends == pytest.approx([min(values), max(values)], abs=0.001)
+    assert sorted(model.record["appearance"]) == ["coarse", "level", "rough"]
     assert model.record["foreground"] == pytest.approx((labels > 0).mean(), abs=0.001)

@@ -1,6 +1,7 @@
 """How the intensities of a stack are measured for a run, and what to warn of."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 from ..arrays.cached import cached
@@ -15,6 +16,9 @@ FAR, FAR_FIXED = 10.0, 100.0
 SERIES = 5  # time points from which on bleaching is looked for
 BLEACHED = 0.6  # of the first range of intensities
 CLEAR = 1.5  # times what is noise, or the contrast of an image: so far were all training images
+BEYOND = 0.2  # of the range: crops of one kind of image differ by so much; bright field lies 0.6 above fluorescence
+NOISIER, SMOOTHER = 2.0, 3.0  # times what was learnt: what bears it is left to augmentation
+FLATTER = 0.65  # of the flattest training image: 0.47 for nuclei, where smoothed noise reaches 0.44
 LITTLE = 12.0  # standard deviations of noise: 7 are left for what is to be found
 
 
@@ -64,10 +68,14 @@ def remarks(
     """
     yield from (f"{stack.name}: {note}" for note in found.notes)
     each_time = found.times or (found,)
-    if not any(scale for each in each_time for scale in each.scale) and not all(each.only_noise for each in each_time):
+    if not any(scale for each in each_time for scale in each.scale) and not any(
+        each.is_taken_as_empty for each in each_time
+    ):
         yield f"{stack.name} has one value, {found.offset[0]:g}, wherever it was read; nothing can be found in it"
     yield from _scale(stack, model, found)
     yield from _contrast(stack, model, found)
+    if not config.percentiles:
+        yield from _appearance(stack, model, found)
     if not computed and not config.each_time:
         yield from _bleaching(stack, model, config)
 
@@ -79,10 +87,29 @@ def learnt_contrast(model: Model) -> float:
     return float(least) if percentiles and isinstance(least, int | float) else 0.0
 
 
+def learnt_appearance(model: Model, name: str) -> list[tuple[float, float]]:
+    """Return the range of a figure of the looks of the training images, per channel; empty where it is not known."""
+    record = model.record.get("appearance")
+    if model.normalisation.kind != "percentile" or not isinstance(record, dict):
+        return []
+    try:
+        return [(float(low), float(high)) for low, high in record.get(name, ())]
+    except (TypeError, ValueError):
+        return []
+
+
 def _without_noise(found: Statistics, model: Model) -> Statistics:
     """Return intensities of which nothing is left where they are noise alone."""
     least = learnt_contrast(model)
-    if not found.only_noise or least < CLEAR * SPAN:
+    flat = (
+        found.is_plain
+        and least
+        and all(
+            each.coarse < FLATTER * low
+            for each, (low, _) in zip(found.contrast, learnt_appearance(model, "coarse") or [(0.0, 0.0)], strict=False)
+        )
+    )
+    if not flat and (not found.only_noise or least < CLEAR * SPAN):
         return found
     low, high = model.normalisation.low, model.normalisation.high
     span = max(each.span for each in found.contrast)
@@ -92,6 +119,41 @@ def _without_noise(found: Statistics, model: Model) -> Statistics:
         f"value; --percentiles {low:g} {high:g} stretches the noise to the full range all the same"
     )
     return dataclasses.replace(found, scale=(0.0,) * len(found.scale), notes=(note,))
+
+
+def _appearance(stack: Stack, model: Model, found: Statistics) -> Iterator[str]:
+    """Say that an image looks unlike all that the model learnt from: bright field, inverted, far noisier."""
+    levels, roughs = (learnt_appearance(model, name) for name in ("level", "rough"))
+    for one in found.times or (found,):
+        if one.is_taken_as_empty:
+            continue
+        told = [
+            *(_level(each.level, *learnt) for each, learnt in zip(one.contrast, levels, strict=False)),
+            *(_texture(each.rough, *learnt) for each, learnt in zip(one.contrast, roughs, strict=False)),
+        ]
+        if any(told):
+            yield (
+                f"{stack.name} looks unlike all that the model learnt from: {'; '.join(filter(None, told))}. The "
+                "result is likely wrong: take a model of such images, or fine-tune this one on some"
+            )
+            return
+
+
+def _level(level: float, low: float, high: float) -> str:
+    if low - BEYOND <= level <= high + BEYOND or math.isnan(level):
+        return ""
+    side = "dark on bright, as in bright field" if level > high else "bright on dark"
+    learnt = f"{100 * low:.0f} to {100 * high:.0f} %"
+    return (
+        f"half of its values lie above {100 * level:.0f} % of its range, there it was {learnt} ({side}, or inverted?)"
+    )
+
+
+def _texture(rough: float, low: float, high: float) -> str:
+    if low / SMOOTHER <= rough <= NOISIER * high or math.isnan(rough):
+        return ""
+    kind = "noisier" if rough > high else "smoother"
+    return f"it is {kind}, noise is {rough:.2g} of its standard deviation, there it was {low:.2g} to {high:.2g}"
 
 
 def _contrast(stack: Stack, model: Model, found: Statistics) -> Iterator[str]:

@@ -107,7 +107,7 @@ class Normalisation:
             pairs, lost = [self._figures(pool) for pool in found.pools], found.lost
             cells = SPREAD if found.in_part else EACH
             notes = [self._spikes(*pool.histogram(), *pair) for pool, pair in zip(found.pools, pairs, strict=True)]
-            contrast = tuple(pool.contrast(scale) for pool, (_, scale) in zip(found.pools, pairs, strict=True))
+            contrast = tuple(pool.contrast(*pair) for pool, pair in zip(found.pools, pairs, strict=True))
         else:
             channels, lost = _whole(stack, read, padding)
             pairs = [self._measure_channel(values) for values in channels]
@@ -116,7 +116,7 @@ class Normalisation:
                 shape = [n for n, a in zip(stack.shape, stack.axes, strict=True) if a != "c"]
                 planes = [values.reshape(shape) for values in channels]
                 notes += [self._padding(each, *pair) for each, pair in zip(planes, pairs, strict=True)]
-                contrast = tuple(Contrast.of(each, scale) for each, (_, scale) in zip(planes, pairs, strict=True))
+                contrast = tuple(Contrast.of(each, s, low) for each, (low, s) in zip(planes, pairs, strict=True))
         offset, scale = (self.offset, self.scale) if self.kind == "fixed" else tuple(zip(*pairs, strict=True))
         if self.kind == "none":
             offset, scale = (0.0,) * len(pairs), (1.0,) * len(pairs)
@@ -190,7 +190,12 @@ class Statistics:
     @property
     def is_taken_as_empty(self) -> bool:
         """Whether it is nothing but noise and was not stretched to the full range, as former versions did."""
-        return self.only_noise and not any(self.scale)
+        return self.is_plain and not any(self.scale)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing stands out of the noise, in any channel."""
+        return bool(self.contrast) and all(each.only_noise or each.plain for each in self.contrast)
 
     @property
     def only_noise(self) -> bool:

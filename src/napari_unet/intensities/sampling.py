@@ -90,10 +90,13 @@ class Pool:
         # every 17th of 2^18: an odd step does not fall on the same columns of each row
         self._parts.append(values[:: values.size // self._kept + 1].copy())
 
-    def contrast(self, scale: float) -> Contrast:
-        """Return the contrast of percentiles that are `scale` apart; what stands out is not known."""
+    def contrast(self, low: float, scale: float) -> Contrast:
+        """Return the contrast of percentiles that are `low` and `scale` more; what stands out is not known."""
         noise = noise_of(*self._steps)
-        return Contrast(scale / noise) if noise and scale else Contrast()
+        if not noise or not scale:
+            return Contrast()
+        level = (float(self.percentiles((50.0,))[0]) - low) / scale
+        return Contrast(scale / noise, False, level, noise / max(self.moments()[1], noise / 2))
 
     def values(self) -> np.ndarray:
         """Return the values that are kept; those that are counted are not."""

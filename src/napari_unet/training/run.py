@@ -184,7 +184,7 @@ class Run:
         record = (
             ({"name": name} if NAME.fullmatch(name) else {})
             | ({"licence": licence} if licence else {})
-            | {key: self.data[key] for key in ("contrast", "foreground") if key in self.data}
+            | {key: self.data[key] for key in ("contrast", "appearance", "foreground") if key in self.data}
             | {
                 "learnt from": f"{count} labelled image{'s' * (count != 1)}",
                 "data": self.data,

@@ -10,7 +10,7 @@ from typing import Any
 from ..arrays.cached import check_countable
 from ..errors import DataError, ModelError, OutputError, ResourceError
 from ..events import Progress
-from ..intensities.contrast import least_contrast
+from ..intensities.contrast import appearance, least_contrast
 from ..intensities.normalise import Normalisation
 from ..model import Model
 from ..objects.config import MANY
@@ -67,6 +67,7 @@ def set_up(
     else:
         run = found
         run.check_same(_identity(config, init), digest)
+        run.data |= _usual(facts)  # of a training that began before there was such a record, too
         if config.learning_rate is not None:
             run.plan = dataclasses.replace(run.plan, learning_rate=config.learning_rate)
     for line in [*(_left_out(extra) if extra is not None else []), *_story(facts, run.plan)]:
@@ -335,11 +336,13 @@ def make_restoration(
     return kind(**values, **about, noise=noise, dtype_name=config.result_type)
 
 
-def _usual(facts: Fingerprint) -> dict[str, float]:
-    """Return what images are compared with when the model is run: least contrast, share of objects."""
+def _usual(facts: Fingerprint) -> dict[str, Any]:
+    """Return what images are compared with when the model is run: least contrast, looks, share of objects."""
     shown = [each for each in facts.stacks if any(count for value, count in each.counts.items() if value)]
     least = least_contrast(each.statistics.contrast for each in shown)  # a field without objects may be noise alone
-    found = {} if least is None else {"contrast": least}
+    found: dict[str, Any] = {} if least is None else {"contrast": least}
+    if facts.intensities is None and (looks := appearance([each.statistics.contrast for each in shown])):
+        found["appearance"] = looks
     if facts.objects is None or facts.sparse:
         return found
     return found | {"foreground": round(1 - facts.frequencies.get(0, 0.0), 3)}
