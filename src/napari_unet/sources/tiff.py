@@ -19,18 +19,10 @@ from ..arrays.stack import AXES
 from ..arrays.views import Box, LazyArray, LazyBase, View
 from ..errors import DataError
 from .arrange import SAMPLES, UNKNOWN, Found
+from .manager import KINDS, channels_of, check_manager, series_of
 from .omexml import Image, read_ome
 from .tiffheads import check_directories
-from .tiffseries import (
-    POSITIONS,
-    Chosen,
-    check_manager,
-    choose_series,
-    count_planes,
-    images_of,
-    leading_box,
-    position_in,
-)
+from .tiffseries import Chosen, choose_series, count_planes, images_of, leading_box
 from .tifftags import channel_names, pixel_sizes
 from .transforms import Placing
 from .zarrmeta import MAX_CHUNK
@@ -75,10 +67,6 @@ def find_tiff(
         chosen = choose_series(path, tif, images, series)
         box, notes = _complete(path, tif, chosen, complaints, allow_incomplete)
         found = _found(path, tif, chosen, level or 0)
-        position = position_in(tif, chosen.series)
-        if position is not None:
-            box[chosen.series.axes.index(POSITIONS)] = position
-            notes.append(f"position {position} was taken, whose planes lie in this file")
         behind = _pages_behind(tif)
         notes += [f"{behind} pages behind the stack were left out"] if behind else []
         return _cut(dataclasses.replace(found, notes=(*chosen.notes, *found.notes, *notes)), box)
@@ -183,6 +171,7 @@ def _found(path: Path, tif: tifffile.TiffFile, choice: Chosen, level: int) -> Fo
     finest = Placing(tuple(size for size, _ in given), (0.0,) * len(known))
     placed = finest.through([each.shape for each in series.levels[: level + 1]])
     channels = data.shape[known.index("c")] if "c" in known else 1
+    names = channels_of(tif, channels) or channel_names(tif, channels)
     return Found(
         data,
         known,
@@ -191,7 +180,7 @@ def _found(path: Path, tif: tifffile.TiffFile, choice: Chosen, level: int) -> Fo
         scale=placed.scale,
         units=tuple(unit for _, unit in given),
         translation=placed.translation,
-        channel_names=image.channel_names if image is not None else channel_names(tif, channels),
+        channel_names=image.channel_names if image is not None else names,
         notes=(*notes, *sizes.notes),
     )
 
@@ -284,7 +273,7 @@ class TiffArray(LazyBase):
     def coarser(self) -> "Iterator[TiffArray]":
         """Yield the coarser levels of the pyramid that it is one of."""
         with _opened(self._path) as (tif, _, _):
-            series = tif.series[self._image]
+            series = series_of(tif)[self._image]
             for level in range(self._level + 1, len(series.levels)):
                 yield _lazy(self._path, self._image, series, level)
 
@@ -294,7 +283,7 @@ class TiffArray(LazyBase):
 
 def _reopened(path: Path, image: int, level: int) -> Any:
     with _opened(path) as (tif, _, _):
-        return _lazy(path, image, tif.series[image], level)
+        return _lazy(path, image, series_of(tif)[image], level)
 
 
 def _lazy(path: Path, image: int, series: tifffile.TiffPageSeries, level: int) -> Any:
@@ -303,7 +292,8 @@ def _lazy(path: Path, image: int, series: tifffile.TiffPageSeries, level: int) -
     page = chosen.keyframe
     page.decode(None, 0)
     small = math.prod(page.shape) * np.dtype(page.dtype).itemsize <= WHOLE_PAGE
-    mapped = not small and not page.is_tiled and page.is_memmappable and chosen.dataoffset is not None
+    alone = not small and series.kind not in KINDS  # numbers of such images are ours, not tifffile's
+    mapped = alone and not page.is_tiled and page.is_memmappable and chosen.dataoffset is not None
     if mapped and (chosen.dataoffset or 0) + chosen.nbytes <= page.parent.filehandle.size:
         return tifffile.memmap(path, series=image, level=level, mode="r")
     store = series.aszarr(level=level, chunkmode=2 if small and not page.is_tiled else 0)

@@ -9,13 +9,12 @@ from typing import Any
 import tifffile
 
 from ..errors import DataError
-from .omexml import MOST_PLANES, Image, check_file
+from .manager import KINDS, series_of
+from .omexml import Image
 
 CHECKED_PAGES = 4096  # planes whose data is looked for in the file, spread over all of them
 SHOWN = 8  # names in a message: a line on a screen
-MANY_FILES = ("ome", "mmstack", "ndtiff")  # kinds of series whose planes may lie in other files, and be missing
-POSITIONS = "R"  # tifffile's letter for the positions of Micro-Manager
-MANAGER_AXES = 4  # channel, slice, frame and position, before the offset
+MANY_FILES = ("ome", *KINDS)  # kinds of series whose planes may lie in other files, and be missing
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,33 +37,9 @@ class Chosen:
     notes: tuple[str, ...]
 
 
-def check_manager(path: Path, tif: tifffile.TiffFile) -> None:
-    """Refuse indices of Micro-Manager that declare absurd sizes, or lead out of the folder, before they are followed.
-
-    Raises
-    ------
-    DataError
-        Naming what the index says.
-    """
-    if not tif.is_micromanager:
-        return
-    meta = tif.micromanager_metadata or {}
-    if meta.get("IndexMap") is not None:
-        sizes = [int(n) + 1 for n in meta["IndexMap"][:, :MANAGER_AXES].max(axis=0)]
-        summary = meta.get("Summary") or {}
-        declared = [int(summary.get(k) or 1) for k in ("Channels", "Slices", "Frames", "Positions")]
-        planes = math.prod(map(max, sizes, declared))
-        if planes > MOST_PLANES:
-            raise DataError(f"{path}: its index declares {planes} planes, its file has {len(tif.pages)}; copy it again")
-    if (path.parent / "NDTiff.index").exists() and meta.get("MajorVersion", 0) >= 2:
-        check_file(path, "NDTiff.index")
-        for name in {entry[1] for entry in tifffile.read_ndtiff_index(path.parent / "NDTiff.index")}:
-            check_file(path, name)
-
-
 def images_of(tif: tifffile.TiffFile) -> list[tuple[int, tifffile.TiffPageSeries]]:
     """Return the images of a file with their numbers, without those that are only coarser copies of another."""
-    numbered = list(enumerate(tif.series))
+    numbered = list(enumerate(series_of(tif)))
     return [(i, s) for i, s in numbered if not _is_coarser_copy(s, [o for _, o in numbered if o is not s])]
 
 
@@ -110,7 +85,8 @@ def choose_series(path: Path, tif: tifffile.TiffFile, images: Sequence[Image], s
         raise DataError(f"{path} is a TIFF without an image; copy it again")
     if series is not None:
         index = _given(path, found, series)
-        return Chosen(index, tif.series[index], _image_of(tif, images, tif.series[index], index), ())
+        chosen = dict(found)[index]
+        return Chosen(index, chosen, _image_of(tif, images, chosen, index), ())
     here = [(i, s) for i, s in found if any(p is not None and p.parent.filename == tif.filename for p in s.pages)]
     candidates = here or found
     index, chosen = max(candidates, key=lambda each: (math.prod(each[1].shape), -each[0]))
@@ -120,6 +96,8 @@ def choose_series(path: Path, tif: tifffile.TiffFile, images: Sequence[Image], s
             f"image {_name(index, chosen)} of {len(candidates)} in the file was taken, the one of most pixels; another "
             f"is chosen with series (--series): {_list([c for c in candidates if c[0] != index])}"
         )
+    if len(found) > len(candidates) == 1 and chosen.kind in KINDS:
+        notes.append(f"{chosen.name} of {len(found)} was taken: its planes lie in this file")
     image = _image_of(tif, images, chosen, index)
     if len(images) > len(candidates) == 1 and image is not None:
         notes.append(f"image {image.name!r} of {len(images)} in the metadata was taken: its planes lie in this file")
@@ -158,19 +136,6 @@ def _image_of(
     return images[index] if index < len(images) else None
 
 
-def position_in(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> int | None:
-    """Return which position of a Micro-Manager stack lies in this file, where that is exactly one of several."""
-    at = series.axes.find(POSITIONS)
-    if at < 0 or series.kind != "mmstack":
-        return None
-    inner = math.prod(series.shape[at + 1 : len(series.shape) - len(series.keyframe.shape)])
-    count = series.shape[at]
-    here = {
-        i // inner % count for i, p in enumerate(series.pages) if p is not None and p.parent.filename == tif.filename
-    }
-    return here.pop() if len(here) == 1 < count else None
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Planes:
     """How many pages an image declares, how many are listed in the file, and how many from the first on are whole."""
@@ -185,10 +150,10 @@ def count_planes(tif: tifffile.TiffFile, chosen: Chosen) -> Planes:
     series, length = chosen.series, tif.filehandle.size
     planes = math.prod(series.shape) // max(1, math.prod(series.keyframe.shape))
     declared = max(_declared(tif, chosen), planes)
-    if len(series.pages) == 1 < declared and series.dataoffset is not None:
+    if len(series.pages) == 1 < declared and series.kind not in KINDS and series.dataoffset is not None:
         whole = min(declared, max(0, length - series.dataoffset) // max(1, series.keyframe.nbytes))
         return Planes(declared, whole, whole)
-    if len(series.pages) > 1 and series.kind in MANY_FILES:
+    if (len(series.pages) > 1 and series.kind in MANY_FILES) or series.kind in KINDS:
         listed = sum(page is not None for page in series.pages)
         there = next((i for i, page in enumerate(series.pages) if page is None), listed)
         return Planes(len(series.pages), listed, _whole(series.pages, there, tif))
