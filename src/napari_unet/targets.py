@@ -12,8 +12,10 @@ from .sources.omezarr import OURS, images_inside, ome
 from .sources.open import reached
 from .sources.pairs import is_image, place_in_zarr, stem
 from .sources.zarrmeta import below, is_remote, read_node
+from .store.editable import EDITED
 from .store.journal import FOLDER
 from .store.plates import is_plate, write_twin
+from .store.tiff import SUFFIXES, holds_labels
 from .summary import Row, printable
 
 
@@ -36,7 +38,7 @@ class Target:
 def find_targets(folder: Path | str, out: Path, config: PredictConfig, pattern: str | None) -> tuple[list[Target], str]:
     """Say which images there are, and where the result of each goes; and what was left out, in words.
 
-    Results of models among images are none; where there are only such, they are what is to be run.
+    Results of models among images are none; where there are only images that models made, these are run.
 
     Raises
     ------
@@ -71,7 +73,7 @@ def find_targets(folder: Path | str, out: Path, config: PredictConfig, pattern: 
                 f"{file.name} and {printable(str(name))} would have the same result, {printable(result)}; "
                 "rename one, or choose with --pattern"
             )
-    said = f"{len(results)} results of models were left out, such as {results[0].name}" if results else ""
+    said = f"{len(results)} results were left out, such as {results[0].name}" if results else ""
     return list(files.values()), printable(said)
 
 
@@ -127,18 +129,28 @@ def write_twins(files: Sequence[Target], out: Path, config: PredictConfig) -> No
 
 
 def _without_results(images: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Part images from results of models; where there are only results, these are the images."""
-    results = [path for path in images if path.is_dir() and _is_result(path)]
-    left = [path for path in images if path not in results]
-    return (left, results) if left else (images, [])
+    """Part images from results of models; where there are only results, those that are images are run."""
+    kinds = {path: _result_kind(path) for path in images}
+    wanted = [path for path in images if not kinds[path]] or [path for path in images if kinds[path] == "image"]
+    if not wanted:
+        raise DataError(
+            f"{images[0].parent} holds no image but labels that this program made, such as {images[0].name}; choose "
+            "the folder of the images"
+        )
+    return wanted, [path for path in images if path not in wanted]
 
 
-def _is_result(path: Path) -> bool:
-    """Say whether a model made a zarr group, as what it keeps of its making tells."""
+def _result_kind(path: Path) -> str:
+    """Say what this program made, as what it keeps of its making tells: "labels", an "image" of a model, or nothing."""
+    if path.is_file():
+        return "labels" if path.suffix.lower() in SUFFIXES and holds_labels(path) else ""
     try:
         node = read_node(str(path))
     except DataError:
-        return False
+        return ""
     ours = node.attributes.get(OURS) if node is not None else None
     made = ours.get("provenance") if isinstance(ours, dict) else None
-    return isinstance(made, dict) and "model" in made
+    if not isinstance(made, dict) or not isinstance(ours, dict):
+        return ""
+    labels = EDITED in made or str(ours.get("result", "")).startswith("labels/")
+    return "labels" if labels else "image" if "model" in made else ""

@@ -12,15 +12,18 @@ import tifffile
 import zarr
 
 from helpers import FP32, image_of, tree
-from kinds import small
+from kinds import restorer, small
 from napari_unet.arrays.stack import Stack
 from napari_unet.batch import run_batch
 from napari_unet.errors import DataError, OutputError, UsageError
 from napari_unet.events import wait
+from napari_unet.exports.write import export
 from napari_unet.inference import PredictConfig
 from napari_unet.inference.predict import predict
-from napari_unet.sources import open_stack
+from napari_unet.sources import open_labels, open_stack
+from napari_unet.store.editable import editable_copy
 from napari_unet.store.save import save_stack
+from napari_unet.store.tiff import save_tiff
 from napari_unet.summary import check_summary, printable
 
 CONFIG = PredictConfig(**FP32)
@@ -211,13 +214,30 @@ def test_an_image_that_has_grown_is_done_anew_and_only_that(kind, folder, tmp_pa
     assert open_stack(tmp_path / "out" / "g.ome.zarr" / "labels" / "semantic").size("z") == 5
 
 
-def test_results_among_the_images_are_left_out_and_alone_are_run(folder, tmp_path):
-    wait(predict(open_stack(folder / "0.tif"), small(), folder / "0 result.ome.zarr", CONFIG))
+def test_labels_that_were_made_here_are_never_taken_for_images(folder, tmp_path):
+    stack, result = open_stack(folder / "0.tif"), folder / "0 result.ome.zarr"
+    wait(predict(stack, small(), result, CONFIG))
+    labels = open_labels(result)
+    wait(predict(stack, small(), folder / "0 result.tif", CONFIG))
+    wait(export(labels, folder / "0 result exported.ome.tif"))
+    wait(save_stack(labels, folder / "0 result saved.ome.zarr", kind="labels"))
+    wait(editable_copy(labels, folder / "0 result edited.ome.zarr", "edited", {}))
     wait(save_stack(open_stack(folder / "1.tif"), folder / "saved.ome.zarr"))
+    wait(save_tiff(open_stack(folder / "1.tif"), folder / "converted.tif"))
     first, *_ = run_batch(folder, small(), tmp_path / "out", CONFIG)
-    assert [row.file for row in first.rows] == ["0.tif", "1.tif", "2.tif", "saved.ome.zarr"]
-    assert "0 result.ome.zarr" in first.message
-    rows = wait(run_batch(folder, small(), tmp_path / "out2", CONFIG, "*result*"))
+    assert [row.file for row in first.rows] == ["0.tif", "1.tif", "2.tif", "converted.tif", "saved.ome.zarr"]
+    assert first.message.startswith("5 results were left out, such as 0 result")
+    with pytest.raises(DataError, match="no image but labels that this program made, such as 0 result"):
+        wait(run_batch(folder, small(), tmp_path / "out2", CONFIG, "*result*"))
+
+
+def test_images_that_a_model_made_are_run_where_there_are_no_others(folder, tmp_path):
+    restore = restorer()
+    wait(predict(open_stack(folder / "0.tif"), restore, folder / "0 clean.ome.zarr", CONFIG))
+    assert [row.file for row in next(run_batch(folder, small(), tmp_path / "out", CONFIG)).rows] == [
+        f"{i}.tif" for i in range(3)
+    ]
+    rows = wait(run_batch(folder, small(), tmp_path / "out2", CONFIG, "*clean*"))
     assert [row.state for row in rows] == ["done"]
 
 

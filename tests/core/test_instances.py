@@ -451,3 +451,11 @@ def test_a_models_objects_are_scored_as_objects_however_few(tmp_path):
     found = evaluate(tmp_path / "a.ome.zarr", few)
     assert found.kind == "instances" and found.scores["n_truth"] == 3
     assert any("a model of objects" in note for note in found.notes)
+
+
+def test_two_tiffs_in_a_folder_have_two_tables(tmp_path):
+    model, stack = finder(min_size=2), cells((60, 64))
+    for name in ("a.tif", "a.ome.tif", "a.ome.tiff"):
+        wait(predict(stack, model, tmp_path / name, PredictConfig(**FP32)))
+    tables = ["a.objects.csv", "a.ome.objects.csv", "a.ome.tiff.objects.csv"]
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == tables

@@ -167,3 +167,37 @@ def test_classes_are_shown_with_their_names_colours_and_shares(viewer, folders):
     red, green, blue = (round(255 * part) for part in layer.get_color(1)[:3])
     assert line == f'<span style="color:#{red:02x}{green:02x}{blue:02x}">■</span> foreground {share:.3g} %'
     assert f"done: foreground {share:.3g} % in " in widget.status.value
+
+
+def test_a_preview_lies_on_its_image_and_goes_by_its_name_whatever_was_looked_at_before(viewer, folders):
+    near = viewer.add_image(image_of((70, 90)), name="A", scale=(0.5, 0.5), units="um")
+    far = viewer.add_image(image_of((70, 90)), name="B", scale=(2, 2), rotate=30, translate=(7, 8), units="um")
+    widget = opened(viewer, folders)
+    for image in (near, far, near):
+        widget.image.value = image
+        widget.show_preview()
+        assert widget.preview.text == "Preview …"
+        until(lambda: not widget._preview.running)
+        assert widget.preview.text == "Preview"
+        layer = widget._preview.layer
+        assert layer.name == f"{image.name} preview"
+        assert layer.data.shape == (70, 90)
+        np.testing.assert_allclose(layer.data_to_world((69, 89)), image.data_to_world((69, 89)))
+
+
+def test_the_preview_goes_when_the_result_itself_is_there(viewer, folders):
+    viewer.add_image(image_of((70, 90)), name="cells")
+    widget = opened(viewer, folders)
+    widget.show_preview()
+    until(lambda: widget._preview.layer is not None and not widget._preview.running)
+    layer = ran(widget)
+    assert list(viewer.layers) == [viewer.layers["cells"], layer]
+
+
+def test_what_went_wrong_before_is_not_said_of_a_run(viewer, folders):
+    viewer.add_image(image_of((20, 96, 96)), name="cells")
+    widget = opened(viewer, folders, "flat", "1 32 32")
+    widget.fail("the earlier error")
+    widget.start()
+    assert "earlier" not in widget.status.value
+    until(lambda: not widget.busy)

@@ -203,7 +203,8 @@ def test_a_run_shows_what_the_preview_did_until_the_image_is_changed(viewer, fol
     image.corner_pixels = np.array([[0, 0], [150, 140]])
     widget.show_preview()
     until(lambda: widget._preview.layer is not None and not widget._preview.running)
-    np.testing.assert_array_equal(np.asarray(ran(widget).data), np.array(widget._preview.layer.data))
+    previewed = np.array(widget._preview.layer.data)
+    np.testing.assert_array_equal(np.asarray(ran(widget).data), previewed)
     widget.start()
     until(lambda: not widget.busy)
     assert 'is finished already; choose another place, or replace it with "Overwrite"' in widget.status.value

@@ -13,11 +13,8 @@ pytest.importorskip("qtpy.QtWidgets")
 
 import tifffile
 
-from helpers import image_of
-from kinds import small
 from napari_unet import load_model, open_labels, wait
 from napari_unet.cards import models
-from napari_unet.widgets.batch import BatchWidget
 from napari_unet.widgets.panel import BACKGROUND, STOP
 from napari_unet.widgets.segment import SegmentWidget
 from napari_unet.widgets.train import FOLDERS, TrainWidget
@@ -218,76 +215,3 @@ def test_what_cannot_be_learnt_from_is_said(viewer, folders):
     assert "only background" in widget.status.value
     assert widget.begin_button.enabled
     assert not (folders / "models" / "my-model.model").exists()
-
-
-# Batch
-
-
-def batch_of(viewer, folders):
-    (folders / "images").mkdir()
-    for i in range(3):
-        tifffile.imwrite(folders / "images" / f"{i}.tif", image_of((40, 50), i), metadata={"axes": "YX"})
-    (folders / "images" / "broken.tif").write_bytes(b"II*\0 nothing")
-    small(2).save(folders / "elsewhere" / "flat.model")
-    widget = BatchWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="Batch")
-    widget.models.use(folders / "images")
-    assert "is no model" in widget.status.value
-    widget.models.use(folders / "elsewhere" / "flat.model")
-    widget.folder.value, widget.out.value = folders / "images", folders / "out"
-    return widget
-
-
-def cells(widget):
-    table = widget.table
-    return [[table.item(r, c).text() for c in range(table.columnCount())] for r in range(table.rowCount())]
-
-
-def test_a_folder_is_segmented_and_the_table_says_what_happened(viewer, folders):
-    widget = batch_of(viewer, folders)
-    widget.start()
-    until(lambda: not widget.busy)
-    rows = {row[0]: row for row in cells(widget)}
-    assert [rows[f"{i}.tif"][1] for i in range(3)] == ["done"] * 3
-    assert rows["broken.tif"][1] == "failed"
-    assert rows["broken.tif"][4]
-    assert "foreground" in rows["0.tif"][3]
-    assert widget.status.value.startswith("3 done, 1 failed")
-    assert (folders / "out" / "summary.csv").is_file()
-    widget.start()
-    until(lambda: not widget.busy)
-    assert widget.status.value.startswith("3 skipped, 1 failed")
-
-
-@pytest.mark.parametrize(("series", "states"), [("", {"done"}), ("1", {"done", "failed"}), ("small", {"failed"})])
-def test_the_image_that_a_batch_takes_of_each_file_is_chosen(viewer, folders, series, states):
-    widget = batch_of(viewer, folders)
-    widget.pattern.value, widget.reading.series.value = "[1-9].tif", series
-    with tifffile.TiffWriter(folders / "images" / "2.tif") as file:
-        for size in (40, 24):
-            file.write(image_of((size, size)), metadata=None)
-    widget.start()
-    until(lambda: not widget.busy)
-    assert {row[1] for row in cells(widget)} == states
-    if series == "1":
-        found = open_labels(folders / "out" / "2.ome.zarr")
-        assert found.shape == (24, 24)
-
-
-def test_a_cancelled_batch_goes_on(viewer, folders):
-    widget = batch_of(viewer, folders)
-    widget.pattern.value = "[0-9].tif"
-    widget.start()
-    until(lambda: any(row[1] == "done" for row in cells(widget)))
-    widget.stop()
-    until(lambda: not widget.busy)
-    widget.start()
-    until(lambda: not widget.busy)
-    assert {row[1] for row in cells(widget)} <= {"done", "skipped"}
-    assert len(cells(widget)) == 3
-
-
-def test_a_batch_without_folders_says_what_is_missing(viewer, folders):
-    widget = BatchWidget(viewer)
-    widget.start()
-    assert "choose the folder" in widget.status.value

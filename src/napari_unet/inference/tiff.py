@@ -11,7 +11,6 @@ from ..errors import UsageError
 from ..events import Progress
 from ..files import check_replaceable, disk, replacing
 from ..sources import open_stack
-from ..sources.pairs import stem
 from ..store.admission import discard
 from ..store.layout import ledgers
 from ..store.plan import PLAN
@@ -31,7 +30,7 @@ def into_tiff(
     """Write a result as a TIFF; where it was stopped, the same call goes on.
 
     The run makes ``OUT.ome.zarr``. When it is finished the TIFF is written from it, and it is removed when the TIFF is
-    whole. The table of objects goes to ``NAME.objects.csv``.
+    whole. The table of objects goes to ``NAME.objects.csv``; of ``NAME.ome.tif`` to ``NAME.ome.objects.csv``.
 
     Parameters
     ----------
@@ -54,7 +53,7 @@ def into_tiff(
     chosen = [name for name in ALONE if getattr(config, name)]
     if chosen:
         raise UsageError(f"{', '.join(chosen)}: a TIFF holds the result alone; choose another place, NAME.ome.zarr")
-    scratch, table = out.with_name(f"{out.name}.ome.zarr"), out.with_name(f"{stem(Path(out.name))}.objects.csv")
+    scratch, table = out.with_name(f"{out.name}.ome.zarr"), out.with_name(f"{plain_name(out)}.objects.csv")
 
     def finish(result: Stack) -> Iterator[Progress]:
         made = table_of(Path(result.source or ""))
@@ -75,6 +74,11 @@ def into_tiff(
     with disk(scratch):
         discard(scratch)
     return open_stack(out)
+
+
+def plain_name(out: Path) -> str:
+    """Return the name of a TIFF as its table has it: two TIFFs in a folder have two tables."""
+    return out.name.removesuffix(".tif")
 
 
 def _is_left(scratch: Path, out: Path) -> bool:

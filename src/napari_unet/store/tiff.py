@@ -20,6 +20,7 @@ from ..errors import DataError, OutputError, UsageError
 from ..events import Progress
 from ..files import check_replaceable, disk, replacing
 from ..grid.blocks import boxes_of
+from ..sources.tiff import TIFF_ERRORS
 from ..text import byte_size, escaped
 from ..units import canonical, factor, in_one, is_length, short
 from .admission import check_apart
@@ -330,4 +331,14 @@ def is_ours(path: Path) -> bool:
         with tifffile.TiffFile(path) as tif:
             return tif.pages.first.software == SOFTWARE
     except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def holds_labels(path: Path) -> bool:
+    """Whether a file is a TIFF of labels that this program wrote: images it does not compress."""
+    try:
+        with tifffile.TiffFile(path) as tif:
+            first = tif.pages.first
+            return bool(first.software == SOFTWARE and first.compression != tifffile.COMPRESSION.NONE)
+    except TIFF_ERRORS:  # who opens it says what is wrong with it
         return False

@@ -11,12 +11,16 @@ from ..errors import UnetError, UsageError
 from ..events import Progress
 from ..inference import PredictConfig
 from ..process.remote import Remote
+from ..sources.pairs import is_image
+from ..summary import Files
 from . import away
 from .chain import Chain
 from .choice import ModelChoice, ReadingForm
+from .files import add_layers
 from .form import Form
 from .jobs import Ended, Worker, duration
-from .panel import Panel, button, field, folded, folder, path_in, plain_tip, row
+from .montage import Montage, pictures
+from .panel import Panel, as_said_here, button, field, folded, folder, path_in, plain_tip, row, text
 from .preferences import Preferences, models_changed
 
 if TYPE_CHECKING:
@@ -24,16 +28,18 @@ if TYPE_CHECKING:
 
     from ..summary import Row
 
-COLUMNS = ("file", "state", "time", "counts", "message")
+COLUMNS = ("file", "state", "result")
 COLOURS = {"done": "#009E73", "skipped": "#56B4E9", "failed": "#D55E00"}
-WIDTHS = (90, 60, 45, 110)  # pixels of the columns; the last one takes the rest
-HEIGHT = 320  # pixels: about ten rows
+WIDTHS = (110, 60)  # pixels of the columns; the last one takes the rest, which is most of a dock
+STEPS = 100  # of a file, in the bar of all files
+HEIGHT = 200  # pixels: about six rows; with what is above it, the form fits into a window 720 high
 
 
 class BatchWidget(Panel):
     """Run a model on every image of a folder."""
 
     closing = "A batch is running; what is done is kept, and it can be resumed."
+    working = "Segmenting a folder"
 
     def __init__(self, napari_viewer: "napari.Viewer") -> None:
         super().__init__(napari_viewer)
@@ -52,9 +58,16 @@ class BatchWidget(Panel):
         self.settings = Form(PredictConfig, **shared)
         self.run = button("Run", self.start, "What is done already with the same settings is skipped")
         self.cancel = button("Cancel", self.stop, "Stop; what is done is kept, and Run continues")
-        self.show_button = button("Show", self.show_chosen, "Open the chosen file and its result")
-        self.table = _table()
+        self.show_button = button(
+            "Show", self.show_chosen, "Show the chosen image with its result, as a double click does"
+        )
+        self.montage_button = button("Montage", self.turn, "Small pictures of all results, to see the odd one")
+        self.table, self.montage, self.message = _table(), Montage(), text("")
+        self.montage.setVisible(False)
         self.table.itemDoubleClicked.connect(lambda _: self.show_chosen())
+        self.table.itemSelectionChanged.connect(self._tell)
+        self.montage.itemClicked.connect(lambda item: self._choose(self.montage.file_of(item)))
+        self.montage.itemDoubleClicked.connect(lambda _: self.show_chosen())
         self.extend(
             [
                 field("images", self.folder),
@@ -66,14 +79,19 @@ class BatchWidget(Panel):
                 field("channel", self.channel),
                 self.reading.field,
                 *folded("Options", self.settings),
-                row(self.run, self.cancel, self.show_button),
+                row(self.run, self.cancel),
+                row(self.show_button, self.montage_button),
                 self.progress,
                 self.status,
             ]
         )
-        self.add_below(self.table)
+        self.add_below(self.table, self.montage, self.message.native)
         self._rows: dict[str, Row] = {}
-        self._results = Path()
+        self._results = self._images = Path()
+        self._files = (0, 0)  # that are done, of so many
+        self._drawn: set[str] = set()  # files whose picture is in the montage
+        self._drawing: Worker | None = None
+        self._shown: list[Any] = []  # layers of the row that was shown last
         self.listen(models_changed, self.reset_choices)
         self.reset_choices()
         self.enable()
@@ -91,7 +109,8 @@ class BatchWidget(Panel):
             self.fail(str(error))
             return
         self.table.setRowCount(0)
-        self._rows = {}
+        self.montage.clear()
+        self._rows, self._drawn, self._files = {}, set(), (0, 0)
         self.begin(Worker(work.events, self._heard, self._ran))
 
     def _batch(self) -> Remote:
@@ -99,7 +118,7 @@ class BatchWidget(Panel):
         images, out = path_in(self.folder), path_in(self.out)
         if images is None or out is None:
             raise UsageError("choose the folder of the images, and one for the results")
-        self._results = out
+        self._results, self._images = out, images.parent if images.is_file() or is_image(images) else images
         config = PredictConfig(**self.settings.chosen())
         named = {"pattern": self.pattern, "axes": self.axes, "channel": self.channel}
         opening = {name: control.value.strip() or None for name, control in named.items()} | self.reading.chosen()
@@ -113,11 +132,26 @@ class BatchWidget(Panel):
 
     def _heard(self, events: list[Any]) -> None:
         for event in events:
-            for found in getattr(event, "rows", ()):
-                self._put(found)
+            if isinstance(event, Files):
+                self._files = (event.done, event.total)
+                for found in event.rows:
+                    self._put(found)
         said = [event for event in events if isinstance(event, Progress)]
         if said:
-            self.advance(said[-1])
+            self._advance(said[-1])
+
+    def _advance(self, event: Progress) -> None:
+        """Show how far the whole folder is, and which file is at work."""
+        done, total = self._files
+        if event.stage == "note" or not total:
+            self.advance(event)
+            return
+        part = event.done / event.total if event.total and event.stage == "predict" else 0.0
+        part = 0.0 if isinstance(event, Files) else part
+        file = next((row.file for row in list(self._rows.values())[done : done + 1]), "")
+        doing = f"{file}: {event.stage}" if file and not isinstance(event, Files) else event.message
+        whole = Progress(round(STEPS * (done + part)), STEPS * total, "batch", as_said_here(doing))
+        self.advance(whole, f"{done} of {total} files")
 
     def _put(self, found: "Row") -> None:
         """Write the row of a file."""
@@ -126,15 +160,57 @@ class BatchWidget(Panel):
         self._rows[found.file] = found
         if at == self.table.rowCount():
             self.table.insertRow(at)
-        counts = ", ".join(f"{name} {count:,}" for name, count in found.counts.items() if name != "background")
-        time = "" if found.state == "waiting" else duration(found.seconds)
-        for column, value in enumerate((found.file, found.state, time, counts, found.message)):
+        for column, value in enumerate((found.file, found.state, _said(found))):
             item = QTableWidgetItem(value)
-            item.setToolTip(plain_tip(found.message if found.state == "failed" else value))
+            item.setToolTip(plain_tip("\n".join(filter(None, (value, as_said_here(found.message))))))
             if column == 1 and found.state in COLOURS:
                 item.setForeground(QColor(COLOURS[found.state]))
             self.table.setItem(at, column, item)
-        self.table.scrollToItem(self.table.item(at, 0))
+        if found.state != "waiting":
+            self.table.scrollToItem(self.table.item(at, 0))
+            self._draw()
+
+    def _tell(self) -> None:
+        """Show the whole message of the chosen file."""
+        found = self._chosen
+        self.message.value = f"{found.file}: {_said(found)}" if found is not None and found.message else ""
+
+    @property
+    def _chosen(self) -> "Row | None":
+        at = self.table.currentRow()
+        return list(self._rows.values())[at] if 0 <= at < len(self._rows) else None
+
+    def _choose(self, file: str) -> None:
+        self.table.selectRow(list(self._rows).index(file))
+
+    def turn(self) -> None:
+        """Show the montage in the place of the table, or the table again."""
+        to_montage = self.table.isVisibleTo(self.native)
+        self.table.setVisible(not to_montage)
+        self.montage.setVisible(to_montage)
+        self.montage_button.text = "Table" if to_montage else "Montage"
+        self._draw()
+
+    def _draw(self) -> None:
+        """Make the pictures that are still missing, where they are looked at."""
+        done = [row for row in self._rows.values() if row.state in ("done", "skipped") and row.result]
+        self._name()
+        missing = [(row.file, self._results / row.result) for row in done if row.file not in self._drawn]
+        if not missing or not self.montage.isVisibleTo(self.native) or (self._drawing and self._drawing.running):
+            return
+        self._drawn |= {file for file, _ in missing}
+        self._drawing = Worker(lambda: pictures(missing), self._paste, lambda _: self._draw())
+        self._drawing.start()
+
+    def _paste(self, events: list[Any]) -> None:
+        for event in events:
+            self.montage.put(event.file, event.data)
+
+    def _name(self) -> None:
+        """Write below the pictures how many objects there are, or voxels of what is found."""
+        rows = {file: row.counts for file, row in self._rows.items() if row.counts}
+        background = {file: counts.get("background", 0) for file, counts in rows.items()}
+        self.montage.name({file: sum(counts.values()) - background[file] for file, counts in rows.items()})
 
     def _ran(self, how: Ended) -> None:
         self.ended(how)
@@ -146,19 +222,40 @@ class BatchWidget(Panel):
             self.status.value = f"{', '.join(parts)}; the table is in {self._results / 'summary.csv'}"
 
     def show_chosen(self) -> None:
-        """Open the chosen file and its result."""
-        chosen = self.table.currentRow()
-        if chosen < 0:
+        """Show the chosen image with its result in the place of what was shown before."""
+        found = self._chosen
+        if found is None:
+            self.status.value = "choose a file in the table first"
             return
-        found = list(self._rows.values())[chosen]
+        for layer in self._shown:
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+        self._shown = []
+        wanted = [self._images / found.file]
+        if found.result and self._results / found.result != wanted[0]:
+            wanted.append(self._results / found.result)
+        for path in wanted:
+            try:
+                self._shown += add_layers(self.viewer, path, labels_only=path is not wanted[0])
+            except (UnetError, OSError) as error:
+                self.fail(str(error))
         if not found.result:
-            self.status.value = f"{found.file} has no result: {found.message or found.state}"
-            return
-        result = self._results / found.result
-        try:
-            self.viewer.open(str(result), plugin="napari-unet-stacks")
-        except UnetError as error:
-            self.fail(str(error))
+            self.status.value = f"{found.file} has no result: {_said(found)}"
+
+    def gone(self) -> None:
+        """Leave what is running, and listen no more."""
+        super().gone()
+        if self._drawing is not None:
+            self._drawing.abandon()
+
+
+def _said(found: "Row") -> str:
+    """Return what came out of a file, in a line: counts and time, else what is wrong with it."""
+    if found.state == "waiting":
+        return ""
+    counts = ", ".join(f"{name} {count:,}" for name, count in found.counts.items() if name != "background")
+    parts = [counts, duration(found.seconds) if found.state == "done" else "", as_said_here(found.message)]
+    return "; ".join(filter(None, parts))
 
 
 def _table() -> QTableWidget:

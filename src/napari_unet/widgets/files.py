@@ -15,7 +15,7 @@ from ..errors import DataError
 from .appearance import as_layer, classes, geometry, lazy, limited, limits, look_of, of_a_run
 from .writing import LayerTuple, write_image, write_labels, write_layers
 
-__all__ = ["get_reader", "read", "write_image", "write_labels", "write_layers"]
+__all__ = ["add_layers", "get_reader", "read", "write_image", "write_labels", "write_layers"]
 
 TIFFS = (".tif", ".tiff")
 MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -80,6 +80,21 @@ def read(path: str | Path | Sequence[str | Path]) -> list[LayerTuple]:
     if "image-label" in ome(node):
         return _labels(where)
     return [*_images(where), *_hidden(where, node), *_inside(where, node)]
+
+
+def add_layers(viewer: Any, path: str | Path, labels_only: bool = False) -> list[Any]:
+    """Open an image with this reader, whatever others could read it, and return the layers that were added.
+
+    Parameters
+    ----------
+    labels_only : bool
+        Leave out images, such as the small one that a result holds beside its labels, where there are labels.
+    """
+    from napari.layers import Layer
+
+    found = read(path)
+    kept = [layer for layer in found if layer[2] == "labels"] if labels_only else found
+    return [viewer.add_layer(Layer.create(*layer)) for layer in kept or found]
 
 
 def _hidden(where: str, node: Any) -> list[LayerTuple]:

@@ -1,5 +1,6 @@
 """Long work beside the window: what it says reaches the window's own thread."""
 
+import atexit
 import contextlib
 import dataclasses
 import datetime
@@ -68,23 +69,26 @@ class Worker:
         self._timer.setInterval(EVERY)
         self._timer.timeout.connect(self._look)
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._alive: Worker | None = None
         self.running = False
 
     def start(self) -> "Worker":
         """Begin."""
         self.running = True
-        self._alive = self  # until it ends: a timer must not be collected in another thread
+        _alive.add(self)  # until it ends: a timer must not be collected in another thread
         self._thread.start()
         self._timer.start()
         return self
 
     def wait(self, seconds: float = JOIN) -> bool:
         """Wait in the window's thread for the end, and hand on all that was said; False where it has not ended."""
-        self._thread.join(seconds)
+        self.join(seconds)
         if not self._thread.is_alive():
             self._look()
         return not self.running
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of its thread."""
+        self._thread.join(seconds)
 
     def cancel(self) -> None:
         """Close the generator at its next event; what is done is kept."""
@@ -98,7 +102,8 @@ class Worker:
 
     def leave(self) -> None:
         """Listen no more, and let it go on."""
-        self.running, self._alive = False, None
+        self.running = False
+        _alive.discard(self)
         self._timer.stop()
         self._timer.timeout.disconnect(self._look)
         self._timer.deleteLater()
@@ -132,6 +137,22 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - the window must go on; all of it is in the log
             what = without_secrets(f"{type(error).__name__}: {error}")
             self._said.put(Ended(error=f"{what} (details in {log(traceback.format_exc())})"))
+
+
+_alive: set[Worker] = set()
+
+
+def end_all(seconds: float = JOIN) -> None:
+    """Stop what is running when Python ends: no timer and no thread may be left then; what is done is kept."""
+    left = list(_alive)
+    for worker in left:
+        worker.abandon()
+    until = time.monotonic() + seconds
+    for worker in left:
+        worker.join(max(0.0, until - time.monotonic()))
+
+
+atexit.register(end_all)
 
 
 def log(text: str) -> Path:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from magicgui.types import FileDialogMode
 from magicgui.widgets import ComboBox, Container, FileEdit, Label, ProgressBar, PushButton, Widget
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QMessageBox, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from ..events import Progress
+from .activity import Activity
+from .closing import STAY, STOP, DockWatch, Guard, Reopened, forget, work_ended
 from .floors import check_viewer
 from .form import label_of
 from .jobs import Clock, Ended, Worker, duration
@@ -22,15 +24,16 @@ from .jobs import Clock, Ended, Worker, duration
 if TYPE_CHECKING:
     import napari
 
+TIMED = ("predict", "train", "batch")  # stages whose steps take about the same time each
 NAME_WIDTH, LEAST_WIDTH = 84, 110  # pixels: the longest label, and a number with its buttons
 PINNED = 6  # pixels around what is pinned, as around what is scrolled
-STOP, STAY, BACKGROUND = "Stop, and keep what is done", "Go back", "Go on in the background"
 
 
-class Panel(Container[Widget]):
+class Panel(Container[Widget], metaclass=Reopened):
     """A widget that starts pieces of work, one at a time."""
 
     closing = "A segmentation is running; what is done of it is kept, and it can be resumed."
+    working = "Segmenting"  # in napari's list of activities
     answers: tuple[str, ...] = (STOP, STAY)
 
     def __init__(self, viewer: "napari.Viewer") -> None:
@@ -50,13 +53,15 @@ class Panel(Container[Widget]):
         self.progress = ProgressBar(value=0, max=1000, visible=False)
         self.work: Worker | None = None
         self._clock, self._began = Clock(), 0.0
-        self._guard: _Guard | None = None
+        self._activity: Activity | None = None
+        self._guard: Guard | None = None
         self._signals: list[tuple[Any, Callable[..., Any]]] = []
         events = viewer.layers.events
         self.listen(events.inserted, self._watch_names)
         for signal in (events.inserted, events.removed, events.reordered):
             self.listen(signal, self.reset_choices)
         self.native.destroyed.connect(self.gone)
+        DockWatch(self)
 
     def listen(self, signal: Any, action: Callable[..., Any]) -> None:
         """Do something at each signal, as long as the widget is there."""
@@ -65,6 +70,10 @@ class Panel(Container[Widget]):
 
     def gone(self) -> None:
         """Leave what is running, and listen no more: the window has taken the widget away."""
+        forget(self)
+        if self._guard is not None:
+            self._guard.panels.remove(self)
+            self._guard = None
         for signal, action in self._signals:
             signal.disconnect(action)
         self._signals.clear()
@@ -121,24 +130,34 @@ class Panel(Container[Widget]):
 
     def begin(self, work: Worker) -> None:
         """Start a piece of work."""
-        if self._guard is None:
-            window = self.native
-            while window.parent() is not None:
-                window = window.parent()
-            self._guard = _Guard(window, self)
+        self._guard = self._guard or Guard.of(self)
         self._clock, self._began = Clock(), time.monotonic()
         self.status.value = ""  # of what was before
         self.work = work.start()
         self.progress.value = 0
         self.progress.visible = True
+        self._close_activity()
+        self._activity = Activity(self.working, self.stop_work)
         self.enable()
+
+    def _close_activity(self) -> None:
+        if self._activity is not None:
+            self._activity.close()
+            self._activity = None
+
+    def stop_work(self) -> None:
+        """Cancel what is running; what is done is kept."""
+        if self.work is not None:
+            self.work.cancel()
 
     def ended(self, how: Ended) -> None:
         """Show how a piece of work ended."""
+        self._close_activity()
         self.progress.visible = False
         self.enable()
         if how.error:
             self.fail(how.error)
+        QTimer.singleShot(0, lambda: work_ended(self))  # after its result is shown
 
     def enable(self) -> None:
         """Enable the buttons that can be used now."""
@@ -153,50 +172,28 @@ class Panel(Container[Widget]):
         self.status.value = message
         show_info(message)
 
-    def advance(self, event: Progress) -> None:
-        """Show how far a piece of work is."""
+    def advance(self, event: Progress, called: str = "") -> None:
+        """Show how far a piece of work is, in words of its own where it is called so."""
         if event.total:
             self.progress.value = round(1000 * event.done / event.total)
+        if self._activity is not None:
+            self._activity.show(event.done, event.total)
         if event.stage == "note":
             show_info(as_said_here(event.message))
-        left = self._clock.left(event.done, event.total) if event.stage in ("predict", "train") else ""
+        left = self._clock.left(event.done, event.total) if event.stage in TIMED else ""
         of = f" {event.done} of {event.total}" if event.total > 1 else ""
-        line = f"{event.stage}{of}{f', {left} left' if left else ''}"
+        line = f"{called or event.stage + of}{f', {left} left' if left else ''}"
         self.status.value = f"{line}\n{event.message}" if event.message else line
 
     def stop_for_closing(self, answer: str) -> None:
         """Do what was answered, before the window closes."""
-        if self.work is not None and answer == STOP:
+        if self.work is not None and answer != STAY:
             self.work.cancel()
             self.work.wait()
 
     def ask_closing(self) -> str:
         """Ask what to do with work that is running while the window is being closed."""
-        box = QMessageBox(self.native)
-        box.setWindowTitle("U-Net Stacks")
-        box.setText(self.closing)
-        buttons = {box.addButton(answer, QMessageBox.ButtonRole.ActionRole): answer for answer in self.answers}
-        box.exec()
-        return next((answer for button, answer in buttons.items() if button is box.clickedButton()), STAY)
-
-
-class _Guard(QObject):
-    """Looks at the window's closing while work is running."""
-
-    def __init__(self, window: QWidget, panel: Panel) -> None:
-        super().__init__(window)
-        self._panel = panel
-        window.installEventFilter(self)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        """Ask before the window closes."""
-        if event.type() == QEvent.Type.Close and self._panel.busy:
-            answer = self._panel.ask_closing()
-            if answer == STAY:
-                event.ignore()
-                return True
-            self._panel.stop_for_closing(answer)
-        return False
+        return self._guard.ask() if self._guard is not None else STAY
 
 
 class _Width(QObject):

@@ -274,15 +274,28 @@ class PreviewLayer:
                 at = tuple(slice(p.start - w.start, p.stop - w.start) for p, w in zip(part, whole, strict=True))
                 self._canvas[at] = labels
         place = Place.of(source.layer, source.axes, stack)
-        data, translate = np.asarray(place.arranged(self._canvas, axes)), place.corner(whole, axes)
+        data = np.asarray(place.arranged(self._canvas, axes))
+        about = place.shown() | {"translate": place.corner(whole, axes), "name": f"{source.layer.name} preview"}
+        about |= look(self._looked.attributes) if kind == "labels" else {}
         if self.layer in self.viewer.layers:
-            self.layer.data, self.layer.translate = data, translate
-            return
-        shown = place.shown() | {"translate": translate}
-        name = f"{source.layer.name} preview"
-        if kind == "image":
+            self._move(data, about)
+        elif kind == "image":
             limits = contrast(data) or source.layer.contrast_limits
-            self.layer = self.viewer.add_image(data, name=name, contrast_limits=limits, **shown)
-            return
-        self.layer = self.viewer.add_labels(data, name=name, opacity=OPACITY, **shown, **look(self._looked.attributes))
-        self.layer.editable = False
+            self.layer = self.viewer.add_image(data, contrast_limits=limits, **about)
+        else:
+            self.layer = self.viewer.add_labels(data, opacity=OPACITY, **about)
+            self.layer.editable = False
+
+    def _move(self, data: np.ndarray, about: dict[str, Any]) -> None:
+        """Show something else in the layer: it lies on its image, and is named after it, whatever image that is now."""
+        self.layer.data = data
+        for name, value in about.items():
+            if name != "name" or not self.layer.name.startswith(value):  # the viewer may have added a number
+                setattr(self.layer, name, value)
+
+    def remove(self) -> None:
+        """Take the layer away, now that the result itself is there."""
+        self.stop()
+        if self.layer in self.viewer.layers:
+            self.viewer.layers.remove(self.layer)
+        self.layer = None

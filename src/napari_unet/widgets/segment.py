@@ -48,7 +48,7 @@ class SegmentWidget(Panel):
         self._look: Look | None = None
         self._checking: Worker | None = None
         self._result: ResultLayer | None = None
-        self._preview = PreviewLayer(napari_viewer, lambda how: self.fail(how.error) if how.error else None)
+        self._preview = PreviewLayer(napari_viewer, self._looked)
         self._settle, self._moved = _timer(self, self._check), _timer(self, self._follow)
         self._root = Path()
         self._left: tuple[Path, ResultLayer] | None = None  # a run that was stopped: its group, and what it showed
@@ -220,7 +220,7 @@ class SegmentWidget(Panel):
             return
         takes, needed = found
         if takes.state in ("finished", "other") and not self.settings["overwrite"].value:
-            self.out.value = str(_next(Path(self.out.value)))  # an earlier result stays as it is
+            self.out.value = str(runs.following(Path(self.out.value)))  # an earlier result stays as it is
             return
         time = "" if needed is None else f"Takes about {duration(needed)}. "
         self.preflight.value = as_said_here(f"{time}{takes}")
@@ -306,6 +306,8 @@ class SegmentWidget(Panel):
             self.inform(f"done; its layer was removed meanwhile: the result is in {how.result.group}")
         else:
             result.finish(how.result)
+            self.live.value = False
+            self._preview.remove()
             gone = "" if result.source.layer in self.viewer.layers else "; the layer of its image was removed meanwhile"
             self.status.value = f"done: {found_in(how.result)} in {self.taken}{gone}"
             self.outcome.choose(result.layer)
@@ -318,9 +320,16 @@ class SegmentWidget(Panel):
             request = self.request()
             if self._look is None or not self._look.fits(request):
                 self._look = Look(request)
+            self.preview.text = "Preview …"
             self._preview.show(self._look)
         except UnetError as error:
-            self.fail(str(error))
+            self._looked(Ended(error=str(error)))
+
+    def _looked(self, how: Ended) -> None:
+        if not self._preview.running:
+            self.preview.text = "Preview"
+        if how.error:
+            self.fail(how.error)
 
     def _follow(self) -> None:
         if self.live.value and self.image.value is not None and not self.busy:
@@ -355,11 +364,3 @@ def _timer(panel: Panel, action: Callable[[], None]) -> QTimer:
     timer.setInterval(SETTLE)
     timer.timeout.connect(action)
     return timer
-
-
-def _next(path: Path) -> Path:
-    """Return the name after this: ``a.ome.zarr``, ``a-2.ome.zarr``, ``a-3.ome.zarr``."""
-    stem = path.name.removesuffix(".ome.zarr")
-    base, _, number = stem.rpartition("-")
-    following = f"{base}-{int(number) + 1}" if base and number.isdigit() else f"{stem}-2"
-    return path.with_name(f"{following}.ome.zarr")

@@ -17,11 +17,12 @@ from ..process.remote import Remote
 from ..training.config import IMAGE_TASKS, TrainConfig
 from ..training.job import View, ViewRequest
 from .choice import ReadingForm
+from .closing import BACKGROUND, STAY, STOP
 from .curves import Curves
 from .form import Form
 from .jobs import Ended, Worker
 from .layers import Place, look, seen
-from .panel import BACKGROUND, STAY, STOP, Panel, button, column, field, folded, folder, path_in, row, shrink, text
+from .panel import Panel, button, column, field, folded, folder, path_in, row, shrink, text
 from .preferences import Preferences, models_changed
 from .results import contrast
 from .source import Source, usual_axes
@@ -62,7 +63,7 @@ class TrainWidget(Panel):
     """Learn from images and their labels."""
 
     closing = "A training is running. Its state is kept, and it can be resumed."
-    answers = (STOP, BACKGROUND, STAY)
+    working, answers = "Training", (STOP, BACKGROUND, STAY)
 
     def __init__(self, napari_viewer: "napari.Viewer") -> None:
         super().__init__(napari_viewer)

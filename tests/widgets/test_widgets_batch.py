@@ -1,0 +1,164 @@
+"""The Batch widget in a real viewer: what happened to each file of a folder is seen, and so is the odd one."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+pytest.importorskip("qtpy.QtWidgets")
+
+import tifffile
+from napari.layers import Labels
+
+from helpers import image_of
+from kinds import small
+from napari_unet import open_labels
+from napari_unet.widgets.batch import BatchWidget
+from napari_unet.widgets.montage import odd, picture
+from windows import until
+
+
+def batch_of(viewer, folders):
+    (folders / "images").mkdir()
+    for i in range(3):
+        tifffile.imwrite(folders / "images" / f"{i}.tif", image_of((40, 50), i), metadata={"axes": "YX"})
+    (folders / "images" / "broken.tif").write_bytes(b"II*\0 nothing")
+    small(2).save(folders / "elsewhere" / "flat.model")
+    widget = BatchWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Batch")
+    widget.models.use(folders / "images")
+    assert "is no model" in widget.status.value
+    widget.models.use(folders / "elsewhere" / "flat.model")
+    widget.folder.value, widget.out.value = folders / "images", folders / "out"
+    return widget
+
+
+def cells(widget):
+    table = widget.table
+    return [[table.item(r, c).text() for c in range(table.columnCount())] for r in range(table.rowCount())]
+
+
+def test_a_folder_is_segmented_and_the_table_says_what_happened(viewer, folders):
+    widget = batch_of(viewer, folders)
+    widget.start()
+    until(lambda: not widget.busy)
+    rows = {row[0]: row for row in cells(widget)}
+    assert [rows[f"{i}.tif"][1] for i in range(3)] == ["done"] * 3
+    assert rows["broken.tif"][1] == "failed"
+    assert rows["broken.tif"][2]
+    assert rows["0.tif"][2].startswith("foreground")
+    assert widget.status.value.startswith("3 done, 1 failed")
+    assert (folders / "out" / "summary.csv").is_file()
+    widget.start()
+    until(lambda: not widget.busy)
+    assert widget.status.value.startswith("3 skipped, 1 failed")
+
+
+@pytest.mark.parametrize(("series", "states"), [("", {"done"}), ("1", {"done", "failed"}), ("small", {"failed"})])
+def test_the_image_that_a_batch_takes_of_each_file_is_chosen(viewer, folders, series, states):
+    widget = batch_of(viewer, folders)
+    widget.pattern.value, widget.reading.series.value = "[1-9].tif", series
+    with tifffile.TiffWriter(folders / "images" / "2.tif") as file:
+        for size in (40, 24):
+            file.write(image_of((size, size)), metadata=None)
+    widget.start()
+    until(lambda: not widget.busy)
+    assert {row[1] for row in cells(widget)} == states
+    if series == "1":
+        found = open_labels(folders / "out" / "2.ome.zarr")
+        assert found.shape == (24, 24)
+
+
+def test_a_cancelled_batch_goes_on(viewer, folders):
+    widget = batch_of(viewer, folders)
+    widget.pattern.value = "[0-9].tif"
+    widget.start()
+    until(lambda: any(row[1] == "done" for row in cells(widget)))
+    widget.stop()
+    until(lambda: not widget.busy)
+    widget.start()
+    until(lambda: not widget.busy)
+    assert {row[1] for row in cells(widget)} <= {"done", "skipped"}
+    assert len(cells(widget)) == 3
+
+
+def test_a_batch_without_folders_says_what_is_missing(viewer, folders):
+    widget = BatchWidget(viewer)
+    widget.start()
+    assert "choose the folder" in widget.status.value
+
+
+def test_what_is_said_of_a_file_names_controls_of_the_window_and_is_in_sight(viewer, folders):
+    widget = batch_of(viewer, folders)
+    tifffile.imwrite(folders / "images" / "two.tif", image_of((2, 40, 50)), metadata={"axes": "CYX"})
+    widget.start()
+    until(lambda: not widget.busy)
+    (row,) = [row for row in cells(widget) if row[0] == "two.tif"]
+    assert row[1] == "failed"
+    assert "2 channels" in row[2]
+    assert '"Channel"' in row[2]
+    assert "--" not in row[2]
+    names = [row[0] for row in cells(widget)]
+    widget.table.selectRow(names.index("two.tif"))
+    assert row[2] in widget.message.value
+    widget.native.resize(360, 600)
+    widths = [widget.table.columnWidth(c) for c in range(3)]
+    assert widths[2] > widths[0]  # the last takes what is left
+
+
+def test_a_row_shows_its_image_with_its_result_in_the_place_of_the_row_before(viewer, folders):
+    widget = batch_of(viewer, folders)
+    widget.start()
+    until(lambda: not widget.busy)
+    names = [row[0] for row in cells(widget)]
+    for name in ("0.tif", "2.tif"):
+        widget.table.selectRow(names.index(name))
+        widget.table.itemDoubleClicked.emit(widget.table.item(names.index(name), 0))
+        image, labels = viewer.layers
+        np.testing.assert_array_equal(np.asarray(image.data), tifffile.imread(folders / "images" / name))
+        assert isinstance(labels, Labels)
+        assert labels.name.startswith(f"{name[0]} ")
+        np.testing.assert_array_equal(labels.data, open_labels(folders / "out" / f"{name[0]}.ome.zarr").data[...])
+    widget.table.selectRow(names.index("broken.tif"))
+    widget.show_chosen()
+    assert "broken.tif has no result" in widget.status.value
+    assert not viewer.layers
+
+
+def test_the_bar_is_of_all_files_and_says_how_many_are_done(viewer, folders):
+    widget = batch_of(viewer, folders)
+    widget.pattern.value = "[0-9].tif"
+    seen = []
+    widget.progress.native.valueChanged.connect(lambda value: seen.append((value, widget.status.value)))
+    widget.start()
+    until(lambda: not widget.busy)
+    values = [value for value, _ in seen]
+    assert values == sorted(values)
+    assert values[-1] == 1000
+    assert any(" of 3 files" in said for _, said in seen)
+
+
+def test_the_montage_shows_a_picture_of_each_result(viewer, folders):
+    widget = batch_of(viewer, folders)
+    widget.start()
+    until(lambda: not widget.busy)
+    widget.montage_button.clicked.emit(True)
+    assert widget.montage_button.text == "Table"
+    until(lambda: widget.montage.count() == 3)
+    assert [widget.montage.item(i).text().partition("\n")[0] for i in range(3)] == ["0.tif", "1.tif", "2.tif"]
+    widget.montage.itemClicked.emit(widget.montage.item(1))
+    widget.montage.itemDoubleClicked.emit(widget.montage.item(1))
+    assert viewer.layers[-1].name.startswith("1 ")
+    widget.montage_button.clicked.emit(True)
+    assert widget.montage_button.text == "Montage"
+    found = picture(folders / "out" / "1.ome.zarr")
+    labels = np.asarray(open_labels(folders / "out" / "1.ome.zarr").data[...]) > 0
+    assert found.shape == (*labels.shape, 3)
+    coloured = found.max(2) != found.min(2)
+    np.testing.assert_array_equal(coloured, labels)
+
+
+def test_a_count_that_is_unlike_the_others_is_odd():
+    usual = {f"{i}": 100 + i for i in range(8)}
+    assert odd(usual) == set()
+    assert odd(usual | {"x": 12, "y": 400}) == {"x", "y"}
+    assert odd({"a": 1, "b": 1000}) == set()  # of two, who is the odd one?
