@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .store.tiff import save_tiff
     from .training.config import TrainConfig
     from .training.fit import train
-    from .zoo import Credit, export_model
+    from .zoo import Credit, export_model, import_model
 
 __all__ = [
     "Block",
@@ -51,6 +51,7 @@ __all__ = [
     "evaluate",
     "export",
     "export_model",
+    "import_model",
     "load_model",
     "open_labels",
     "open_stack",
@@ -90,7 +91,7 @@ _ROOMS = {
     "store.tiff": ("save_tiff",),
     "training.config": ("TrainConfig",),
     "training.fit": ("train",),
-    "zoo": ("Credit", "export_model"),
+    "zoo": ("Credit", "export_model", "import_model"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -224,11 +224,9 @@ def card_text(card: Mapping[str, Any], count: int, sha256: str) -> str:
         Number of its weights.
     """
     config, task, record = card["config"], card["task"], card["record"]
-    exact = "" if config["norm"] in TILE_EXACT_NORMS else "; its norm takes statistics from the tile: expect seams"
     lines = {
         "task": f"{task['name']}: {', '.join(map(str, task_names(task)))}",
-        "network": f"{config['ndim']}-D U-Net, depth {config['depth']}, {config['base_features']} features, "
-        f"{count:,} weights{exact}",
+        "network": _network(config, count),
         "axes": str(card["axes"]),
         "channels": ", ".join(map(str, card["channel_names"])) or str(config["in_channels"]),
         "pixel size": " x ".join(f"{s:g} {u or ''}".strip() for s, u in zip(card["scale"], card["units"], strict=True)),
@@ -242,6 +240,17 @@ def card_text(card: Mapping[str, Any], count: int, sha256: str) -> str:
         lines["scores"] = ", ".join(f"{k} {v:.4g}" for k, v in scores.items() if isinstance(v, int | float))
     width = max(map(len, lines))
     return "\n".join(f"{escaped(key):{width}}  {escaped(value)}" for key, value in lines.items())
+
+
+def _network(config: Mapping[str, Any], count: int) -> str:
+    """Say what a network is, and whether its results depend on the tiles."""
+    if config.get("kind") == "onnx":
+        halo, stride = (" x ".join(map(str, config[name])) for name in ("halo", "stride"))
+        exact = f"; {config['whole']}: expect seams" if config["whole"] else f"; looks {halo} far, grid {stride}"
+        return f"{config['ndim']}-D ONNX network, {config['bytes']:,} bytes{exact}"
+    exact = "" if config["norm"] in TILE_EXACT_NORMS else "; its norm takes statistics from the tile: expect seams"
+    size = f"depth {config['depth']}, {config['base_features']} features, {count:,} weights"
+    return f"{config['ndim']}-D U-Net, {size}{exact}"
 
 
 def _across(card: Mapping[str, Any]) -> str:
@@ -295,7 +304,7 @@ def _count(folder: Path, weights: Mapping[str, Any]) -> int:
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     entries = [value for key, value in header.items() if key != "__metadata__"]
-    return sum(math.prod(entry["shape"]) for entry in entries if entry["dtype"] != "I64")
+    return sum(math.prod(entry["shape"]) for entry in entries if entry["dtype"] not in ("I64", "U8"))
 
 
 def _short(value: Any) -> str:

@@ -16,9 +16,9 @@ from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, OutputError, UsageError
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import weights_of
-from napari_unet.network import UNet
+from napari_unet.network import UNet, steps
 from napari_unet.task import Autoencode, Instances, Restore, Semantic, SuperResolve
-from napari_unet.zoo import architecture, steps
+from napari_unet.zoo import architecture
 from napari_unet.zoo.describe import full_name
 from napari_unet.zoo.export import _people
 

@@ -2,7 +2,7 @@
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -105,6 +105,24 @@ def finish(
     from ..training.run import finishing
 
     tell_lines(shown(finishing(out, break_lock)).card())
+
+
+@command
+def import_(
+    package: Annotated[Path, typer.Argument(help="Package of bioimage.io, folder or zip.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
+    gives: Annotated[str, typer.Option(help="What its results are: labels or image.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there.")] = False,
+) -> None:
+    """Make a model of a package of the BioImage Model Zoo; nothing in it is run but its network.
+
+    [dim]napari-unet import zoo/package.zip --out theirs.model[/dim]
+
+    How far the network looks is measured, and the package's own test must come out.
+    """
+    from ..zoo import import_model
+
+    tell_lines(shown(import_model(package, out, cast("Any", gives), overwrite=overwrite)).card())
 
 
 @command

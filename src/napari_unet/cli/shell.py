@@ -102,7 +102,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             say("stopped; finished work is kept: run the same command again to continue (train: add --resume)")
             raise typer.Exit(CANCELLED) from None
 
-    return app.command(cls=Several)(signed(guarded, function, [DEBUG]))
+    name = function.__name__.strip("_")  # import_ is "import", which Python keeps for itself
+    return app.command(name, cls=Several)(signed(guarded, function, [DEBUG]))
 
 
 def _check_places(options: dict[str, Any]) -> None:

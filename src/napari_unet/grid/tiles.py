@@ -59,17 +59,21 @@ class Footprint:
         What valid convolutions consume on each side; 0 for same convolutions.
     remainder : tuple of int
         Output sizes of valid convolutions are ``remainder + k * stride``.
+    least : tuple of int
+        Least size that a network takes; empty where any multiple of the stride will do.
     """
 
     stride: tuple[int, ...]
     halo: tuple[int, ...]
     margin: tuple[int, ...]
     remainder: tuple[int, ...]
+    least: tuple[int, ...] = ()
 
     def planewise(self, axes: int) -> "Footprint":
         """Return it with `axes` leading axes along which the network does not look: each plane for itself."""
         one, none = (1,) * axes, (0,) * axes
-        return Footprint(one + self.stride, none + self.halo, none + self.margin, none + self.remainder)
+        least = one + self.least if self.least else ()
+        return Footprint(one + self.stride, none + self.halo, none + self.margin, none + self.remainder, least)
 
 
 def mirrored(low: int, high: int, size: int) -> np.ndarray:
@@ -212,5 +216,10 @@ class TileGrid(Blocks):
             remainder = self.footprint.remainder[axis]
             size = remainder + math.ceil(max(stop - start - remainder, 0) / stride) * stride
             return start - margin, start + size + margin
-        halo, end = self.footprint.halo[axis], math.ceil(self.shape[axis] / stride) * stride
-        return max(start - halo, 0), min(math.ceil(stop / stride) * stride + halo, end)
+        halo, least = self.footprint.halo[axis], self.footprint.least[axis] if self.footprint.least else 0
+        end = max(math.ceil(self.shape[axis] / stride) * stride, least)
+        low, high = max(start - halo, 0), min(math.ceil(stop / stride) * stride + halo, end)
+        if high - low < least:  # more of the image is read, so that its ends stay where they are
+            low = max(low - math.ceil((least - high + low) / stride) * stride, 0)
+            high = min(max(high, low + least), end)
+        return low, high

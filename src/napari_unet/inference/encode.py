@@ -55,7 +55,7 @@ class DecoderEngine(Engine):
 
     def check(self) -> None:
         """Refuse what is not a description that this model gave."""
-        features, channels = self.model.config.features[-1], self.stack.size("c")
+        features, channels = self.model.unet.features[-1], self.stack.size("c")
         if channels != features:
             raise ModelError(
                 f"{self.stack.name} has {channels} channels, the model's descriptions have {features}; give what "
@@ -168,7 +168,7 @@ def _run(engine: Engine, out: Path, config: PredictConfig) -> Generator[Progress
 
 
 def _check_plain(model: Model) -> None:
-    config = model.config
+    config = model.unet
     if config.skips or config.residual or config.padding == "valid" or config.upscale:
         name = model.record.get("name") or model.task.name
         raise ModelError(f"{name} is not a plain encoder-decoder; train one with --task autoencode")
@@ -176,7 +176,7 @@ def _check_plain(model: Model) -> None:
 
 def _describing(model: Model) -> Model:
     """Return the model with what its bottleneck gives as the result; the hash stays that of the model."""
-    features = model.config.features[-1]
+    features = model.unet.features[-1]
     names = tuple(f"feature {i}" for i in range(features))
     found = object.__new__(Model)
     for field in dataclasses.fields(Model):

@@ -16,7 +16,7 @@ from ..errors import DataError, ModelError
 from ..grid.tiles import Factor, Footprint, Tile, scaled
 from ..intensities.normalise import Statistics, finite, readable
 from ..model import Model
-from ..network import UNet, deployable, footprint
+from ..network import Graph, UNet, UNetConfig, deployable, footprint
 from ..network.fused import fused
 
 
@@ -57,12 +57,14 @@ class Engine:
     axes: str = dataclasses.field(init=False)
     footprint: Footprint = dataclasses.field(init=False)
     _nets: dict[tuple[int, ...], UNet] = dataclasses.field(init=False, default_factory=dict)
+    _graph: Graph | None = dataclasses.field(init=False, default=None)
     _constant: tuple[Any, Tensor] | None = dataclasses.field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.check()
         self.device = choose_device(self.device)
-        self.precision = choose_precision(self.precision, self.device)
+        own = isinstance(self.model.config, UNetConfig)
+        self.precision = choose_precision(self.precision if own else "fp32", self.device)
         self.axes = self.stack.axes.replace("c", "")
         self.footprint = self.field().planewise(self.batch_axes)
 
@@ -112,7 +114,7 @@ class Engine:
     @property
     def streams(self) -> bool:
         """Whether planes can flow through the network."""
-        return self.model.config.tile_exact and not self.tta
+        return isinstance(self.model.config, UNetConfig) and self.model.config.tile_exact and not self.tta
 
     @property
     def layout(self) -> Any:
@@ -129,7 +131,11 @@ class Engine:
 
     def net(self, order: tuple[int, ...] | None = None) -> Any:
         """Return what runs: the network, its axes in another order if one is given."""
-        return self.whole_net(order)
+        if isinstance(self.model.config, UNetConfig):
+            return self.whole_net(order)
+        if self._graph is None:
+            self._graph = self.model.graph()
+        return self._graph
 
     def read(self, box: Box) -> np.ndarray:
         """Read a box of the tiled axes as it is stored: (C, *box), NaN and infinity refused or filled."""

@@ -233,7 +233,7 @@ class Job:
         gaps = f"; {missing} chunks are not stored and read as the fill value" if missing else ""
         if engine.statistics.unreadable:
             gaps += "; intensities were measured without the parts that cannot be read"
-        seams = "" if engine.model.config.tile_exact else "; its norm takes statistics from the tile: expect seams"
+        seams = "" if engine.model.config.tile_exact else f"; {engine.model.seams}: expect seams"
         needed = block_bytes(engine, self.layout)
         if needed > device_memory(engine.device, memory):
             gaps += f"; the network will take about {needed / 2**30:.2g} GiB, more than the limit of {memory:g} GiB"

@@ -68,7 +68,7 @@ def choose_layout(engine: Engine, memory: float, block: tuple[int, ...] | None =
     planes = math.ceil(SLAB[config.ndim] / stride) * stride
     if block is not None:
         return Layout(block_of(block, shape) or shape, flow, planes)
-    bytes_each = state_elements(config, flow - first, planes) * engine.precision.itemsize
+    bytes_each = state_elements(engine.model.unet, flow - first, planes) * engine.precision.itemsize
     core = list(_fit(engine, shape, memory / bytes_each, frozenset({flow})))
     core[flow] = min(math.ceil(FLOW_BLOCK[config.ndim] / stride) * stride, math.ceil(shape[flow] / stride) * stride)
     _fill_batch(engine, core, shape)
@@ -124,7 +124,7 @@ def block_bytes(engine: Engine, layout: Layout) -> float:
     elements = math.prod(layout.core[:first]) * math.prod(_seen(engine, i, layout.core[i]) for i in across)
     if layout.flow is None:
         return float(elements * TILE_STATES * config.base_features * engine.precision.itemsize)
-    return elements * state_elements(config, layout.flow - first, layout.planes) * engine.precision.itemsize
+    return elements * state_elements(engine.model.unet, layout.flow - first, layout.planes) * engine.precision.itemsize
 
 
 def _seen(engine: Engine, axis: int, size: int) -> int:

@@ -171,7 +171,7 @@ def _region(taken: Stack, own: Stack, model: Model, config: PredictConfig) -> Re
     if config.in_source:
         raise UsageError("the labels of a region are smaller than the image; give a place for them with --out")
     if not model.config.tile_exact:
-        raise UsageError("the model's norm takes its statistics from what it sees, so that a region differs; run all")
+        raise UsageError(f"a region differs from the same part of the whole, as {model.seams}; run all")
     engine = _engine(taken, model, _nothing(taken), config)
     return region_of(config.region or "", taken, engine.axes, engine.footprint)
 

@@ -73,6 +73,7 @@ def region_of(text: str, stack: Stack, axes: str, footprint: Footprint) -> Regio
         reach = (
             CLEARANCE * (footprint.halo[i] + footprint.margin[i] + stride - 1) if stride > 1 or footprint.halo[i] else 0
         )
+        reach = max(reach, footprint.least[i] if footprint.least else 0)
         low = max(0, part.start - reach) // stride * stride
         high = min(n, math.ceil((part.stop + reach) / stride) * stride)
         taken[axis] = slice(low, high)

@@ -98,9 +98,9 @@ def _refuse_archive(path: Path) -> None:
 def _refuse_package(path: Path, text: bytes) -> None:
     if re.search(rb"[\"']?architecture[\"']?\s*:", text) or re.search(rb"source\s*:\s*[\"']?[^\s\"']+\.py\b", text):
         raise UnsafeError(
-            f"{path} needs code from the model's author, which is not run; give a model of this package, a folder with "
-            "model.json"
+            f"{path} needs code from the model's author, which is not run; where it has its weights as ONNX too, "
+            "napari-unet import makes a model of it"
         )
     raise ModelError(
-        f"{path} is a bioimage.io package, which this version does not read; give a folder with model.json"
+        f"{path} is a bioimage.io package; make a model of it: napari-unet import {path.name} --out FOLDER"
     )

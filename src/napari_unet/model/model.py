@@ -30,7 +30,8 @@ from ..cards import (
 from ..errors import UNUSABLE, ModelError, OutputError, ResourceError
 from ..files import plain, replace
 from ..intensities.normalise import Normalisation
-from ..network import UNet, UNetConfig
+from ..network import Graph, GraphConfig, NetworkConfig, UNet, UNetConfig
+from ..network.graph import WEIGHT
 from ..settings import FORMER
 from ..task import Task, read_task
 from .foreign import refuse_foreign
@@ -73,7 +74,7 @@ class Model:
         Where the parts do not fit each other.
     """
 
-    config: UNetConfig
+    config: NetworkConfig
     weights: dict[str, np.ndarray]
     task: Task
     normalisation: Normalisation
@@ -142,12 +143,50 @@ class Model:
 
     @property
     def unet(self) -> UNetConfig:
-        """What the network is built from."""
+        """What a U-Net of ours is built from.
+
+        Raises
+        ------
+        ModelError
+            Where the network is another one.
+        """
+        if isinstance(self.config, GraphConfig):
+            raise ModelError(
+                "the model is an imported ONNX network: it can be run and previewed; training, encoding, export take "
+                "a U-Net of this package"
+            )
         return self.config
 
+    @property
+    def seams(self) -> str:
+        """Why results depend on the tiles; empty where they do not."""
+        if isinstance(self.config, GraphConfig):
+            return self.config.whole
+        return "" if self.config.tile_exact else "its norm takes statistics from the tile"
+
+    def graph(self) -> Graph:
+        """Return the imported network, made ready to run.
+
+        Raises
+        ------
+        UsageError
+            Where the packages for it are not installed.
+        ModelError, UnsafeError
+            Where it is a U-Net of ours, or cannot be run.
+        """
+        if not isinstance(self.config, GraphConfig):
+            raise ModelError("the model is a U-Net of this package, not an imported network")
+        return Graph(self.config, self.weights[WEIGHT].tobytes())
+
     def network(self, device: str | torch.device = "cpu") -> UNet:
-        """Return the network with its weights, in eval mode."""
-        net = meta(self.config)
+        """Return the network with its weights, in eval mode.
+
+        Raises
+        ------
+        ModelError
+            Where it is no U-Net of ours.
+        """
+        net = meta(self.unet)
         tensors = {key: torch.tensor(value, device=device) for key, value in self.weights.items()}
         net.load_state_dict(tensors, strict=True, assign=True)
         return net.eval()
@@ -224,7 +263,8 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         raise ModelError(f"{folder} is not a model; a model is a folder with {CARD}")
     card = read_card(folder / CARD)
     try:
-        config = UNetConfig.from_json(card["config"])
+        kind = GraphConfig if card["config"].get("kind") == GraphConfig.kind else UNetConfig
+        config = kind.from_json(card["config"])
         expected(config)
         task, normalisation = read_task(card["task"]), Normalisation.from_json(card["normalisation"])
         name, sha256 = card["weights"]["file"], str(card["weights"]["sha256"])
@@ -253,6 +293,8 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _chosen(part: Any) -> dict[str, Any]:
     """Return the fields that are not at their default: one that comes later leaves the hash of older models alone."""
+    if isinstance(part, GraphConfig):
+        return part.to_json()
     values = {field.name: (getattr(part, field.name), field.default) for field in dataclasses.fields(part)}
     return {FORMER.get(name, name): value for name, (value, default) in values.items() if value != default}
 

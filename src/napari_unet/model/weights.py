@@ -12,15 +12,16 @@ import torch
 
 from ..cards import read_header
 from ..errors import ModelError
-from ..network import UNet, UNetConfig
+from ..network import GraphConfig, NetworkConfig, UNet, UNetConfig
+from ..network.graph import WEIGHT
 
 LISTED = 5  # names in a message: enough to see what kind of weights are wrong
-SIZES = {"F16": 2, "F32": 4, "I64": 8}  # bytes of the element types that our models have
+SIZES = {"F16": 2, "F32": 4, "I64": 8, "U8": 1}  # bytes of the element types that our models have
 MAX_WEIGHTS = 2**33  # 32 GiB of float32: some hundred times a large U-Net; no card makes us ask for more memory
 Shapes = dict[str, tuple[tuple[int, ...], bool]]
 
 
-def expected(config: UNetConfig) -> Shapes:
+def expected(config: NetworkConfig) -> Shapes:
     """Return (shape, whether floating) of each weight that the network of `config` has; nothing is allocated.
 
     Raises
@@ -28,6 +29,8 @@ def expected(config: UNetConfig) -> Shapes:
     ModelError
         Where no network can be built from it.
     """
+    if isinstance(config, GraphConfig):
+        return {WEIGHT: ((config.bytes,), False)}
     found = {key: (tuple(value.shape), value.is_floating_point()) for key, value in meta(config).state_dict().items()}
     if sum(math.prod(shape) for shape, _ in found.values()) > MAX_WEIGHTS:
         raise ModelError(f"a network of {config.features} features has too many weights; the most is {MAX_WEIGHTS}")
@@ -55,7 +58,7 @@ def weights_of(net: torch.nn.Module) -> dict[str, np.ndarray]:
     return {key: value.detach().cpu().numpy().copy() for key, value in net.state_dict().items()}
 
 
-def check_shapes(got: Shapes, config: UNetConfig, name: str) -> None:
+def check_shapes(got: Shapes, config: NetworkConfig, name: str) -> None:
     """Hold names, shapes and types of weights against the network of `config`.
 
     Raises
@@ -102,12 +105,12 @@ def write_weights(weights: Mapping[str, np.ndarray], half: bool) -> bytes:
     return safetensors.numpy.save(arrays)
 
 
-def read_weights(path: Path, config: UNetConfig, sha256: str | None = None) -> dict[str, np.ndarray]:
+def read_weights(path: Path, config: NetworkConfig, sha256: str | None = None) -> dict[str, np.ndarray]:
     """Read a safetensors file, checked from cheap to costly: header, size, names and shapes, hash, finite.
 
     Parameters
     ----------
-    config : UNetConfig
+    config : UNetConfig or GraphConfig
         Network that the weights must fit.
     sha256 : str, optional
         Of the whole file.
@@ -126,7 +129,7 @@ def read_weights(path: Path, config: UNetConfig, sha256: str | None = None) -> d
     try:
         header, start = read_header(path)
         entries = {k: v for k, v in header.items() if k != "__metadata__"}
-        shapes = {key: (tuple(map(int, v["shape"])), v["dtype"] != "I64") for key, v in entries.items()}
+        shapes = {key: (tuple(map(int, v["shape"])), v["dtype"] not in ("I64", "U8")) for key, v in entries.items()}
         size = start + sum(math.prod(shapes[key][0]) * SIZES[v["dtype"]] for key, v in entries.items())
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error

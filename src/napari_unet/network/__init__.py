@@ -1,11 +1,17 @@
 """The U-Net and its numbers: channels, receptive field, stride, and how it is folded for inference."""
 
 from .config import UNetConfig, ronneberger2015
+from .graph import Graph, GraphConfig
 from .reach import footprint, receptive_radius
 from .unet import ConvUnit, UNet, Up, crop_centre, deployable, pool, repeated
 
+NetworkConfig = UNetConfig | GraphConfig
+
 __all__ = [
     "ConvUnit",
+    "Graph",
+    "GraphConfig",
+    "NetworkConfig",
     "UNet",
     "UNetConfig",
     "Up",

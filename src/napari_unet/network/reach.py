@@ -4,10 +4,13 @@ import math
 
 from ..grid.tiles import Footprint
 from .config import UNetConfig
+from .graph import GraphConfig
 
 
-def footprint(config: UNetConfig) -> Footprint:
+def footprint(config: UNetConfig | GraphConfig) -> Footprint:
     """Compute from the config alone how far the network looks, and on which grid it may be tiled."""
+    if isinstance(config, GraphConfig):
+        return Footprint(config.stride, config.halo, (0,) * config.ndim, (0,) * config.ndim, config.least)
     parts = [_axis_same(config, i) if config.padding == "same" else _axis_valid(config, i) for i in range(config.ndim)]
     halo, margin, remainder = zip(*parts, strict=True)
     return Footprint(config.stride, halo, margin, remainder)

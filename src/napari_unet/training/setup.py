@@ -245,7 +245,7 @@ def _working(
     if plan is not None:
         return Working(plan.axes, plan.shrink or (1.0,) * len(plan.axes), plan.spacing, plan.units)
     task = make_task(facts, config)
-    draft = make_plan(facts, config, task.out_channels, None if init is None else init.config)
+    draft = make_plan(facts, config, task.out_channels, None if init is None else init.unet)
     size = object_size(pairs, facts, draft.network.ndim)
     return choose_working(size, draft.network, (draft.spacing, draft.units), config, init)
 
@@ -264,7 +264,7 @@ def _decide(
         image = facts.intensities.image
         normalisation = normalisation or Normalisation("fixed", offset=image.offset, scale=image.scale)
         restored = make_restoration(facts.intensities, config, None if init is None else init.task, normalisation)
-        start = None if init is None else init.config
+        start = None if init is None else init.unet
         return restored, _with_notes(make_plan(facts, config, restored.out_channels, start, normalisation), facts.notes)
     task = make_task(facts, config)
     if init is not None and init.task.objects is not None and len(facts.values) > MANY and config.task == "semantic":
@@ -272,7 +272,7 @@ def _decide(
             f"the model to start from finds objects, and the labels hold {len(facts.values)} values, each of which "
             "would become a class; choose the task instances"
         )
-    plan = make_plan(facts, config, task.out_channels, None if init is None else init.config, normalisation)
+    plan = make_plan(facts, config, task.out_channels, None if init is None else init.unet, normalisation)
     ndim = plan.network.ndim
     plan = _with_notes(plan, (*facts.notes, *check_labels(facts, config, ndim)))
     if working is not None:

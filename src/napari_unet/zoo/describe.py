@@ -8,11 +8,11 @@ from typing import Any
 from ..device import versions
 from ..model import Model
 from ..network import UNetConfig, footprint
+from ..network.steps import Step
 from ..task import Restore
 from ..units import canonical
 from .formats import ARCHITECTURE, CLASS, OPSET, arguments
 from .sample import sizes
-from .steps import Step
 
 SPEC = "0.5.4"  # older programs of the zoo read it too; nothing newer is used
 KEY = "napari_unet"  # under ``config``: all that model.json says, which the specification has no words for

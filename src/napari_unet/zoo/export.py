@@ -21,11 +21,11 @@ from ..errors import ModelError, OutputError, UsageError
 from ..events import Progress
 from ..files import disk, replacing
 from ..model import Model, OneModel, as_model
+from ..network.steps import applied
 from ..sources import open_stack
 from . import describe as parts
 from .formats import ARCHITECTURE, architecture_file, onnx, standalone, state_dict, torchscript
 from .sample import cover, test_image
-from .steps import applied
 
 DESCRIPTION = "rdf.yaml"  # the name that every version of the specification knows
 OWN = ("napari-unet contributors",)  # who made the models that ship

@@ -20,7 +20,7 @@ OPSET = 17  # the oldest that has all operators of a U-Net with 3-D up-convoluti
 
 def arguments(model: Model) -> dict[str, Any]:
     """Return what the class in the architecture's file takes."""
-    values = dataclasses.asdict(model.config)
+    values = dataclasses.asdict(model.unet)
     task = model.task
     kept = len(task.channels) if isinstance(task, Restore) and task.predict_std else 0
     return {key: _listed(value) for key, value in values.items()} | {"kept": kept}

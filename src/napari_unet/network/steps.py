@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ModelError
 
+CERTAIN = 1e-7  # of probabilities: what float32 can tell from 0 and 1
 EPSILON = 1e-6  # the specification's own, where a package says nothing
 
 
@@ -93,6 +94,15 @@ def _softmax(x: np.ndarray, axes: str) -> np.ndarray:
     return wide / wide.sum(1, keepdims=True)
 
 
+def _logit(x: np.ndarray, axes: str) -> np.ndarray:
+    wide = np.clip(x.astype(np.float64), CERTAIN, 1 - CERTAIN)
+    return np.log(wide / (1 - wide))
+
+
+def _two_classes(x: np.ndarray, axes: str, above: float = 0.0) -> np.ndarray:
+    return np.concatenate([np.zeros_like(x), x - np.float32(above)], 1)
+
+
 def _binarize(x: np.ndarray, axes: str, threshold: Any) -> np.ndarray:
     return x > _of_channels(threshold, x)
 
@@ -106,4 +116,6 @@ STEPS: dict[str, Callable[..., np.ndarray]] = {
     "sigmoid": _sigmoid,
     "softmax": _softmax,
     "binarize": _binarize,
+    "logit": _logit,  # the last two are ours: of a probability, and what tells two classes apart
+    "two_classes": _two_classes,
 }
