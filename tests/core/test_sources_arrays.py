@@ -287,3 +287,27 @@ def test_a_pixel_size_that_is_given_is_that_of_the_stack(size):
 def test_a_pixel_size_that_is_none_is_refused(size):
     with pytest.raises(UsageError, match="pixel size"):
         open_stack(np.zeros((3, 4, 5)), "zyx", pixel_size=size)
+
+
+@pytest.mark.parametrize("frames", [2, 3, 7])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_first_of_several_pictures_in_a_file_is_said_to_be_that(tmp_path, frames, mode):
+    pictures = [Image.new(mode, (6, 5), i) for i in range(frames)]
+    pictures[0].save(tmp_path / "a.png", save_all=True, append_images=pictures[1:])
+    assert f"the first of {frames} pictures in the file was taken" in open_stack(tmp_path / "a.png").notes
+
+
+@pytest.mark.parametrize(
+    ("units", "said"),
+    [
+        ((None, "um"), "x has a pixel size and y has none"),
+        (("nm", None), "y has a pixel size and x has none"),
+        (("pixel", "um"), "x has a pixel size and y has none"),
+        (("um", "nm"), ""),
+        ((None, None), ""),
+        (("um", "furlong"), ""),
+    ],
+)
+def test_a_pixel_size_along_one_side_alone_is_said(units, said):
+    note = " ".join(open_stack(layer(np.zeros((4, 5)), scale=[1, 0.5], units=units)).notes)
+    assert said in note and ("has a pixel size" in note) == bool(said)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_unet.errors import DataError, UnsafeError
+from napari_unet.errors import DataError, UnsafeError, UsageError
 from napari_unet.sources import open_stack
 from napari_unet.sources.describe import describe
 from napari_unet.sources.omero import channel_names, colour, label_colour, look, window
@@ -469,3 +469,76 @@ def test_axes_are_known_by_their_names(tmp_path, writer, names):
     stack = open_stack(WRITERS[writer](tmp_path / "a", list(names), (4, 5)))
     turned = str(names[0]).lower() in ("x", "width", "column")
     assert (stack.axes, stack.shape, stack.notes) == ("yx", (5, 4) if turned else (4, 5), ())
+
+
+@pytest.mark.parametrize(("version", "newer"), [("0.7", "0.7"), ("0.7.dev2", "0.7"), ("1.0", "1.0"), ("0.10", "0.10")])
+def test_a_version_that_is_not_known_is_said(tmp_path, version, newer):
+    axes = [{"name": a, "type": "space"} for a in "yx"]
+    stack = open_stack(store(tmp_path / "a.zarr", {"0": (4, 5)}, {"axes": axes, "datasets": plain([1, 1])}, version))
+    assert stack.notes == (f"OME-Zarr {version} is newer than 0.6, as which it was read",) and newer in stack.notes[0]
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5", "0.5.1", "0.6", "0.6.dev3"])
+def test_of_versions_that_are_known_nothing_is_said(tmp_path, version):
+    axes = [{"name": a, "type": "space"} for a in "yx"]
+    about = {"axes": axes, "datasets": plain([1, 1])}
+    assert open_stack(store(tmp_path / "a.zarr", {"0": (4, 5)}, about, version)).notes == ()
+
+
+@pytest.mark.parametrize(("series", "width"), [(0, 5), ("0", 5), ("1", 6), (2, 7), ("b", 7), ("1 ", None), (3, None)])
+def test_an_image_of_a_group_of_several_is_chosen_by_number_or_name(tmp_path, series, width):
+    zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    for name, size in (("0", 5), ("1", 6), ("b", 7)):
+        axes = [{"name": a, "type": "space"} for a in "yx"]
+        about = {"axes": axes, "datasets": plain([1, 1])}
+        store(tmp_path / "a.zarr" / name, {"0": (4, size)}, about, "0.5")
+    if width is None:
+        with pytest.raises(DataError, match=r"has no image .*; it has 0, 1, b"):
+            open_stack(tmp_path / "a.zarr", series=series)
+    else:
+        assert open_stack(tmp_path / "a.zarr", series=series).shape == (4, width)
+
+
+@pytest.mark.parametrize("series", [1, "1", "a", -1, "0 "])
+@pytest.mark.parametrize("what", ["array", "layer", "zarr array", "zarr group"])
+def test_a_choice_where_there_is_one_image_is_said(tmp_path, series, what):
+    data = np.zeros((4, 5))
+    about = {"axes": ["y", "x"], "datasets": plain([1, 1])}
+    given = {
+        "array": data,
+        "layer": types.SimpleNamespace(data=data, scale=[1, 1]),
+        "zarr array": array(tmp_path / "b.zarr", (4, 5)),
+        "zarr group": store(tmp_path / "a.zarr", {"0": (4, 5)}, about),
+    }[what]
+    (note,) = open_stack(given, series=series).notes
+    assert note == f"it is a single image, {series!r} was not looked for"
+    assert open_stack(given, series=0).notes == open_stack(given).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "channel", "numbers"),
+    [
+        ("aba", "a", "0, 2"),
+        ("aaa", "a", "0, 1, 2"),
+        ("011", "1", "1, 2"),
+        (["", "", "x"], "", "0, 1"),
+        ("éée", "é", "0, 1"),
+    ],
+)
+def test_a_channel_whose_name_several_have_is_asked_for_by_number(tmp_path, names, channel, numbers):
+    axes = [{"name": a, "type": "space"} for a in "yx"]
+    about = {"axes": [{"name": "c", "type": "channel"}, *axes], "datasets": plain([1, 1, 1])}
+    omero = {"channels": [{"label": name} for name in names]}
+    path = store(tmp_path / "a.zarr", {"0": (3, 4, 5)}, about, omero=omero)
+    if channel:
+        with pytest.raises(DataError, match=f"channels {channel!r}; give the number of one: {numbers}"):
+            open_stack(path, channel=channel)
+    assert open_stack(path, channel=0).size("c") == 1
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"channel": 1.5}, {"channel": b"0"}, {"channel": [0]}, {"time": 0.5}, {"time": "1"}]
+)
+def test_a_choice_that_is_no_number_is_refused(chosen):
+    with pytest.raises(UsageError, match="give"):
+        open_stack(np.zeros((2, 2, 4, 5)), "tcyx", **chosen)

@@ -107,7 +107,7 @@ def arrange(found: Found, axes: str | None = None) -> Stack:
         name=found.name,
         source=found.source and without_secrets(found.source),
         channel_names=found.channel_names if len(found.channel_names) == channels else (),
-        notes=(*found.notes, *_strange_units(letters, found.units)),
+        notes=(*found.notes, *_strange_units(letters, found.units), *_half_sized(letters, found)),
         frame=tuple((_letter(a, letters), _letter(b, letters), value) for a, b, value in found.frame),
     )
 
@@ -133,6 +133,16 @@ def _strange_units(letters: Sequence[str], units: Sequence[str | None]) -> list[
         f"the unit {w!r} along {axes} is one of {'length' if is_length(w) else 'time'}; correct it in the metadata"
         for w, axes in other.items()
     ]
+
+
+def _half_sized(letters: Sequence[str], found: Found) -> list[str]:
+    """Say where a pixel has a size along one side and none along the other: no ratio of the two can be known."""
+    said = {a: unit for a, unit in zip(letters, found.units, strict=False) if a and a in "yx"}
+    known = [a for a, unit in said.items() if is_length(unit)]
+    none = [a for a, unit in said.items() if canonical(unit) is None]
+    if len(known) == len(none) == 1:
+        return [f"{known[0]} has a pixel size and {none[0]} has none, which is taken as 1; give both (--pixel-size)"]
+    return []
 
 
 def _step(value: float, axis: str, name: str) -> float:
@@ -256,6 +266,8 @@ def choose(stack: Stack, channel: int | str | None, time: int | None) -> Stack:
         at = _channel(stack, channel)
         stack = stack.select(c=slice(at, at + 1)) if "c" in stack.axes else stack
     if time is not None:
+        if not isinstance(time, int | np.integer):
+            raise UsageError(f"time is {time!r}; give the number of a time point, from 0")
         if not 0 <= time < stack.size("t"):
             raise DataError(f"{stack.name} has time points 0 to {stack.size('t') - 1}, not {time}")
         stack = stack.select(t=time) if "t" in stack.axes else stack
@@ -263,6 +275,11 @@ def choose(stack: Stack, channel: int | str | None, time: int | None) -> Stack:
 
 
 def _channel(stack: Stack, channel: int | str) -> int:
+    if not isinstance(channel, str | int | np.integer):
+        raise UsageError(f"channel is {channel!r}; give a number from 0, or a name")
+    same = [str(i) for i, name in enumerate(stack.channel_names) if name == channel]
+    if len(same) > 1:
+        raise DataError(f"{stack.name} has {len(same)} channels {channel!r}; give the number of one: {', '.join(same)}")
     if str(channel) in stack.channel_names and (isinstance(channel, str) or channel >= stack.size("c")):
         return stack.channel_names.index(str(channel))
     if isinstance(channel, str) and not channel.isdecimal():

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from .zarrmeta import Node, array_info, below, children, is_remote, read_node
 OURS = "napari_unet"
 CLASSES = "_classes"  # behind the name of objects: the labels of what they are made of
 SHOWN = 8  # names in a message: a line on a screen
+KNOWN = 6  # of OME-Zarr 0.6, the newest draft whose metadata was read
+VERSION = re.compile(r"(\d+)\.(\d+)")
 MOST_LEVELS = 64  # each at most half of the one before: no size of 63 bits has more
 TYPES = {"channel": "c", "time": "t"}  # of axes whose names say nothing
 
@@ -159,11 +162,18 @@ def pyramid(node: Node) -> Pyramid:
     system, beyond = coordinate_system(first, usable[0])
     known, units, said = _axes(system, len(shape), node.where)
     several = len(attributes["multiscales"])
-    notes = [*said, *([f"the first of {several} multiscales was taken"] if several > 1 else [])]
+    version = str(attributes.get("version") or first.get("version"))
+    notes = [f"OME-Zarr {version} is newer than 0.{KNOWN}, as which it was read"] if _is_newer(version) else []
+    notes += [*said, *([f"the first of {several} multiscales was taken"] if several > 1 else [])]
     notes += [f"{len(datasets) - len(usable)} datasets without a path were skipped"] if usable != datasets else []
     outer = None if beyond is not None else first.get("coordinateTransformations")
     levels = _levels([(d["path"], chain(d, beyond)) for d in usable], outer, len(shape), node)
     return Pyramid(node, known, units, levels, shape, channel_names(attributes), (*notes, *(beyond or ())))
+
+
+def _is_newer(version: str) -> bool:
+    found = VERSION.match(version)
+    return found is not None and (int(found[1]) > 0 or int(found[2]) > KNOWN)
 
 
 def _levels(datasets: Sequence[tuple[str, Any]], outer: Any, ndim: int, node: Node) -> tuple[Dataset, ...]:

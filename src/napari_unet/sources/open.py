@@ -14,7 +14,7 @@ from ..faults import passing, persist
 from .arrange import Found, arrange, choose, sized
 from .formats.table import find_format
 from .layers import find_array, find_layer, is_array, is_layer
-from .omezarr import OURS, find, labels_inside
+from .omezarr import OURS, SHOWN, find, images_inside, labels_inside, ome
 from .pictures import find_picture
 from .tiff import find_tiff
 from .wholes import whole_numbers
@@ -76,7 +76,7 @@ def open_stack(
     time : int, optional
         Take one time point; its axis goes.
     **more
-        ``series``, number or name of an image, of several in a file: without it the image whose planes lie in
+        ``series``, number or name of an image, of several in a file or group: without it the image whose planes lie in
         the file, of several the one of most pixels. ``allow_incomplete``: open a result whose run has not come to its
         end, and what is there of a TIFF that lacks planes, as of a stopped acquisition. ``pixel_size``: sizes of a
         pixel along the spatial axes and their unit, such as ``"2 0.5 0.5 um"``; overrides what the file says.
@@ -96,9 +96,9 @@ def open_stack(
     if isinstance(what, str | Path):
         found = reached(lambda: _find_path(str(what), level, more))
     elif is_array(what):
-        found = _no_levels(find_array(what), level)
+        found = _one_image(_no_levels(find_array(what), level), more)
     elif is_layer(what):
-        found = find_layer(what, level)
+        found = _one_image(find_layer(what, level), more)
     else:
         raise UsageError(f"a {type(what).__name__} cannot be opened as an image; give a path, an array or a layer")
     return sized(choose(arrange(found, axes), channel, time), size)
@@ -169,12 +169,20 @@ def _no_levels(found: Found, level: int | None, series: int | str | None = None)
     return found
 
 
+def _one_image(found: Found, more: More) -> Found:
+    """Say that an image was chosen where there is one only, as beside files that have several."""
+    series = more.get("series")
+    if series is None or str(series) == "0":
+        return found
+    return dataclasses.replace(found, notes=(*found.notes, f"it is a single image, {series!r} was not looked for"))
+
+
 def _find_path(where: str, level: int | None, more: More, colours: bool = True) -> Found:
     if is_remote(where):
         node = read_node(where)
         if node is None:
             raise DataError(f"{where}: there is no zarr group or array; only those are opened from addresses")
-        return find(node, level)
+        return _in_group(node, level, more)
     path = Path(where).expanduser()
     if is_place(str(path)):
         node = read_node(str(path))
@@ -182,10 +190,23 @@ def _find_path(where: str, level: int | None, more: More, colours: bool = True) 
             raise DataError(_no_image(path))
         if not more.get("allow_incomplete"):
             _check_finished(node)
-        return find(node, level)
+        return _in_group(node, level, more)
     if not path.is_file():
         raise DataError(f"{path} {'is no regular file' if path.exists() else 'does not exist'}")
     return _find_file(path, level, more, colours)
+
+
+def _in_group(node: Node, level: int | None, more: More) -> Found:
+    """Find the image of a zarr array or group, of a group of several that of a number or path."""
+    series = more.get("series")
+    inside = [] if series is None or node.is_array or "multiscales" in ome(node) else images_inside(node)
+    if len(inside) < 2:
+        return _one_image(find(node, level), more)
+    chosen = [path for at, path in enumerate(inside) if str(series) in (path, str(at))]
+    image = read_node(below(node.where, chosen[0])) if chosen else None
+    if image is None:
+        raise DataError(f"{node.where} has no image {series!r}; it has {', '.join(inside[:SHOWN])}")
+    return find(image, level)
 
 
 def _find_file(path: Path, level: int | None, more: More, colours: bool) -> Found:

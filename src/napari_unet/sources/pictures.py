@@ -1,5 +1,6 @@
 """PNG and JPEG pictures, through Pillow."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def find_picture(path: Path, colours: bool = True) -> Found:
             with Image.open(path, formats=("PNG", "JPEG")) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(f"{path} declares {image.width} x {image.height} pixels; store that as OME-Zarr")
-                return _found(image, path, colours) if _raw_mode(image) not in WIDE else _wide(image, path)
+                found = _found(image, path, colours) if _raw_mode(image) not in WIDE else _wide(image, path)
+                frames = getattr(image, "n_frames", 1)
+                several = (f"the first of {frames} pictures in the file was taken",) if frames > 1 else ()
+                return dataclasses.replace(found, notes=(*found.notes, *several))
         except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
             if isinstance(error, DataError):
                 raise

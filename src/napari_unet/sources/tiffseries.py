@@ -106,7 +106,7 @@ def choose_series(path: Path, tif: tifffile.TiffFile, images: Sequence[Image], s
 
 def _given(path: Path, found: Sequence[tuple[int, tifffile.TiffPageSeries]], series: int | str) -> int:
     for index, each in found:
-        if isinstance(series, str) and each.name == series:
+        if isinstance(series, str) and series and each.name == series:
             return index
     number = int(series) if str(series).isdecimal() else -1
     if number not in [index for index, _ in found]:
