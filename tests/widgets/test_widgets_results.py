@@ -116,9 +116,24 @@ def test_a_result_is_measured_exported_and_learnt_from_as_it_was_corrected(viewe
     train = viewer.window.add_plugin_dock_widget("napari-unet-stacks", "Train")[1]
     assert train.pairs[0][0].value is image
     assert train.pairs[0][1].value is layer
+    assert train.kind.value == "Objects (instances)"
+    assert train.start_from.value == folders / "models" / "objects.model"
     ((learnt, labels),) = train.request().stacks()
     np.testing.assert_array_equal(labels.data[...], layer.data)
     assert learnt.scale == (0.5, 0.5)
+
+
+def test_objects_appear_in_the_layer_that_showed_their_classes(viewer, folders):
+    viewer.add_image(cells((90, 80)).data, name="cells")
+    widget = opened(viewer, folders, "objects", "32 32")
+    widget.start()
+    until(lambda: widget._result and widget._result.layer is not None)
+    layer = widget._result.layer
+    until(lambda: not widget.busy)
+    assert viewer.layers[-1] is layer
+    labels = open_labels(widget._root).data[...]
+    np.testing.assert_array_equal(layer.data, labels)
+    assert len({tuple(layer.get_color(i)) for i in range(1, labels.max() + 1)}) > 40  # as objects, not classes
 
 
 def test_a_copy_of_a_small_result_is_edited_in_memory(viewer, folders):

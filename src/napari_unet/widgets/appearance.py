@@ -118,6 +118,7 @@ def of_a_run(where: str) -> dict[str, Any]:
     where : str
         Of the labels; nothing is returned of those that no model made.
     """
+    from ..sources.omezarr import CLASSES
     from ..sources.pairs import stem
     from ..sources.zarrmeta import is_remote, read_node
     from ..store.table import read_table, table_of
@@ -129,9 +130,10 @@ def of_a_run(where: str) -> dict[str, Any]:
     if not isinstance(made, dict) or "model" not in made:
         return {}
     image, source, model = stem(Path(root)), made.get("source"), made["model"]
-    name = str((model.get("name") if isinstance(model, dict) else None) or name)
+    parts = " classes" if name.endswith(CLASSES) else ""
+    name = str((model.get("name") if isinstance(model, dict) else None) or name.removesuffix(CLASSES))
     about = {"path": where, **({"image": source} if isinstance(source, str) else {})}
-    found = {"name": image if name in image else f"{image} {name}", "metadata": {OURS: about}}
+    found = {"name": (image if name in image else f"{image} {name}") + parts, "metadata": {OURS: about}}
     table = Path() if is_remote(where) else table_of(Path(where))
     features = read_table(table) if table.is_file() else {}
     return found | ({"features": features} if features else {})

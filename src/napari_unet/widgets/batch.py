@@ -1,5 +1,7 @@
 """Batch: a model on every image of a folder, with a table of what happened to each."""
 
+import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 COLUMNS = ("file", "state", "result")
 COLOURS = {"done": "#009E73", "skipped": "#56B4E9", "failed": "#D55E00"}
 WIDTHS = (110, 60)  # pixels of the columns; the last one takes the rest, which is most of a dock
+OBJECTS = "objects"  # as they are counted, not voxels of a class
 STEPS = 100  # of a file, in the bar of all files
 HEIGHT = 200  # pixels: about six rows; with what is above it, the form fits into a window 720 high
 
@@ -157,12 +160,13 @@ class BatchWidget(Panel):
         """Write the row of a file."""
         known = list(self._rows)
         at = known.index(found.file) if found.file in self._rows else self.table.rowCount()
-        self._rows[found.file] = found
+        plain = as_said_here(found.message.replace(f"{self._images}{os.sep}", ""))
+        self._rows[found.file] = found = dataclasses.replace(found, message=plain)
         if at == self.table.rowCount():
             self.table.insertRow(at)
         for column, value in enumerate((found.file, found.state, _said(found))):
             item = QTableWidgetItem(value)
-            item.setToolTip(plain_tip("\n".join(filter(None, (value, as_said_here(found.message))))))
+            item.setToolTip(plain_tip("\n".join(filter(None, (value, found.message)))))
             if column == 1 and found.state in COLOURS:
                 item.setForeground(QColor(COLOURS[found.state]))
             self.table.setItem(at, column, item)
@@ -253,8 +257,9 @@ def _said(found: "Row") -> str:
     """Return what came out of a file, in a line: counts and time, else what is wrong with it."""
     if found.state == "waiting":
         return ""
-    counts = ", ".join(f"{name} {count:,}" for name, count in found.counts.items() if name != "background")
-    parts = [counts, duration(found.seconds) if found.state == "done" else "", as_said_here(found.message)]
+    wanted = {name: f"{count:,}" for name, count in found.counts.items() if name != "background"}
+    counts = ", ".join(f"{count} {name}" if name == OBJECTS else f"{name} {count}" for name, count in wanted.items())
+    parts = [counts, duration(found.seconds) if found.state == "done" else "", found.message]
     return "; ".join(filter(None, parts))
 
 

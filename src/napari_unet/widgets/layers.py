@@ -194,6 +194,8 @@ def warm_up() -> None:
     from napari.layers import Labels
 
     Labels(np.zeros((2, 2), np.uint8), **look({"colors": [{"label-value": 1, "rgba": [255] * 4}]}))
+    for dtype in (np.uint8, np.uint16, np.uint32):  # each is compiled by itself
+        Labels(np.zeros((2, 2), dtype))
 
 
 def table(classes: Mapping[int, str], counts: Mapping[str, int], step: float, unit: str) -> dict[str, list[Any]]:

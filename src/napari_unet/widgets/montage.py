@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from .. import Stack
 
 SIZE = 96  # pixels of a picture: three beside each other in a dock
-SPACE = 4  # pixels between two
+SPACE, TEXT = 4, 40  # pixels between two pictures, and of two lines below each
+LETTERS = 13  # that are as wide as a picture
 HEIGHT = 320  # pixels of the list: about three rows
 SHARE = 0.45  # of a label's colour over the image
 ODD = 3.5  # robust standard deviations from the median (Iglewicz and Hoaglin 1993)
@@ -35,8 +36,7 @@ class Montage(QListWidget):
         self.setResizeMode(QListWidget.ResizeMode.Adjust)
         self.setMovement(QListWidget.Movement.Static)
         self.setIconSize(QSize(SIZE, SIZE))
-        self.setSpacing(SPACE)
-        self.setWordWrap(True)
+        self.setGridSize(QSize(SIZE + 2 * SPACE, SIZE + TEXT))
         self.setMinimumHeight(HEIGHT)
         self.setAccessibleName("Montage of the results")
         self._items: dict[str, QListWidgetItem] = {}
@@ -57,7 +57,7 @@ class Montage(QListWidget):
         strange = odd(counts)
         for file, item in self._items.items():
             count = f"{counts[file]:,}" if file in counts else ""
-            item.setText(f"{Path(file).name}\n{count}")
+            item.setText(f"{_short(Path(file).name)}\n{count}")
             item.setForeground(QColor(ODD_COLOUR) if file in strange else self.palette().text())
             far = "; far from the others" if file in strange else ""
             item.setToolTip(f"{file}: {count or 'no count'}{far}. Double click shows image and result.")
@@ -70,6 +70,11 @@ class Montage(QListWidget):
         """Take all pictures away."""
         self._items = {}
         super().clear()
+
+
+def _short(name: str) -> str:
+    """Return a name that fits below a picture; its end tells more than its middle."""
+    return name if len(name) <= LETTERS else f"{name[: LETTERS // 3]}…{name[-(LETTERS - LETTERS // 3 - 1) :]}"
 
 
 def odd(counts: dict[str, int]) -> set[str]:

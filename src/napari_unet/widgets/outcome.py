@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 NAME = "napari-unet-stacks"
 LAYERS = "layers"  # what Train learns from
+CLASSES, OBJECTS = "Classes (semantic)", "Objects (instances)"  # as Train names them
 TABLE = ("napari", "Features table widget")  # napari's own
 MOST_CLASSES = 12  # in the legend; more would fill the form
 FILES = {
@@ -68,7 +69,7 @@ class Outcome(Container[Widget]):
         self._buttons = (self.table, self.measure, self.folder, self.edit, self.learn, self.export)
         super().__init__(
             widgets=[
-                field("result", self.box),
+                field("finished", self.box),
                 row(self.table, self.measure, self.folder),
                 row(self.edit, self.export),
                 row(self.learn),
@@ -212,6 +213,10 @@ class Outcome(Container[Widget]):
             train.add_pair()
         pair = free[0] if free else train.pairs[-1]
         pair[0].value, pair[1].value = image, layer
+        model, kind = Path(_about(layer).get("model", "")), CLASSES if "class" in layer.features else OBJECTS
+        for box, wanted in ((train.start_from, model), (train.kind, kind)):
+            if wanted in box.choices:
+                box.value = wanted
 
     def ask_export(self) -> None:
         """Ask for a name, and save as the kind of file that its ending says."""

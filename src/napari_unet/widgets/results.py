@@ -3,9 +3,11 @@
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.colormaps import label_colormap
 
 from ..arrays.views import Box, View
 from .away import Finished, Looked
@@ -34,10 +36,12 @@ class ResultLayer:
         What the result is of.
     name : str
         Of the layer.
+    model : Path
+        The model that gives the result.
     """
 
-    def __init__(self, viewer: "ViewerModel", source: Source, name: str) -> None:
-        self.viewer, self.source, self.name = viewer, source, name
+    def __init__(self, viewer: "ViewerModel", source: Source, name: str, model: Path) -> None:
+        self.viewer, self.source, self.name, self._model = viewer, source, name, model
         self.layers: list[Any] = []
         self._kind = "labels"
         self._place: Place | None = None
@@ -83,9 +87,8 @@ class ResultLayer:
             return
         axes = found.result.axes
         self._place = Place.of(self.source.layer, self.source.axes, found.result)
-        if found.labels is not None and found.labels is self._shown:
-            self.layer.editable = True
-            self.refresh(always=True)
+        if found.labels is not None and self._is_plain:
+            self._show_in_place(found.labels, axes, found.attributes)
         else:
             self._show_anew(open_levels(found.group) if found.labels is None else [found.labels], axes, found)
         step = float(np.prod(found.result.scale_along(found.result.spatial)))
@@ -94,9 +97,24 @@ class ResultLayer:
         if features := found.features or (sizes if found.attributes else {}):
             self.layer.features = features
         image = self.source.layer
-        about = {"path": str(found.group), "axes": self._place.order, "image": path_of(image), "image name": image.name}
+        about: dict[str, Any] = {"path": str(found.group), "axes": self._place.order, "model": str(self._model)}
+        about |= {"image": path_of(image), "image name": image.name}
         self.layer.metadata[OURS] = about
         self._add_more(found, axes)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the layer holds an array in memory, of labels: then it need not be made anew, which takes long."""
+        return isinstance(self._shown, np.ndarray) and not self.removed and not self.layer.multiscale
+
+    def _show_in_place(self, labels: np.ndarray, axes: str, attributes: dict[str, Any]) -> None:
+        """Show the finished labels in the layer that filled in: objects, where it was their classes."""
+        if labels is not self._shown and self._place is not None:
+            self.layer.data = self._place.arranged(labels, axes)
+            for name, value in {**self._place.shown(), **(look(attributes) or {"colormap": label_colormap()})}.items():
+                setattr(self.layer, name, value)
+        self.layer.editable = True
+        self.refresh(always=True)
 
     def _show_anew(self, levels: list[Any], axes: str, found: Finished) -> None:
         """Put new layers in the place of those that filled in."""

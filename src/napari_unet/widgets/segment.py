@@ -273,7 +273,7 @@ class SegmentWidget(Panel):
             if self._left is not None and self._left[0] == request.root:
                 self._left[1].remove()
             name = f"{request.source.layer.name} {self.models.entries[request.models[0]].name}"
-            self._result, self._left = ResultLayer(self.viewer, request.source, name), None
+            self._result, self._left = ResultLayer(self.viewer, request.source, name, request.models[-1]), None
             self._root = request.root
 
     def stop(self) -> None:
