@@ -2,10 +2,12 @@
 
 Trains on what is not held out, scores the model on that, and writes it as float16 with its card. FOLDER holds the
 images as their publishers lay them out. Stopped, the same command goes on; the same seed and steps give the same
-weights on one kind of machine.
+weights on one kind of machine. ``--start MODEL`` takes a model in place of the first of two trainings, ``--judge
+MODEL`` scores one on the same images.
 """
 
 import argparse
+import collections
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
@@ -15,7 +17,18 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from napari_unet import Model, PredictConfig, TrainConfig, evaluate, open_labels, open_stack, predict, train, wait
+from napari_unet import (
+    Model,
+    PredictConfig,
+    TrainConfig,
+    evaluate,
+    load_model,
+    open_labels,
+    open_stack,
+    predict,
+    train,
+    wait,
+)
 from napari_unet.arrays.stack import Stack
 from napari_unet.cli.progress import show
 
@@ -43,6 +56,10 @@ class Recipe:
         What is other in a second training, which goes on with the weights of the first; none, and there is one.
     ways : callable
         Image and labels -> the pairs that are learnt from in their place.
+    more : callable
+        All that is learnt from -> what is learnt from too, such as fields without any object.
+    divided : callable
+        Number -> whether the right quarter is validated, and the rest learnt from.
     """
 
     pairs: Callable[[Path], Iterator[Named]]
@@ -53,6 +70,8 @@ class Recipe:
     validated: Callable[[int], bool] = lambda number: False
     then: dict[str, Any] = dataclasses.field(default_factory=dict)
     ways: Callable[[Stack, Stack], Iterator[tuple[Stack, Stack]]] = lambda image, labels: iter([(image, labels)])
+    more: Callable[[list[tuple[Stack, Stack]]], Iterator[tuple[Stack, Stack]]] = lambda learnt: iter(())
+    divided: Callable[[int], bool] = lambda number: False
 
     @property
     def trainings(self) -> list[tuple[str, TrainConfig]]:
@@ -93,16 +112,61 @@ def every_way(image: Stack, labels: Stack) -> Iterator[tuple[Stack, Stack]]:
         yield dataclasses.replace(image, data=data), dataclasses.replace(labels, data=np.ascontiguousarray(drawn))
 
 
+TISSUE = (47, 317, 386)  # sections of dense tissue that are learnt from, by number; the fourth is held out
+FORMER = np.sort(np.random.default_rng([0, 359]).permutation(359)[:72])  # what validated the first training, of 359
+CHOOSING = {[n for n in range(411) if n % 8][k] for k in FORMER[::2]} - {382}
+ALIKE = 6  # images of a size: of fewer each is learnt in all 8 orientations
+EMPTY, EMPTIES = 96, 32  # pixels of a field without objects, and how many are real and how many made
+
+
+def rare_in_every_way(image: Stack, labels: Stack) -> Iterator[tuple[Stack, Stack]]:
+    """Yield images of sizes that few have turned and mirrored in all 8 ways, so that they are drawn more often."""
+    usual = ((256, 256), (360, 360), (520, 696), (512, 640), (1040, 1388))
+    for turns, mirrored in itertools.product(range(4), (1, -1)) if image.shape not in usual else [(0, 1)]:
+        yield tuple(
+            dataclasses.replace(stack, data=np.ascontiguousarray(np.rot90(stack.data[...], turns)[:, ::mirrored]))
+            for stack in (image, labels)
+        )
+
+
+def empty_fields(learnt: list[tuple[Stack, Stack]]) -> Iterator[tuple[Stack, Stack]]:
+    """Yield fields without any object: windows of images, and noise over a level and a gradient."""
+    rng, found = np.random.default_rng(5), 0
+    nothing = np.zeros((EMPTY, EMPTY), np.uint16)
+    for image, labels in learnt:
+        away = ndimage.distance_transform_edt(np.pad(labels.data[...] == 0, 1, constant_values=True))[1:-1, 1:-1]
+        room = ndimage.minimum_filter(away, EMPTY)[EMPTY // 2 : -EMPTY // 2, EMPTY // 2 : -EMPTY // 2] > 1
+        if found < EMPTIES and room.any():
+            y, x = np.argwhere(room)[rng.integers(room.sum())]
+            window = np.ascontiguousarray(image.data[y : y + EMPTY, x : x + EMPTY])
+            if np.unique(window).size > ALIKE:
+                found += 1
+                yield Stack(window, "yx", name=f"empty {image.name}"), Stack(nothing, "yx")
+    for number in range(EMPTIES):
+        slope = np.linspace(0, rng.uniform(0, 12), EMPTY)[:, None] * rng.uniform(0, 1, EMPTY).cumsum() / EMPTY
+        level = rng.uniform(2, 60) + slope
+        noise = rng.poisson(level) if number % 2 else rng.normal(level, rng.uniform(1, 4))
+        noise = ndimage.gaussian_filter(noise.astype(np.float32), rng.choice([0, 0.5, 1]))
+        made = np.clip(np.rint(noise * 16), 0, 2**16 - 1).astype(np.uint16)
+        yield Stack(made, "yx", name=f"noise {number}"), Stack(nothing, "yx")
+
+
 RECIPES = {
     "nuclei-2d": Recipe(
         dsb2018,
-        lambda number: number % 8 == 0,
+        lambda number: number % 8 == 0 or number == 382,
         TrainConfig(task="instances", steps=12000, base_features=24, max_features=256, depth=4, resume=True),
         "instances",
         {
             "about": "single nuclei in 2-D fluorescence",
-            "data": "Data Science Bowl 2018 (BBBC038, CC0), fluorescence; every eighth file, by name, held out",
+            "data": "Data Science Bowl 2018 (BBBC038, CC0), fluorescence, all kinds, and empty fields; every eighth "
+            "file, by name, and one of four sections of dense tissue held out",
         },
+        CHOOSING.__contains__,
+        {"steps": 500, "learning_rate": 0.001, "seed": 1},
+        rare_in_every_way,
+        empty_fields,
+        TISSUE.__contains__,
     ),
     "nuclei-3d": Recipe(
         bbbc050,
@@ -146,7 +210,7 @@ RECIPES = {
 
 
 def judged(model: Model, pairs: list[Named], out: Path, kind: str, tta: bool) -> dict[str, float]:
-    """Return scores over held-out images: counts pooled, others the mean."""
+    """Return scores over held-out images: counts pooled, also of each shape of several; others the mean."""
     config = PredictConfig(overwrite=True, tta=tta)
     for name, image, labels in pairs:
         found = wait(predict(image, model, out / "results" / f"{name}.ome.zarr", config))
@@ -162,10 +226,37 @@ def judged(model: Model, pairs: list[Named], out: Path, kind: str, tta: bool) ->
         return {
             name: round(mean[name], 4) for name in ("dice", "iou", "pixel_error", "v_rand", "v_info") if name in mean
         }
+    means = {f"{name}, mean of images": round(mean[name], 4) for name in ("ap_50", "ap_50_95", "seg", "pq")}
+    shapes = collections.defaultdict(list)
+    for (_, image, _), each in zip(pairs, scores, strict=True):
+        shapes[" x ".join(map(str, image.shape))].append(each)
+    kinds = {f"ap_50 of {shape}": pooled(each) for shape, each in shapes.items() if len(shapes) > 1}
+    return {"ap_50 of all objects": pooled(scores), **means, **kinds}
+
+
+def pooled(scores: list[dict[str, float]]) -> float:
+    """Return the AP at IoU 0.5 over all objects of images."""
     right = sum(each["precision_50"] * each["n_result"] for each in scores)
     every = sum(each["n_result"] + each["n_truth"] for each in scores)
-    means = {f"{name}, mean of images": round(mean[name], 4) for name in ("ap_50", "ap_50_95", "seg", "pq")}
-    return {"ap_50 of all objects": round(right / (every - right), 4), **means}
+    return round(right / (every - right), 4)
+
+
+def divided(recipe: Recipe, pairs: list[Named]) -> dict[bool, list[tuple[Stack, Stack]]]:
+    """Return what chooses the best of the run, under True, and what is learnt from."""
+    parts: dict[bool, list[tuple[Stack, Stack]]] = {True: [], False: []}
+    for number, (_, image, labels) in enumerate(pairs):
+        if recipe.held_out(number):
+            continue
+        if recipe.validated(number):
+            parts[True].append((image, labels))
+            continue
+        at = image.shape[-1] * 3 // 4 if recipe.divided(number) else image.shape[-1]
+        if recipe.divided(number):
+            parts[True].append((image.select(x=slice(at, None)), labels.select(x=slice(at, None))))
+        learnt = slice(0, at)
+        parts[False] += recipe.ways(image.select(x=learnt), labels.select(x=learnt))
+    parts[False] += recipe.more(parts[False])
+    return parts
 
 
 def main() -> None:
@@ -173,23 +264,33 @@ def main() -> None:
     parser.add_argument("model", choices=list(RECIPES))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path)
+    parser.add_argument("--judge", type=Path)
     args = parser.parse_args()
     recipe = RECIPES[args.model]
     pairs = list(recipe.pairs(args.data))
     held_out = [pair for number, pair in enumerate(pairs) if recipe.held_out(number)]
-    parts: dict[bool, list[tuple[Stack, Stack]]] = {True: [], False: []}
-    for number, (_, image, labels) in enumerate(pairs):
-        if recipe.held_out(number):
-            continue
-        validated = recipe.validated(number)
-        parts[validated] += [(image, labels)] if validated else recipe.ways(image, labels)
-    trained: list[Model] = []
-    for name, config in recipe.trainings:
+    if args.judge is not None:
+        print(judged(load_model(args.judge), held_out, args.out, recipe.kind, tta=False))
+        return
+    parts = divided(recipe, pairs)
+    trained: list[Model] = [] if args.start is None else [load_model(args.start)]
+    for name, config in recipe.trainings[len(trained) :]:
         start = trained[-1] if trained else None
         trained.append(show(train(parts[False], args.out / name, config, validation=parts[True], init=start)))
     model = trained[-1]
     scores, mirrored = (judged(model, held_out, args.out, recipe.kind, tta) for tta in (False, True))
-    kept = ("device", "threads", "precision", "versions", "learnt from", "contrast", "foreground", "settings")
+    kept = (
+        "device",
+        "threads",
+        "precision",
+        "versions",
+        "learnt from",
+        "contrast",
+        "appearance",
+        "foreground",
+        "settings",
+    )
     made = f"python benchmarks/models.py {args.model} --data DATA --out OUT"
     about = {
         "name": args.model,
@@ -198,8 +299,9 @@ def main() -> None:
         "made by": made,
     }
     record = about | {k: model.record[k] for k in kept if k in model.record} | {"scores": scores}
-    record["steps"] = ", then ".join(str(each.record["steps"]) for each in trained)
-    record["minutes"] = round(sum(each.record["minutes"] for each in trained), 1)
+    steps = [each.record.get("steps", "") for each in trained]
+    record["steps"] = ", then ".join(map(str, steps))
+    record["minutes"] = round(sum(each.record.get("minutes", 0) for each in trained), 1)
     if len(trained) > 1:
         record["settings before"] = trained[0].record["settings"]
     record["scores with tta=True"] = mirrored

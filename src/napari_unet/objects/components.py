@@ -10,6 +10,8 @@ from ..arrays.views import Box
 from .config import CORE, INSIDE, ObjectConfig
 from .grid import ObjectGrid
 
+MARKED = 64  # marks for each value: as much time as sorting
+
 
 def components(mask: np.ndarray, spatial: int, full: bool = False) -> tuple[np.ndarray, int]:
     """Find and number the connected components of a mask, each time point by itself.
@@ -82,10 +84,11 @@ def scan_block(
     total = count
     contacts = np.zeros((0, 2), np.int64)
     if config.fill_holes:
-        holes, total = _possible_holes(~inside, box, grid, config.fill_holes)
-        labels = np.where(holes > 0, holes + np.uint32(count), labels)
-        total += count
-        contacts = _contacts(labels, grid)
+        holes, found = _possible_holes(~inside, box, grid, config.fill_holes)
+        if found:
+            labels = np.where(holes > 0, holes + np.uint32(count), labels)
+            total += found
+            contacts = _contacts(labels, grid)
     size, first = _measure(labels, total)
     corner = np.array([part.start for part in box])
     where = np.array(np.unravel_index(first, labels.shape)) + corner[:, None]
@@ -110,12 +113,19 @@ def _measure(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _possible_holes(mask: np.ndarray, box: Box, grid: ObjectGrid, most: int) -> tuple[np.ndarray, int]:
-    """Find the components of `mask` that are small enough and do not touch the border of the volume."""
+    """Find the components of `mask` that are small enough and do not touch the border of the volume, and their number.
+
+    Without any the labels mean nothing.
+    """
     labels, count = components(mask, len(grid.spatial), full=True)
-    possible = np.bincount(labels.ravel(), minlength=count + 1) <= most
+    # mostly there is one, all around the objects
+    size = np.bincount(labels.ravel(), minlength=count + 1) if count > 1 else np.array([0, np.count_nonzero(mask)])
+    possible = size[: count + 1] <= most
     possible[0] = False
     for plane in border_planes(labels, box, grid):
         possible[plane.ravel()] = False
+    if not possible.any():
+        return labels, 0
     numbers = np.where(possible, np.cumsum(possible), 0).astype(np.uint32)
     return numbers[labels], int(possible.sum())
 
@@ -159,15 +169,19 @@ def measure_objects(
     of the volume, `high` exclusive, ``border`` (n,) bool
     """
     value, at, length = runs(ids)
-    objects, row = np.unique(value, return_inverse=True)
+    objects, row = _distinct(value)
     start = [axis + part.start for axis, part in zip(np.unravel_index(at, ids.shape), box, strict=True)]
     low = np.full((len(objects), len(box)), np.iinfo(np.int64).max)
     high, total = np.zeros_like(low), np.zeros_like(low)
     for axis, first in enumerate(start):
-        more = length - 1 if axis == len(box) - 1 else np.zeros_like(length)
-        np.minimum.at(low[:, axis], row, first)
-        np.maximum.at(high[:, axis], row, first + more + 1)
-        np.add.at(total[:, axis], row, length * first + length * more // 2)
+        more = length - 1 if axis == len(box) - 1 else 0
+        if axis:
+            np.minimum.at(low[:, axis], row, first)
+            np.maximum.at(high[:, axis], row, first + more + 1)
+        else:  # runs are in order of it: the first has the least, the last the greatest
+            low[row[::-1], 0], high[row, 0] = first[::-1], first + more + 1
+        # in doubles, exact: a block's sums of whole numbers are far below 2^53
+        total[:, axis] = np.bincount(row, length * first + length * more // 2, len(objects))
     border = np.zeros(len(objects), bool)
     for plane in border_planes(ids, box, grid):
         border |= np.isin(objects, plane)
@@ -175,6 +189,19 @@ def measure_objects(
     intensity_sum = np.zeros((len(objects), 0)) if image is None else _sums(objects, ids, image)
     found = {"id": objects, "count": count, "low": low, "high": high, "sum": total, "border": border}
     return found | {"light": intensity_sum}  # the key of runs that are unfinished
+
+
+def _distinct(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `np.unique` does with the inverse; ids of a block that are close together are marked, not sorted."""
+    low, high = (int(value.min()), int(value.max())) if len(value) else (0, 0)
+    if high - low > MARKED * len(value):
+        distinct, row = np.unique(value, return_inverse=True)
+        return distinct, row
+    there = np.zeros(high - low + 1, bool)
+    at = (value - value.dtype.type(low)).astype(np.intp)
+    there[at] = True
+    found = np.flatnonzero(there)
+    return found.astype(value.dtype) + value.dtype.type(low), (np.cumsum(there) - 1)[at]
 
 
 def _sums(objects: np.ndarray, ids: np.ndarray, image: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """From classes to objects, block by block: find the parts, name them, write them."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from ..arrays.views import Box, LazyBase
 from ..errors import DataError
 from ..events import Progress
 from ..grid.tiles import within
+from ..threads import in_threads
 from .components import measure_objects, scan_block
 from .config import ObjectConfig
 from .grid import ObjectGrid
-from .grow import grown
+from .grow import free_of, grown
 from .merge import final_ids, label_dtype, name_parts, named
 from .scratch import Scratch
 
@@ -111,9 +113,11 @@ class _Named(LazyBase):
     def read(self, box: Box) -> np.ndarray:
         """Return the labels of a box."""
         wide = self.grid.around(box, self.config.grow)
+        classes = _classes(self.classes, wide) if self.config.grow else None
+        if classes is None or not free_of(classes, self.config).any():
+            return named(self.kept, self.grid, box, *self.tables)
         labels = named(self.kept, self.grid, wide, *self.tables)
-        if self.config.grow and labels.any():
-            labels = grown(labels, _classes(self.classes, wide), self.config, len(self.grid.spatial))
+        labels = grown(labels, classes, self.config, len(self.grid.spatial)) if labels.any() else labels
         return labels[within(box, wide)]
 
 
@@ -166,13 +170,19 @@ def find(read: Read, grid: ObjectGrid, scratch: Path, config: ObjectConfig) -> G
         Where `scratch` is of another work, or the disk refuses.
     """
     kept, blocks = Scratch(scratch, grid, config), len(grid)
-    for number in range(blocks):
-        if not kept.has(f"scan-{number}"):
-            box = grid.block(number)
-            labels, tables = scan_block(_classes(read, box), box, grid, config)
-            kept.write(box, labels)
-            kept.save(f"scan-{number}", tables)
-        yield Progress(number + 1, 3 * blocks, STAGE)
+
+    def scan(number: int) -> None:
+        box = grid.block(number)
+        labels, tables = scan_block(_classes(read, box), box, grid, config)
+        kept.write(box, labels)
+        kept.save(f"scan-{number}", tables)
+
+    pending = dict.fromkeys(n for n in range(blocks) if not kept.has(f"scan-{n}"))
+    with contextlib.closing(in_threads(scan, pending)) as scanned:
+        for number in range(blocks):
+            if number in pending:
+                next(scanned)
+            yield Progress(number + 1, 3 * blocks, STAGE)
     if not kept.has("ids"):
         for done in name_parts(kept, grid, config):
             yield Progress(blocks + done, 3 * blocks, STAGE)
@@ -219,14 +229,21 @@ def paint(
             track = _compact(track, source, onto)
     blocks = len(onto)
     final = track.astype(label_dtype(len(track)))
-    for number in range(blocks):
-        if not kept.has(f"paint-{number}"):
-            box = onto.block(number)
-            labels = source.read(box)
-            canvas.write(number, box, final[labels])
-            intensity_sum = None if canvas.image is None else canvas.image(box)
-            kept.save(f"paint-{number}", measure_objects(labels, box, onto, intensity_sum))
-        yield Progress(2 * blocks + number + 1, 3 * blocks, STAGE)
+    pending = dict.fromkeys(n for n in range(blocks) if not kept.has(f"paint-{n}"))
+
+    def made(number: int) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        box = onto.block(number)
+        labels = source.read(box)
+        intensities = None if canvas.image is None else canvas.image(box)
+        return final[labels], measure_objects(labels, box, onto, intensities)
+
+    with contextlib.closing(in_threads(made, pending)) as painted:
+        for number in range(blocks):
+            if number in pending:
+                _, (labels, measures) = next(painted)
+                canvas.write(number, onto.block(number), labels)
+                kept.save(f"paint-{number}", measures)
+            yield Progress(2 * blocks + number + 1, 3 * blocks, STAGE)
     return _gather(kept, onto, track)
 
 

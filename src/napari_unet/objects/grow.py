@@ -21,11 +21,15 @@ def grown(ids: np.ndarray, classes: np.ndarray, config: ObjectConfig, spatial: i
     spatial : int
         How many of the last axes are spatial; nothing grows along the others.
     """
-    free = classes == BORDER
-    if config.cores:
-        free |= classes == INSIDE
+    free = free_of(classes, config)
     way = grow_to_nearest if config.nearest else grow
     return way(ids, free, config.grow, spatial)
+
+
+def free_of(classes: np.ndarray, config: ObjectConfig) -> np.ndarray:
+    """Return where objects may grow."""
+    free = classes == BORDER
+    return free | (classes == INSIDE) if config.cores else free
 
 
 def grow(ids: np.ndarray, free: np.ndarray, rounds: int, spatial: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Across blocks: which parts are one object, and the final id of every part."""
 
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
@@ -56,9 +56,10 @@ def name_parts(scratch: Scratch, grid: ObjectGrid, config: ObjectConfig) -> Gene
         contacts.append(touching + offset[block])
     if offset[-1] > MOST_PARTS:
         raise ResourceError(f"{offset[-1]} parts of objects, at most {MOST_PARTS} can be merged; cut the volume")
+    holes = [not column.all() for column in columns[2][1:]]
     size, first, is_inside = map(np.concatenate, columns)
     for block in range(len(grid)):
-        for pairs, faces in _meetings(scratch, grid, block, offset, bool(config.fill_holes)):
+        for pairs, faces in _meetings(scratch, grid, block, offset, holes):
             left, right = is_inside[pairs].T
             alike = left == right
             if faces:
@@ -113,20 +114,25 @@ def _linked(
 
 
 def _meetings(
-    scratch: Scratch, grid: ObjectGrid, block: int, offset: np.ndarray, diagonal: bool
+    scratch: Scratch, grid: ObjectGrid, block: int, offset: np.ndarray, holes: Sequence[bool]
 ) -> Iterator[tuple[np.ndarray, bool]]:
-    """Yield pairs of parts that meet where `block` ends and a later one begins, and whether they share a face."""
+    """Yield pairs of parts that meet where `block` ends and a later one begins, and whether they share a face.
+
+    Over edges and corners holes alone are connected: they are left out where neither block has a possible one.
+    """
     axes = range(len(grid.spatial))
     place = grid.place(block)
     for way in itertools.product((-1, 0, 1), repeat=len(grid.spatial)):
-        steps = sum(map(abs, way))
-        if way <= (0,) * len(way) or (steps > 1 and not diagonal):
+        if way <= (0,) * len(way):
             continue
         to = list(place)
         for axis in axes:
             to[grid.spatial[axis]] += way[axis]
-        other = grid.number(tuple(to))
+        other, steps = grid.number(tuple(to)), sum(map(abs, way))
         if other is None:
+            continue
+        diagonal = holes[block] or holes[other]
+        if steps > 1 and not diagonal:
             continue
         here = _side(scratch, grid, block, way)
         there = _side(scratch, grid, other, tuple(-step for step in way))
