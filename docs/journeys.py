@@ -115,8 +115,10 @@ def train(out: Path) -> None:
     viewer.add_image(image, name="nuclei", scale=(0.5, 0.5), units="um")
     painted = viewer.add_labels(scribbles(truth), name="painted", scale=(0.5, 0.5), units="um")
     widget = window.widget("Train")
-    widget.sparse.value, widget.minutes.value, widget.title.value = True, 1.0, "painted-nuclei"
-    widget.pairs[0][0].value, widget.pairs[0][1].value = viewer.layers["nuclei"], painted
+    widget.form.learn_from(viewer.layers["nuclei"], painted)
+    window.until(lambda: widget.meaning.seen is not None)
+    widget.sparse.value, widget.background.value = True, 1
+    widget.minutes.value, widget.title.value = 1.0, "painted-nuclei"
     widget.analyse_data()
     window.until(lambda: not widget.busy)
     window.shot("train-start")

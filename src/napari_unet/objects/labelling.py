@@ -105,7 +105,7 @@ class Labelling:
         """Return what was seen with one more part."""
         labels = labels.view(np.uint8) if labels.dtype.kind == "b" else labels
         ids, values = numbered(labels), np.unique(labels[labels > 0])
-        pieces = _pieces(ids)
+        pieces = pieces_of(ids)
         one = len(pieces) == 1 and pieces[0] >= FEWEST_PIECES
         above, alike = _planes(ids)
         return dataclasses.replace(
@@ -222,7 +222,7 @@ def numbered(ids: np.ndarray) -> np.ndarray:
     return np.cumsum(here, dtype=np.int32)[ids]
 
 
-def _pieces(ids: np.ndarray) -> list[int]:
+def pieces_of(ids: np.ndarray) -> list[int]:
     """Return in how many pieces each of the ids 1 ... n is, diagonals connect."""
     from scipy import ndimage  # not at the top: who predicts does not need it
 

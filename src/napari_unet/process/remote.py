@@ -208,10 +208,12 @@ class Remote:
         self._goes_on, self._keep = goes_on, keep
         self.child: Child | None = None
 
-    def ask(self, what: Any) -> None:
-        """Send a request to the work; nothing happens where it has ended, or not begun."""
-        if self.child is not None:
-            self.child.say("ask", what)
+    def ask(self, what: Any) -> bool:
+        """Send a request to the work; False, and nothing happens, where it has ended or not begun."""
+        child = self.child
+        if child is not None:
+            child.say("ask", what)
+        return child is not None
 
     def leave(self) -> None:
         """Let the work go on when this process is gone."""

@@ -157,15 +157,19 @@ class Views:
         self.training: Training | None = None  # of which there is none before it is planned
         self._images = images
         self._statistics: dict[int, Any] = {}
+        self._waiting: ViewRequest | None = None
 
     def latest(self, requests: Sequence[Any]) -> View | None:
-        """Predict the box that was requested last; nothing before the first step, of no box, and of one too large."""
-        request = next((what for what in reversed(requests) if isinstance(what, ViewRequest)), None)
-        model = None if request is None or self.training is None else self.training.model()
-        if request is None or model is None or not 0 <= request.image < len(self._images):
+        """Predict the box that was requested last, of a large one the middle; before the first step it waits."""
+        wanted = [what for what in requests if isinstance(what, ViewRequest)]
+        self._waiting = wanted[-1] if wanted else self._waiting
+        request, model = self._waiting, None if self.training is None else self.training.model()
+        if request is None or model is None:
             return None
-        if not 0 < math.prod(b.stop - b.start for b in request.box) <= LARGEST_VIEW:
+        self._waiting = None
+        if not 0 <= request.image < len(self._images) or not all(b.start < b.stop for b in request.box):
             return None
+        request = dataclasses.replace(request, box=_middle(request.box))
         data = self.predicted(model, request.image, request.box)
         return View(request, data, model.config.factors, model.task.result, model.task.attributes())
 
@@ -181,6 +185,16 @@ class Views:
         if index not in self._statistics:
             self._statistics[index] = model.normalisation.measure(stack)
         return Preview(Engine(stack, model, self._statistics[index]), own=own).read(box)
+
+
+def _middle(box: "Box") -> "Box":
+    """Return the middle of a box that is too large to be predicted between two steps."""
+    sides = [[b.start, b.stop] for b in box]
+    while math.prod(stop - start for start, stop in sides) > LARGEST_VIEW:
+        side = max(sides, key=lambda s: s[1] - s[0])
+        quarter = (side[1] - side[0] + 3) // 4
+        side[0], side[1] = side[0] + quarter, max(side[0] + quarter + 1, side[1] - quarter)
+    return tuple(slice(start, stop) for start, stop in sides)
 
 
 def carry_out(path: Path, resume: bool = False) -> Generator[Any, Sequence[Any] | None, tuple[Path, str]]:

@@ -35,6 +35,10 @@ LABELS = {
     "device": "Compute on",
     "scheduler": "Dask scheduler",
     "ndim": "Dimensions",
+    "out": "Result",  # the last are no fields of a form: what messages call options, and controls of their own here
+    "resample": "Pixel size",
+    "binary": "Foreground (binary)",
+    "sparse": "Sparse labels (0 = unlabelled)",
     "predict_std": "Predict standard deviation",
 }
 

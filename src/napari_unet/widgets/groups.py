@@ -9,6 +9,7 @@ from psygnal import Signal
 
 from ..cards import Entry
 from ..inference import PredictConfig
+from ..training.config import OF_IMAGES, OF_LABELS, OF_OBJECTS, TrainConfig
 from .form import Form
 from .panel import folded
 
@@ -28,6 +29,16 @@ GROUPS = {
         "overwrite",
     ),
     "Computer": ("device", "precision", "memory", "block", "tta", "scheduler", "allow_tcp", "break_lock"),
+}
+
+
+OF_PICTURES = ("Restore", "Denoise", "Super", "Auto")  # how tasks begin whose targets are images
+PLAN = {
+    "Labels": ("number_objects", "above", "class_names", "border_weight", "balance", "diameter", "working_pixel_size"),
+    "Images": ("loss", "upscale", "blur", "noise", "predict_std", "result_type"),
+    "Network": ("ndim", "preset", "patch", "batch", "depth", "base_features", "max_features", "skips"),
+    "Learning": ("learning_rate", "augment", "flips", "patience", "seed", "licence"),
+    "Computer": ("device", "precision", "memory", "break_lock"),
 }
 
 
@@ -103,3 +114,20 @@ class RunSettings(Groups):
         off |= set() if self["probabilities"].value else {"probability_type"}
         off |= set() if self["scheduler"].value else {"allow_tcp"}
         self.apply({name for names in GROUPS.values() for name in names} - off)
+
+
+class TrainSettings(Groups):
+    """What may be chosen for a training, by what it is about."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(TrainConfig, PLAN, **values)
+
+    def suit(self, kind: str) -> None:
+        """Show what means something for what is learnt."""
+        images = kind.startswith(OF_PICTURES)
+        off = set(OF_LABELS) if images else set(OF_IMAGES)
+        off |= set() if kind.startswith("Objects") else set(OF_OBJECTS)
+        off |= set() if kind.startswith("Classes") else {"class_names"}
+        off |= set() if kind.startswith(("Objects", "Foreground")) else {"above"}
+        off |= set() if kind.startswith("Super") else {"upscale"}
+        self.apply({name for names in PLAN.values() for name in names} - off)

@@ -265,6 +265,8 @@ def field(name: str, *controls: Widget) -> Container[Widget]:
     head = Label(value=name[:1].upper() + name[1:])
     head.native.setFixedWidth(NAME_WIDTH)
     shrink(controls[0])
+    first: Any = controls[0].native
+    first.setAccessibleName(head.value)  # what a screen reader calls it
     for control in controls[1:]:
         native: Any = control.native
         native.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Preferred)

@@ -96,7 +96,7 @@ class Fit:
         ratio = min(known, key=lambda r: abs(np.log(r)), default=1.0)
         if 1 / FAR <= ratio <= FAR:
             return cls(0, size)
-        return cls(0, size, f"pixels {ratio:.2g} x coarser" if ratio > 1 else f"pixels {1 / ratio:.2g} x finer")
+        return cls(0, size, f"pixels {max(ratio, 1 / ratio):.0f} x {'coarser' if ratio > 1 else 'finer'}")
 
 
 def misfit(layer: Any, axes: str, entry: Entry) -> float:

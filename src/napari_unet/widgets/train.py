@@ -1,62 +1,48 @@
 """Train: learn from images and their labels in a process beside the window; watch, stop, correct, go on."""
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit
 from qtpy.QtCore import QTimer
 
-from ..cards import SHIPPED, models
+from ..cards import SHIPPED, Entry, models
 from ..errors import UnetError, UsageError
 from ..events import Epoch, Progress
-from ..grid.finer import blank
-from ..grid.tiles import scaled
 from ..process.remote import Remote
-from ..training.config import IMAGE_TASKS, TrainConfig
-from ..training.job import View, ViewRequest
-from .choice import ReadingForm
+from ..training.config import TrainConfig
+from ..training.job import View
+from . import speed
 from .closing import BACKGROUND, STAY, STOP
 from .curves import Curves
-from .form import Form
+from .groups import TrainSettings
 from .jobs import Ended, Worker
-from .layers import Place, look, seen
-from .panel import Panel, button, column, field, folded, folder, path_in, row, shrink, text
+from .live_view import LiveView
+from .meaning import OBJECTS, Meaning
+from .paint import PaintForm
+from .pairs_form import PairsForm
+from .panel import Panel, button, field, plain_tip, row, text
 from .preferences import Preferences, models_changed
-from .results import contrast
-from .source import Source, usual_axes
 from .training_request import (
     TrainingRequest,
     cut_pairs,
     export_pairs,
     free_name,
     outlook,
-    paired,
     paused_runs,
+    related,
     training,
 )
 
 if TYPE_CHECKING:
     import napari
 
-LESS_WIDTH = 28  # pixels: one sign
-LAYERS, FOLDERS = "layers", "folders"
 NEW = "a new network"
 MINUTES = 10.0  # with a live prediction the most is seen by then
-LIVE_EVERY = 3000  # milliseconds between two live predictions
-KINDS: dict[str, dict[str, Any]] = {
-    "Classes (semantic)": {},
-    "Objects (instances)": {"task": "instances"},
-    "Foreground (binary)": {"binary": True},
-    "Restore (pairs of images)": {"task": "restore"},
-    "Denoise without clean images (Noise2Void)": {"task": "restore", "blind": True},
-    "Super-resolution": {"task": "super_resolve"},
-    "Autoencoder": {"task": "autoencode"},
-}
 FINER = (2, 2)  # the least that is finer
-MARGIN = 24  # pixels for the scroll bar of a list of choices
-MAIN = ("task", "minutes", "sparse", "binary", "background", "blind", "resume", "steps")
+SCORES = ("dice", "ap", "ap_50")  # of which 0 says that nothing was found
 
 
 class TrainWidget(Panel):
@@ -70,97 +56,102 @@ class TrainWidget(Panel):
         self._request: TrainingRequest | None = None
         self._job: Path | None = None
         self._training: Remote | None = None
-        self._cut: frozenset[int] = frozenset()
         self._model: Path | None = None
-        self._live_layer: Any = None
-        self._asked = 0
-        self._rows: list[Any] = []
+        self._best: dict[str, float] = {}
+        self._view = LiveView(napari_viewer, self.native)
         self._build()
-        self._pulse = QTimer(self.native)
-        self._pulse.setInterval(LIVE_EVERY)
-        self._pulse.timeout.connect(self.ask_view)
         self.listen(models_changed, self.reset_choices)
-        self.add_pair()
+        self.listen(napari_viewer.layers.selection.events.active, lambda _: self.painting.refresh())
+        self._aim()
         self.enable()
+        QTimer.singleShot(0, self._wake)
 
     def _build(self) -> None:
         """Make the controls."""
-        self.origin = ComboBox(choices=[LAYERS, FOLDERS])
-        self.pairs = column()
-        self.more = button("Add another pair", self.add_pair)
-        self.images, self.annotations = folder("Images"), folder("Their labels, of the same names")
-        self.reading = ReadingForm()
-        self.folders = column(field("images", self.images), field("labels", self.annotations), self.reading.field)
-        self.folders.visible = False
-        self.sparse = CheckBox(text="Sparse labels (0 = unlabelled)", value=False)
-        self.sparse.tooltip = "Learn from painted pixels only; paint background with a label of its own"
-        self.background = SpinBox(value=1, min=1, max=255, tooltip="The label that was painted on background")
-        self.behind = field("background", self.background)
-        self.behind.visible = False
-        self.kind = ComboBox(choices=list(KINDS), tooltip="What the labels mean, or what images are learnt for")
-        popup: Any = self.kind.native.view()
-        popup.setMinimumWidth(popup.sizeHintForColumn(0) + MARGIN)
+        self.form = PairsForm(self, lambda: self._view.layer)
+        self.origin, self.pairs, self.add_pair = self.form.origin, self.form.rows, self.form.add
+        self.images, self.annotations, self.reading = self.form.images, self.form.annotations, self.form.reading
+        self.meaning = Meaning(self, lambda: [labels for _, labels in self.form.chosen])
+        self.kind, self.sparse, self.background = self.meaning.kind, self.meaning.sparse, self.meaning.background
+        self.painting = PaintForm(
+            self,
+            self._paintable,
+            self.form.learn_from,
+            lambda: self.form.chosen,
+            lambda: self.kind.value == OBJECTS,
+        )
         self.title = LineEdit(value="my-model", tooltip="Name of the model, in the folder of own models")
-        self.start_from = ComboBox(choices=self._starts)
-        self.minutes = FloatSpinBox(value=MINUTES, min=0.1, max=10_000, step=1)
+        self.start_from = ComboBox(choices=self._starts, tooltip="A new network, or a model that goes on learning")
+        self.minutes = FloatSpinBox(value=MINUTES, min=0.1, max=10_000, step=1, tooltip="Minutes that it may take")
         shared = Preferences.read()
-        self.plan = Form(TrainConfig, MAIN, device=shared.device, precision=shared.precision)
+        self.plan = TrainSettings(device=shared.device, precision=shared.precision)
         self.facts = text("")
-        self.begin_button = button("Train", self.start)
+        self.begin_button = button("Train", self.start, "Learn from what is chosen above")
         self.pause = button("Pause", self.pause_training, "Stop for now; Resume continues exactly from here")
         self.stop = button("Stop", self.stop_training, "End now, and save the best model so far")
         self.resume = button("Resume", self.resume_training, "Continue a training that was paused or interrupted")
-        self.tune = button("Fine-tune", self.fine_tune, "Train on from this model, with the labels as they are now")
-        self.paused = ComboBox(choices=self._paused_runs, nullable=True)
+        self.tune = button("Fine-tune", self.fine_tune)
+        self.paused = ComboBox(choices=self._paused_runs, nullable=True, tooltip="Trainings that have not ended")
         self.live = CheckBox(text="Live prediction in the current view", value=True)
         self.curves = Curves()
         self.card = text("")
         self.extend(
             [
-                field("learn from", self.origin),
-                self.pairs,
-                self.more,
-                self.folders,
-                self.sparse,
-                self.behind,
-                field("task", self.kind),
+                self.form,
+                self.painting,
+                self.meaning,
                 field("start from", self.start_from),
                 field("name", self.title),
                 field("minutes", self.minutes),
-                *folded("Plan", self.plan),
+                *self.plan.widgets,
                 button("Analyse data", self.analyse_data, "Show what will be learnt from, and the plan made for it"),
-                row(self.begin_button, self.pause, self.stop),
-                row(self.resume, self.tune),
                 field("Paused runs", self.paused),
                 self.live,
+            ]
+        )
+        self.pinned.extend(
+            [
+                row(self.begin_button, self.pause, self.stop),
+                row(self.resume, self.tune),
                 self.progress,
                 self.status,
             ]
         )
         self.add_below(self.curves, self.facts.native, self.card.native)
-        self.origin.changed.connect(self._turn)
+        self.form.altered.connect(self._aim_labels)
         self.kind.changed.connect(self._aim)
-        self.sparse.changed.connect(lambda on: setattr(self.behind, "visible", on))
+        self.live.changed.connect(lambda on: setattr(self._view, "on", on))
+
+    def _wake(self) -> None:
+        """Load in the background what a training and its predictions need."""
+        Worker(lambda: Remote(speed.warm, brief=True).events(), lambda _: None, lambda _: None).start()
+
+    def gone(self) -> None:
+        """Leave what is running, and listen no more."""
+        super().gone()
+        self._view.end()
+        self.meaning.forget()
 
     # What is learnt from
 
-    def _layers(self, kind: str) -> list[Any]:
-        from napari import layers
+    def _paintable(self) -> Any:
+        """Return the image that labels are painted on: the selected one, else the first that is learnt from."""
+        from napari.layers import Image
 
-        wanted = {"image": layers.Image, "labels": layers.Labels}[kind]
-        hidden = self._live_layer
-        return [layer for layer in self.viewer.layers if isinstance(layer, wanted) and layer is not hidden]
-
-    @property
-    def _learns_images(self) -> bool:
-        return KINDS[self.kind.value].get("task") in IMAGE_TASKS
+        active = self.viewer.layers.selection.active
+        chosen = [image for image, _ in self.form.chosen if image is not None]
+        return active if isinstance(active, Image) else next(iter(chosen), None)
 
     def _aim(self) -> None:
         """Show what can be learnt from for the kind of targets."""
-        for pair in self._rows:
-            pair[1].reset_choices()
-        self.sparse.visible = not self._learns_images
-        self.sparse.value = self.sparse.value and not self._learns_images
+        self.form.aim(self.meaning.learns_images)
+        self.painting.visible = not self.meaning.learns_images
+        self.painting.refresh()
+        self.plan.suit(self.kind.value)
+
+    def _aim_labels(self) -> None:
+        self.meaning.watch()
+        self.painting.refresh()
 
     def _starts(self, _: Any) -> list[tuple[str, Path | str]]:
         found = models(SHIPPED) | models(Preferences.read().models)
@@ -168,32 +159,6 @@ class TrainWidget(Panel):
 
     def _paused_runs(self, _: Any) -> list[tuple[str, Path]]:
         return list(paused_runs(Preferences.read().models).items())
-
-    def _turn(self, origin: str) -> None:
-        self.pairs.visible = self.more.visible = origin == LAYERS
-        self.folders.visible = origin == FOLDERS
-
-    def add_pair(self) -> None:
-        """Add a pair of an image and its labels."""
-        image = ComboBox(choices=lambda _: self._layers("image"), tooltip="Image")
-        labels = ComboBox(
-            choices=lambda _: self._layers("image" if self._learns_images else "labels"),
-            tooltip="Its labels, or what it should become",
-            nullable=True,
-        )
-        pair = row(image, labels)
-        for control in (image, labels):
-            shrink(control)
-        less = button("-", lambda: self._take_away(pair), "Take the pair away")
-        less.native.setFixedWidth(LESS_WIDTH)
-        pair.append(less)
-        self.pairs.append(pair)
-        self._rows.append(pair)
-
-    def _take_away(self, pair: Any) -> None:
-        if len(self._rows) > 1:
-            self._rows.remove(pair)
-            self.pairs.remove(pair)
 
     def request(self, init: Path | None = None) -> TrainingRequest:
         """Return what the form asks for.
@@ -203,27 +168,15 @@ class TrainWidget(Panel):
         UsageError, DataError
             Where something of it cannot be.
         """
-        if self.origin.value == FOLDERS:
-            images, labels = path_in(self.images), path_in(self.annotations)
-            labels = labels or (images if self._learns_images else None)
-            if images is None or labels is None:
-                raise UsageError("choose the folder of the images, and that of their labels")
-            pairs: tuple[Any, ...] = paired(images, labels)
-        else:
-            rows = [(pair[0].value, pair[1].value) for pair in self._rows]
-            rows = [(image, image if labels is None and self._learns_images else labels) for image, labels in rows]
-            pairs = tuple((image, labels) for image, labels in rows if image is not None and labels is not None)
-            if not pairs:
-                raise UsageError("choose an image and its labels; to make labels, add a labels layer and paint")
+        pairs = self.form.pairs()
         name = re.sub(r"[^\w.-]+", "_", self.title.value.strip()).strip("._")
         if not name:
             raise UsageError("give the model a name")
-        chosen = self.plan.chosen() | {"sparse": self.sparse.value} | KINDS[self.kind.value]
-        chosen["upscale"] = (chosen["upscale"] or FINER) if chosen.get("task") == "super_resolve" else None
-        chosen |= {"background": self.background.value} if self.sparse.value else {}
+        chosen = self.plan.chosen() | self.meaning.chosen()
+        chosen["upscale"] = (chosen.get("upscale") or FINER) if chosen.get("task") == "super_resolve" else None
         start = init or (self.start_from.value if self.start_from.value != NEW else None)
         preferences = Preferences.read()
-        return TrainingRequest(
+        found = TrainingRequest(
             pairs=pairs,
             out=free_name(preferences.models, name),
             config=TrainConfig(minutes=self.minutes.value, **chosen),
@@ -231,6 +184,9 @@ class TrainWidget(Panel):
             on_disconnect=preferences.when_closed,
             reading=self.reading.chosen(),
         )
+        if start is not None:
+            related(found, Entry.read(start))
+        return found
 
     def analyse_data(self) -> None:
         """Say what will be learnt from, and plan."""
@@ -273,25 +229,30 @@ class TrainWidget(Panel):
         if how.result is None:
             self.ended(how)
             return
-        self._cut = cut_pairs(self._request) if self._request else frozenset()
         self._run(how.result)
 
     def _run(self, job: Path, resume: bool = False) -> None:
-        self._job = job
-        self.native.ensureWidgetVisible(self.curves)
+        self._job, self._best = job, {}
+        self.scroll.ensureWidgetVisible(self.curves)
         try:
             self._training = training(job, resume)
         except UnetError as error:
             self.fail(str(error))
             return
         self.begin(Worker(self._training.events, self._heard, self._trained))
-        if self.live.value:
-            self._pulse.start()
+        self._view.begin(self._training, self._request, cut_pairs(self._request) if self._request else frozenset())
 
     def resume_training(self) -> None:
         """Continue a training that was paused or interrupted."""
-        job = self.paused.value or self._job
+        waiting = [path for _, path in self._paused_runs(None)]
+        job = self.paused.value or (self._job if self._job in waiting else None)
+        if job is None and len(waiting) == 1:
+            job = waiting[0]
         if job is None:
+            self.status.value = "choose which of the paused runs goes on"
+            self.scroll.ensureWidgetVisible(self.paused.native)
+            popup: Any = self.paused.native
+            popup.showPopup()
             return
         if job != self._job:
             self._request = None
@@ -322,26 +283,44 @@ class TrainWidget(Panel):
         elif isinstance(event, Epoch):
             losses = {"training": event.train_loss, "validation": event.validation_loss}
             self.curves.add(event.number, losses, event.scores)
+            if event.best:
+                self._best = dict(event.scores)
         elif isinstance(event, View):
-            self._draw(event)
+            self._view.draw(event)
 
     def _trained(self, how: Ended) -> None:
-        self._pulse.stop()
+        self._view.end()
         self._training = None
         self.ended(how)
         if how.cancelled:
             self.status.value = "paused; Resume continues exactly from here"
         elif how.result is not None:
             self._model, self.card.value = how.result
-            self.status.value = f"done: {self._model}"
+            self.status.value = f"{self._verdict()}: {self._model}"
         models_changed.emit()
         self.enable()
+
+    def _verdict(self) -> str:
+        """Say how a training ended, by its best score on what was held out."""
+        found = {name: self._best[name] for name in SCORES if not math.isnan(self._best.get(name, math.nan))}
+        if not found or max(found.values()) > 0:
+            return "done"
+        name = next(iter(found)).replace("dice", "Dice").replace("ap", "AP")
+        return (
+            f"trained, but it finds nothing yet ({name} 0 where it was tried). Paint more, in several places, check "
+            "what the labels are taken for, or train longer"
+        )
 
     def enable(self) -> None:
         """Enable the buttons that can be used now."""
         self.begin_button.enabled = not self.busy
         self.pause.enabled, self.stop.enabled = self.busy, self._training is not None
         self.tune.enabled = not self.busy and self._model is not None
+        name = "" if self._model is None else self._model.name.removesuffix(".model")
+        self.tune.text = f"Fine-tune {name}" if name else "Fine-tune"
+        self.tune.tooltip = plain_tip(
+            f"Train {name} on, with the labels as they are now" if name else "Train first; then corrections are learnt"
+        )
         self.resume.enabled = not self.busy and bool(self._paused_runs(None))
         self.paused.reset_choices()
 
@@ -352,46 +331,3 @@ class TrainWidget(Panel):
             self.work.leave()
         else:
             super().stop_for_closing(STOP)
-
-    # The viewed part
-
-    def ask_view(self) -> None:
-        """Ask the training for a prediction of what is seen now."""
-        if not (self.live.value and self._training and self.busy and self._request):
-            return
-        shown = [i for i, (image, _) in enumerate(self._request.pairs) if image in self.viewer.layers and image.visible]
-        shown = [i for i in shown if i not in self._cut]
-        if not shown:
-            return
-        image = self._request.pairs[shown[-1]][0]
-        axes = usual_axes(image)
-        box = seen(self.viewer, image, axes, Source(image, axes).stack())
-        self._asked += 1
-        self._training.ask(ViewRequest(self._asked, shown[-1], box))
-
-    def _draw(self, view: View) -> None:
-        """Show a prediction that came."""
-        if self._request is None or view.request.number != self._asked:
-            return
-        image = self._request.pairs[view.request.image][0]
-        if image not in self.viewer.layers:
-            return
-        axes = usual_axes(image)
-        data = view.data
-        stack = blank(Source(image, axes).stack(), view.factors, data.dtype)
-        ones = (1,) * (len(stack.axes) - len(view.factors))
-        place = Place.of(image, axes, stack)
-        box = scaled(view.request.box, (*ones, *view.factors))
-        data, translate = np.asarray(place.arranged(data, stack.axes)), place.corner(box, stack.axes)
-        if self._live_layer in self.viewer.layers:
-            self._live_layer.data, self._live_layer.translate = data, translate
-            return
-        shown = place.shown() | {"translate": translate}
-        if view.kind == "image":
-            limits = contrast(data) or image.contrast_limits
-            self._live_layer = self.viewer.add_image(data, name=f"{image.name} live", contrast_limits=limits, **shown)
-            return
-        self._live_layer = self.viewer.add_labels(
-            data, name=f"{image.name} live", opacity=0.5, **shown, **look(view.attributes)
-        )
-        self._live_layer.editable = False

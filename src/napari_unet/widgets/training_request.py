@@ -6,8 +6,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..arrays.stack import Stack
-from ..errors import DataError
+from ..cards import Entry
+from ..errors import DataError, ModelError
 from ..events import Progress
 from ..process.remote import Remote
 from ..training.config import TrainConfig
@@ -16,6 +19,7 @@ from . import away
 from .layers import warm_up
 from .source import OURS, Source, file_options, path_of, pixel_size, usual_axes
 
+SAME = 1e-3  # relative difference of two roundings of one pixel size
 SAVES = 600.0  # seconds in which a training must have saved its state: on a slow disk that takes its time
 JOB, DATA = ".job.json", ".data"
 ANNOTATION = "annotation"
@@ -76,7 +80,11 @@ class TrainingRequest:
                 continue
             stack = Source(image, axes).stack()
             painted = open_labels(labels, _labels_axes(labels, axes.replace("c", "")))
-            stack, painted = brought_together(stack, painted)
+            _check_size(image, labels, painted.spatial)
+            try:
+                stack, painted = brought_together(stack, painted)
+            except DataError as error:
+                raise DataError(f'{error}; or press "Lay on image" if they belong to it pixel by pixel') from error
             wanted = stack.values_along(painted.axes, "shape")
             if painted.shape != wanted:
                 raise DataError(
@@ -85,6 +93,19 @@ class TrainingRequest:
                 )
             found.append((stack, painted))
         return found
+
+
+def _check_size(image: Any, labels: Any, axes: str) -> None:
+    """Refuse labels whose pixels are larger or smaller than their image's in the viewer: they lie elsewhere."""
+    known, drawn = usual_axes(image), axes.rjust(labels.ndim)
+    there = [float(image.scale[known.index(a)]) for a in axes if a in known]
+    here = [float(labels.scale[drawn.index(a)]) for a in axes if a in known]
+    if not np.allclose(here, there, rtol=SAME):
+        sizes = [" x ".join(f"{size:g}" for size in each) for each in (here, there)]
+        raise DataError(
+            f"the labels {labels.name} have another pixel size than their image {image.name}: {sizes[0]} and "
+            f'{sizes[1]}, so they lie elsewhere; if they belong to it pixel by pixel, press "Lay on image"'
+        )
 
 
 def _labels_axes(layer: Any, inside: str) -> str:
@@ -195,6 +216,31 @@ def paired(images: Path, labels: Path) -> tuple[tuple[Path, Path], ...]:
     from ..sources import list_images, pair_paths
 
     return tuple((p, p) for p in list_images(images)) if images == labels else tuple(pair_paths([images], [labels]))
+
+
+def related(request: TrainingRequest, entry: Entry) -> None:
+    """Refuse to go on from a model that learnt something else than is asked for.
+
+    Raises
+    ------
+    ModelError
+        Naming both, and what to choose.
+    """
+    config = request.config
+    if entry.task != config.task:
+        raise ModelError(
+            f"{entry.name} was trained for the task {entry.task}, the form asks for {config.task}; choose the same "
+            "task, or start from another model or a new network"
+        )
+    for image, _ in request.stacks():
+        channels = image.size("c") if "c" in image.axes else 1
+        lacking = sorted(set(entry.axes) - set(image.axes))
+        if channels != entry.channels or lacking:
+            what = f"needs {' and '.join(lacking)}" if lacking else f"takes {entry.channels} channels"
+            raise ModelError(
+                f"{entry.name} {what}; {image.name} has the axes {image.axes} and {channels} channels: start from "
+                "another model, or from a new network"
+            )
 
 
 def outlook(request: TrainingRequest) -> Generator[Any, None, tuple[dict[str, Any], list[str]]]:

@@ -1,0 +1,168 @@
+"""What is learnt from: pairs of layers, an image and its labels each; or folders of files of the same names."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from magicgui.widgets import ComboBox, Container, LineEdit, Widget
+from psygnal import Signal
+
+from ..errors import UnetError, UsageError
+from .choice import ReadingForm
+from .panel import Panel, as_said_here, button, column, field, folder, path_in, row, shrink, text
+from .source import say_axes, usual_axes
+from .training_request import paired
+
+LESS_WIDTH = 28  # pixels: one sign
+LAYERS, FOLDERS = "layers", "folders"
+
+
+class PairsForm(Container[Widget]):
+    """Rows of an image and its labels, or two folders.
+
+    Parameters
+    ----------
+    panel : Panel
+        Whose viewer's layers are chosen from.
+    hidden : callable
+        Returns a layer that is none to learn from.
+
+    Attributes
+    ----------
+    altered : signal
+        Something else is learnt from.
+    """
+
+    altered = Signal()
+
+    def __init__(self, panel: Panel, hidden: Callable[[], Any]) -> None:
+        super().__init__(labels=False)
+        self.margins = (0, 0, 0, 0)
+        self._panel, self._hidden = panel, hidden
+        self.learns_images = False
+        self.origin = ComboBox(choices=[LAYERS, FOLDERS], tooltip="Open layers, or folders of files")
+        self.rows = column()
+        self.more = button("Add another pair", self.add, "Learn from one more image and its labels")
+        self.axes = LineEdit(tooltip="What the first image's dimensions are: letters such as czyx, or channel, z, y, x")
+        self.wrong = text("")
+        self.images, self.annotations = folder("Images"), folder("Their labels, of the same names")
+        self.reading = ReadingForm()
+        self._folders = column(field("images", self.images), field("labels", self.annotations), self.reading.field)
+        self._axes_row = field("axes", self.axes)
+        self.extend([field("learn from", self.origin), self.rows, self._axes_row, self.wrong, self.more, self._folders])
+        self.origin.changed.connect(self._turn)
+        self.axes.changed.connect(self._take_axes)
+        self.add()
+        self._turn(LAYERS)
+
+    def _layers(self, kind: str) -> list[Any]:
+        from napari import layers
+
+        wanted = {"image": layers.Image, "labels": layers.Labels}[kind]
+        hidden = self._hidden()
+        return [layer for layer in self._panel.viewer.layers if isinstance(layer, wanted) and layer is not hidden]
+
+    def _turn(self, origin: str) -> None:
+        self.rows.visible = self.more.visible = origin == LAYERS
+        self._folders.visible = origin == FOLDERS
+        self._show_axes()
+
+    def aim(self, learns_images: bool) -> None:
+        """Offer images in the place of labels where those are learnt."""
+        self.learns_images = learns_images
+        for pair in self._pairs():
+            pair[1].reset_choices()
+        self._show_axes()
+
+    def add(self) -> None:
+        """Add a pair of an image and its labels."""
+        image = ComboBox(choices=lambda _: self._layers("image"), tooltip="Image")
+        labels = ComboBox(
+            choices=lambda _: self._layers("image" if self.learns_images else "labels"),
+            tooltip="Its labels, or what it should become",
+            nullable=True,
+        )
+        pair = row(image, labels)
+        for control in (image, labels):
+            shrink(control)
+            control.changed.connect(self._show_axes)
+        less = button("-", lambda: self._take_away(pair), "Take the pair away")
+        less.native.setFixedWidth(LESS_WIDTH)
+        pair.append(less)
+        self.rows.append(pair)
+        self._show_axes()
+
+    def _take_away(self, pair: Any) -> None:
+        if len(self.rows) > 1:
+            self.rows.remove(pair)
+            self._show_axes()
+
+    def learn_from(self, image: Any, labels: Any) -> None:
+        """Choose two layers, in a row of their own where the others are taken."""
+        self.origin.value = LAYERS
+        free = [pair for pair in self._pairs() if pair[1].value is None or pair[0].value is image]
+        if not free:
+            self.add()
+        pair = free[0] if free else self._pairs()[-1]
+        pair[0].value, pair[1].value = image, labels
+
+    def _pairs(self) -> list[Any]:
+        return list(self.rows)
+
+    @property
+    def chosen(self) -> list[tuple[Any, Any]]:
+        """The chosen layers, image and labels; labels may be None."""
+        return [(pair[0].value, pair[1].value) for pair in self._pairs()] if self.origin.value == LAYERS else []
+
+    def _show_axes(self, *_: Any) -> None:
+        """Show the axes of the first image."""
+        image = next((image for image, _ in self.chosen if image is not None), None)
+        self._axes_row.visible = image is not None
+        self.wrong.value = ""
+        if image is not None:
+            try:
+                axes = usual_axes(image)
+            except UnetError as error:
+                axes, self.wrong.value = "", as_said_here(str(error))
+            with self.axes.changed.blocked():
+                self.axes.value = axes
+        self.wrong.visible = bool(self.wrong.value)
+        self.altered.emit()
+
+    def _take_axes(self, written: str) -> None:
+        """Keep with all images of as many dimensions what was typed."""
+        first = next((image for image, _ in self.chosen if image is not None), None)
+        if first is None:
+            return
+        self.wrong.value = ""
+        try:
+            for image in {id(image): image for image, _ in self.chosen if image is not None}.values():
+                if image.ndim == first.ndim:
+                    say_axes(image, written)
+        except UnetError as error:
+            self.wrong.value = as_said_here(str(error))
+        self.wrong.visible = bool(self.wrong.value)
+        self.altered.emit()
+
+    def pairs(self) -> tuple[Any, ...]:
+        """Return the pairs of layers, or of paths.
+
+        Raises
+        ------
+        UsageError
+            Where there is none.
+        """
+        if self.wrong.value:
+            raise UsageError(self.wrong.value)
+        if self.origin.value == FOLDERS:
+            images, labels = path_in(self.images), path_in(self.annotations)
+            labels = labels or (images if self.learns_images else None)
+            if images is None or labels is None:
+                raise UsageError("choose the folder of the images, and that of their labels")
+            found: tuple[tuple[Path, Path], ...] = paired(images, labels)
+            return found
+        rows = [(image, image if labels is None and self.learns_images else labels) for image, labels in self.chosen]
+        both = tuple((image, labels) for image, labels in rows if image is not None and labels is not None)
+        if not both:
+            raise UsageError("choose an image and its labels; to make labels, press New labels and paint")
+        return both
