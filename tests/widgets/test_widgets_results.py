@@ -216,3 +216,15 @@ def test_what_went_wrong_before_is_not_said_of_a_run(viewer, folders):
     widget.start()
     assert "earlier" not in widget.status.value
     until(lambda: not widget.busy)
+
+
+def test_a_tiff_is_opened_from_the_panel_with_its_pixel_size_and_chosen(viewer, folders):
+    data, meta = image_of((3, 40, 50)), {"axes": "ZYX", "unit": "um", "spacing": 3}
+    tifffile.imwrite(folders / "a.tif", data, imagej=True, resolution=(2, 2), metadata=meta)
+    viewer.add_image(data, name="other")
+    widget = opened(viewer, folders)
+    widget.form.open(str(folders / "a.tif"))
+    assert widget.image.value.name == "a"
+    assert tuple(widget.image.value.scale) == (3.0, 0.5, 0.5)
+    widget.form.open(str(folders / "nothing.tif"))
+    assert "nothing.tif" in widget.status.value

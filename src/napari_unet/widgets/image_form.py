@@ -4,10 +4,12 @@ from typing import Any
 
 from magicgui.widgets import ComboBox, Container, LineEdit, Widget
 from psygnal import Signal
+from qtpy.QtWidgets import QFileDialog
 
 from ..cards import Entry
 from ..errors import DataError, UnetError
-from .panel import Panel, as_said_here, field, text
+from .files import add_layers
+from .panel import Panel, as_said_here, button, field, text
 from .pixels import AS_IS, choices, understood
 from .source import Source, known_axes, levels_of, say_axes, usual_axes
 
@@ -49,7 +51,10 @@ class ImageForm(Container[Widget]):
         self.size = ComboBox(choices=lambda _: self._sizes, tooltip="What is done where image and model differ")
         self.note = text("")
         self._rows = field("channel", self.channel), field("pixel size", self.size)
-        self.extend([field("image", self.image), field("axes", self.axes), *self._rows])
+        opening = button(
+            "…", self._open, "Open an image with its axes and pixel size; of a large one what is seen is read"
+        )
+        self.extend([field("image", self.image, opening), field("axes", self.axes), *self._rows])
         self.image.changed.connect(self._choose)
         self.axes.changed.connect(self._take_axes)
         for control in (self.channel, self.size):
@@ -60,6 +65,24 @@ class ImageForm(Container[Widget]):
         from napari.layers import Image
 
         return [layer for layer in self._panel.viewer.layers if isinstance(layer, Image)]
+
+    def _open(self) -> None:
+        """Ask for a file, and open it with this plugin's reader, which napari's own would take for a plain array."""
+        path, _ = QFileDialog.getOpenFileName(self.native, "Image")
+        if path:
+            self.open(path)
+
+    def open(self, path: str) -> None:
+        """Open an image, and choose it."""
+        from napari.layers import Image
+
+        try:
+            added = add_layers(self._panel.viewer, path)
+        except (UnetError, OSError) as error:
+            self._panel.fail(str(error))
+            return
+        images = [layer for layer in added if isinstance(layer, Image) and layer.visible]
+        self.image.value = images[0] if images else self.image.value
 
     @property
     def layer(self) -> Any:
