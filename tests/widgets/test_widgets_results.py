@@ -83,6 +83,7 @@ def test_a_result_is_opened_again_with_its_measurements_and_named_after_image_an
     for place in (out, out / "labels" / "spots"):
         data, about = next((d, a) for d, a, kind in read(place) if kind == "labels" and a.get("visible", True))
         assert about["name"] == "well-1 spots"
+        assert len({a["name"] for _, a, _ in read(place)}) == len(read(place))
         assert list(about["features"]["index"]) == list(range(len(sizes)))
         assert list(about["features"]["voxels"])[1:] == list(sizes)[1:]
         assert isinstance(data, np.ndarray)

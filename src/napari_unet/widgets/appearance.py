@@ -137,3 +137,11 @@ def of_a_run(where: str) -> dict[str, Any]:
     table = Path() if is_remote(where) else table_of(Path(where))
     features = read_table(table) if table.is_file() else {}
     return found | ({"features": features} if features else {})
+
+
+def overview(node: Any, layers: list[LayerTuple]) -> list[LayerTuple]:
+    """Name the small image that a result holds of what it was made of: it is not that image."""
+    ours = node.attributes.get(OURS)
+    if not isinstance(ours, dict) or not str(ours.get("result", "")).startswith("labels/"):
+        return layers
+    return [(data, about | {"name": f"{about['name']} overview"}, kind) for data, about, kind in layers]

@@ -12,7 +12,7 @@ import numpy as np
 from ..arrays.stack import Stack
 from ..arrays.views import View
 from ..errors import DataError
-from .appearance import as_layer, classes, geometry, lazy, limited, limits, look_of, of_a_run
+from .appearance import as_layer, classes, geometry, lazy, limited, limits, look_of, of_a_run, overview
 from .writing import LayerTuple, write_image, write_labels, write_layers
 
 __all__ = ["add_layers", "get_reader", "read", "write_image", "write_labels", "write_layers"]
@@ -79,7 +79,7 @@ def read(path: str | Path | Sequence[str | Path]) -> list[LayerTuple]:
         return _group(where, node)
     if "image-label" in ome(node):
         return _labels(where)
-    return [*_images(where), *_hidden(where, node), *_inside(where, node)]
+    return [*overview(node, _images(where)), *_hidden(where, node), *_inside(where, node)]
 
 
 def add_layers(viewer: Any, path: str | Path, labels_only: bool = False) -> list[Any]:

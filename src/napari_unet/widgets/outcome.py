@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QLabel
 from ..errors import UnetError, UsageError
 from ..events import Progress
 from ..process.remote import Remote
+from ..sources.omezarr import CLASSES as CLASSES_OF
 from ..sources.zarrays import open_own
 from . import corrections
 from .jobs import Ended, Worker
@@ -89,7 +90,8 @@ class Outcome(Container[Widget]):
     def _results(self, _: Any) -> list[Any]:
         from napari.layers import Labels
 
-        return [layer for layer in self._viewer.layers[::-1] if isinstance(layer, Labels) and _about(layer).get("path")]
+        layers = [layer for layer in self._viewer.layers[::-1] if isinstance(layer, Labels)]
+        return [i for i in layers if _about(i).get("path") and not str(_about(i)["path"]).endswith(CLASSES_OF)]
 
     @property
     def layer(self) -> "Labels | None":
