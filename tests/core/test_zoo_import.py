@@ -19,7 +19,8 @@ from napari_unet.arrays.stack import Stack
 from napari_unet.errors import ModelError, UnsafeError, UsageError
 from napari_unet.network import GraphConfig
 from napari_unet.network.steps import Step, applied
-from napari_unet.zoo.measure import measure
+from napari_unet.zoo.known import known
+from napari_unet.zoo.measure import look
 
 pytest.importorskip("bioimageio.spec", reason="bioimageio.spec is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -163,15 +164,15 @@ def test_how_far_a_network_looks_is_measured_to_the_pixel():
         with torch.inference_mode():
             return net(torch.from_numpy(x)).numpy()
 
-    found = measure(run, 1, (64, 64), (1, 1))
+    radius, strides = zip(*(look(run, (1, 1, 64, 64), axis, 1) for axis in (0, 1)), strict=True)
     x = torch.zeros(1, 1, 64, 64, dtype=torch.float64, requires_grad=True)
     far = 0
     for at in (32, 33):
         (grad,) = torch.autograd.grad(Small().double()(x + torch.randn_like(x))[0, 0, at, 32], x)
         rows = np.flatnonzero(grad[0, 0].abs().sum(1).numpy())
         far = max(far, at - rows[0], rows[-1] - at)
-    assert found.stride == (2, 2)
-    assert max(found.radius) in (far, far - 1)  # a cut is made on the grid of 2 alone
+    assert strides == (2, 2)
+    assert max(radius) in (far, far - 1)  # a cut is made on the grid of 2 alone
 
 
 def test_a_network_that_looks_at_all_is_named(tmp_path):
@@ -273,6 +274,55 @@ def test_a_model_of_ours_with_onnx_alone_gives_the_same_labels(tmp_path):
         for i, each in enumerate((model, theirs))
     ]
     assert np.array_equal(*results)
+
+
+SETTINGS = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "features": [4, 4, 8, 8, 8, 4], "act": "relu"}
+
+
+def of_monai(folder, norm):
+    """A package with a state dict of MONAI's BasicUNet, under the names that MONAI gives its weights."""
+    torch.manual_seed(1)
+    net = known("monai.networks.nets", "BasicUNet", SETTINGS | {"norm": norm})
+    for part in net.parameters():
+        nn.init.normal_(part, std=0.3)
+    folder = package(folder, net, post=[{"id": "softmax", "kwargs": {"axis": "channel"}}], out=2)
+    torch.save(net.state_dict(), folder / "weights.pt")
+    architecture = {"callable": "BasicUNet", "import_from": "monai.networks.nets", "kwargs": SETTINGS | {"norm": norm}}
+    weights = {"source": "weights.pt", "pytorch_version": "2.0", "architecture": architecture}
+    return net, changed(folder, lambda d: d.update(weights={"pytorch_state_dict": weights}))
+
+
+@pytest.mark.parametrize(("norm", "exact"), [("batch", True), ("instance", False)])
+def test_a_state_dict_of_a_network_that_is_known_is_taken(norm, exact, tmp_path):
+    net, folder = of_monai(tmp_path / "zoo", norm)
+    model = wait(import_model(folder, tmp_path / "theirs.model"))
+    assert model.config.tile_exact == exact and model.task.class_names == ("class_0", "class_1")
+    if exact:
+        assert model.config.stride == (16, 16)
+        x, size = image((96, 112)).data.astype(np.float32), PredictConfig(block=(32, 48), **FP32)
+        x = ((x - x.mean(dtype=np.float64)) / x.std(dtype=np.float64)).astype(np.float32)[None, None]
+        wanted = net(torch.from_numpy(x))[0].argmax(0).numpy()
+        found = wait(predict(image((96, 112)), model, tmp_path / "out.ome.zarr", size))
+        assert np.array_equal(np.asarray(found.data), wanted)
+
+
+def test_names_of_weights_are_those_of_monai():
+    names = set(known("monai.networks.nets", "BasicUNet", SETTINGS | {"norm": "batch"}).state_dict())
+    assert {"conv_0.conv_0.conv.weight", "conv_0.conv_1.adn.N.running_mean", "down_1.convs.conv_0.conv.bias"} < names
+    assert {"upcat_4.upsample.deconv.weight", "upcat_1.convs.conv_1.adn.N.weight", "final_conv.bias"} < names
+
+
+def test_a_network_that_is_not_known_is_refused(tmp_path):
+    _, folder = of_monai(tmp_path / "zoo", "batch")
+
+    def other(described, **values):
+        described["weights"]["pytorch_state_dict"]["architecture"].update(values)
+
+    with pytest.raises(UnsafeError, match="pytorch_state_dict"):
+        wait(import_model(changed(folder, lambda d: other(d, import_from="their.code")), tmp_path / "theirs.model"))
+    wrong = {"import_from": "monai.networks.nets", "kwargs": SETTINGS | {"features": [4, 4, 8, 8, 16, 4]}}
+    with pytest.raises(ModelError, match="do not fit"):
+        wait(import_model(changed(folder, lambda d: other(d, **wrong)), tmp_path / "theirs.model"))
 
 
 def node(op, domain=""):

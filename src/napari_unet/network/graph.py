@@ -143,7 +143,7 @@ class Graph:
     def covered(self, x: np.ndarray) -> np.ndarray:
         """Run windows of sizes that the graph takes, which overlap by the halo, and put their cores together."""
         config, shape = self.config, x.shape[2:]
-        sizes = [self._size(n, axis) for axis, n in enumerate(shape)]
+        sizes = [self.size(n, axis) for axis, n in enumerate(shape)]
         cuts = [self._cuts(n, size, axis) for axis, (n, size) in enumerate(zip(shape, sizes, strict=True))]
         ends = [each[-1][0] + size for each, size in zip(cuts, sizes, strict=True)]
         padding = [(0, end - n) for end, n in zip(ends, shape, strict=True)]
@@ -161,7 +161,7 @@ class Graph:
             out[:, :, *core] = found[:, :, *within]
         return np.asarray(out)
 
-    def _size(self, n: int, axis: int) -> int:
+    def size(self, n: int, axis: int) -> int:
         """Return the size in which `n` elements are run: the least that the graph takes and holds them, or its only."""
         least, step = self.config.least[axis], self.config.step[axis]
         return least + math.ceil(max(n - least, 0) / step) * step if step else least

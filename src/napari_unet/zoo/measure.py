@@ -25,25 +25,26 @@ class Reach:
     stride: tuple[int, ...]
 
 
-def measure(run: Run, channels: int, shape: tuple[int, ...], factors: tuple[int, ...]) -> Reach:
-    """Measure a network on images of noise.
+def look(run: Run, shape: tuple[int, ...], axis: int, factor: int) -> tuple[int | None, int]:
+    """Measure a network along one axis, on images of noise.
 
     Parameters
     ----------
     run : callable
         The network: (1, C, *S) -> (1, K, *S).
     shape : tuple of int
-        Size of the images; a network that looks further than half of it looks at all.
-    factors : tuple of int
-        Elements of the output for one of the input.
+        (1, C, *S); a network that looks further than half of S along the axis looks at all.
+    axis : int
+        Of S.
+    factor : int
+        Elements of the output for one of the input along it.
+
+    Returns
+    -------
+    how far it looks, None where that is at all; and its stride
     """
-    radius: list[int | None] = []
-    for axis in range(len(shape)):
-        radius.append(_radius(run, (1, channels, *shape), axis, factors[axis]))
-        if radius[-1] is None:  # what looks at all of one axis does so along the others
-            return Reach((None,) * len(shape), (1,) * len(shape))
-    found = tuple(_stride(run, (1, channels, *shape), axis, r or 0, factors[axis]) for axis, r in enumerate(radius))
-    return Reach(tuple(radius), found)
+    radius = _radius(run, shape, axis, factor)
+    return radius, 1 if radius is None else _stride(run, shape, axis, radius, factor)
 
 
 def _images(shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -22,14 +22,21 @@ from ..network.steps import Step, applied
 from ..task import Task, read_task
 from ..units import canonical
 from .describe import KEY
-from .measure import WHOLE, Reach, measure
+from .formats import onnx
+from .known import GRID, known
+from .measure import WHOLE, Reach, look
 from .package import Package, open_package
 from .translate import Gives, Side, intensities, side, steps, task_of, upscale_of
 
 GIVES = ("auto", "labels", "image")
 TOLERANCE = 1e-4  # of the largest value of the test's output: rounding of another library
 # Sizes of images on which it is measured how far a network looks: the first, and the largest that is tried.
-SIZES = {2: (128, 1024), 3: (32, 128)}
+LONG = {2: (128, 1024), 3: (64, 512)}
+NEAR = 3  # times what it looks: a shift can be told from the ends then
+WIDE = {
+    2: 64,
+    3: 16,
+}  # across: narrow images cost little, and hide nothing of a network that is alike everywhere
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -206,7 +213,8 @@ def _graph(found: Described) -> Generator[Progress, None, tuple[GraphConfig, byt
         Where there is none, or it is not run.
     """
     described = found.package.description.weights.onnx
-    if described is None:
+    data = _converted(found) if described is None else found.package.file(described)
+    if data is None:
         kinds = [k for k, v in found.package.description.weights if v is not None]
         raise UnsafeError(
             f"{found.package.path} has its weights as {', '.join(kinds)}: programs, or for code of their author, which "
@@ -214,9 +222,8 @@ def _graph(found: Described) -> Generator[Progress, None, tuple[GraphConfig, byt
         )
     if getattr(described, "external_data", None) is not None:
         raise UnsafeError(f"{found.package.path} keeps weights of its ONNX file in another one: refused")
-    data = found.package.file(described)
     operators = check(data)
-    draft = _draft(found, len(data))
+    draft = _draft(found, len(data), 1 if described is not None else GRID)
     graph = Graph(draft, data)
     yield Progress(0, 3, "import", "how far the network looks")
     whole = sorted({name for name in operators if name in WHOLE})
@@ -230,10 +237,37 @@ def _graph(found: Described) -> Generator[Progress, None, tuple[GraphConfig, byt
     return config, data
 
 
-def _draft(found: Described, count: int) -> GraphConfig:
-    """Return the network as the package describes it, before it was measured."""
+def _converted(found: Described) -> bytes | None:
+    """Return the ONNX graph of a network of another library that is known, with the package's weights; else None.
+
+    Raises
+    ------
+    UnsafeError, ModelError
+        Where the weights are more than tensors, or do not fit.
+    """
+    weights = found.package.description.weights.pytorch_state_dict
+    architecture = getattr(weights, "architecture", None)
+    library, name = (str(getattr(architecture, part, "")) for part in ("import_from", "callable"))
+    net = known(library, name, getattr(architecture, "kwargs", {}))
+    if net is None:
+        return None
+    space = found.given.space
+    if found.given.axes != "bc" + space or found.gives.axes != "bc" + space:
+        raise ModelError(f"a network of {library} takes the axes {'bc' + space!r}, not {found.given.axes!r}")
+    tensors = {k: torch.from_numpy(v) for k, v in _tensors(found.package.file(weights)).items()}
+    try:
+        net.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise ModelError(f"the weights do not fit {name}: {' '.join(str(error).split())[:300]}") from error
+    return onnx(net, torch.zeros(1, len(found.given.names), *(2 * GRID,) * len(space)), space, ("input", "output"))
+
+
+def _draft(found: Described, count: int, grid: int) -> GraphConfig:
+    """Return the network as the package describes it, before it was measured; sizes are multiples of `grid`."""
     space = found.given.space
     sizes = [_size(found.given.of(letter).size) for letter in space]
+    if grid > 1:
+        sizes = [(math.ceil(least / grid) * grid, math.lcm(max(step, 1), grid)) for least, step in sizes]
     return GraphConfig(
         ndim=len(space),
         in_channels=len(found.given.names),
@@ -262,18 +296,22 @@ def _size(size: Any) -> tuple[int, int]:
 
 
 def _measured(graph: Graph, draft: GraphConfig) -> Reach:
-    """Measure on images as small as will do."""
-    size, most = SIZES[draft.ndim]
-    while True:
-        shape = tuple(
-            least if not step else least + math.ceil(max(size - least, 0) / step) * step
-            for least, step in zip(draft.least, draft.step, strict=True)
-        )
-        reach = measure(graph.run, draft.in_channels, shape, draft.factors)
-        near = all(r is not None and 3 * r < n for r, n in zip(reach.radius, shape, strict=True))
-        if near or size >= most or not any(draft.step):
-            return reach
-        size *= 2
+    """Measure along each axis, on images as small as will do."""
+    found: list[tuple[int | None, int]] = []
+    for axis in range(draft.ndim):
+        size, most = LONG[draft.ndim]
+        while True:
+            wanted = [size if i == axis else WIDE[draft.ndim] for i in range(draft.ndim)]
+            shape = tuple(graph.size(n, i) for i, n in enumerate(wanted))
+            radius, stride = look(graph.run, (1, draft.in_channels, *shape), axis, draft.factors[axis])
+            near = radius is not None and NEAR * radius < shape[axis]
+            if near or size >= most or not draft.step[axis]:
+                break
+            size *= 2
+        found.append((radius, stride))
+        if radius is None:  # what looks at all of one axis does so along the others
+            return Reach((None,) * draft.ndim, (1,) * draft.ndim)
+    return Reach(tuple(r for r, _ in found), tuple(s for _, s in found))
 
 
 def _placed(found: Described, draft: GraphConfig, reach: Reach, whole: list[str]) -> GraphConfig:
