@@ -1,12 +1,16 @@
 """What lies in place of a chunk or of metadata, and could be read without end, is refused at once."""
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import sys
 import threading
 import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -14,6 +18,7 @@ from zarr.codecs import BytesCodec, ShardingCodec
 
 from napari_unet.errors import DataError
 from napari_unet.sources import open_stack
+from napari_unet.sources.zarrays import decoded_size
 
 needs_pipes = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
 LIMIT = 2**27
@@ -83,6 +88,61 @@ def test_parts_of_a_large_shard_are_read_all_the_same(tmp_path):
     raw = shard.read_bytes()
     shard.write_bytes(raw[:-68] + bytes(2**23) + raw[-68:])  # a hole before the index, as an in-place writer leaves it
     assert open_stack(tmp_path / "a.zarr", "yx").read((slice(0, 32), slice(32, 64)))[0, 0] == 32
+
+
+def nameless(data):
+    """Zeros as one zstd frame whose header gives no size: blocks of one repeated byte, 128 KiB each."""
+    blocks, rest = divmod(len(data), 2**17)
+    sizes = [2**17] * blocks + [rest]
+    heads = [(n << 3 | 1 << 1 | (i == blocks)).to_bytes(3, "little") + bytes(1) for i, n in enumerate(sizes)]
+    return b"\x28\xb5\x2f\xfd" + bytes([0, 0x38]) + b"".join(heads)  # a window of 128 KiB
+
+
+ZSTD, SKIPPED = numcodecs.Zstd(1).encode, b"\x50\x2a\x4d\x18\x04\x00\x00\x00what"
+STREAMS = {
+    "zstd": (numcodecs.Zstd(), [ZSTD, nameless]),
+    "gzip": (numcodecs.GZip(), [gzip.compress]),
+    "bz2": (numcodecs.BZ2(), [bz2.compress]),
+    "lzma": (numcodecs.LZMA(), [lzma.compress]),
+}
+
+
+@pytest.mark.parametrize("codec", STREAMS)
+def test_what_follows_the_first_stream_of_a_chunk_counts_too(tmp_path, codec):
+    compressor, ways = STREAMS[codec]
+    (chunk,) = array(tmp_path / "a.zarr", 2, compressors=compressor, chunks=(64, 64))
+    small, large = bytes(64), bytes(2**26)
+    for pack in ways:
+        for parts in ([large], [small, large], [small, large, small]):
+            for before in (b"", SKIPPED) if codec == "zstd" else (b"",):
+                chunk.write_bytes(before + b"".join(map(pack, parts)))
+                tracemalloc.start()
+                with pytest.raises(DataError, match="damaged or forged"):
+                    open_stack(tmp_path / "a.zarr", "yx").read((slice(0, 64), slice(0, 64)))
+                assert tracemalloc.get_traced_memory()[1] < len(large) / 2
+                tracemalloc.stop()
+        whole = [bytes(3000), bytes(64 * 64 * 2 - 3000)]
+        chunk.write_bytes(b"".join(map(pack, whole)))
+        assert not open_stack(tmp_path / "a.zarr", "yx").read((slice(0, 64), slice(0, 64))).any()
+
+
+@pytest.mark.parametrize("codec", STREAMS)
+def test_the_size_of_a_chunk_that_was_cut_or_changed_is_never_looked_for_without_end(codec):
+    rng = np.random.default_rng(0)
+    for pack in STREAMS[codec][1]:
+        whole = (
+            bytes(pack(rng.integers(0, 9, 3000).astype("u1").tobytes())) if pack is not nameless else pack(bytes(3000))
+        )
+        assert decoded_size(codec, whole, 3000) == 3000 or pack is nameless
+        for number in range(300):
+            changed = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+            changed[rng.integers(len(changed))] = number % 256
+            assert decoded_size(codec, bytes(changed), 3000) >= 0
+    for count in (2**16, 2**18):  # streams that hold nothing, and blocks that hold nothing
+        nothing = (
+            gzip.compress(b"") * (count // 64) if codec == "gzip" else b"\x28\xb5\x2f\xfd\x20\x09" + bytes(3 * count)
+        )
+        assert decoded_size(codec, nothing, 3000) <= 3000 + 1024
 
 
 @needs_pipes

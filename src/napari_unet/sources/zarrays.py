@@ -5,10 +5,11 @@ import lzma
 import math
 import stat
 import zlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import zarr
 from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
@@ -25,6 +26,14 @@ from .zarrmeta import INDEX_ENTRY, PACKED, ROOM, ArrayInfo, Node, array_info, is
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 SLACK = 1024  # bytes that a codec may add to a chunk: checksums and headers
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_BLOCKS = 2**16  # of 128 KiB, so that a chunk of 2 GiB has a quarter of them
+PIECE = 2**14  # bytes unpacked at once: what follows a stream in one is copied for each stream that ends there
+UNPACKERS: dict[str, Callable[[], Any]] = {
+    "gzip": lambda: zlib.decompressobj(wbits=31),
+    "zlib": zlib.decompressobj,
+    "bz2": bz2.BZ2Decompressor,
+    "lzma": lzma.LZMADecompressor,
+}
 EMPTY = 2**64 - 1  # the place of an inner chunk that was never written, by the sharding codec of zarr 3
 
 
@@ -208,32 +217,60 @@ def decoded_size(compressor: str, raw: bytes | memoryview, limit: int) -> int:
     if compressor == "lz4":
         return int.from_bytes(raw[:4], "little")
     if compressor == "zstd":
-        return _zstd_size(raw)
-    unpackers: dict[str, Any] = {
-        "gzip": lambda: zlib.decompressobj(wbits=31).decompress(raw, limit + SLACK + 1),
-        "zlib": lambda: zlib.decompressobj().decompress(raw, limit + SLACK + 1),
-        "bz2": lambda: bz2.BZ2Decompressor().decompress(raw, limit + SLACK + 1),
-        "lzma": lambda: lzma.LZMADecompressor().decompress(raw, limit + SLACK + 1),
-    }
+        return _zstd_size(raw, limit)
     if compressor == "gzip":
         announced = int.from_bytes(raw[-4:], "little")
         if announced <= limit + SLACK and len(raw) * 1100 <= limit + SLACK:
             return announced
     try:
-        return len(unpackers[compressor]())
+        return _unpacked_size(UNPACKERS[compressor], raw, limit + SLACK, compressor != "zlib")
     except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError):
         return 0
 
 
-def _zstd_size(raw: bytes | memoryview) -> int:
-    """Read the content size from the header of a zstd frame (RFC 8878, section 3.1.1), 0 where it has none."""
-    if raw[:4] != ZSTD_MAGIC or len(raw) < 5:
-        return 0
-    flags = raw[4]
-    single, code = bool(flags & 0x20), flags >> 6
-    at = 5 + (0 if single else 1) + (0, 1, 2, 4)[flags & 3]
-    length = (1 if single else 0, 2, 4, 8)[code]
-    return int.from_bytes(raw[at : at + length], "little") + (256 if code == 1 else 0)
+def _unpacked_size(new: Callable[[], Any], raw: bytes | memoryview, most: int, several: bool) -> int:
+    """Unpack until there is more than `most`: the size; of `several` streams, where the decoder takes them for one."""
+    size, unpacker = 0, new()
+    for start in range(0, len(raw), PIECE):
+        piece = bytes(raw[start : start + PIECE])
+        while piece:
+            if unpacker.eof:
+                if not several:
+                    return size
+                unpacker = new()
+            size += len(unpacker.decompress(piece, most + 1 - size))
+            if size > most:
+                return size
+            piece = unpacker.unused_data if unpacker.eof else b""
+    return size
+
+
+def _zstd_size(raw: bytes | memoryview, limit: int) -> int:
+    """Return the content size that the header of a zstd frame gives (RFC 8878, section 3.1.1).
+
+    Where it gives none, or the frame is not all there is, unpack into the room of a chunk.
+    """
+    if raw[:4] == ZSTD_MAGIC and len(raw) > 4:
+        flags = raw[4]
+        single, code = bool(flags & 0x20), flags >> 6
+        at = 5 + (0 if single else 1) + (0, 1, 2, 4)[flags & 3]
+        length = (1 if single else 0, 2, 4, 8)[code]
+        if length and _zstd_end(raw, at + length, bool(flags & 4)) >= len(raw):
+            return int.from_bytes(raw[at : at + length], "little") + (256 if code == 1 else 0)
+    try:
+        return len(numcodecs.Zstd().decode(raw, bytearray(limit + SLACK)))
+    except (RuntimeError, ValueError) as error:
+        return limit + SLACK + 1 if "too small" in str(error) else 0
+
+
+def _zstd_end(raw: bytes | memoryview, at: int, has_checksum: bool) -> int:
+    """Return where a zstd frame ends whose first block begins at `at`; 0 where it has more blocks than it needs."""
+    for _ in range(ZSTD_BLOCKS):
+        head = int.from_bytes(raw[at : at + 3], "little")
+        at += 3 + (1 if head >> 1 & 3 == 1 else head >> 3)  # a block of one repeated byte holds just that
+        if head & 1 or at >= len(raw):
+            return at + 4 * has_checksum
+    return 0
 
 
 def base_array(stack: Stack) -> tuple[Any, tuple[slice | int, ...]]:
