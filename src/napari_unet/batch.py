@@ -16,7 +16,7 @@ from .arrays.stack import Stack
 from .device import choose_device
 from .errors import OutputError, UnetError
 from .events import Progress
-from .files import disk
+from .files import disk, make_folder
 from .grid.blocks import blocks
 from .inference import PredictConfig
 from .inference.outputs import result_path
@@ -95,7 +95,7 @@ def run_batch(
     files, left_out = find_targets(folder, Path(out), config, pattern)
     check_summary(Path(out) / SUMMARY)
     with disk(Path(out)):
-        (Path(out) / FOLDER).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(out) / FOLDER)
     lock = Lock.acquire(Path(out) / FOLDER, break_lock=config.break_lock)
     try:
         summary, rows = Summary(Path(out)), []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError
+from .files import open_plain, read_plain
 from .text import escaped
 from .units import in_one
 
@@ -143,6 +144,8 @@ TILE_EXACT_NORMS = ("batch", "none")  # the others take statistics from the tile
 # What a network for objects tells apart, by index; the order is in each model's weights.
 OBJECT_CLASSES = ("background", "inside", "border")
 LINE = 200  # characters of a record's entry that are shown
+SIZES = {"F16": 2, "F32": 4, "I64": 8, "U8": 1}  # bytes of the element types that our models have
+AGAIN = "get the model again"
 HASHED = 2**20  # bytes of weights in memory at a time
 
 
@@ -156,11 +159,7 @@ def is_model(path: str | os.PathLike[str]) -> bool:
 
 def parse_card(path: Path) -> dict[str, Any]:
     """Read a card, not more than its greatest size; ValueError where it is none."""
-    with path.open("rb") as file:
-        data = file.read(CARD_BYTES + 1)
-    if len(data) > CARD_BYTES:
-        raise ValueError(f"it is larger than {CARD_BYTES} bytes")
-    found = json.loads(data)
+    found = json.loads(read_plain(path, CARD_BYTES))
     if not isinstance(found, dict):
         raise ValueError("it holds no table")
     return found
@@ -271,7 +270,7 @@ def task_names(task: Mapping[str, Any]) -> tuple[str, ...]:
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
     """Read the header of a safetensors file: (entries, where the data begin); ValueError or TypeError where none."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= min(HEADER_BYTES, path.stat().st_size - 8):
             raise ValueError(f"the header would have {length} bytes")
@@ -293,17 +292,18 @@ def _count(folder: Path, weights: Mapping[str, Any]) -> int:
         raise ModelError(f"{folder / CARD} names the weights {name!r}; it must be one of {', '.join(WEIGHTS)}")
     path, found = folder / name, hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        header, start = read_header(path)
+        entries = [value for key, value in header.items() if key != "__metadata__"]
+        size = start + sum(math.prod(entry["shape"]) * SIZES[entry["dtype"]] for entry in entries)
+        if size != path.stat().st_size:
+            raise ModelError(f"{path} is truncated or damaged: {path.stat().st_size} bytes instead of {size}; {AGAIN}")
+        with open_plain(path) as file:
             while part := file.read(HASHED):
                 found.update(part)
         if found.hexdigest() != weights["sha256"]:
-            raise ModelError(
-                f"{path} is truncated or damaged: its sha256 is not the one in {CARD}; get the model again"
-            )
-        header, _ = read_header(path)
+            raise ModelError(f"{path} is truncated or damaged: its sha256 is not the one in {CARD}; {AGAIN}")
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
-    entries = [value for key, value in header.items() if key != "__metadata__"]
     return sum(math.prod(entry["shape"]) for entry in entries if entry["dtype"] not in ("I64", "U8"))
 
 

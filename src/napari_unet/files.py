@@ -24,9 +24,11 @@ from .faults import persist
 PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")  # ours and zarr's
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room left, for the disk, the user or the file
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # may not be written by this user, or is not a folder
+IN_THE_WAY = (errno.EISDIR, errno.ENOTEMPTY)  # a folder lies where a file belongs, or holds what is not ours
 MOST_BYTES_OF_NAME = 255  # of ext4, XFS, APFS and NTFS alike
+BYTES = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 # Windows has none of these; links there are looked for before anything is opened.
-NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | BYTES
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # a named pipe would be waited for without end
 LINKED = (errno.ELOOP, errno.EMLINK)  # what opening a link gives: Linux and macOS, FreeBSD
 
@@ -48,6 +50,11 @@ def explained(error: OSError, place: Path) -> UnetError | None:
         )
     if error.errno in REFUSED:
         return ResourceError(f"{place} cannot be written ({error.strerror}); choose a folder that you may write")
+    if error.errno in IN_THE_WAY:
+        return OutputError(
+            f"{error.filename or place} is in the way ({error.strerror}): this program writes another thing of that "
+            "name there; it is left as it is: move it away"
+        )
     if error.errno == errno.ENAMETOOLONG:
         named = [Path(p) for p in (error.filename, error.filename2) if isinstance(p, str)]
         name = max((part for path in (place, *named) for part in path.parts), key=len)
@@ -91,6 +98,16 @@ def disk(root: Path) -> Iterator[None]:
         if found is None:
             raise
         raise found from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there."""
+    persist(lambda: folder.mkdir(parents=True, exist_ok=True))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, there or not."""
+    persist(lambda: path.unlink(missing_ok=True))
 
 
 def existing(path: Path) -> Path:
@@ -165,8 +182,11 @@ def check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str) ->
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
+    if os.name == "posix":
+        persist(lambda: _synced(folder))
+
+
+def _synced(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -187,11 +207,16 @@ def _opened(path: Path, flags: int) -> int:
     """
     refuse_link(path)
     try:
-        descriptor = persist(lambda: os.open(path, flags | NO_LINK | NO_WAIT, 0o644))
+        return _plain(path, flags | NO_LINK)
     except OSError as error:
         if error.errno in LINKED:
             raise _linked(path) from error
         raise
+
+
+def _plain(path: Path, flags: int) -> int:
+    """Open what is there; refuse a pipe or a device, which would be waited for or never end."""
+    descriptor = persist(lambda: os.open(path, flags | NO_WAIT, 0o644))
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
@@ -203,9 +228,43 @@ def create(path: Path) -> BinaryIO:
     return os.fdopen(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet; what a disk that fails has left of it goes before it is tried again."""
+    persist(lambda: _write_new(path, data))
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    with create(path) as file:
+        try:
+            file.write(data)
+            file.flush()
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+
+
 def open_to_read(path: Path) -> BinaryIO:
     """Open a file of ours for reading, which must be no link."""
     return os.fdopen(_opened(path, os.O_RDONLY), "rb")
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file from elsewhere for reading, through links too.
+
+    Raises
+    ------
+    UnsafeError
+        Where it is a pipe or a device.
+    """
+    return os.fdopen(_plain(path, os.O_RDONLY | BYTES), "rb")
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """Read a file from elsewhere of at most so many bytes; ValueError where it is longer."""
+    data = persist(lambda: _read(open_plain(path), most + 1))
+    if len(data) > most:
+        raise ValueError(f"it is larger than {most} bytes")
+    return data
 
 
 def open_to_append(path: Path) -> BinaryIO:
@@ -221,14 +280,14 @@ def read(path: Path, most: int) -> bytes:
     OutputError
         Where it is longer.
     """
-    data = persist(lambda: _read(path, most + 1))
+    data = persist(lambda: _read(open_to_read(path), most + 1))
     if len(data) > most:
         raise OutputError(f"{path} has more than {most} bytes, so this program did not make it; move it away")
     return data
 
 
-def _read(path: Path, most: int) -> bytes:
-    with open_to_read(path) as file:
+def _read(opened: BinaryIO, most: int) -> bytes:
+    with opened as file:
         return file.read(most)
 
 
@@ -287,7 +346,7 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
     for folder in folders:
         for item in below(folder):
             if PARTIAL.fullmatch(item.name) and not item.is_dir(follow_symlinks=False):
-                Path(item.path).unlink(missing_ok=True)
+                remove(Path(item.path))
 
 
 def plain(value: Any, odd: Callable[[float], Any] = str) -> Any:

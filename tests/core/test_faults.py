@@ -124,13 +124,16 @@ def test_a_run_whose_threads_do_not_start_ends(which, monkeypatch):
     assert not any(thread.is_alive() for thread in begun)
 
 
+CHANGES = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir")
+
+
 class Disk:
-    """Opens of files below a folder, some of which fail; hooks of this kind cannot be removed, so there is one."""
+    """What is done below a folder, some of which fails; hooks of this kind cannot be removed, so there is one."""
 
     folder, first, last, opened = "none", 0, 0, 0
 
     def hear(self, event, args):
-        if event == "open" and isinstance(args[0], str) and args[0].startswith(self.folder):
+        if event in CHANGES and str(args[0]).startswith(self.folder):
             self.opened += 1
             if self.first < self.opened <= self.last:
                 raise OSError(errno.EIO, os.strerror(errno.EIO), args[0])

@@ -1,5 +1,6 @@
 """Results from elsewhere: what their records say is checked, and nothing outside of them is touched."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,8 +15,9 @@ import zarr
 
 from helpers import tree
 from napari_unet.arrays.stack import Stack
-from napari_unet.errors import LedgerError, OutputError, UnetError, UnsafeError
+from napari_unet.errors import DataError, LedgerError, OutputError, UnetError, UnsafeError
 from napari_unet.events import wait
+from napari_unet.sources import open_stack
 from napari_unet.store import verify
 from napari_unet.store.journal import DONE, FOLDER, PLAN, Journal, Plan, Region
 from napari_unet.store.save import save_stack
@@ -143,6 +145,47 @@ def test_a_record_without_a_plan_says_nothing_of_a_new_run(tmp_path: Path) -> No
         shutil.copy(store.ledger / DONE, folder / DONE)
     with create(tmp_path / "r") as store:
         assert store.pending() == list(range(len(CORES)))
+
+
+def deep(path: Path) -> None:
+    path.write_text("[" * 200_000)
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def sparse(path: Path) -> None:
+    os.truncate(path, 2**40)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@posix
+@pytest.mark.parametrize("make", [deep, pipe, sparse, folder])
+@pytest.mark.parametrize(
+    "name", ["zarr.json", "labels/cells/zarr.json", "labels/zarr.json", "0/zarr.json", "0/c/0/0", f"{LEDGER}/{DONE}"]
+)
+def test_whatever_lies_in_place_of_a_file_is_one_sentence(
+    tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    root = run(tmp_path / "r")
+    make(root / name)
+    with contextlib.suppress(UnetError):
+        assert wait(verify(root)) or name == "labels/zarr.json"
+    with contextlib.suppress(UnetError):
+        create(root, overwrite=True).close()
+    with contextlib.suppress(UnetError):
+        open_stack(root / "labels/cells")
+
+
+def test_an_unfinished_result_says_how_much_of_it_is_done(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"unfinished result: 3 of {len(CORES)} blocks"):
+        open_stack(half(tmp_path / "r"))
 
 
 ABSURD: list[Callable[[dict[str, Any]], Any]] = [

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.cards import CARD_BYTES, is_model
+from napari_unet.cards import CARD_BYTES, describe_model, is_model
 from napari_unet.errors import ModelError, OutputError, ResourceError, UnsafeError
 from napari_unet.files import plain
 from napari_unet.intensities.normalise import Normalisation
@@ -173,6 +173,37 @@ def test_a_changed_card_is_refused_or_harmless(tmp_path_factory, data):
         assert load_model(folder).sha256 == model.sha256
     except ModelError as error:
         assert str(folder) in str(error) and error.exit_code == 3
+
+
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def device(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def sparse(path):
+    with path.open("r+b") as file:
+        file.truncate(2**40)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices of POSIX")
+@pytest.mark.parametrize("make", [pipe, device, sparse])
+@pytest.mark.parametrize("name", ["model.json", "weights.safetensors"])
+def test_what_is_no_plain_file_of_its_size_is_neither_waited_for_nor_read_on(saved, name, make):
+    make(saved / name)
+    for opened in (load_model, describe_model):
+        with pytest.raises((ModelError, UnsafeError), match=name):
+            opened(saved)
+    (saved / "model.json").unlink()
+    make_zoo = saved / "rdf.yaml"
+    make_zoo.write_text("name: x")
+    make(make_zoo)
+    with pytest.raises((ModelError, UnsafeError), match=r"rdf\.yaml|bioimage\.io|not a model"):
+        load_model(saved)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from napari_unet.errors import DataError, OutputError, UsageError
+from napari_unet.errors import DataError, OutputError, UnetError, UsageError
 from napari_unet.events import wait
 from napari_unet.objects import Canvas, ObjectConfig, ObjectGrid, decode, find, label_dtype, paint
 from napari_unet.objects.components import components
@@ -285,6 +285,20 @@ def test_more_objects_than_16_bits_hold_have_an_id_each_without_gaps():
 def test_ids_past_32_bits_are_wide():
     assert label_dtype(2**32 - 1) == np.uint32
     assert label_dtype(2**32) == np.uint64
+
+
+@pytest.mark.parametrize("name", ["job.json", "scan-0.npz", "labels.zarr/zarr.json"])
+@pytest.mark.parametrize("what", [b"", b"{", b"PK", b"[" * 100_000])
+def test_a_damaged_scratch_folder_is_named(tmp_path, name, what):
+    volume = Volume(blobs((24, 20)), "yx", (10, 7))
+    work = volume.decode(tmp_path / "scratch")
+    while not (tmp_path / "scratch" / "scan-0.npz").exists():
+        next(work)
+    next(work)
+    work.close()
+    (tmp_path / "scratch" / name).write_bytes(what)
+    with pytest.raises(UnetError, match=r"damaged"):
+        wait(volume.decode(tmp_path / "scratch"))
 
 
 def test_a_scratch_folder_of_other_work_or_of_the_user_is_left_alone(tmp_path):

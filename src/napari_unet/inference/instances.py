@@ -90,7 +90,8 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
         channels = own.decoder.engine.stack.channel_names
         with disk(store.root):
             place = make_place(store.root / output.path, store.plan.version, store.ledger)
-            write_table(place, objects, output.scale, output.translation, channels, store.ledger)
+            about = (objects, output.scale, output.translation, channels, store.ledger)
+            persist(lambda: write_table(place, *about))
         store.record_table(output.path)
     discard(scratch)
     note = _too_much(objects, math.prod(output.shape), job.decoder.engine.model.record.get("foreground"))

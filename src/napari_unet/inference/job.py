@@ -15,7 +15,7 @@ from ..device import versions
 from ..errors import DataError, ResourceError, UsageError
 from ..events import Block, Progress
 from ..faults import out_of_memory
-from ..files import read, replace
+from ..files import read, remove, replace
 from ..grid.columns import ColumnGrid
 from ..grid.tiles import TileGrid, scaled
 from ..model import Model
@@ -333,7 +333,7 @@ def note_unread(stack: Stack, ledger: Path) -> None:
 
 def forget_unread(ledger: Path) -> None:
     """Remove what was kept beside a run that is finished."""
-    (ledger / UNREAD).unlink(missing_ok=True)
+    remove(ledger / UNREAD)
 
 
 def _is_repaired(stack: Stack, ledger: Path, left: float) -> bool:

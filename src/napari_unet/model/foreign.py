@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..errors import ModelError, UnsafeError
+from ..files import open_plain
 
 # Endings of files that run code when they are unpacked.
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib")
@@ -40,7 +41,7 @@ def refuse_foreign(path: Path) -> None:
     if path.is_dir():
         for name in ZOO:
             if (path / name).is_file():
-                with (path / name).open("rb") as file:
+                with open_plain(path / name) as file:
                     _refuse_package(path, file.read(TEXT_BYTES + 1))
 
 

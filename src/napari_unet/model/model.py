@@ -28,7 +28,7 @@ from ..cards import (
     reason,
 )
 from ..errors import UNUSABLE, ModelError, OutputError, ResourceError
-from ..files import plain, replace
+from ..files import make_folder, plain, replace
 from ..intensities.normalise import Normalisation
 from ..network import Graph, GraphConfig, NetworkConfig, UNet, UNetConfig
 from ..network.graph import WEIGHT
@@ -224,7 +224,7 @@ class Model:
         card = _card_bytes({**model.described(), "weights": file, "sha256": model.sha256}, model.record)
         new = not folder.exists()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             replace(folder / name, data)
             replace(folder / CARD, card)
         except OSError as error:

@@ -10,13 +10,12 @@ import safetensors
 import safetensors.numpy
 import torch
 
-from ..cards import read_header
+from ..cards import SIZES, read_header
 from ..errors import ModelError
 from ..network import GraphConfig, NetworkConfig, UNet, UNetConfig
 from ..network.graph import WEIGHT
 
 LISTED = 5  # names in a message: enough to see what kind of weights are wrong
-SIZES = {"F16": 2, "F32": 4, "I64": 8, "U8": 1}  # bytes of the element types that our models have
 MAX_WEIGHTS = 2**33  # 32 GiB of float32: some hundred times a large U-Net; no card makes us ask for more memory
 Shapes = dict[str, tuple[tuple[int, ...], bool]]
 

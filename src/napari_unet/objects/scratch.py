@@ -1,7 +1,10 @@
 """The folder that holds what is known so far: components of each block, and the marks of finished blocks."""
 
+import io
 import json
 import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +14,16 @@ import zarr
 from zarr.storage import LocalStore
 
 from ..arrays.views import Box
-from ..errors import OutputError
+from ..errors import UNUSABLE, LedgerError, OutputError
 from ..faults import persist
-from ..files import PARTIAL, disk, replace, replacing
+from ..files import PARTIAL, disk, make_folder, open_to_read, read, replace, replacing
+from ..sources.zarrays import open_own
 from .config import ObjectConfig
 from .grid import ObjectGrid
 
 CHUNK = {2: 256, 3: 64}  # edge: 256 kB to 1 MiB, a file that is written in a few ms
 JOB = "job.json"
+MOST_OF_JOB = 2**16  # bytes: axes, sizes and settings
 
 
 class Scratch:
@@ -42,9 +47,9 @@ class Scratch:
         job = json.loads(json.dumps({"grid": _about(grid), "config": config.to_json()}))
         with disk(folder):
             shutil.rmtree(_trash(folder), ignore_errors=True)
-            folder.mkdir(exist_ok=True)
+            make_folder(folder)
             if (folder / JOB).exists():
-                found = json.loads(persist(lambda: (folder / JOB).read_text(encoding="utf-8")))
+                found = _job(folder / JOB)
                 if found != job:
                     raise OutputError(f"{folder} belongs to {found}, not to {job}; name another folder or delete it")
             elif any(not (PARTIAL.fullmatch(p.name) or p.suffix == ".tmp") for p in folder.iterdir()):
@@ -59,7 +64,10 @@ class Scratch:
         chunks = tuple(-(-b // -(-b // most)) for b, most in zip(blocks, sizes, strict=True))
         store = LocalStore(self.folder / "labels.zarr")
         if (self.folder / "labels.zarr" / "zarr.json").exists():
-            return zarr.open_array(store, mode="r+", zarr_format=3)
+            found = open_own(self.folder / "labels.zarr", "r+")
+            if (found.shape, found.chunks, found.dtype) == (grid.shape, chunks, np.dtype("u4")):
+                return found
+            raise _damaged(self.folder / "labels.zarr")
         return zarr.create_array(store, shape=grid.shape, chunks=chunks, dtype="uint32", fill_value=0)
 
     def _put(self, name: str, data: bytes) -> None:
@@ -94,12 +102,30 @@ class Scratch:
             return persist(lambda: self._load(name, keys))
 
     def _load(self, name: str, keys: tuple[str, ...]) -> list[np.ndarray]:
-        with np.load(self.folder / f"{name}.npz", allow_pickle=False) as tables:
-            return [tables[key] for key in keys]
+        path = self.folder / f"{name}.npz"
+        with open_to_read(path) as file:
+            data = io.BytesIO(file.read())  # in one: zipfile takes a disk that fails for a file that is no archive
+        try:
+            with np.load(data, allow_pickle=False) as tables:
+                return [tables[key] for key in keys]
+        except (*UNUSABLE, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise _damaged(path) from error
 
     def remove(self) -> None:
         """Delete the folder."""
         discard(self.folder)
+
+
+def _job(path: Path) -> Any:
+    """Read what a scratch folder is of."""
+    try:
+        return json.loads(read(path, MOST_OF_JOB))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> OutputError:
+    return LedgerError(f"{path} is damaged; delete the folder {path.parent} and run the same command again")
 
 
 def _about(grid: ObjectGrid) -> dict[str, Any]:
@@ -115,6 +141,6 @@ def discard(folder: Path) -> None:
     with disk(folder):
         if folder.is_dir():
             shutil.rmtree(_trash(folder), ignore_errors=True)
-            folder.replace(_trash(folder))
+            persist(lambda: folder.replace(_trash(folder)))
         if _trash(folder).is_dir():
             persist(lambda: shutil.rmtree(_trash(folder)))

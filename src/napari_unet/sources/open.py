@@ -1,6 +1,7 @@
 """Open anything as a `Stack`: a path, an address, an array, a layer."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -11,6 +12,7 @@ from ..arrays.stack import Stack
 from ..arrays.views import cast
 from ..errors import DataError, UnreachableError, UsageError
 from ..faults import passing, persist
+from ..files import open_plain
 from .arrange import Found, arrange, choose, sized
 from .formats.table import find_format
 from .layers import find_array, find_layer, is_array, is_layer
@@ -23,6 +25,9 @@ from .zarrmeta import Node, below, is_place, is_remote, read_node
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # little and big endian, classic and BigTIFF
 PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")  # PNG; JPEG
 TIFF_ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".tf2", ".lsm", ".qptiff", ".svs")  # of files that are TIFF inside
+RECORD = re.compile(rb'\{("sum":"[0-9a-f]{8}",)?"unit":\d')  # of a block, in a ledger
+LINE = 2**22  # bytes of a line of a ledger at most
+NOISE = 2**26  # bytes without any record after which a file is no ledger
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
@@ -255,9 +260,18 @@ def blocks_done(root: Path, ours: dict[str, Any]) -> int:
     folder = Path(below(str(root), primary)) if isinstance(primary, str) and primary else root
     for ledger in (folder / ".napari_unet" / "done.jsonl", root / ".napari_unet" / "done.jsonl"):
         if ledger.is_file():
-            with ledger.open("rb") as file:
-                return sum(line.startswith(b'{"unit":') and line[8:9].isdigit() for line in file)
+            return _records(ledger)
     return 0
+
+
+def _records(ledger: Path) -> int:
+    """Count the lines of blocks; of a file that holds anything else no more than its beginning is read."""
+    found = other = 0
+    with open_plain(ledger) as file:
+        while other < NOISE and (line := file.readline(LINE)):
+            is_record = RECORD.match(line) is not None
+            found, other = found + is_record, 0 if is_record else other + len(line)
+    return found
 
 
 def _labels_path(where: str) -> str:

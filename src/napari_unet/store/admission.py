@@ -8,7 +8,7 @@ from pathlib import Path
 from ..arrays.stack import Stack
 from ..errors import OutputError, ResourceError, UnetError, UsageError
 from ..events import Progress
-from ..files import existing
+from ..files import existing, make_folder
 from ..sources import zips
 from ..sources.zarrmeta import is_remote
 from ..text import byte_size
@@ -128,7 +128,7 @@ def enter(root: Path, plan: Plan, overwrite: bool, break_lock: bool, reopen: boo
     ledger = layout.ledger_of(root, list(plan.outputs))
     found = admit(root, plan, overwrite, reopen)
     notice = _remove(root, *found, break_lock) if found and overwrite else ""
-    ledger.mkdir(parents=True, exist_ok=True)
+    make_folder(ledger)
     lock = Lock.acquire(ledger, break_lock=break_lock)
     lock.notice = lock.notice or notice
     try:

@@ -11,7 +11,7 @@ import zarr
 from ..arrays.views import Box
 from ..errors import UsageError
 from ..faults import persist
-from ..files import disk
+from ..files import disk, remove
 from ..grid.blocks import places_under
 from .journal import Region
 from .lock import Permit
@@ -98,6 +98,6 @@ def replaced(folder: Path, name: str, array: "zarr.Array[Any]", box: Box, data: 
     """Replace the files under a box, so that nothing damaged is read on the way."""
     unit = array.shards or array.chunks
     for key in places_under(box, unit):
-        (folder / array.metadata.encode_chunk_key(key)).unlink(missing_ok=True)
+        remove(folder / array.metadata.encode_chunk_key(key))
     persist(lambda: array.__setitem__(box, data))
     return Region(name, tuple(b.start for b in box), tuple(b.stop for b in box), crc32(data))

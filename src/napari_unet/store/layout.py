@@ -12,7 +12,18 @@ from zarr.codecs import ZstdCodec
 
 from ..errors import OutputError
 from ..faults import persist
-from ..files import below, refuse_link, refuse_links, refuse_long, remove_leftovers, replace_json
+from ..files import (
+    below,
+    make_folder,
+    read_plain,
+    refuse_link,
+    refuse_links,
+    refuse_long,
+    remove,
+    remove_leftovers,
+    replace_json,
+)
+from ..sources.remote import MAX_METADATA
 from ..sources.zarrays import open_own
 from . import consolidated
 from .journal import DONE
@@ -183,21 +194,21 @@ def clear(root: Path, ledger: Path, plan: Plan) -> None:
     """
     for _ in own_files(root, plan):  # all of them are checked before the first is removed
         pass
-    (ledger / DONE).unlink(missing_ok=True)
+    remove(ledger / DONE)
     if plan.inside:
         list_labels(root, plan.version, remove=plan.outputs, via=ledger)
     groups = [*plan.outputs, *([] if plan.inside else ["", "labels"])]
     for file in sorted({root / path / name for path in groups for name in GROUP_FILES}):
-        file.unlink(missing_ok=True)
+        remove(file)
     for file in own_files(root, plan):
         if file not in (ledger / PLAN, ledger / LOCK):
-            file.unlink()
+            remove(file)
     scratch = [ledger / f"{name}{end}" for name in ("objects", WORKING) for end in ("", ".trash")]
     for folder in [*level_folders(root, plan.outputs), *_table_folders(root, plan.outputs), *scratch]:
         _remove_empty(folder)
     if plan.inside:
         consolidated.renew(root, list(plan.outputs), VERSIONS[plan.version], ledger)
-    (ledger / PLAN).unlink()
+    remove(ledger / PLAN)
 
 
 def _remove_empty(folder: Path) -> None:
@@ -246,7 +257,7 @@ def tidy(root: Path, paths: Sequence[str]) -> None:
 
 def write_group(folder: Path, version: str, attributes: Mapping[str, Any], via: Path) -> None:
     """Make a group, or give one of ours other attributes, in one step."""
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     if VERSIONS[version] == NEWEST:
         replace_json(
             folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}, via
@@ -269,16 +280,20 @@ def read_group(folder: Path) -> tuple[int, dict[str, Any]] | None:
         if not (folder / name).is_file():
             continue
         try:
-            values = json.loads((folder / name).read_text("utf-8"))
+            values = _read_json(folder / name)
             if zarr_format == NEWEST:
                 return NEWEST, dict(values.get("attributes", {}))
             attributes = folder / ".zattrs"
-            return 2, dict(json.loads(attributes.read_text("utf-8"))) if attributes.exists() else {}
-        except (ValueError, AttributeError, TypeError) as error:
+            return 2, dict(_read_json(attributes)) if attributes.exists() else {}
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise OutputError(
                 f"the metadata of {folder} is damaged ({error}); repair it before writing there"
             ) from error
     return None
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(read_plain(path, MAX_METADATA))
 
 
 def version_inside(root: Path) -> str:
@@ -311,7 +326,7 @@ def list_labels(
     if found is None:
         if not add:
             return
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
     attributes = found[1] if found else versioned({"labels": []}, version)
     holder = attributes.setdefault("ome", {"version": version}) if version == "0.5" else attributes
     listed = list(holder.get("labels", []))
@@ -322,7 +337,7 @@ def list_labels(
         return
     holder["labels"] = wanted
     if version == "0.5" and found is not None:
-        values = json.loads((folder / "zarr.json").read_text("utf-8"))
+        values = _read_json(folder / "zarr.json")
         replace_json(folder / "zarr.json", {**values, "attributes": attributes}, via)
     else:
         write_group(folder, version, attributes, via)
@@ -348,7 +363,7 @@ def make_array(folder: Path, output: Output, level: Level, version: str) -> "zar
     else:
         array = persist(lambda: _new_array(folder, output, level, zarr_format))
     # Empty, and written after the array: a kill between the two would show in the bytes.
-    (folder / ".zattrs").unlink(missing_ok=True)
+    remove(folder / ".zattrs")
     return array
 
 

@@ -22,7 +22,7 @@ from typing import Any, cast
 from ..errors import OutputError, UnetError
 from ..events import Progress
 from ..faults import persist
-from ..files import create, read, refuse_link
+from ..files import create, read, refuse_link, remove, write_new
 
 if sys.platform == "win32":
     import ctypes
@@ -103,10 +103,8 @@ class Lock:
             notice = _displace(path, break_lock) if path.exists() else ""
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             mine = {"pid": os.getpid(), "started": _started(os.getpid()), "since": now, "run": token}
-            with create(path) as file:
-                file.write(
-                    json.dumps({"host": socket.gethostname(), "boot": _boot(), "space": _space(), **mine}).encode()
-                )
+            here = {"host": socket.gethostname(), "boot": _boot(), "space": _space()}
+            write_new(path, json.dumps(here | mine).encode())
         return cls(path, token, notice)
 
     def beat(self) -> None:
@@ -131,7 +129,7 @@ class Lock:
         """Give the lock back; nothing happens where it is not ours any more."""
         self._end()
         if self.permit.holds:
-            self.permit.path.unlink()
+            remove(self.permit.path)
 
 
 def _beat_until(ended: threading.Event, permit: Permit) -> None:
@@ -157,7 +155,7 @@ def _displace(path: Path, break_lock: bool) -> str:
         )
     if holder and (_lives(holder) if near else _beats(path)):
         raise OutputError(f"{path.parent.parent} is being written by {who}; wait for it, or stop it first")
-    path.unlink(missing_ok=True)
+    remove(path)
     return f"took over from {who}, which is gone" if holder else "took over from a run that was stopped"
 
 
@@ -186,7 +184,7 @@ def _beats(path: Path) -> bool:
     probe = path.with_name(f".{uuid.uuid4().hex}.partial")
     with create(probe):
         now = _touched(probe)
-    probe.unlink()
+    remove(probe)
     until = time.monotonic() + SILENCE - max(now - seen, 0.0)
     while time.monotonic() < until:
         time.sleep(min(HEARTBEAT / 5, SILENCE))

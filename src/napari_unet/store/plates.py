@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
-from ..files import disk
+from ..files import disk, make_folder
 from ..sources.omezarr import ome
 from ..sources.zarrmeta import below, read_node
 from .layout import read_group, write_group
@@ -44,15 +44,15 @@ def write_twin(where: str, root: Path, version: str, via: Path) -> None:
     if there is not None and "plate" not in {**there[1], **there[1].get("ome", {})}:
         raise OutputError(f"{root} is there and no plate; choose another folder for the results")
     with disk(root.parent):
-        root.mkdir(parents=True, exist_ok=True)
-        via.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
+        make_folder(via)
         _write(root, version, "plate", about, via)
         for well in about.get("wells", ()):
             node = read_node(below(where, well["path"]))
             if node is None or not isinstance(ome(node).get("well"), dict):
                 continue
             folder = Path(below(str(root), well["path"]))
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.parent)
             write_group(folder.parent, version, {}, via)
             _write(folder, version, "well", dict(ome(node)["well"]), via)
 

@@ -1,6 +1,7 @@
 """Coarser levels of a result: which there are, and how one is made from the one above it."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.views import Box
+from ..faults import persist
 from ..grid.blocks import blocks
 from .ome import Output
 
@@ -134,7 +136,7 @@ def shown_ranges(array: Any, axes: str) -> list[tuple[float, float]]:
         ]
         if "c" in axes:
             key[axes.index("c")] = slice(channel, channel + 1)
-        data = np.asarray(array[tuple(key)]).astype(np.float64)
+        data = persist(functools.partial(array.__getitem__, tuple(key))).astype(np.float64)
         data = data[np.isfinite(data)]
         low, high = np.percentile(data, (0.1, 99.9)) if data.size else (0.0, 1.0)
         ranges.append((float(low), float(high) if high > low else float(low) + 1))

@@ -14,7 +14,7 @@ import zarr
 from ..arrays.views import Box
 from ..errors import IncompleteError, LedgerError, UsageError
 from ..events import Progress
-from ..files import disk
+from ..files import disk, remove
 from ..threads import in_threads
 from . import consolidated, layout
 from .admission import admit, check_folder, check_outputs, check_room, enter
@@ -125,7 +125,7 @@ class ResultStore:
         ledger = layout.ledger_of(root, list(plan.outputs))
         found = layout.find(root, list(plan.outputs), plan.inside)
         if found is None:
-            (ledger / DONE).unlink(missing_ok=True)  # of a run that was being removed
+            remove(ledger / DONE)  # of a run that was being removed
             plan.save(ledger)
         else:
             plan = found[1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import open_to_read, refuse_link
+from ..files import make_folder, open_to_read, refuse_link, remove
 from .marks import TABLE_MARK, mark
 from .plan import FORMER_TABLE, TABLE, Region
 
@@ -45,14 +45,14 @@ def make_place(labels: Path, version: str, via: Path) -> Path:
     """
     place = labels / TABLE
     refuse_link(place.parent)
-    place.parent.mkdir(exist_ok=True)
+    make_folder(place.parent)
     mark(place.parent, version, TABLE_MARK, via)
     return place
 
 
 def table_written(root: Path, labels: str) -> Region:
     """Return what is recorded of the table that was written of some labels; one of an earlier version goes."""
-    (root / labels / FORMER_TABLE).unlink(missing_ok=True)
+    remove(root / labels / FORMER_TABLE)
     name = f"{labels}/{TABLE}"
     return table_region(root / name, name)
 

@@ -12,7 +12,8 @@ import safetensors.torch
 from torch import Tensor
 
 from ..errors import UNUSABLE, DataError, ResourceError
-from ..files import remove_leftovers, replace
+from ..faults import persist
+from ..files import remove, remove_leftovers, replace
 
 KEPT = 2  # if the newest is damaged there is the one before
 
@@ -100,7 +101,7 @@ class Checkpoints:
         data = _packed({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
         text = {"step": step, "sha256": hashlib.sha256(data).hexdigest(), "state": dict(state), "check": _check(state)}
         # A checkpoint of this step from before a resume must not be claimed by the old hash while it is replaced.
-        self._path(step, ".json").unlink(missing_ok=True)
+        remove(self._path(step, ".json"))
         write_atomic(self._path(step, ".safetensors"), data)
         write_atomic(self._path(step, ".json"), json.dumps(text).encode())
         self.tidy()
@@ -109,7 +110,7 @@ class Checkpoints:
         """Remove what is newer than `step`: a run that went back to it writes its own."""
         for newer in self.steps():
             if newer > step:
-                self._path(newer, ".json").unlink(missing_ok=True)
+                remove(self._path(newer, ".json"))
         self.tidy()
 
     def tidy(self) -> None:
@@ -117,7 +118,7 @@ class Checkpoints:
         kept = {self._path(s, "").name for s in self.steps()[: self.kept]}
         for path in self.folder.glob(f"{self.kind}-*"):
             if path.name.partition(".")[0] not in kept:
-                path.unlink(missing_ok=True)
+                remove(path)
         remove_leftovers([self.folder])
 
     def load(self) -> Checkpoint | None:
@@ -143,8 +144,8 @@ class Checkpoints:
         for step in self.steps():
             path = self._path(step, ".safetensors")
             try:
-                text = json.loads(self._path(step, ".json").read_bytes())
-                data = path.read_bytes()
+                text = json.loads(persist(self._path(step, ".json").read_bytes))
+                data = persist(path.read_bytes)
                 if hashlib.sha256(data).hexdigest() != text["sha256"]:
                     yield step, f"{path.name} is damaged: its SHA-256 differs"
                     continue

@@ -12,6 +12,8 @@ from torch import Tensor
 from ..device import versions
 from ..errors import UNUSABLE, DataError, OutputError, ResourceError
 from ..events import Progress, wait
+from ..faults import persist
+from ..files import make_folder
 from ..model import Model
 from ..settings import former_names, from_keys, to_keys
 from ..store.lock import Lock
@@ -69,7 +71,7 @@ class Run:
             Where it cannot be written.
         """
         try:
-            (self.folder / FOLDER).mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder / FOLDER)
         except OSError as error:
             raise ResourceError(
                 f"cannot make {self.folder}: {error.strerror or error}; choose another --out"
@@ -88,7 +90,7 @@ class Run:
 
     def take(self, break_lock: bool = False) -> Lock:
         """Lock the folder for this process."""
-        (self.folder / FOLDER).mkdir(exist_ok=True)
+        make_folder(self.folder / FOLDER)
         self.lock = Lock.acquire(self.folder / FOLDER, break_lock=break_lock)
         return self.lock
 
@@ -118,7 +120,7 @@ class Run:
         if not path.is_file():
             raise OutputError(f"{folder} holds no training; start one without --resume")
         try:
-            values = json.loads(path.read_bytes())
+            values = json.loads(persist(path.read_bytes))
             plan, task = TrainingPlan.from_json(values["plan"]), read_task(values["task"])
             names = tuple(values["channel_names"])
             return cls(folder, plan, task, dict(values["settings"]), dict(values["data"]), names)
