@@ -12,7 +12,7 @@ OWN, MOUNTED = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 def memory() -> int:
     """Return the bytes that this process may take: the least of what machine, container and limits of a shell give."""
-    return min([_physical(), *cgroup_limits(), *_address_space()])
+    return min([_physical(), *cgroup_limits(), *address_space()])
 
 
 def _physical() -> int:
@@ -22,7 +22,7 @@ def _physical() -> int:
         return UNKNOWN
 
 
-def _address_space() -> Iterator[int]:
+def address_space() -> Iterator[int]:
     """Yield the limit of ``ulimit -v``, where there is one."""
     if sys.platform == "win32":
         return

@@ -5,9 +5,11 @@ from . import doing as doing  # both register their commands, in the order of th
 from . import looking as looking
 from .shell import app as app
 from .shell import run
+from .watch import watched
 
 
 def main() -> None:
     """Run the command line."""
-    keep_freed()
-    run()
+    with watched():
+        keep_freed()
+        run()

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib.metadata
 import inspect
+import logging
 import os
 import re
 import signal
@@ -117,6 +118,8 @@ def _check_places(options: dict[str, Any]) -> None:
 
 def run() -> None:
     """Run the command line; where its output cannot be written, that is one line too."""
+    # Tasks of readers that an error has cut off, which asyncio would list behind the line that says it.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         try:
             app()

@@ -2,7 +2,10 @@
 
 import contextlib
 import gc
+import os
+import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,7 +61,7 @@ def test_a_limit_of_the_shell_counts():
     far = 2**50  # allows everything
     resource.setrlimit(resource.RLIMIT_AS, (far, before[1]))
     try:
-        assert list(limits._address_space()) == [far]
+        assert list(limits.address_space()) == [far]
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert 0 < limits.memory() < far
@@ -135,3 +138,71 @@ def test_files_of_tiffs_are_open_while_they_are_read_and_no_longer(how, tmp_path
         assert np.array_equal(np.asarray(stacks[3].data[1:3]), data[1:3] + 3)
     finally:
         gc.enable()
+
+
+WATCHED = """
+import os, sys, time
+from napari_unet.cli.watch import watched
+with watched():
+    print(os.getpid(), flush=True)
+    exec(sys.argv[1])
+"""
+
+
+def under_a_limit(work, limit=2**40):
+    """Start a process that may take so many bytes, and does what it is given to."""
+    import resource
+
+    return subprocess.Popen(
+        [sys.executable, "-c", WATCHED, work],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)) if limit else None,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are kept by Linux")
+@pytest.mark.parametrize(
+    ("work", "code", "says"),
+    [
+        (
+            "os.abort()",
+            6,
+            "ended the command (SIGABRT): the memory ran out under the limit of 1048576 MiB",
+        ),
+        ("os.kill(os.getpid(), 11)", 6, "(SIGSEGV)"),
+        ("os._exit(1)", 6, "(exit code 1)"),  # as OpenBLAS and libgomp do
+        ("sys.exit(5)", 5, ""),
+        ("pass", 0, ""),
+        ("raise KeyError(3)", 1, "KeyError"),
+    ],
+)
+def test_where_native_code_ends_a_limited_command_that_is_said(work, code, says):
+    out, said = under_a_limit(work).communicate()
+    assert says in said.decode()
+    assert "native" not in said.decode() or code == 6
+    with under_a_limit(work) as process:
+        seen = int(process.stdout.readline())
+        assert process.wait() == code
+        assert seen != process.pid
+    assert len(out.split()) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are kept by Linux")
+def test_a_limited_command_is_stopped_as_any_other_and_an_unlimited_one_has_no_second_process():
+    waits = "import signal; signal.signal(15, lambda *a: sys.exit(130)); print('set', flush=True); time.sleep(60)"
+    with under_a_limit(waits) as process:
+        assert process.stdout.readline() and process.stdout.readline()
+        process.terminate()
+        assert process.wait() == 130
+    with under_a_limit(waits) as process:
+        child = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 20
+        while Path(f"/proc/{child}").exists() and "State:\tZ" not in Path(f"/proc/{child}/status").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    with under_a_limit("pass", 0) as process:
+        assert int(process.stdout.readline()) == process.pid
