@@ -15,6 +15,7 @@ import zarr
 from napari_unet import TrainConfig, evaluate, wait
 from napari_unet.arrays.cached import cached
 from napari_unet.errors import DataError, UnetError
+from napari_unet.objects.labelling import label_rows
 from napari_unet.sources import missing_chunks, open_labels, open_stack
 from napari_unet.sources.describe import describe
 from napari_unet.store.save import save_stack
@@ -281,13 +282,15 @@ def test_an_image_larger_than_any_is_described_and_not_computed_on(tmp_path, sha
 
 
 @pytest.mark.parametrize(("shape", "chunk"), [((2**40, 64), 2**20), ((2**20,) * 3, 64), ((2**20,) * 3, 1024)])
-@pytest.mark.parametrize("use", ["instances", "intensity", "labels", "blind"])
+@pytest.mark.parametrize("use", ["instances", "intensity", "labels", "blind", "info"])
 def test_an_image_larger_than_any_is_neither_scored_nor_learnt_from(tmp_path, shape, chunk, use):
     chunks = tuple(min(chunk, n) for n in shape)
     zarr.create_array(str(tmp_path / "a.zarr"), shape=shape, chunks=chunks, dtype="u1")
     stack = open_stack(tmp_path / "a.zarr", "zyx"[-len(shape) :])
     with pytest.raises(DataError, match="more than any disk holds"):
-        if use in ("labels", "blind"):
+        if use == "info":
+            label_rows(stack)
+        elif use in ("labels", "blind"):
             task = TrainConfig(**({"task": "restore", "blind": True} if use == "blind" else {}))
             wait(outlook([(stack, stack)], task))
         else:

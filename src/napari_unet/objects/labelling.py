@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from ..arrays.cached import check_countable
 from ..arrays.stack import Stack
 from ..metrics.contingency import Contingency
 from ..metrics.objects import Overlaps
@@ -303,9 +304,16 @@ def looks_like_labels(data: np.ndarray) -> bool:
 
 
 def label_rows(stack: Stack) -> list[tuple[str, str]]:
-    """Describe an image that looks like labels, by its middle; nothing for another."""
+    """Describe an image that looks like labels, by its middle; nothing for another.
+
+    Raises
+    ------
+    DataError
+        Where it is larger than any that can be stored.
+    """
     if stack.dtype.kind not in "biu" or stack.size("c") > 1:
         return []
+    check_countable(stack)
     seen = middle_of(stack.select(c=0) if "c" in stack.axes else stack)
     if not looks_like_labels(seen):
         return []
