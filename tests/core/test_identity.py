@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 from kinds import model_of
@@ -123,3 +124,37 @@ def test_a_copy_of_an_image_that_grew_meanwhile_is_not_gone_on_with(tmp_path: Pa
     image_chunk(tmp_path / "a.zarr", 7)
     with pytest.raises(OutputError, match=r"other settings: image\.(files|bytes|digest) was"):
         wait(save_stack(open_stack(tmp_path / "a.zarr"), tmp_path / "b.zarr"))
+
+
+PIXELS = 'DimensionOrder="XYZCT" Type="uint8" SizeX="64" SizeY="64" SizeZ="2" SizeC="1" SizeT="1"'
+
+
+def two_files(folder: Path) -> Path:
+    """Write an OME-TIFF of two planes, each in a file of its own."""
+    places = "".join(
+        f'<TiffData FirstZ="{z}" PlaneCount="1"><UUID FileName="{z}.ome.tif">urn:uuid:{z}</UUID></TiffData>'
+        for z in range(2)
+    )
+    for z in range(2):
+        xml = (
+            f'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{z}">'
+            f'<Image ID="Image:0"><Pixels ID="P" {PIXELS}><Channel ID="C"/>{places}</Pixels></Image></OME>'
+        )
+        plane = np.random.default_rng(z).integers(1, 255, (64, 64), "u1")
+        tifffile.imwrite(folder / f"{z}.ome.tif", plane, description=xml, metadata=None)
+    return folder / "0.ome.tif"
+
+
+def test_each_file_of_an_image_of_several_counts(tmp_path: Path) -> None:
+    model = model_of(UNetConfig(ndim=2, depth=1, base_features=4))
+    source = two_files(tmp_path)
+    found = stored(open_stack(source))
+    assert found is not None and found.files == len(found.marks) == 2
+    stopped(source, tmp_path / "out.ome.zarr", model)
+    other = tmp_path / "1.ome.tif"
+    data = bytearray(other.read_bytes())
+    data[-1] ^= 1
+    other.write_bytes(data)
+    os.utime(other, (2e9, 2e9))
+    with pytest.raises(OutputError, match=r"other settings: image\.(files|bytes|digest) was"):
+        wait(predict(open_stack(source), model, tmp_path / "out.ome.zarr", CONFIG))

@@ -7,6 +7,7 @@ image at an address the server is asked for the sizes and versions of its metada
 import dataclasses
 import hashlib
 import math
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import numpy as np
 from ..arrays.stack import Stack
 from ..files import below
 from . import remote
+from .zarrays import base_array
 from .zarrmeta import is_remote
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ class Stored:
     Parameters
     ----------
     files : int
-        Chunks that are there, of all levels; 1 of an image that is a file; of an address those that were asked for.
+        Chunks that are there, of all levels; files of a TIFF of several, 1 of an image that is one file; of an address
+        those that were asked for.
     bytes : int
         Of the files examined: all, or an even choice of 65536, of an address of 64.
     marks : (N,) uint64 array
@@ -70,8 +73,12 @@ def stored(stack: Stack) -> Stored | None:
         return _at_address(stack.data)
     path = Path(stack.source)
     if path.is_file():
-        return Stored(1, path.stat().st_size, np.zeros(0, np.uint64))
-    names = sorted(_chunks(path))
+        others = getattr(base_array(stack)[0], "files", ())
+        if not others:  # its time is compared for itself
+            return Stored(1, path.stat().st_size, np.zeros(0, np.uint64))
+        path, names = path.parent, [os.path.relpath(file, path.parent) for file in others]
+    else:
+        names = sorted(_chunks(path))
     sizes, marks = 0, []
     for name in names[:: -(-len(names) // MOST_LOOKED_AT) or 1]:
         try:

@@ -251,10 +251,12 @@ class TiffArray(LazyBase):
     store : tifffile.ZarrTiffStore
         tifffile's view of it. Its files are open while a box is read and no longer: a training, or an evaluation, has
         more stacks than a process may have open files.
+    files : tuple of Path
+        In which the planes lie, where these are several.
     """
 
-    def __init__(self, path: Path, image: int, level: int, store: Any) -> None:
-        self._path, self._image, self._level = path, image, level
+    def __init__(self, path: Path, image: int, level: int, store: Any, files: tuple[Path, ...] = ()) -> None:
+        self._path, self._image, self._level, self.files = path, image, level, files
         self.base: zarr.Array[Any] = zarr.open_array(store=store, mode="r")  # zarr v2 or v3, by tifffile's release
         self._store, self._lock, self._readers = store, threading.Lock(), 0
 
@@ -297,7 +299,8 @@ def _lazy(path: Path, image: int, series: tifffile.TiffPageSeries, level: int) -
     if mapped and (chosen.dataoffset or 0) + chosen.nbytes <= page.parent.filehandle.size:
         return tifffile.memmap(path, series=image, level=level, mode="r")
     store = series.aszarr(level=level, chunkmode=2 if small and not page.is_tiled else 0)
-    data = TiffArray(path, image, level, store)
+    files = {page.parent.filehandle.path for page in series.pages if page} if series.is_multifile else ()
+    data = TiffArray(path, image, level, store, tuple(map(Path, sorted(files))))
     if math.prod(data.base.chunks) * data.dtype.itemsize > MAX_CHUNK:
         raise DataError(f"{path}: one strip or tile is larger than {MAX_CHUNK >> 30} GiB; save it as OME-Zarr")
     return data
