@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import signal
@@ -9,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.errors import DataError, ResourceError
+from napari_unet import faults
+from napari_unet.errors import DataError, IncompleteError, ResourceError
 from napari_unet.training.checkpoint import Checkpoints, write_atomic
 from warm import warm
 
@@ -115,6 +117,17 @@ def test_a_full_disk_leaves_the_old_one(tmp_path):
     assert "checkpoint-000000002" in text
     assert {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in tmp_path.iterdir()} == before
     assert Checkpoints(tmp_path).load().state == {"step": 1}
+
+
+def test_a_disk_that_goes_on_failing_can_be_gone_on_with_later(tmp_path, monkeypatch):
+    def fails(*args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(faults, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(IncompleteError, match="failed 3 times"):
+        write_atomic(tmp_path / "file", b"data")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_cannot_be_written_is_an_error_of_resources(tmp_path):

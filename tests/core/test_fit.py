@@ -222,6 +222,14 @@ def test_a_killed_run_goes_on_to_the_same_curve(tmp_path):
     assert same(resumed, whole)
 
 
+def test_what_a_training_killed_at_its_beginning_has_half_written_goes(tmp_path):
+    folder = training_folder(tmp_path / "m")
+    folder.mkdir()
+    (folder / f".plan.txt.{'0' * 32}.partial").write_text("half")
+    wait(train([example()], tmp_path / "m", small(steps=2)))
+    assert not list(folder.rglob("*.partial"))
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
     first, second, third = (wait(train([example()], tmp_path / str(i), small(seed=s))) for i, s in enumerate((3, 3, 4)))
     assert first.sha256 == second.sha256

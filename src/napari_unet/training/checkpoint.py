@@ -12,7 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 from ..errors import UNUSABLE, DataError, ResourceError
-from ..faults import persist
+from ..faults import named, persist
 from ..files import remove, remove_leftovers, replace
 
 KEPT = 2  # if the newest is damaged there is the one before
@@ -23,13 +23,15 @@ def write_atomic(path: Path, data: bytes) -> None:
 
     Raises
     ------
-    ResourceError
-        Where it cannot be written; the old one is untouched.
+    ResourceError, IncompleteError
+        Where it cannot be written, for good or for the moment; the old one is untouched.
     """
     try:
         replace(path, data)
     except OSError as error:
-        raise ResourceError(f"cannot write {path} ({len(data)} bytes): {error.strerror or error}") from error
+        raise named(error) or ResourceError(
+            f"cannot write {path} ({len(data)} bytes): {error.strerror or error}"
+        ) from error
 
 
 def _packed(tensors: dict[str, Tensor]) -> bytes:

@@ -345,7 +345,7 @@ class Training:
     def _save_best(self, settings: dict[str, Any]) -> str:
         try:
             self.best.save(self.state.step, self.learner.kept(), self._about_best() | {"task": settings})
-        except ResourceError as error:
+        except (ResourceError, IncompleteError) as error:
             return f"{error}; training continues, the best so far is kept"
         return ""
 
@@ -363,7 +363,7 @@ class Training:
         try:
             self.checkpoints.save(self.state.step, self.learner.tensors(), dataclasses.asdict(self.state))
             write_atomic(self.run.folder / "history.csv", _table(self.state.history).encode())
-        except ResourceError as error:
+        except (ResourceError, IncompleteError) as error:
             kept = self.checkpoints.steps()
             return f"{error}; training continues, the state of {f'step {kept[0]}' if kept else 'no step'} is kept"
         self._saved_step, self._saved_at = self.state.step, time.monotonic()

@@ -13,7 +13,7 @@ from ..device import versions
 from ..errors import UNUSABLE, DataError, OutputError, ResourceError
 from ..events import Progress, wait
 from ..faults import persist
-from ..files import make_folder
+from ..files import make_folder, remove_leftovers
 from ..model import Model
 from ..settings import former_names, from_keys, to_keys
 from ..store.lock import Lock
@@ -77,6 +77,7 @@ class Run:
                 f"cannot make {self.folder}: {error.strerror or error}; choose another --out"
             ) from error
         self.take()
+        remove_leftovers([self.folder])  # of one that was killed before there was anything to go on with
         values = {
             "version": VERSION,
             "plan": self.plan.to_json(),
