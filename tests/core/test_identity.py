@@ -1,5 +1,6 @@
 """A source that changed between two runs is known: a stopped run is not finished of two images."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,10 +12,11 @@ import pytest
 import tifffile
 import zarr
 
+from helpers import tree
 from kinds import model_of
 from napari_unet.arrays.stack import Stack
 from napari_unet.batch import run_batch
-from napari_unet.errors import OutputError
+from napari_unet.errors import DataError, OutputError
 from napari_unet.events import Block, wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.predict import predict
@@ -158,3 +160,36 @@ def test_each_file_of_an_image_of_several_counts(tmp_path: Path) -> None:
     os.utime(other, (2e9, 2e9))
     with pytest.raises(OutputError, match=r"other settings: image\.(files|bytes|digest) was"):
         wait(predict(open_stack(source), model, tmp_path / "out.ome.zarr", CONFIG))
+
+
+def test_an_image_that_loses_chunks_while_it_is_run_gives_no_result(tmp_path: Path) -> None:
+    model = model_of(UNetConfig(ndim=2, depth=1, base_features=4))
+    source, out, whole = tmp_path / "a.zarr", tmp_path / "out.ome.zarr", tmp_path / "whole.ome.zarr"
+    image(source)
+    wait(predict(open_stack(source), model, whole, CONFIG))
+    chunk = source / "c/2/2"
+    shutil.copy2(chunk, tmp_path / "kept")
+    work = predict(open_stack(source), model, out, CONFIG)
+    with pytest.raises(DataError, match="lost 1 of its"):
+        for event in work:
+            if isinstance(event, Block):
+                chunk.unlink(missing_ok=True)
+    with pytest.raises(OutputError, match="--overwrite"):
+        wait(predict(open_stack(source), model, out, CONFIG))
+    shutil.copy2(tmp_path / "kept", chunk)
+    wait(predict(open_stack(source), model, out, dataclasses.replace(CONFIG, overwrite=True)))
+    of_times = {"zarr.json"}  # it records when the files were written
+    assert {k: v for k, v in tree(out).items() if k not in of_times} == {
+        k: v for k, v in tree(whole).items() if k not in of_times
+    }
+
+
+def test_an_image_that_is_written_to_while_it_is_run_is_said_to_be(tmp_path: Path) -> None:
+    model = model_of(UNetConfig(ndim=2, depth=1, base_features=4))
+    image(tmp_path / "a.zarr")
+    said = []
+    for event in predict(open_stack(tmp_path / "a.zarr"), model, tmp_path / "out.ome.zarr", CONFIG):
+        said.append(event.message)
+        if isinstance(event, Block):
+            rewritten(tmp_path / "a.zarr")
+    assert any("has changed while it was run" in message for message in said)

@@ -15,6 +15,7 @@ from ..faults import named_faults
 from ..intensities.normalise import Statistics
 from ..model import Models
 from ..sources import missing_chunks, open_stack
+from ..sources.identity import Stored, on_disk
 from ..store import ResultStore, find
 from ..store.admission import check_apart
 from ..store.tiff import names_tiff
@@ -148,19 +149,45 @@ def execute(
 
     Returns a note on the objects for the user, if there is one.
     """
+    image = job.decoder.engine.stack
+    began = on_disk(image)
     with workplace(job, store) as work:
         yield job.opened(work, said)
         yield from reuse_blocks(job, work, seen)
         try:
             yield from job.run(work, start) if client is None else run_on(client, job, work, start)
         except IncompleteError:
-            note_unread(job.decoder.engine.stack, work.ledger)
+            note_unread(image, work.ledger)
             raise
         yield from bring_back(job, work, store)
+        changed = _check_image(image, began, work, store)
+        yield from (Progress(0, 0, "note", line) for line in changed)
         note = yield from make_objects(job, work, store)
     yield from store.finish()
     forget_unread(store.ledger)
-    return note
+    return "; ".join(filter(None, (note, *changed)))
+
+
+def _check_image(image: Stack, began: Stored | None, *stores: ResultStore) -> list[str]:
+    """Look whether the image is the one that it was when the run began; return what is to be said of it.
+
+    Raises
+    ------
+    DataError
+        Where chunks have gone, which read as the fill value: no block is kept then, as none tells when it was read.
+    """
+    now = on_disk(image)
+    if began is None or now is None or now == began:
+        return []
+    lost = began.files - now.files
+    if lost <= 0:
+        return [f"{image.name} has changed while it was run: the result may be of both; run it again with --overwrite"]
+    for store in stores:
+        store.renew(range(store.plan.blocks))
+    raise DataError(
+        f"{image.name} has lost {lost} of its {began.files} files while it was run, and what was read of them since is "
+        "the fill value; no block of the result is kept: copy the image again and run it again with --overwrite"
+    )
 
 
 def _missing(stack: Stack, config: PredictConfig) -> int:

@@ -30,7 +30,7 @@ CHUNK = re.compile(r"(.+/)?(c[/.])?\d+([/.]\d+)*")
 APART = ("labels", ".napari_unet")  # what is made of an image lies in it, and changes nothing of it
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Stored:
     """What an image is stored in.
 
@@ -53,6 +53,12 @@ class Stored:
         """Return what is compared between runs."""
         digest = hashlib.blake2b(self.marks.tobytes(), digest_size=8).hexdigest()
         return dict(zip(STORED, (self.files, self.bytes, digest), strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether nothing has changed between the two."""
+        return isinstance(other, Stored) and self.to_json() == other.to_json()
+
+    __hash__ = None  # type: ignore[assignment]
 
     def new_since(self, marks: np.ndarray) -> int:
         """Count the files that are new, or others, since `marks` were taken."""
@@ -88,6 +94,11 @@ def stored(stack: Stack) -> Stored | None:
         sizes += found.st_size
         marks.append(_mark(name, found.st_size, found.st_mtime_ns))
     return Stored(len(names), sizes, np.sort(np.array(marks, np.uint64)))
+
+
+def on_disk(stack: Stack) -> Stored | None:
+    """Look what a stack is stored in now, to compare it with later; None where it is not on this machine's disks."""
+    return None if stack.source is None or is_remote(stack.source) else stored(stack)
 
 
 def _mark(name: str, size: int, version: int | str) -> int:
