@@ -55,6 +55,11 @@ def explained(error: OSError, place: Path) -> UnetError | None:
             f"{error.filename or place} is in the way ({error.strerror}): this program writes another thing of that "
             "name there; it is left as it is: move it away"
         )
+    if error.errno == errno.ENOENT:
+        return OutputError(
+            f"{error.filename or place} is gone: it was removed or renamed while it was used; look what has become of "
+            "it, and run the same command again"
+        )
     if error.errno == errno.ENAMETOOLONG:
         named = [Path(p) for p in (error.filename, error.filename2) if isinstance(p, str)]
         name = max((part for path in (place, *named) for part in path.parts), key=len)

@@ -88,7 +88,14 @@ def test_a_file_longer_than_ours_can_be_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "kind"),
-    [(errno.ENOSPC, ResourceError), (errno.EROFS, ResourceError), (errno.ENAMETOOLONG, UsageError), (errno.EIO, None)],
+    [
+        (errno.ENOSPC, ResourceError),
+        (errno.EROFS, ResourceError),
+        (errno.ENAMETOOLONG, UsageError),
+        (errno.EISDIR, OutputError),
+        (errno.ENOENT, OutputError),
+        (errno.EIO, None),
+    ],
 )
 def test_what_a_disk_refuses_is_an_error_of_ours(tmp_path: Path, number: int, kind: type | None) -> None:
     with pytest.raises(kind or OSError), files.disk(tmp_path / "not/there/yet"):

@@ -222,11 +222,13 @@ def test_a_killed_run_goes_on_to_the_same_curve(tmp_path):
     assert same(resumed, whole)
 
 
-def test_what_a_training_killed_at_its_beginning_has_half_written_goes(tmp_path):
+def test_what_a_killed_training_has_half_written_goes(tmp_path):
     folder = training_folder(tmp_path / "m")
     folder.mkdir()
     (folder / f".plan.txt.{'0' * 32}.partial").write_text("half")
     wait(train([example()], tmp_path / "m", small(steps=2)))
+    (folder / f".checkpoint.{'0' * 32}.partial").write_text("half")
+    wait(train([example()], tmp_path / "m", small(steps=2, resume=True)))
     assert not list(folder.rglob("*.partial"))
 
 

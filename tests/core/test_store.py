@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import TESTS, tree
-from napari_unet.errors import IncompleteError, OutputError, ResourceError, UnsafeError, UsageError
+from napari_unet.errors import IncompleteError, OutputError, ResourceError, UnetError, UnsafeError, UsageError
 from napari_unet.events import wait
 from napari_unet.sources.zarrays import open_own
 from napari_unet.store import Output, ResultStore, verify
@@ -564,3 +564,13 @@ def test_results_do_not_depend_on_when_and_in_which_order_they_were_written(tmp_
         with pytest.raises(UsageError, match="finished"):
             store.write(0, regions(0))
     assert tree(first) == tree(tmp_path / "second")
+
+
+@pytest.mark.parametrize("name", ["labels/cells/.napari_unet", ""])
+def test_a_result_that_is_removed_while_it_is_written_is_one_sentence(tmp_path: Path, name: str) -> None:
+    work = steps(tmp_path / "r")
+    for _ in range(3):
+        next(work)
+    shutil.rmtree(tmp_path / "r" / name)
+    with pytest.raises(UnetError):
+        list(work)

@@ -77,7 +77,6 @@ class Run:
                 f"cannot make {self.folder}: {error.strerror or error}; choose another --out"
             ) from error
         self.take()
-        remove_leftovers([self.folder])  # of one that was killed before there was anything to go on with
         values = {
             "version": VERSION,
             "plan": self.plan.to_json(),
@@ -93,6 +92,7 @@ class Run:
         """Lock the folder for this process."""
         make_folder(self.folder / FOLDER)
         self.lock = Lock.acquire(self.folder / FOLDER, break_lock=break_lock)
+        remove_leftovers([self.folder])  # of one that was killed, or whose disk was full
         return self.lock
 
     def beat(self) -> None:
