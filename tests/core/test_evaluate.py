@@ -431,3 +431,27 @@ def test_of_files_with_several_images_that_of_the_number_is_scored(tmp_path, ser
     assert found["dice" if kind == "semantic" else "ap_50"] == score
     with pytest.raises(DataError, match="no image '7'"):
         evaluate(tmp_path / "result.tif", tmp_path / "truth.tif", kind, series="7")
+
+
+SCALES = {  # what is done to the intensities of a good result, and whether that is to be said
+    "as 8 bits beside 0 to 1": (lambda image: image * 255, True),
+    "as 16 bits beside 0 to 1": (lambda image: image * 65535, True),
+    "0 to 1 beside 12 bits": (lambda image: image / 4095, True),
+    "an offset": (lambda image: image + 100, True),
+    "normalised to mean 0": (lambda image: (image - image.mean()) / image.std() * 9, True),
+    "inverted": (lambda image: 1 - image, True),
+    "the same": (lambda image: image, False),
+    "a little brighter": (lambda image: image * 1.02, False),
+    "noise": (lambda image: np.random.default_rng(1).random(image.shape), False),
+    "noise of another scale": (lambda image: 99 * np.random.default_rng(1).random(image.shape), False),
+}
+
+
+@pytest.mark.parametrize("what", SCALES)
+def test_a_result_on_another_scale_than_its_truth_is_said_to_be(what):
+    change, is_said = SCALES[what]
+    y, x = np.mgrid[:64, :64] / 64
+    truth = (np.sin(9 * y) * np.cos(7 * x) / 2 + 0.5).astype("f4")
+    noisy = change(truth) + 1e-3 * change(truth).std() * np.random.default_rng(0).normal(size=truth.shape)
+    notes = evaluate(noisy.astype("f4"), truth, "intensity").notes
+    assert any("another scale" in note for note in notes) == is_said

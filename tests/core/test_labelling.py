@@ -259,3 +259,53 @@ def test_soft_edges_are_said_where_all_above_0_is_one_class_and_not_where_they_a
     pair = Stack(data=image, axes="yx"), Stack(data=soft(mask, steps), axes="yx")
     lines = wait(outlook([pair], TrainConfig(binary=True, above=above))).lines()
     assert any("--binary --above 127" in line for line in lines) == (above is None)
+
+
+MASKS = {  # the foreground of each of three masks, and whether that is to be said
+    "0 and 1, and 0 and 255": ((1, 255, 1), True),
+    "one of each and an empty one": ((1, 255, 0), True),
+    "mostly 255": ((255, 255, 1), True),
+    "all 255": ((255, 255, 255), False),
+    "all 1": ((1, 1, 1), False),
+    "classes 1 and 2": ((1, 2, 1), False),
+    "classes 254 and 255": ((254, 255, 255), False),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("binary", [False, True])
+def test_masks_of_two_kinds_in_one_set_are_said(kind, binary):
+    tops, is_said = MASKS[kind]
+    rng = np.random.default_rng(0)
+    masks = [squares(seed) > 0 for seed in range(3)]
+    pairs = [
+        (Stack(mask * 50 + rng.normal(20, 3, mask.shape), "yx", name=f"{i}"), Stack((mask * top).astype("u1"), "yx"))
+        for i, (mask, top) in enumerate(zip(masks, tops, strict=True))
+    ]
+    lines = wait(outlook(pairs, TrainConfig(**CONFIG, binary=binary))).lines()
+    assert any("each value is a class of its own" in line for line in lines) == (is_said and not binary)
+
+
+DEPTHS = {  # what each of three images is multiplied by
+    "8 bits and 0 to 1": ((255, 1, 255), True),
+    "16 bits and 8": ((257, 257, 1), True),
+    "12 bits and 0 to 1": ((1, 4095, 1), True),
+    "three depths": ((1, 255, 65535), True),
+    "negative": ((1, -400, 1), True),
+    "exposures": ((1, 9, 3), False),
+    "the same": ((5, 5, 5), False),
+}
+
+
+@pytest.mark.parametrize("kind", DEPTHS)
+@pytest.mark.parametrize("side", ["images", "targets"])
+def test_images_on_different_scales_are_said_where_one_range_is_learnt_for_all(kind, side):
+    factors, is_said = DEPTHS[kind]
+    pairs = []
+    for i, factor in enumerate(factors):
+        clean = np.random.default_rng(i).random((64, 64)).astype("f4")
+        noisy = clean + 0.1 * np.random.default_rng(9 + i).normal(size=clean.shape).astype("f4")
+        both = [noisy * (factor if side == "images" else 1), clean * (factor if side == "targets" else 1)]
+        pairs.append([Stack(data, "yx", name=f"{name} {i}") for data, name in zip(both, ("raw", "good"), strict=True)])
+    lines = [line for line in wait(outlook(pairs, TrainConfig(task="restore", **CONFIG))).lines() if "scale" in line]
+    assert [line.startswith(f"the {side} are on different scales") for line in lines] == [True] * is_said

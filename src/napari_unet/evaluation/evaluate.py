@@ -27,6 +27,7 @@ from .sides import Case, Sides, cases_of, name_of
 
 KINDS = ("semantic", "instances", "intensity")
 BORDER_ELEMENTS = 1 << 26  # 8192 x 8192 pixels: thinning them takes some 6 s
+OTHER_SCALE = 20.0  # dB: an error of a tenth of the range, of which a scale and an offset take nine tenths
 COUNTS = ("n_result", "n_truth", "n_split", "n_merged")  # scores that are added up over images, not averaged
 
 
@@ -175,7 +176,15 @@ def _intensity(cases: list[Case], many: bool, notes: dict[str, None]) -> dict[st
         sums = sum((Intensity.of(*pair.read(box)) for box in pair.boxes()), Intensity())
         scores.append(sums.scores() | _likeness(pair, sums.high - sums.low, notes))
         total += sums
-    return _summary(cases, scores, {}, many, total.scores())
+    pooled = total.scores()
+    (mean, sd), (found, found_sd) = total.moments()
+    if sd and pooled["psnr"] < OTHER_SCALE < pooled["si_psnr"] - max(pooled["psnr"], 0.0):
+        notes[
+            f"the result is on another scale than the truth: its mean is {found:.4g} and its standard deviation "
+            f"{found_sd:.4g}, where the truth has {mean:.4g} and {sd:.4g}; bring them to one scale, or compare "
+            "by si_psnr alone"
+        ] = None
+    return _summary(cases, scores, {}, many, pooled)
 
 
 def _likeness(pair: Sides, data_range: float, notes: dict[str, None]) -> dict[str, float]:

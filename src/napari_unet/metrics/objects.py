@@ -239,6 +239,13 @@ class Intensity:
             self.product + other.product,
         )
 
+    def moments(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return mean and standard deviation of the truth, and of the result."""
+        means = tuple(total / max(self.n, 1) for total in self.sums)
+        squares = (self.power / max(self.n, 1), self.found_power / max(self.n, 1))
+        (a, b), (c, d) = means, (float(np.sqrt(max(s - m**2, 0.0))) for s, m in zip(squares, means, strict=True))
+        return (a, c), (b, d)
+
     def scores(self) -> dict[str, float]:
         """Return psnr, si_psnr, nrmse and mae.
 

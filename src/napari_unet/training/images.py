@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from ..intensities.normalise import Normalisation, Statistics, finite
 from ..sources.position import brought_together
 from .config import TrainConfig
 from .fingerprint import HASHED_BLOCKS, PLACES, Fingerprint, Intensities, Pair, StackFacts, blank_of
+
+OTHER_DEPTH = 30.0  # times the spread of another: exposures differ ten times, 8 bits and 0 to 1 by 255
 
 
 def factors_of(config: TrainConfig, axes: str) -> tuple[int, ...]:
@@ -97,7 +99,21 @@ def image_fingerprint(
         _facts(image, number, found.image, digest)
         for number, ((image, _), digest) in enumerate(zip(pairs, digests, strict=True))
     ]
-    return Fingerprint(tuple(stacks), False, False, (), None, found, blank)
+    notes = tuple(_depths(pairs, measured)) if training is None else ()
+    return Fingerprint(tuple(stacks), False, False, (), None, found, blank, notes=notes)
+
+
+def _depths(pairs: Sequence[Pair], measured: Sequence[tuple[Statistics, Statistics]]) -> Iterator[str]:
+    """Say that images are on scales far apart: one range is kept for all, in which the dark ones vanish."""
+    for side, kind in enumerate(("images", "targets")):
+        spreads = [max(each[side].scale) for each in measured]
+        low, high = int(np.argmin(spreads)), int(np.argmax(spreads))
+        if spreads[high] > OTHER_DEPTH * spreads[low]:
+            yield (
+                f"the {kind} are on different scales: the standard deviation of {pairs[low][side].name} is "
+                f"{spreads[low]:.3g}, that of {pairs[high][side].name} {spreads[high]:.3g}; one range is kept: "
+                "bring them to one scale (another bit depth, or divided by a maximum?)"
+            )
 
 
 def _check_pair(image: Stack, target: Stack, factors: tuple[int, ...]) -> None:

@@ -16,6 +16,7 @@ from .config import TrainConfig
 from .fingerprint import Fingerprint, Pair
 
 NEARLY_ALL = 0.95  # of the objects cannot be held: nothing could be found
+MASK = 255  # foreground of masks of 8 bits, as ImageJ has it
 MANY_GREY = 16  # grey values as classes of their own are no classes; a few may be meant
 
 
@@ -53,7 +54,7 @@ def check_labels(facts: Fingerprint, config: TrainConfig, ndim: int) -> list[str
         about = seen.about_classes()
         if len(seen.grey) >= MANY_GREY:
             raise DataError(about)
-        return [about] if about else []
+        return [note for note in (about, _mixed_masks(facts)) if note]
     if seen.is_mask or seen.grey:
         raise DataError(seen.about_numbers())
     lost = seen.lost_objects(ndim)
@@ -61,6 +62,17 @@ def check_labels(facts: Fingerprint, config: TrainConfig, ndim: int) -> list[str
     if lost.objects and lost.empty >= NEARLY_ALL * lost.objects:
         raise DataError("; ".join(filter(None, (planes, seen.about_lost(ndim)))))
     return [note for note in (seen.about_numbers(), planes, seen.about_lost(ndim)) if note]
+
+
+def _mixed_masks(facts: Fingerprint) -> str:
+    """Say that some labels are masks of 0 and 1, others of 0 and 255: what is one class would be two."""
+    held = [{value for value, count in each.counts.items() if value and count} for each in facts.stacks]
+    if not all(len(values) <= 1 for values in held) or set().union(*held) != {1, MASK}:
+        return ""
+    return (
+        f"some masks hold 0 and 1, others 0 and {MASK}, and each value is a class of its own; take all above 0 as one "
+        "class with --binary"
+    )
 
 
 def _foreground(labels: Stack, config: TrainConfig) -> Stack:

@@ -216,7 +216,7 @@ def _measure(
         objects = ObjectLabels(config.background if config.sparse else None) if config.task == "instances" else None
         work = fingerprint(pairs, config.sparse, config.binary, training, objects)
     facts = yield from _told(work, stage)
-    return dataclasses.replace(facts, notes=notes_of(pairs))
+    return dataclasses.replace(facts, notes=(*facts.notes, *notes_of(pairs)))
 
 
 def _taken(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
