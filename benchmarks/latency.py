@@ -66,6 +66,10 @@ def main() -> None:
         kept = segment.preflight.value.rpartition("; ")[2]
         viewer.layers.remove(layer)
         viewer.add_image(image, name="image")
+        ticks(lambda: "block" not in segment.preflight.value, 60)
+        segment.start()
+        show("run to its end", ticks(lambda: segment.busy, 120))
+        show("after it", ticks(lambda: True, 5))
         labels = viewer.add_labels(truth, name="labels")
         train.pairs[0][0].value, train.pairs[0][1].value = viewer.layers["image"], labels
         train.minutes.value = 1

@@ -85,10 +85,10 @@ class ResultLayer:
         """Show the finished result in its place, with what was measured of classes or objects as features."""
         if self._place is None:
             return
-        axes = found.result.axes
+        axes, before = found.result.axes, self._place.shown()
         self._place = Place.of(self.source.layer, self.source.axes, found.result)
         if found.labels is not None and self._is_plain:
-            self._show_in_place(found.labels, axes, found.attributes)
+            self._show_in_place(found.labels, axes, found.attributes, before)
         else:
             self._show_anew(open_levels(found.group) if found.labels is None else [found.labels], axes, found)
         step = float(np.prod(found.result.scale_along(found.result.spatial)))
@@ -107,14 +107,18 @@ class ResultLayer:
         """Whether the layer holds an array in memory, of labels: then it need not be made anew, which takes long."""
         return isinstance(self._shown, np.ndarray) and not self.removed and not self.layer.multiscale
 
-    def _show_in_place(self, labels: np.ndarray, axes: str, attributes: dict[str, Any]) -> None:
+    def _show_in_place(self, labels: np.ndarray, axes: str, attributes: dict[str, Any], before: dict[str, Any]) -> None:
         """Show the finished labels in the layer that filled in: objects, where it was their classes."""
-        if labels is not self._shown and self._place is not None:
-            self.layer.data = self._place.arranged(labels, axes)
-            for name, value in {**self._place.shown(), **(look(attributes) or {"colormap": label_colormap()})}.items():
-                setattr(self.layer, name, value)
         self.layer.editable = True
-        self.refresh(always=True)
+        if labels is self._shown or self._place is None:
+            self.refresh(always=True)
+            return
+        # Each assignment draws the layer anew: what is so already is left, and colours come before the labels.
+        self.layer.colormap = look(attributes).get("colormap") or label_colormap()
+        self.layer.data = self._place.arranged(labels, axes)
+        for name, value in self._place.shown().items():
+            if not np.array_equal(before[name], value):
+                setattr(self.layer, name, value)
 
     def _show_anew(self, levels: list[Any], axes: str, found: Finished) -> None:
         """Put new layers in the place of those that filled in."""
