@@ -47,6 +47,23 @@ def test_each_image_gets_the_model_that_suits_it_until_the_user_chooses_one(form
     assert form.entry.name == "nuclei-2d" and form.models.picked
 
 
+def test_an_image_that_was_open_before_the_form_is_taken_as_one_that_comes_later(viewer, folders):
+    layer = viewer.add_image(image_of((6, 40, 40)), name="stack", axis_labels=tuple("zyx"))
+    widget = SegmentWidget(viewer)
+    assert widget.axes.value == "zyx" and widget.entry.name == "nuclei-3d"
+    layer.scale, layer.units = (3, 1.5, 1.5), "um"
+    assert "image 3 x 1.5 x 1.5 um" in widget.note.value
+
+
+def test_a_preview_goes_before_the_look_at_what_a_run_takes(form, viewer):
+    viewer.add_image(image_of((60, 60)), name="plane")
+    form._check()
+    assert form._checking.running
+    form.show_preview()
+    assert form._checking._stop.is_set()
+    until(lambda: form._preview.layer is not None and form.preflight.value.startswith("Takes"), 120)
+
+
 def test_models_that_do_not_fit_come_last_and_the_list_says_why(form, viewer):
     viewer.add_image(image_of((40, 40)), name="plane")
     texts = [form.model.native.itemText(i) for i in range(form.model.native.count())]

@@ -55,7 +55,7 @@ class ImageForm(Container[Widget]):
             "…", self._open, "Open an image with its axes and pixel size; of a large one what is seen is read"
         )
         self.extend([field("image", self.image, opening), field("axes", self.axes), *self._rows])
-        self.image.changed.connect(self._choose)
+        self.image.changed.connect(self.take)
         self.axes.changed.connect(self._take_axes)
         for control in (self.channel, self.size):
             control.changed.connect(self._alter)
@@ -115,7 +115,8 @@ class ImageForm(Container[Widget]):
                 getattr(layer.events, name).connect(self._renew)
         self._watched = layer
 
-    def _choose(self, layer: Any) -> None:
+    def take(self, layer: Any) -> None:
+        """Take a layer that was chosen, by the user or because it is the only one."""
         self._watch(layer)
         self._renew()
 

@@ -64,7 +64,7 @@ class SegmentWidget(Panel):
         self.live.changed.connect(lambda on: self.show_preview() if on else self._preview.stop())
         self.listen(models_changed, self.reset_choices)
         self.reset_choices()
-        self._suggest()
+        self.form.take(self.image.value)
 
     def _settle_soon(self, *_: Any) -> None:
         self._look = None
@@ -321,6 +321,8 @@ class SegmentWidget(Panel):
             if self._look is None or not self._look.fits(request):
                 self._look = Look(request)
             self.preview.text = "Preview …"
+            if self._checking is not None and self._checking.running:
+                self._checking.cancel()  # what a run takes is said later: the same process makes the preview
             self._preview.show(self._look)
         except UnetError as error:
             self._looked(Ended(error=str(error)))
@@ -328,6 +330,8 @@ class SegmentWidget(Panel):
     def _looked(self, how: Ended) -> None:
         if not self._preview.running:
             self.preview.text = "Preview"
+            if self.preflight.value == WAKING:
+                self._settle.start()
         if how.error:
             self.fail(how.error)
 

@@ -14,7 +14,7 @@ from .away import Run
 if TYPE_CHECKING:
     from .. import Preflight, Stack
 
-EDGE = {2: 512, 3: 96}  # pixels of a sample: a few blocks of a preview, computed in about a second on two cores
+EDGE = {2: 384, 3: 96}  # pixels of a sample: a few blocks of a preview, computed in less than a second on two cores
 PLANES = 12  # of a sample in 3-D
 GREY = 200  # values of a sample's noise: all that matters is that it is not constant, which would be computed once only
 START = 2.0  # seconds that any run takes: it opens, measures intensities, and writes the pyramid
