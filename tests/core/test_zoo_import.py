@@ -155,6 +155,14 @@ def test_a_package_runs_tile_by_tile_as_on_the_whole_image(fixed, tmp_path):
         found = np.asarray(wait(predict(stack, model, out, PredictConfig(block=block, **FP32))).data)
         assert np.array_equal(found, wanted)
     assert np.array_equal(np.asarray(predict_lazy(stack, model, PredictConfig(**FP32)).data), wanted)
+    small = image((20, 150))  # smaller along y than what the network takes: it sees the image mirrored
+    both = [
+        np.asarray(
+            wait(predict(small, model, tmp_path / f"s{n}.ome.zarr", PredictConfig(block=(n, 3 * n), **FP32))).data
+        )
+        for n in (50, 10)
+    ]
+    assert np.array_equal(*both)
 
 
 def test_how_far_a_network_looks_is_measured_to_the_pixel():
