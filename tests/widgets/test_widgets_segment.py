@@ -197,6 +197,25 @@ def test_the_preview_is_the_final_result_there(viewer, folders):
     )
 
 
+def test_a_preview_of_objects_shows_them_and_names_those_that_its_edge_cuts(viewer, folders):
+    model = finder(min_size=9)
+    model.save(folders / "models" / "finder.model")
+    data = cells((420, 400)).data
+    image = viewer.add_image(data, name="cells")
+    widget = opened(viewer, folders, "finder")
+    image.corner_pixels = np.array([[0, 0], [150, 140]])
+    widget.show_preview()
+    until(lambda: widget._preview.layer is not None and not widget._preview.running)
+    layer = widget._preview.layer
+    labels = np.asarray(layer.data)
+    whole = expected(open_stack(data, "yx"), folders, "finder")[: labels.shape[0], : labels.shape[1]]
+    cut = layer.features["index"].tolist()
+    assert len(cut) > 1 and labels.max() > len(cut)
+    kept = ~np.isin(labels, cut)
+    assert kept.any() and len(np.unique(labels[kept])) == len(np.unique(whole[kept]))
+    assert "of them cut by the edge of the preview" in viewer.status
+
+
 def test_a_run_shows_what_the_preview_did_until_the_image_is_changed(viewer, folders):
     image = viewer.add_image(image_of((150, 140)), name="cells")
     widget = opened(viewer, folders)

@@ -21,7 +21,8 @@ from .config import PredictConfig
 from .engine import Engine
 from .layout import block_of, choose_tile, device_memory
 from .outputs import result_of
-from .own import brought, ratios, resampling
+from .own import brought, covered, ratios, resampling
+from .seen import Edges, objects_seen
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -279,11 +280,14 @@ class Preview:
         """Zeros that lie where the whole result does."""
         return result_of(self.own, self.engine.model)
 
-    def seen(self, box: Box) -> Iterator[tuple[Box, Box, np.ndarray]]:
+    def seen(self, box: Box) -> Iterator[tuple[Box, Box, np.ndarray] | Edges]:
         """Yield (all of what is shown for a box, a part of it, the result there), as `blocks`; boxes of the result.
 
-        The box is one of the image.
+        The box is one of the image. A task that finds objects gives these in place of classes, in the end `Edges`.
         """
+        if self.engine.model.task.objects is not None:
+            yield from objects_seen(self, self._working_box(box))
+            return
         if self.own is not self.engine.stack:
             yield from self._seen_at_own(box)
             return
@@ -293,16 +297,22 @@ class Preview:
 
     def _seen_at_own(self, box: Box) -> Iterator[tuple[Box, Box, np.ndarray]]:
         """Yield what `seen` does where the network runs at other pixels than the image's own."""
-        grid, result = self.lazy.grid, self._result()
-        parts = zip(box, result.ratios, strict=True)
-        whole = self.box_of(tuple(slice(int(b.start * r), math.ceil(b.stop * r)) for b, r in parts))
+        grid, result = self.lazy.grid, self.result()
+        whole = self._working_box(box)
         finer = [f / r for f, r in zip(self.engine.factors, result.ratios, strict=True)]
         for at in sorted(grid.under(whole), key=lambda at: remoteness(grid.box(at), _centre(whole))):
-            part = _covered(grid.box(at), finer, grid.shape, result.shape)
+            part = covered(grid.box(at), finer, grid.shape, result.shape)
             if all(b.stop > b.start for b in part):
-                yield _covered(whole, finer, grid.shape, result.shape), part, result.read(part)
+                yield covered(whole, finer, grid.shape, result.shape), part, result.read(part)
 
-    def _result(self) -> Resampled:
+    def _working_box(self, box: Box) -> Box:
+        """Return the whole blocks, at the pixels that the network runs at, under a box of the image."""
+        if self.own is self.engine.stack:
+            return self.box_of(box)
+        parts = zip(box, self.result().ratios, strict=True)
+        return self.box_of(tuple(slice(int(b.start * r), math.ceil(b.stop * r)) for b, r in parts))
+
+    def result(self) -> Resampled:
         """Return the result at the image's own pixels, lazily."""
         axes, shape = self.engine.axes, self.geometry.values_along(self.engine.axes, "shape")
         sizes = ratios(self.own.scale_along(axes), self.engine.stack.scale_along(axes))
@@ -341,7 +351,7 @@ class Preview:
     def read(self, box: Box) -> np.ndarray:
         """Return the result in just this box, which lies in the image; finer where the result is."""
         if self.own is not self.engine.stack:
-            return self._result().read(scaled(box, self.engine.factors))
+            return self.result().read(scaled(box, self.engine.factors))
         return self.read_working(box)
 
     def read_working(self, box: Box) -> np.ndarray:
@@ -373,15 +383,6 @@ class _Shown(LazyBase):
         factors = self._preview.engine.factors
         whole = tuple(slice(b.start // f, -(-b.stop // f)) for b, f in zip(box, factors, strict=True))
         return self._preview.read_working(whole)[within(box, scaled(whole, factors))]
-
-
-def _covered(box: Box, finer: Sequence[float], size: Sequence[int], own: Sequence[int]) -> Box:
-    """Return the elements of the image whose centres lie in a box of `size`, which ends where the image does."""
-    found = []
-    for b, f, n, most in zip(box, finer, size, own, strict=True):
-        low, high = (min(max(math.ceil(end * f - 0.5), 0), most) for end in (b.start, b.stop))
-        found.append(slice(low, most if b.stop >= n else high))
-    return tuple(found)
 
 
 def _centre(box: Box) -> tuple[float, ...]:

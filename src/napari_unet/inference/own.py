@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..arrays.resample import Resampled, ResampledLabels
 from ..arrays.stack import Stack
-from ..arrays.views import LazyArray, LazyBase, View
+from ..arrays.views import Box, LazyArray, LazyBase, View
 from ..errors import DataError
 from ..events import Progress
 from ..faults import persist
@@ -130,3 +131,12 @@ class _Brought:
         if isinstance(got, DataError):
             return [(number, got)]
         return [(number, self._own.decoder.regions(self._own.grid[number].write, got))]
+
+
+def covered(box: Box, finer: Sequence[float], size: Sequence[int], own: Sequence[int]) -> Box:
+    """Return the elements of the image whose centres lie in a box of `size`, which ends where the image does."""
+    found = []
+    for b, f, n, most in zip(box, finer, size, own, strict=True):
+        low, high = (min(max(math.ceil(end * f - 0.5), 0), most) for end in (b.start, b.stop))
+        found.append(slice(low, most if b.stop >= n else high))
+    return tuple(found)

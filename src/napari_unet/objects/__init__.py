@@ -1,9 +1,10 @@
 """Objects from classes, block by block, the same for every way of cutting the volume."""
 
 from .config import ObjectConfig
-from .decode import Canvas, Objects, decode, find, objects_of, paint
+from .decode import Canvas, Objects, decode, find, paint
 from .grid import ObjectGrid
 from .merge import label_dtype
+from .part import objects_of, objects_of_part
 from .scratch import Scratch
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "find",
     "label_dtype",
     "objects_of",
+    "objects_of_part",
     "paint",
 ]

@@ -19,7 +19,7 @@ from .components import measure_objects, scan_block
 from .config import ObjectConfig
 from .grid import ObjectGrid
 from .grow import free_of, grown
-from .merge import final_ids, label_dtype, name_parts, named
+from .merge import label_dtype, name_parts, named
 from .scratch import Scratch
 
 STAGE = "objects"
@@ -119,27 +119,6 @@ class _Named(LazyBase):
         labels = named(self.kept, self.grid, wide, *self.tables)
         labels = grown(labels, classes, self.config, len(self.grid.spatial)) if labels.any() else labels
         return labels[within(box, wide)]
-
-
-def objects_of(classes: np.ndarray, config: ObjectConfig) -> np.ndarray:
-    """Make objects from the classes of a whole image in memory: the labels that `decode` gives.
-
-    Parameters
-    ----------
-    classes : (*S) integer array, 2-D or 3-D
-
-    Returns
-    -------
-    (*S) unsigned array
-    """
-    grid = ObjectGrid(classes.shape, classes.shape, "zyx"[-classes.ndim :])
-    labels, tables = scan_block(classes, grid.block(0), grid, config)
-    size, first = (np.concatenate([[0], tables[name]]) for name in ("size", "first"))
-    inside = np.arange(len(size)) <= int(tables["inside"])
-    inside[0] = False
-    ids, _ = final_ids(size, first, inside, np.arange(len(size)), tables["contacts"], config)
-    ids[0] = 0
-    return grown(ids[labels], classes, config, classes.ndim)
 
 
 def find(read: Read, grid: ObjectGrid, scratch: Path, config: ObjectConfig) -> Generator[Progress, None, int]:

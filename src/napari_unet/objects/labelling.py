@@ -12,7 +12,7 @@ from ..metrics.contingency import Contingency
 from ..metrics.objects import Overlaps
 from .borders import SPECK, borders, touching
 from .config import BORDER, INSIDE, MANY, ObjectConfig
-from .decode import objects_of
+from .part import objects_of
 
 LOOKED_UP = 2**20  # the highest id that is numbered by a table, which is three times as fast as by sorting
 GROW = 3  # voxels that are grown over to hold what is learnt against what decoding gives

@@ -171,7 +171,8 @@ class Views:
             return None
         request = dataclasses.replace(request, box=_middle(request.box))
         data = self.predicted(model, request.image, request.box)
-        return View(request, data, model.config.factors, model.task.result, model.task.attributes())
+        attributes = model.task.attributes() if model.task.objects is None else {}
+        return View(request, data, model.config.factors, model.task.result, attributes)
 
     def predicted(self, model: "Model", index: int, box: "Box") -> Any:
         """Return the result of a model on a box of an image's tiled axes."""
@@ -179,12 +180,14 @@ class Views:
         from ..inference.engine import Engine
         from ..inference.lazy import Preview
         from ..inference.pixelsize import resample_to_model
+        from ..inference.seen import read_objects
 
         own = self._images[index]
         stack = resample_to_model(own, model, PredictConfig())
         if index not in self._statistics:
             self._statistics[index] = model.normalisation.measure(stack)
-        return Preview(Engine(stack, model, self._statistics[index]), own=own).read(box)
+        view = Preview(Engine(stack, model, self._statistics[index]), own=own)
+        return view.read(box) if model.task.objects is None else read_objects(view, box)
 
 
 def _middle(box: "Box") -> "Box":

@@ -156,6 +156,21 @@ class Looked:
 
 
 @dataclasses.dataclass(frozen=True)
+class Counted:
+    """What is said of the objects of a preview in the end.
+
+    Parameters
+    ----------
+    story : str
+    cut : tuple of int
+        Ids of those that its edge cuts.
+    """
+
+    story: str
+    cut: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class _Kept:
     """The preview that was looked at last, and of what it is."""
 
@@ -169,6 +184,8 @@ _kept: list[_Kept] = []  # one at most
 
 def look(sent: bytes | Run, box: Box) -> Generator[Any, None, None]:
     """Yield a `Looked`, then (whole box, its part, result there), what is kept first, then from the middle outward.
+
+    Of objects a `Counted` ends it.
 
     Parameters
     ----------
@@ -185,8 +202,9 @@ def look(sent: bytes | Run, box: Box) -> Generator[Any, None, None]:
         _kept.append(_Kept(sent, run, preview(run.stack, tuple(map(load_model, run.models)), run.config)))
     found, given = _kept[0].preview, _kept[0].run.stack
     task = found.engine.model.task
-    yield Looked(found.geometry, task.result, dict(task.attributes()))
-    yield from found.seen(_resampled(box, given, found.own))
+    yield Looked(found.geometry, task.result, dict(task.attributes()) if task.objects is None else {})
+    for event in found.seen(_resampled(box, given, found.own)):
+        yield event if isinstance(event, tuple) else Counted(event.story(), tuple(event.cut.tolist()))
 
 
 def _resampled(box: Box, given: "Stack", stack: "Stack") -> Box:

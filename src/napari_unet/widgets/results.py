@@ -10,7 +10,7 @@ import numpy as np
 from napari.utils.colormaps import label_colormap
 
 from ..arrays.views import Box, View
-from .away import Finished, Looked
+from .away import Counted, Finished, Looked
 from .jobs import Ended, Worker
 from .layers import Place, look, named, open_levels, seen, table
 from .live import Live
@@ -280,6 +280,14 @@ class PreviewLayer:
     def _draw(self, view: Look, events: list[Any]) -> None:
         """Paste what came into the layer."""
         self._looked = next((event for event in events if isinstance(event, Looked)), self._looked)
+        self._paste(view, events)
+        for event in events:
+            if isinstance(event, Counted) and self.layer in self.viewer.layers:
+                marks = ["", *["cut by the edge of the preview"] * len(event.cut)]
+                self.layer.features = {"index": [0, *event.cut], "object": marks}
+                self.viewer.status = f"{self.layer.name}: {event.story}"
+
+    def _paste(self, view: Look, events: list[Any]) -> None:
         parts = [event for event in events if isinstance(event, tuple)]
         if self._looked is None or not parts:
             return
