@@ -29,7 +29,8 @@ def components(mask: np.ndarray, spatial: int, full: bool = False) -> tuple[np.n
     uint32 array, shape of `mask`, 1 ... n in the components; and n
     """
     connectivity = cast("Any", {2: (4, 8), 3: (6, 26)}[spatial][full])
-    out, count = np.zeros(mask.shape, np.uint32), 0
+    alone = mask.ndim == spatial
+    out, count = np.zeros((0,) if alone else mask.shape, np.uint32), 0
     for at in np.ndindex(mask.shape[:-spatial]):
         # With diagonals cc3d 4.1 goes wrong on some masks of odd size, for which it reserves too few labels
         room = np.pad(mask[at], [(0, full * (n % 2)) for n in mask.shape[-spatial:]])
@@ -37,6 +38,8 @@ def components(mask: np.ndarray, spatial: int, full: bool = False) -> tuple[np.n
             room, connectivity=connectivity, binary_image=True, return_N=True, out_dtype=np.uint32
         )
         part = part[tuple(slice(n) for n in mask.shape[-spatial:])]
+        if alone:
+            return part, new
         out[at] = np.where(part > 0, part + np.uint32(count), 0) if count else part
         count += new
     return out, count

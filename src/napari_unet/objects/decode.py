@@ -208,13 +208,14 @@ def paint(
             track = _compact(track, source, onto)
     blocks = len(onto)
     final = track.astype(label_dtype(len(track)))
+    as_found = final.dtype == ids.dtype and np.array_equal(track, np.arange(len(track)))
     pending = dict.fromkeys(n for n in range(blocks) if not kept.has(f"paint-{n}"))
 
     def made(number: int) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
         box = onto.block(number)
         labels = source.read(box)
         intensities = None if canvas.image is None else canvas.image(box)
-        return final[labels], measure_objects(labels, box, onto, intensities)
+        return labels if as_found else final[labels], measure_objects(labels, box, onto, intensities)
 
     with contextlib.closing(in_threads(made, pending)) as painted:
         for number in range(blocks):

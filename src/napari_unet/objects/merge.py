@@ -83,9 +83,9 @@ def named(scratch: Scratch, grid: ObjectGrid, box: Box, offset: np.ndarray, ids:
     offset, ids : int64 array, unsigned array
         Of the tables ``ids``.
     """
-    parts = scratch.read(box)
-    labels = np.zeros(parts.shape, ids.dtype)
-    for place in grid.under(box):
+    parts, places = scratch.read(box), list(grid.under(box))
+    labels = np.empty(parts.shape, ids.dtype)
+    for place in places:
         number = np.ravel_multi_index(place, grid.counts)
         part = tuple(
             slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(grid.box(place), box, strict=True)
@@ -93,6 +93,8 @@ def named(scratch: Scratch, grid: ObjectGrid, box: Box, offset: np.ndarray, ids:
         at = within(part, box)
         own = ids[offset[number] : offset[number + 1] + 1].copy()
         own[0] = 0
+        if len(places) == 1:
+            return own[parts]
         labels[at] = own[parts[at]]
     return labels
 
