@@ -286,7 +286,7 @@ class Preview:
         The box is one of the image. A task that finds objects gives these in place of classes, in the end `Edges`.
         """
         if self.engine.model.task.objects is not None:
-            yield from objects_seen(self, self._working_box(box))
+            yield from objects_seen(self, self.working_box(box))
             return
         if self.own is not self.engine.stack:
             yield from self._seen_at_own(box)
@@ -298,14 +298,14 @@ class Preview:
     def _seen_at_own(self, box: Box) -> Iterator[tuple[Box, Box, np.ndarray]]:
         """Yield what `seen` does where the network runs at other pixels than the image's own."""
         grid, result = self.lazy.grid, self.result()
-        whole = self._working_box(box)
+        whole = self.working_box(box)
         finer = [f / r for f, r in zip(self.engine.factors, result.ratios, strict=True)]
         for at in sorted(grid.under(whole), key=lambda at: remoteness(grid.box(at), _centre(whole))):
             part = covered(grid.box(at), finer, grid.shape, result.shape)
             if all(b.stop > b.start for b in part):
                 yield covered(whole, finer, grid.shape, result.shape), part, result.read(part)
 
-    def _working_box(self, box: Box) -> Box:
+    def working_box(self, box: Box) -> Box:
         """Return the whole blocks, at the pixels that the network runs at, under a box of the image."""
         if self.own is self.engine.stack:
             return self.box_of(box)

@@ -49,7 +49,7 @@ def seconds(run: Run) -> Generator[None, None, float]:
         shown = preview(sample, models, dataclasses.replace(config, block=None, region=None, scheduler=None))
         box = tuple(slice(0, n) for n, a in zip(sample.shape, axes, strict=True) if a != "c")
         began, done = time.perf_counter(), 0
-        for number, (_, part, _values) in enumerate(shown.seen(box)):
+        for number, (part, _values) in enumerate(shown.blocks(shown.working_box(box))):
             if number == 0:  # what is loaded on first use
                 first = time.perf_counter() - began, _voxels(part)
                 began = time.perf_counter()
@@ -57,7 +57,9 @@ def seconds(run: Run) -> Generator[None, None, float]:
                 done += _voxels(part)
             yield
         spent = time.perf_counter() - began
-        _tried[key] = spent / done if done else first[0] / first[1]
+        size = [n for n, a in zip(sample.shape, axes, strict=True) if a != "c"]
+        run_at = float(np.prod(shown.lazy.grid.shape)) / float(np.prod(size))  # pixels of the network for one of these
+        _tried[key] = run_at * (spent / done if done else first[0] / first[1])
     pixels = np.prod([float(n) for n, a in zip(run.stack.shape, axes, strict=True) if a != "c"])
     return START + float(pixels) * _tried[key]
 
