@@ -292,6 +292,8 @@ def main() -> None:
         "settings",
     )
     made = f"python benchmarks/models.py {args.model} --data DATA --out OUT"
+    if args.start is not None:  # in place of the first training, whose settings and steps are in this record too
+        made += f" --start MODEL, sha256 {trained[0].sha256[:16]}"
     about = {
         "name": args.model,
         **recipe.card,

@@ -66,15 +66,18 @@ def _objects(classes: np.ndarray, config: ObjectConfig, goes_on: Ends) -> tuple[
             if there:
                 cut[np.unique(parts[(slice(None),) * axis + (part,)])] = True
     cut[0] = False
-    kept = cut | (size >= config.min_size)
-    kept[0] = False
-    ids = np.flatnonzero(kept)
-    last, first = (_grown(parts, ids[np.argsort(order[ids], kind="stable")], classes, config) for order in (cut, ~cut))
-    cut[np.unique(first[first != last])] = True  # which of two wins a tie depends on what is beyond the edge
-    cut[np.unique(last[first != last])] = True
+    large = size >= config.min_size
+    large[0] = False
+    ids = np.flatnonzero(cut | large)
+    # What of a cut object lies beyond decides whether it is large enough and which wins a tie: they all win, or lose.
+    strong = _grown(parts, ids[np.argsort(~cut[ids], kind="stable")], classes, config)
+    sure = np.flatnonzero(large)
+    weak = _grown(parts, sure[np.argsort(cut[sure], kind="stable")], classes, config)
+    cut[np.unique(strong[strong != weak])] = True
+    cut[np.unique(weak[strong != weak])] = True
     numbers = np.zeros(len(size), np.int64)
     numbers[ids] = np.arange(1, len(ids) + 1)
-    return numbers[last], numbers[ids[cut[ids]]]
+    return numbers[strong], numbers[ids[cut[ids]]]
 
 
 def _insides(classes: np.ndarray, config: ObjectConfig) -> np.ndarray:
