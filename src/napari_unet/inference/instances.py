@@ -92,7 +92,7 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
             place = make_place(store.root / output.path, store.plan.version, store.ledger)
             about = (objects, output.scale, output.translation, channels, store.ledger)
             persist(lambda: write_table(place, *about))
-        store.record_table(output.path)
+            store.record_table(output.path)
     discard(scratch)
     note = _too_much(objects, math.prod(output.shape), job.decoder.engine.model.record.get("foreground"))
     if note:
