@@ -319,6 +319,25 @@ def test_pixels_without_units_are_not_compared(entry):
 
 
 @pytest.mark.parametrize(
+    ("units", "said"),
+    [
+        (("pixel", "um", "um"), " along z, so they are not compared"),
+        (("um", "pixel", "um"), " along y, so they are not compared"),
+        (("pixel", "pixel", "um"), " along z, y, so they are not compared"),
+        (("pixel", "pixel", "pixel"), "has no unit, so they are not compared"),
+        (("um", "second", "um"), " along y, so they are not compared"),
+        (("um", "nm", "um"), "model"),
+    ],
+)
+def test_a_size_along_some_axes_alone_is_not_compared_with_the_models(units, said):
+    entry = models(SHIPPED)["nuclei-3d"]
+    layer = Image(np.zeros((4, 8, 8), "u1"), scale=(1, 0.3, 0.3), units=units)
+    found = choices(layer, "zyx", entry)
+    assert any(size.resample for size in found) == (said == "model")
+    assert said in understood(layer, "zyx", entry, found[0])
+
+
+@pytest.mark.parametrize(
     ("scale", "unit", "name"),
     [
         ((1, 1), None, "nuclei-2d"),

@@ -1,6 +1,7 @@
 """The image's pixel size beside the model's, and what can be done about a difference."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,10 @@ def _sizes(layer: Any, axes: str, entry: Entry, size: Size) -> str:
         return f"No pixel size: {way} pixels become one, as in training{across}. Are they of another size here? Say so."
     if ratio is None:
         lacking = "image" if is_length(_model_size(entry)[1]) else "model"
-        return f"Pixel: image {image}, model {model}. The {lacking} has no unit, so they are not compared."
+        units = dict(zip(axes, map(str, layer.units), strict=False)) if lacking == "image" else {}
+        without = [a for a in entry.axes if not is_length(units.get(a))]
+        along = f" along {', '.join(without)}" if len(without) < len(entry.axes) else ""
+        return f"Pixel: image {image}, model {model}. The {lacking} has no unit{along}, so they are not compared."
     if size.resample or entry.shrink:
         return f"Pixel: image {image}, model {model}: brought to the model's, lazily."
     if 1 / ALIKE <= ratio <= ALIKE:
@@ -145,12 +149,18 @@ def scales(layer: Any, axes: str, entry: Entry) -> tuple[list[tuple[float, ...]]
     if not set(entry.axes) <= set(axes):
         return [], None
     shapes, at = levels_of(layer), [axes.index(a) for a in entry.axes]
-    finest, unit = in_one([float(layer.scale[i]) for i in at], [str(layer.units[i]) for i in at])
+    finest, unit = _in_one([float(layer.scale[i]) for i in at], [str(layer.units[i]) for i in at])
     return [tuple(s * shapes[0][i] / shape[i] for s, i in zip(finest, at, strict=True)) for shape in shapes], unit
 
 
 def _model_size(entry: Entry) -> tuple[tuple[float, ...], str | None]:
-    return in_one(entry.scale, entry.units)
+    return _in_one(entry.scale, entry.units)
+
+
+def _in_one(sizes: Sequence[float], units: Sequence[Any]) -> tuple[tuple[float, ...], str | None]:
+    """Return sizes in one unit, none where an axis has none: then they say nothing of each other."""
+    found, unit = in_one(sizes, units)
+    return found, unit if all(map(is_length, units)) else None
 
 
 def _ratio(scale: tuple[float, ...], unit: str | None, entry: Entry) -> float | None:
