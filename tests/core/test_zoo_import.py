@@ -6,10 +6,8 @@ import json
 import zipfile
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 from test_zoo_export import CREDIT, model_of
 from torch import nn
 
@@ -23,7 +21,8 @@ from napari_unet.zoo.known import known
 from napari_unet.zoo.measure import look
 
 pytest.importorskip("bioimageio.spec", reason="bioimageio.spec is not installed")
-onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 
 SIZE = 64  # of windows: some halos wide
 
@@ -335,17 +334,19 @@ def test_a_network_that_is_not_known_is_refused(tmp_path):
 
 def node(op, domain=""):
     """A graph of one operator."""
-    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 1, SIZE, SIZE]) for n in ("raw", "out")]
-    graph = helper.make_graph([helper.make_node(op, ["raw"], ["out"], domain=domain)], "g", value[:1], value[1:])
-    sets = [helper.make_opsetid("", 17)] + ([helper.make_opsetid(domain, 1)] if domain else [])
-    return helper.make_model(graph, opset_imports=sets)
+    value = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, 1, SIZE, SIZE]) for n in ("raw", "out")]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(op, ["raw"], ["out"], domain=domain)], "g", value[:1], value[1:]
+    )
+    sets = [onnx.helper.make_opsetid("", 17)] + ([onnx.helper.make_opsetid(domain, 1)] if domain else [])
+    return onnx.helper.make_model(graph, opset_imports=sets)
 
 
 def outside():
     """A graph with weights in another file."""
     found = onnx.load_model_from_string(written(Small(), (1, 1, SIZE, SIZE)))
     tensor = found.graph.initializer[0]
-    tensor.data_location = TensorProto.EXTERNAL
+    tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="/etc/passwd")
     tensor.ClearField("raw_data")
     return found

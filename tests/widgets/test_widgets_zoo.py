@@ -1,0 +1,50 @@
+"""An imported network in a real viewer: it is offered, run and previewed like any other model."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+pytest.importorskip("qtpy.QtWidgets")
+
+from helpers import FP32, image_of
+from napari_unet import Model, PredictConfig, open_stack, predict, wait
+from napari_unet.intensities.normalise import Normalisation
+from napari_unet.network import GraphConfig
+from napari_unet.network.steps import Step
+from napari_unet.task import Semantic
+from windows import opened, ran, until
+
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+
+
+@pytest.fixture
+def model():
+    """A graph of one convolution, which looks 2 pixels far."""
+    kernel = np.random.default_rng(0).normal(size=(1, 1, 5, 5)).astype(np.float32)
+    node = onnx.helper.make_node("Conv", ["raw", "kernel"], ["out"], pads=[2, 2, 2, 2])
+    ends = [onnx.helper.make_tensor_value_info(n, 1, ["b", 1, "y", "x"]) for n in ("raw", "out")]
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], [onnx.numpy_helper.from_array(kernel, "kernel")])
+    sets = [onnx.helper.make_opsetid("", 17)]
+    data = onnx.helper.make_model(graph, opset_imports=sets, ir_version=8).SerializeToString()
+    sizes = {"stride": (1, 1), "halo": (2, 2), "least": (8, 8), "step": (1, 1)}
+    steps = {"after": (Step("two_classes"),)}
+    channels = {"ndim": 2, "in_channels": 1, "out_channels": 2}
+    config = GraphConfig(**channels, bytes=len(data), inner="bcyx", outer="bcyx", **sizes, **steps)
+    return Model(config, {"graph": np.frombuffer(data, np.uint8)}, Semantic((0, 1)), Normalisation("zscore"), "yx")
+
+
+def test_a_window_runs_an_imported_network(model, viewer, folders):
+    model.save(folders / "models" / "theirs.model")
+    data = image_of((300, 420))
+    image = viewer.add_image(data, name="cells")
+    widget = opened(viewer, folders, "theirs", "64 64")
+    image.corner_pixels = np.array([[30, 40], [130, 160]])
+    widget.show_preview()
+    until(lambda: widget._preview.layer is not None and not widget._preview.running)
+    shown = widget._preview.layer
+    y, x = np.asarray(shown.translate).astype(int)
+    whole = np.asarray(wait(predict(open_stack(data, "yx"), model, folders / "x.ome.zarr", PredictConfig(**FP32))).data)
+    part = whole[y : y + shown.data.shape[0], x : x + shown.data.shape[1]]
+    np.testing.assert_array_equal(np.asarray(shown.data), part)
+    np.testing.assert_array_equal(np.asarray(ran(widget).data), whole)
