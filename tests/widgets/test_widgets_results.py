@@ -183,6 +183,14 @@ def test_classes_are_shown_with_their_names_colours_and_shares(viewer, folders):
     red, green, blue = (round(255 * part) for part in layer.get_color(1)[:3])
     assert line == f'<span style="color:#{red:02x}{green:02x}{blue:02x}">■</span> foreground {share:.3g} %'
     assert f"done: foreground {share:.3g} % in " in widget.status.value
+    layer.data_setitem(tuple(np.mgrid[:20, :48].reshape(2, -1)), 1)
+    widget.outcome.measure_objects()
+    until(lambda: not widget.busy)
+    count = np.count_nonzero(layer.data == 1)
+    assert list(layer.features["voxels"]) == [layer.data.size - count, count]
+    assert list(layer.features["class"]) == ["background", "foreground"]
+    assert next(iter(legend(layer))).endswith(f"foreground {100 * count / layer.data.size:.3g} %")
+    assert widget.outcome.legend.text() == "<br>".join(legend(layer))
 
 
 def test_a_preview_lies_on_its_image_and_goes_by_its_name_whatever_was_looked_at_before(viewer, folders):

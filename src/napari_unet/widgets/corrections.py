@@ -1,5 +1,6 @@
 """What is done with labels in another process: they are measured, exported, and copied to be painted on."""
 
+import collections
 import csv
 import tempfile
 from collections.abc import Generator, Mapping
@@ -10,6 +11,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..events import Progress
+from ..grid.blocks import boxes_of
 
 if TYPE_CHECKING:
     from .. import Stack
@@ -33,6 +35,17 @@ def measure(labels: "Stack", image: "Stack | None") -> Generator[Progress, None,
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     return {("index" if name == "id" else name): _column(name, rows) for name in (rows[0] if rows else ())}
+
+
+def count(labels: "Stack") -> Generator[Progress, None, dict[int, int]]:
+    """Count the voxels of each label, block by block."""
+    found: collections.Counter[int] = collections.Counter()
+    boxes = list(boxes_of(labels.shape, labels.chunks))
+    for number, box in enumerate(boxes, 1):
+        values, times = np.unique(labels.read(box), return_counts=True)
+        found.update(dict(zip(map(int, values), map(int, times), strict=True)))
+        yield Progress(number, len(boxes), "measure")
+    return dict(found)
 
 
 def _fits(image: "Stack | None", labels: "Stack") -> bool:

@@ -140,6 +140,8 @@ class Outcome(Container[Widget]):
         if layer is None:
             return
 
+        classes = "class" in layer.features
+
         def done(how: Ended) -> None:
             self._panel.ended(how)
             if how.result is None:
@@ -147,12 +149,19 @@ class Outcome(Container[Widget]):
             if not how.result:
                 self._panel.status.value = "there are no objects to be measured"
                 return
-            layer.features = how.result
-            self._panel.status.value = f"measured: {len(set(how.result['index'])):,} objects; see Table"
+            layer.features = _sizes(layer, how.result) if classes else how.result
+            self._panel.status.value = f"measured: {how_many(layer)}; see Table"
+            self.refresh()
             if then is not None:
                 then()
 
-        self._begin(lambda: Remote(corrections.measure, labels_of(layer), self._image_stack(layer)), done)
+        def work() -> Remote:
+            labels = labels_of(layer)
+            if classes:
+                return Remote(corrections.count, labels)
+            return Remote(corrections.measure, labels, self._image_stack(layer))
+
+        self._begin(work, done)
 
     def open_folder(self) -> None:
         """Show the folder of the result."""
@@ -215,7 +224,9 @@ class Outcome(Container[Widget]):
             train.add_pair()
         pair = free[0] if free else train.pairs[-1]
         pair[0].value, pair[1].value = image, layer
-        model, kind = Path(_about(layer).get("model", "")), CLASSES if "class" in layer.features else OBJECTS
+        one = "c" not in usual_axes(image)  # a model of one channel cannot go on from several
+        model = Path(_about(layer).get("model", "")) if one else None
+        kind = CLASSES if "class" in layer.features else OBJECTS
         for box, wanted in ((train.start_from, model), (train.kind, kind)):
             if wanted in box.choices:
                 box.value = wanted
@@ -315,6 +326,23 @@ def image_of(viewer: Any, labels: "Labels") -> Any:
 
 def _size(layer: Any) -> tuple[int, ...]:
     return tuple((layer.data[0] if layer.multiscale else layer.data).shape[: layer.ndim])
+
+
+def _sizes(layer: "Labels", counts: dict[int, int]) -> Any:
+    """Return the table of classes with their sizes as they are now."""
+    found, stack = layer.features.copy(), labels_of(layer)
+    values = found["index"] if "index" in found else range(len(found))
+    unit = stack.values_along("x", "units")[0] or "pixel"
+    found["voxels"] = [counts.get(int(value), 0) for value in values]
+    found[f"size ({unit}^{len(stack.spatial)})"] = found["voxels"] * float(np.prod(stack.scale_along(stack.spatial)))
+    return found
+
+
+def how_many(layer: "Labels") -> str:
+    """Say in a few words what the table of a layer holds."""
+    if "class" in layer.features:
+        return f"{sum(map(bool, layer.features['class']))} classes"
+    return f"{layer.features['index'].nunique():,} objects"
 
 
 def legend(layer: "Labels") -> Iterator[str]:
