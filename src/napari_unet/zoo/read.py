@@ -24,7 +24,7 @@ from ..units import canonical
 from .describe import KEY
 from .formats import onnx
 from .known import GRID, known
-from .measure import WHOLE, Reach, look
+from .measure import SHIFTS, WHOLE, Reach, look
 from .package import Package, open_package
 from .translate import Gives, Side, intensities, side, steps, task_of, upscale_of
 
@@ -32,7 +32,6 @@ GIVES = ("auto", "labels", "image")
 TOLERANCE = 1e-4  # of the largest value of the test's output: rounding of another library
 # Sizes of images on which it is measured how far a network looks: the first, and the largest that is tried.
 LONG = {2: (128, 1024), 3: (64, 512)}
-NEAR = 3  # times what it looks: a shift can be told from the ends then
 WIDE = {
     2: 64,
     3: 16,
@@ -304,7 +303,7 @@ def _measured(graph: Graph, draft: GraphConfig) -> Reach:
             wanted = [size if i == axis else WIDE[draft.ndim] for i in range(draft.ndim)]
             shape = tuple(graph.size(n, i) for i, n in enumerate(wanted))
             radius, stride = look(graph.run, (1, draft.in_channels, *shape), axis, draft.factors[axis])
-            near = radius is not None and NEAR * radius < shape[axis]
+            near = radius is not None and 2 * radius + SHIFTS[-1] <= shape[axis]  # a shift is seen beside the ends
             if near or size >= most or not draft.step[axis]:
                 break
             size *= 2
