@@ -275,7 +275,13 @@ def test_resume_with_several_and_none_chosen_asks_which(viewer, folders):
 
 
 @pytest.mark.parametrize(
-    ("scores", "words"), [({"dice": 0.0}, "it finds nothing yet (Dice 0"), ({"dice": 0.4}, "done")]
+    ("scores", "words"),
+    [
+        ({"dice": 0.0, "dice_cell": 0.0}, "it finds nothing yet (Dice 0 where"),
+        ({"dice": 0.4, "dice_cell": 0.8, "dice_background": 0.0}, "it never finds background (Dice 0 where"),
+        ({"dice": 0.4, "dice_cell": 0.4}, "done"),
+        ({}, "done"),
+    ],
 )
 def test_a_training_that_ends_at_dice_0_says_so(scores, words, viewer, folders):
     widget = train(viewer)

@@ -303,12 +303,16 @@ class TrainWidget(Panel):
     def _verdict(self) -> str:
         """Say how a training ended, by its best score on what was held out."""
         found = {name: self._best[name] for name in SCORES if not math.isnan(self._best.get(name, math.nan))}
-        if not found or max(found.values()) > 0:
+        lost = [
+            name.removeprefix("dice_") for name, value in self._best.items() if name.startswith("dice_") and not value
+        ]
+        if not found or (max(found.values()) > 0 and not lost):
             return "done"
         name = next(iter(found)).replace("dice", "Dice").replace("ap", "AP")
+        what = f"finds nothing yet ({name} 0" if max(found.values()) == 0 else f"never finds {', '.join(lost)} (Dice 0"
         return (
-            f"trained, but it finds nothing yet ({name} 0 where it was tried). Paint more, in several places, check "
-            "what the labels are taken for, or train longer"
+            f"trained, but it {what} where it was tried). Paint more, in several places, check what the labels are "
+            "taken for, or train longer"
         )
 
     def enable(self) -> None:
