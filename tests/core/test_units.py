@@ -160,3 +160,14 @@ def test_an_image_whose_pixels_are_much_unlike_the_models_is_said_to_be_so(image
 def test_axes_of_size_1_that_only_one_of_a_pair_has_are_dropped(one, other, axes):
     found = same_axes(*(Stack(np.zeros(shape), letters) for letters, shape in (one, other)))
     assert tuple(stack.axes for stack in found) == axes
+
+
+@pytest.mark.parametrize(
+    "size", [(1.0, 0.25, 0.25), (0.3, 0.1, 0.1), (2.0, 0.65, 0.65), (7.0, 0.07, 0.07), (1.1, 1.3, 1.7)]
+)
+@pytest.mark.parametrize("unit", ["nanometer", "millimeter", "angstrom", "picometer"])
+def test_the_pixel_size_of_a_set_is_one_that_somebody_meant(size, unit):
+    times = {"nanometer": 1000, "millimeter": 0.001, "angstrom": 10_000, "picometer": 1_000_000}[unit]
+    there = tuple(float(f"{s * times:.12g}") for s in size)
+    images = [(there, (unit,) * 3), (size, ("micrometer",) * 3), (size, ("micrometer",) * 3)]
+    assert typical_size(images, "zyx")[0] == (there, (unit,) * 3)

@@ -123,7 +123,7 @@ def versions(where: str, keys: Sequence[str]) -> list[tuple[int, str] | None]:
 async def _version(files: Any, path: str) -> tuple[int, str] | None:
     if "http" not in files.protocol:
         try:
-            return _told(await files._info(path))
+            return _told(await asyncio.to_thread(files.info, path))
         except FileNotFoundError:
             return None
     session = await files.set_session()

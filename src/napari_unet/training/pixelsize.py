@@ -45,7 +45,7 @@ def typical_size(images: Sequence[Sizes], axes: str) -> tuple[Sizes, list[str]]:
         )
     if len(given) < len(each):
         notes.append(f"{len(each) - len(given)} of {len(each)} images have no pixel size; that of the others is taken")
-    spacing = tuple(float(s) for s in np.median(sizes, axis=0))
+    spacing = tuple(float(f"{s:.12g}") for s in np.median(sizes, axis=0))  # 0.25 um are 250 nm, not 249.99999999999997
     return (spacing, tuple(unit if is_length(u) else u for u in first)), notes
 
 
