@@ -78,7 +78,7 @@ def doctor(speed: bool = True) -> Generator[Progress, None, Diagnosis]:
             rows.append((name, _told(*_speed(name, shape))))
         yield Progress(len(MEASURED), len(MEASURED), "measure")
     if memory() < LITTLE_MEMORY:
-        problems.append(f"only {_gib(memory())} of memory: give --max-memory, and close other programs")
+        problems.append(f"only {_gib(memory())} of memory: give --memory, and close other programs")
     return Diagnosis(tuple(rows), tuple(problems))
 
 
