@@ -141,7 +141,10 @@ def _without_results(images: list[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _result_kind(path: Path) -> str:
-    """Say what this program made, as what it keeps of its making tells: "labels", an "image" of a model, or nothing."""
+    """Say what this program made, as what it keeps of its making tells: "labels", "image", or nothing.
+
+    An image is what a model gave, or a copy of one with its labels beside it.
+    """
     if path.is_file():
         return "labels" if path.suffix.lower() in SUFFIXES and holds_labels(path) else ""
     try:
@@ -153,4 +156,6 @@ def _result_kind(path: Path) -> str:
     if not isinstance(made, dict) or not isinstance(ours, dict):
         return ""
     labels = EDITED in made or str(ours.get("result", "")).startswith("labels/")
+    if labels and node is not None and "multiscales" in ome(node):  # the image was copied beside them
+        return "image"
     return "labels" if labels else "image" if "model" in made else ""
