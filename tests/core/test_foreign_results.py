@@ -173,6 +173,10 @@ def folder(path: Path) -> None:
 def test_whatever_lies_in_place_of_a_file_is_one_sentence(
     tmp_path: Path, name: str, make: Callable[[Path], None]
 ) -> None:
+    begun = half(tmp_path / "begun")
+    make(begun / name)
+    with contextlib.suppress(UnetError):
+        run(begun)
     root = run(tmp_path / "r")
     make(root / name)
     with contextlib.suppress(UnetError):

@@ -287,7 +287,7 @@ def test_ids_past_32_bits_are_wide():
     assert label_dtype(2**32) == np.uint64
 
 
-@pytest.mark.parametrize("name", ["job.json", "scan-0.npz", "labels.zarr/zarr.json"])
+@pytest.mark.parametrize("name", ["job.json", "scan-0.npz", "labels.zarr/zarr.json", "labels.zarr/c/0/0"])
 @pytest.mark.parametrize("what", [b"", b"{", b"PK", b"[" * 100_000])
 def test_a_damaged_scratch_folder_is_named(tmp_path, name, what):
     volume = Volume(blobs((24, 20)), "yx", (10, 7))

@@ -15,7 +15,7 @@ from zarr.storage import LocalStore
 
 from ..arrays.views import Box
 from ..errors import UNUSABLE, LedgerError, OutputError
-from ..faults import persist
+from ..faults import out_of_memory, persist
 from ..files import PARTIAL, disk, make_folder, open_to_read, read, replace, replacing
 from ..sources.zarrays import open_own
 from .config import ObjectConfig
@@ -23,6 +23,7 @@ from .grid import ObjectGrid
 
 CHUNK = {2: 256, 3: 64}  # edge: 256 kB to 1 MiB, a file that is written in a few ms
 JOB = "job.json"
+LABELS = "labels.zarr"
 MOST_OF_JOB = 2**16  # bytes: axes, sizes and settings
 
 
@@ -62,12 +63,12 @@ class Scratch:
         sizes = [CHUNK[len(grid.spatial)] if i in grid.spatial else 1 for i in range(len(grid.shape))]
         blocks = [min(b, n) for b, n in zip(grid.core, grid.shape, strict=True)]
         chunks = tuple(-(-b // -(-b // most)) for b, most in zip(blocks, sizes, strict=True))
-        store = LocalStore(self.folder / "labels.zarr")
-        if (self.folder / "labels.zarr" / "zarr.json").exists():
-            found = open_own(self.folder / "labels.zarr", "r+")
+        store = LocalStore(self.folder / LABELS)
+        if (self.folder / LABELS / "zarr.json").exists():
+            found = open_own(self.folder / LABELS, "r+")
             if (found.shape, found.chunks, found.dtype) == (grid.shape, chunks, np.dtype("u4")):
                 return found
-            raise _damaged(self.folder / "labels.zarr")
+            raise _damaged(self.folder / LABELS)
         return zarr.create_array(store, shape=grid.shape, chunks=chunks, dtype="uint32", fill_value=0)
 
     def _put(self, name: str, data: bytes) -> None:
@@ -76,7 +77,12 @@ class Scratch:
     def read(self, box: Box) -> np.ndarray:
         """Return local labels of a region."""
         with disk(self.folder):
-            return persist(lambda: np.asarray(self._labels[box]))
+            try:
+                return persist(lambda: np.asarray(self._labels[box]))
+            except (RuntimeError, ValueError) as error:
+                if out_of_memory(error):
+                    raise
+                raise _damaged(self.folder / LABELS) from error
 
     def write(self, box: Box, labels: np.ndarray) -> None:
         """Keep local labels of a region."""

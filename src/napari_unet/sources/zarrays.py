@@ -57,9 +57,9 @@ def open_array(node: Node) -> "zarr.Array[Any]":
 
 
 def open_own(folder: Path, mode: str = "r") -> "zarr.Array[Any]":
-    """Open an array of a result or of scratch data, after its metadata was checked as any other's.
+    """Open an array of a result or of scratch data, behind the checks of metadata and chunks that any other has.
 
-    Of every folder: a filter that runs code from its chunks is refused before zarr sees it.
+    It may come from elsewhere: a filter that runs code, a pipe or what unpacks without end may lie in it too.
 
     Raises
     ------
@@ -71,9 +71,9 @@ def open_own(folder: Path, mode: str = "r") -> "zarr.Array[Any]":
     node = read_node(str(folder))
     if node is None:
         raise FileNotFoundError(f"{folder} holds no zarr array")
-    array_info(node)
+    store = Guarded(LocalStore(folder.absolute(), read_only=mode == "r"), str(folder), array_info(node))
     options: dict[str, Any] = {"mode": mode, "zarr_format": node.format}
-    return zarr.open_array(folder, **options)
+    return zarr.open_array(store=store, **options)
 
 
 def _bare(where: str) -> Store:
