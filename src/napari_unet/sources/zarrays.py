@@ -1,6 +1,7 @@
 """Zarr arrays opened lazily, behind a store that looks at each chunk before it is decompressed."""
 
 import bz2
+import errno
 import lzma
 import math
 import stat
@@ -70,7 +71,7 @@ def open_own(folder: Path, mode: str = "r") -> "zarr.Array[Any]":
     """
     node = read_node(str(folder))
     if node is None:
-        raise FileNotFoundError(f"{folder} holds no zarr array")
+        raise FileNotFoundError(errno.ENOENT, "there is no zarr array", str(folder))
     store = Guarded(LocalStore(folder.absolute(), read_only=mode == "r"), str(folder), array_info(node))
     options: dict[str, Any] = {"mode": mode, "zarr_format": node.format}
     return zarr.open_array(store=store, **options)

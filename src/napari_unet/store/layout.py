@@ -353,7 +353,7 @@ def make_array(folder: Path, output: Output, level: Level, version: str) -> "zar
     """
     zarr_format: Any = VERSIONS[version]
     folder = folder.absolute()  # workers, which write to it too, have folders of their own
-    if (folder / ("zarr.json" if zarr_format == NEWEST else ".zarray")).is_file():
+    if (folder / ("zarr.json" if zarr_format == NEWEST else ".zarray")).exists():
         array = persist(lambda: open_own(folder, "r+"))
         if array.shape != level.shape or array.dtype != output.dtype:
             raise OutputError(
