@@ -11,8 +11,8 @@ import zarr
 from helpers import image_of
 from kinds import small
 from napari_unet.cards import SHIPPED
-from napari_unet.widgets.segment import SegmentWidget
-from windows import until
+from napari_unet.widgets.segment import WAKING, SegmentWidget
+from windows import opened, until
 
 
 @pytest.fixture
@@ -171,3 +171,15 @@ def test_the_diameter_is_measured_on_what_the_preview_shows(form, viewer):
     form.diameter._shown = lambda: None
     form.diameter.measure()
     assert "press Preview first" in form.status.value
+
+
+def test_the_sign_of_loading_goes_when_all_is_loaded(viewer, folders):
+    widget = SegmentWidget(viewer)
+    until(lambda: widget.preflight.value == WAKING)
+    until(lambda: widget.preflight.value == "")
+    viewer.add_image(image_of((40, 48)), name="cells")
+    widget = opened(viewer, folders)
+    widget.preflight.value = WAKING
+    widget.start()
+    assert widget.preflight.value == ""
+    until(lambda: not widget.busy)

@@ -200,7 +200,7 @@ class SegmentWidget(Panel):
         if self._checking is not None:
             self._checking.cancel()
         if self.image.value is None or self.entry is None:
-            self._checking = Worker(lambda: Remote(speed.warm, brief=True).events(), lambda _: None, lambda _: None)
+            self._checking = Worker(lambda: Remote(speed.warm, brief=True).events(), lambda _: None, self._woken)
         else:
             try:
                 request = self.request()
@@ -210,6 +210,10 @@ class SegmentWidget(Panel):
             self._checking = Worker(lambda: runs.check(request), lambda _: None, self._checked)
         self.preflight.value = self.preflight.value or WAKING
         self._checking.start()
+
+    def _woken(self, _: Ended | None = None) -> None:
+        if self.preflight.value == WAKING:
+            self.preflight.value = ""
 
     def _checked(self, how: Ended) -> None:
         found = how.result
@@ -268,6 +272,7 @@ class SegmentWidget(Panel):
         self._preview.stop()
         if self._checking is not None:
             self._checking.cancel()
+        self._woken()
         request = self._begin(runs.segment, self._heard, self._ran)
         if request is not None:
             if self._left is not None and self._left[0] == request.root:
