@@ -19,6 +19,7 @@ from napari_unet.events import wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.lazy import _Shown
 from napari_unet.inference.predict import preview
+from napari_unet.inference.seen import _InPlace
 from napari_unet.objects.config import ObjectConfig
 from napari_unet.objects.decode import _Named, find
 from napari_unet.objects.grid import ObjectGrid
@@ -76,6 +77,7 @@ LAZY = {
     "_Shown": shown,
     "Foreground": lambda _: Foreground(DATA, Stack(DATA, "zyx"), 99, 0, False, None),
     "Zeros": lambda _: Zeros((5, 9, 8), np.uint16),
+    "_InPlace": lambda _: _InPlace(DATA, (slice(1, 6), slice(0, 9), slice(2, 10)), (7, 9, 11)),
     "Placed": lambda _: Placed(DATA, "zyx", "xczy", {"c": 2}),
 }
 

@@ -70,7 +70,7 @@ def read_objects(view: "Preview", box: Box) -> np.ndarray:
     """Return the objects in a box of the image; what its edge cuts is as it is seen there."""
     last: Any = [found for found in view.seen(box) if not isinstance(found, Edges)][-1]
     whole, _, labels = last
-    return _Placed(labels, whole, ()).read(box)
+    return _InPlace(labels, whole, ()).read(box)
 
 
 def _objects(view: "Preview", whole: Box, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,14 +86,14 @@ def _at_own(view: "Preview", whole: Box, labels: np.ndarray) -> tuple[Box, np.nd
     if view.own is view.engine.stack:
         return whole, labels
     result = view.result()
-    placed = _Placed(labels, whole, view.lazy.grid.shape)
+    placed = _InPlace(labels, whole, view.lazy.grid.shape)
     finer = [1 / r for r in result.ratios]
     box = covered(whole, finer, view.lazy.grid.shape, result.shape)
     return box, ResampledLabels(placed, result.shape, result.ratios).read(box)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class _Placed(LazyBase):
+class _InPlace(LazyBase):
     """Labels in their place of a whole image, with 0 around."""
 
     data: np.ndarray
@@ -109,6 +109,11 @@ class _Placed(LazyBase):
     def dtype(self) -> np.dtype[Any]:
         """Element type of the labels."""
         return self.data.dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """All of it: the labels lie in memory."""
+        return self.size
 
     def read(self, box: Box) -> np.ndarray:
         """Return the labels in a box."""
