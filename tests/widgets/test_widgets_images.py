@@ -190,9 +190,9 @@ def test_images_are_learnt_and_segment_offers_the_model_at_once(kind, target, ta
     viewer.window.add_dock_widget(segment, name="Segment")
     widget = trainer(viewer, minutes=0.1)
     widget.kind.value = kind
-    widget._rows[0][0].value = layers[0]
+    widget.pairs[0][0].value = layers[0]
     if target:
-        widget._rows[0][1].value = layers[1]
+        widget.pairs[0][1].value = layers[1]
     widget.start()
     until(lambda: not widget.busy)
     assert widget.status.value.startswith("done"), widget.status.value
