@@ -23,6 +23,7 @@ from qtpy.QtGui import QTextDocument
 
 from napari_unet import Opened, open_stack
 from napari_unet.arrays.stack import Stack
+from napari_unet.arrays.views import Zeros
 from napari_unet.cards import SHIPPED, locate, models
 from napari_unet.errors import DataError, UsageError
 from napari_unet.events import Progress
@@ -257,6 +258,17 @@ def test_a_live_pyramid_shows_the_blocks_that_are_there(tmp_path):
     np.testing.assert_array_equal(live.levels[1][:], data[:, ::4, ::4])
     again = Live(Opened(3, 5, "predict", **where))
     np.testing.assert_array_equal(again.levels[1][:], data[:, ::4, ::4])
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 50), (1, 3000, 60)])
+def test_of_a_run_that_was_over_before_its_classes_were_looked_at_the_end_is_shown(shape, tmp_path):
+    geometry = Stack(data=Zeros(shape, np.dtype(np.uint32)), axes="zyx")
+    where = {"path": tmp_path, "geometry": geometry, "kind": "labels", "attributes": {}}
+    live = Live(Opened(0, 1, "predict", **where))
+    live.add(tuple(slice(0, n) for n in shape))
+    assert not np.asarray(live.levels[0]).any() and live.levels[0].shape == shape
+    labels = np.random.default_rng(0).integers(0, 9, shape).astype(np.uint32)
+    np.testing.assert_array_equal(live.finish(Stack(data=labels, axes="zyx")), labels)
 
 
 # Models and pixels

@@ -33,7 +33,10 @@ class Live:
 
     def __init__(self, opened: "Opened") -> None:
         self.opened, self.axes = opened, opened.geometry.axes
-        self.first: Any = open_own(opened.path / "0")
+        try:
+            self.first: Any = open_own(opened.path / "0")
+        except FileNotFoundError:  # objects of a short run are made already, and the classes they were made of are gone
+            self.first = opened.geometry.data
         self._factors = list(self._coarser())
         self._copy: np.ndarray | None = None
         if opened.kind == "labels" and not self._factors and is_small(opened.geometry):
