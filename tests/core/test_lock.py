@@ -156,7 +156,8 @@ def test_a_lock_from_before_is_not_taken_for_a_living_process(tmp_path: Path, go
     assert "which is gone" in Lock.acquire(tmp_path).notice
 
 
-def test_the_lock_of_another_machine_is_only_broken_when_told(tmp_path: Path) -> None:
+def test_the_lock_of_another_machine_is_only_broken_when_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(room, "SILENCE", 0.2)
     holder(tmp_path, host="elsewhere", pid=7)
     with pytest.raises(OutputError, match=r"process 7 on elsewhere.*--break-lock"):
         Lock.acquire(tmp_path)
