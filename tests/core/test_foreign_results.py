@@ -317,12 +317,22 @@ def test_many_forgotten_units_are_several_lines(tmp_path: Path) -> None:
     assert max(map(len, (tmp_path / DONE).read_bytes().splitlines())) < 2**16
 
 
+SAVED = {
+    "an image": (Stack(np.arange(96 * 96, dtype="u2").reshape(96, 96), "yx"), {}),
+    "an image of 0.4": (Stack(np.arange(96 * 96, dtype="u2").reshape(96, 96), "yx"), {"version": "0.4"}),
+    "labels": (Stack(np.eye(64, dtype="u4"), "yx"), {"kind": "labels"}),
+    "channels": (Stack(np.ones((2, 8, 32, 32), "f4"), "czyx"), {}),
+    "a time series": (Stack(np.zeros((3, 40, 30), "u1"), "tyx"), {}),
+}
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_what_somebody_saved_is_not_replaced_by_a_run(tmp_path: Path, overwrite: bool) -> None:
-    image = Stack(data=np.arange(96 * 96, dtype="u2").reshape(96, 96), axes="yx")
-    wait(save_stack(image, tmp_path / "mine.ome.zarr"))
+@pytest.mark.parametrize("kind", SAVED)
+def test_what_somebody_saved_is_not_replaced_by_a_run(tmp_path: Path, overwrite: bool, kind: str) -> None:
+    image, options = SAVED[kind]
+    wait(save_stack(image, tmp_path / "mine.ome.zarr", **options))
     before = tree(tmp_path, ledger=True)
     with pytest.raises(OutputError, match="was saved by hand"):
         create(tmp_path / "mine.ome.zarr", overwrite=overwrite)
     assert tree(tmp_path, ledger=True) == before
-    wait(save_stack(image, tmp_path / "mine.ome.zarr", overwrite=True))
+    wait(save_stack(image, tmp_path / "mine.ome.zarr", overwrite=True, **options))

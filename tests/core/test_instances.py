@@ -285,7 +285,7 @@ def test_a_run_that_is_killed_about_its_table_ends_with_it(tmp_path, moment):
     assert not list(out.rglob("objects*/"))
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "changed", "empty", "a row more", "other line ends"])
 def test_the_table_is_verified(tmp_path, damage):
     out = tmp_path / "a.ome.zarr"
     run(cells((40, 36)), finder(min_size=2), out)
@@ -294,7 +294,14 @@ def test_the_table_is_verified(tmp_path, damage):
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes(data[:-3] if damage == "cut" else data.replace(b"1", b"2", 1))
+        changed = {
+            "cut": data[:-3],
+            "changed": data.replace(b"1", b"2", 1),
+            "empty": b"",
+            "a row more": data + data.splitlines(keepends=True)[-1],
+            "other line ends": data.replace(b"\n", b"\r"),
+        }
+        path.write_bytes(changed[damage])
     (problem,) = wait(verify(out))
     assert "objects.csv" in problem
 
