@@ -146,8 +146,8 @@ class BatchWidget(Panel):
     def _advance(self, event: Progress) -> None:
         """Show how far the whole folder is, and which file is at work."""
         done, total = self._files
-        if event.stage == "note" or not total:
-            self.advance(event)
+        if event.stage == "note" or not total:  # the files are looked at first: the bar is of those that are done
+            self.advance(dataclasses.replace(event, done=0, total=0))
             return
         part = event.done / event.total if event.total and event.stage == "predict" else 0.0
         part = 0.0 if isinstance(event, Files) else part
