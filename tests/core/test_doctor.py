@@ -70,7 +70,7 @@ def test_formats_that_nothing_opens_come_with_their_extras(monkeypatch):
     without(monkeypatch, "h5py", "nd2")
     told = dict(wait(module.doctor(speed=False)).rows)["formats"]
     opened, missing = told.split("; not installed: ")
-    assert missing == "'napari-unet-stacks[hdf5,nd2]'"
+    assert {"hdf5", "nd2"} <= {*missing.removeprefix("'napari-unet-stacks[").removesuffix("]'").split(",")}
     assert "ND2" not in opened
     assert "NRRD" in opened
 

@@ -19,7 +19,7 @@ import typer
 from .. import DISTRIBUTION
 from ..errors import ResourceError, UnetError, UsageError
 from ..faults import FAULTS, named, network_errors
-from ..files import FULL, explained
+from ..files import FULL, explained, refuse_long
 from .options import Several, signed
 from .output import say
 
@@ -30,6 +30,7 @@ T = TypeVar("T")
 CANCELLED, INCOMPLETE, FAILED = 130, 7, 3  # 128 + SIGINT, as shells say it; the others as the README lists them
 ADDRESS = re.compile("(https?|s3|gs|gcs|abfs|az|ftp|sftp|file):/+")  # as a path, which keeps one of its slashes
 FAILED_OUTPUT = 1  # as typer has it
+TEXTS = ("cite",)  # options that are no names, and may be long
 
 HELP = (
     "Train U-Nets and run them on microscopy stacks larger than memory.\n\n"
@@ -108,9 +109,14 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _check_places(options: dict[str, Any]) -> None:
-    """Refuse addresses where a path on a disk is needed."""
+    """Refuse addresses where a path on a disk is needed, and names that no disk allows.
+
+    Up to Python 3.13 the system itself is asked for such a name and refuses it; later ones say that it is not there.
+    """
     for name, value in options.items():
         for place in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(place, str | Path) and name not in TEXTS:
+                refuse_long(Path(place))
             if isinstance(place, Path) and (found := ADDRESS.match(place.as_posix())):
                 address = f"{found[1]}://{place.as_posix()[found.end() :]}"
                 raise UsageError(f"{name} is {address}, an address; give a place on a disk")
