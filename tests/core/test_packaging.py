@@ -103,8 +103,7 @@ def test_an_older_viewer_is_named_in_one_line(monkeypatch, found, fine):
         with pytest.raises(UsageError) as error:
             floors.check_viewer()
         assert str(error.value).splitlines() == [
-            f"U-Net Stacks cannot run beside this viewer: napari is {found}, wanted is >=0.7; "
-            "pip install -U 'napari-unet-stacks[all]'"
+            f"napari is {found}, wanted is >=0.7 for U-Net Stacks: pip install -U 'napari-unet-stacks[all]'"
         ]
 
 

@@ -14,4 +14,5 @@ def check_viewer() -> None:
         Naming what is too old, and how to renew it.
     """
     for fault in too_old(DISTRIBUTION, "napari", "magicgui"):
-        raise UsageError(f"U-Net Stacks cannot run beside this viewer: {fault}; pip install -U '{DISTRIBUTION}[all]'")
+        # What matters comes first: the viewer's notification shows the beginning.
+        raise UsageError(f"{fault} for U-Net Stacks: pip install -U '{DISTRIBUTION}[all]'")
