@@ -84,6 +84,17 @@ def test_a_mask_is_no_objects_until_its_pieces_are_numbered(mask):
     assert found.facts.diameters
 
 
+@pytest.mark.parametrize("size", [1.0, 0.5, 0.4, None])
+def test_planes_numbered_one_by_one_are_said_at_whatever_size_they_are_learnt(size):
+    labels, numbered = np.repeat(np.repeat(balls(False), 2, 1), 2, 2), np.repeat(np.repeat(balls(True), 2, 1), 2, 2)
+    for ids, said in ((labels, False), (numbered, True)):
+        try:
+            lines = seen(ids, task="instances", ndim=3, working_pixel_size=size).lines()
+        except DataError as error:
+            lines = [str(error)]
+        assert any("plane to plane" in line for line in lines) is said
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 99), st.tuples(st.integers(0, 30), st.integers(0, 30)), st.sampled_from([1, 255]))
 def test_numbered_pieces_are_the_components_of_what_is_read(seed, at, value):

@@ -52,11 +52,9 @@ def set_up(
     folder = training_folder(out)
     pairs, validation = _taken(pairs, config), _taken(validation, config)
     found = _existing(out, folder, config)
-    facts = yield from _measure(pairs, config, "look at the data")
-    working = _working(pairs, facts, config, init, None if found is None else found.plan)
+    pairs, facts, working = yield from _looked_at(pairs, config, init, None if found is None else found.plan)
     if working is not None and working.changes:
-        pairs, validation = (working.brought(each, config.sparse) for each in (pairs, validation))
-        facts = yield from _measure(pairs, config, RESAMPLED)
+        validation = working.brought(validation, config.sparse)
     extra = yield from _measure(validation, config, "look at the validation data", facts)
     pairs, validation = facts.kept(pairs), extra.kept(validation) if extra is not None else validation
     digest = facts.digest + (extra.digest if extra is not None else "")
@@ -85,6 +83,22 @@ def set_up(
     else:
         run.take(config.break_lock)
     return run, training, held_out
+
+
+def _looked_at(
+    pairs: Sequence[Pair], config: TrainConfig, init: Model | None, plan: TrainingPlan | None = None
+) -> Generator[Progress, None, tuple[Sequence[Pair], Fingerprint, Working | None]]:
+    """Measure pairs, and bring them to the size at which they are learnt; return them, the facts, and the size."""
+    facts = yield from _measure(pairs, config, "look at the data")
+    working = _working(pairs, facts, config, init, plan)
+    if working is None or not working.changes:
+        return pairs, facts, working
+    pairs, own = working.brought(pairs, config.sparse), facts.labelling
+    facts = yield from _measure(pairs, config, RESAMPLED)
+    if own is not None and facts.labelling is not None:
+        # Ids are as they were painted: of an enlarged volume each plane is there twice. What is lost is lost there.
+        facts = dataclasses.replace(facts, labelling=dataclasses.replace(own, lost=facts.labelling.lost))
+    return pairs, facts, working
 
 
 def _divide(
@@ -169,11 +183,7 @@ def outlook(
         As `train`.
     """
     config = config or TrainConfig()
-    pairs = _taken(pairs, config)
-    facts = yield from _measure(pairs, config, "look at the data")
-    working = _working(pairs, facts, config, init)
-    if working is not None and working.changes:
-        facts = yield from _measure(working.brought(pairs, config.sparse), config, RESAMPLED)
+    _, facts, working = yield from _looked_at(_taken(pairs, config), config, init)
     task, plan = _decide(facts, config, init, working)
     return Outlook(facts, plan, task)
 
