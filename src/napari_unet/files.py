@@ -186,6 +186,18 @@ def check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str) ->
         raise OutputError(f"{path} exists and is no {what}; it is left as it is: choose another name")
 
 
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse a place where something lies, unless it is a file that may be replaced.
+
+    Raises
+    ------
+    OutputError
+        Naming it.
+    """
+    if path.is_dir() or path.is_symlink() or (path.exists() and not overwrite):
+        raise OutputError(f"{path} exists; choose another name, or replace a file with --overwrite")
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name == "posix":
         persist(lambda: _synced(folder))

@@ -9,9 +9,9 @@ from typing import Any
 
 from ..arrays.cached import cached
 from ..arrays.stack import Stack
-from ..errors import DataError, OutputError, UsageError
+from ..errors import DataError, UsageError
 from ..events import Progress
-from ..files import disk
+from ..files import check_free, disk
 from ..sources import open_labels, open_stack
 from ..store.admission import check_apart
 from ..store.tiff import replacement, save_tiff
@@ -87,8 +87,7 @@ def export(
     if ending in (".tif", ".tiff"):
         return (yield from save_tiff(labels, path, kind="labels", overwrite=overwrite))
     check_apart(path, labels, "choose another name")
-    if path.is_dir() or path.is_symlink() or (path.exists() and not overwrite):
-        raise OutputError(f"{path} exists; choose another name, or replace a file with --overwrite")
+    check_free(path, overwrite)
     yield from replacement(path)
     beside = _image(labels, image) if ending in (".csv", ".parquet") and not tracks else None
     yield Progress(0, 1, "export", f"objects of {labels.name}")

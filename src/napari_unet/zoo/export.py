@@ -17,9 +17,9 @@ import torch
 
 from ..arrays.stack import Stack
 from ..cards import SHIPPED
-from ..errors import ModelError, OutputError, UsageError
+from ..errors import ModelError, UsageError
 from ..events import Progress
-from ..files import disk, replacing
+from ..files import check_free, disk, replacing
 from ..model import Model, OneModel, as_model
 from ..network.steps import applied
 from ..sources import open_stack
@@ -91,8 +91,7 @@ def export_model(
     path, found = Path(path).expanduser(), as_model(model)
     if path.suffix.lower() not in (".zip", ".onnx"):
         raise UsageError(f"{path} says no kind of file; a model is written as .zip (a package) or .onnx (the network)")
-    if path.is_dir() or path.is_symlink() or (path.exists() and not overwrite):
-        raise OutputError(f"{path} exists; choose another name, or replace a file with --overwrite")
+    check_free(path, overwrite)
     people = {} if path.suffix.lower() == ".onnx" else _people(found, credit or Credit())
     sample = test_image(found, image if isinstance(image, Stack) or image is None else open_stack(image))
     yield Progress(0, 1, "export", "the network")
