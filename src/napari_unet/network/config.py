@@ -166,12 +166,21 @@ class UNetConfig:
             Naming the entries that are not known.
         """
         values = from_keys(cls, values)
-        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
-        if unknown:
-            raise ModelError(
-                f"unknown network settings: {', '.join(sorted(map(str, unknown)))}; known to a newer version?"
-            )
+        refuse_unknown(cls, values)
         return cls(**{**values, "upscale": tuple(values.get("upscale", ()))})
+
+
+def refuse_unknown(kind: type[Any], values: Mapping[str, Any]) -> None:
+    """Refuse settings of a network that its kind does not have.
+
+    Raises
+    ------
+    ModelError
+        Naming them.
+    """
+    unknown = set(values) - {field.name for field in dataclasses.fields(kind)}
+    if unknown:
+        raise ModelError(f"unknown network settings: {', '.join(sorted(map(str, unknown)))}; known to a newer version?")
 
 
 def ronneberger2015(in_channels: int = 1, out_channels: int = 2) -> UNetConfig:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import ModelError, UnsafeError, UsageError
 from ..grid.tiles import scaled
+from .config import refuse_unknown
 from .steps import Step, applied
 
 WEIGHT = "graph"  # the one weight that a model of this kind has: the bytes of its file
@@ -113,10 +114,8 @@ class GraphConfig:
         ModelError
             Naming the entries that are not known.
         """
-        unknown = set(values) - {field.name for field in dataclasses.fields(cls)} - {"kind"}
-        if unknown:
-            raise ModelError(f"unknown network settings: {', '.join(sorted(map(str, unknown)))}; of a newer version?")
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "kind"}
+        refuse_unknown(cls, given)
         steps = {
             name: tuple(Step(str(s["name"]), dict(s["values"])) for s in given.get(name, ()))
             for name in ("before", "after")
