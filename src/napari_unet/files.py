@@ -186,6 +186,14 @@ def check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str) ->
         raise OutputError(f"{path} exists and is no {what}; it is left as it is: choose another name")
 
 
+def following(path: Path) -> Path:
+    """Return the name after this: ``a.ome.zarr``, ``a-2.ome.zarr``, ``a-3.ome.zarr``."""
+    stem = path.name.removesuffix(".ome.zarr")
+    base, _, number = stem.rpartition("-")
+    following = f"{base}-{int(number) + 1}" if base and number.isdigit() else f"{stem}-2"
+    return path.with_name(f"{following}.ome.zarr")
+
+
 def check_free(path: Path, overwrite: bool) -> None:
     """Refuse a place where something lies, unless it is a file that may be replaced.
 

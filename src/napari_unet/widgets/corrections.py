@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..events import Progress
+from ..files import following
 from ..grid.blocks import boxes_of
 
 if TYPE_CHECKING:
@@ -90,9 +91,7 @@ def copy(labels: "Stack", result: Path, attributes: Mapping[str, Any]) -> Genera
     from ..sources.pairs import stem
     from ..store.editable import editable_copy
 
-    base, number = f"{stem(result)}-edited", 1
-    root = result.with_name(f"{base}.ome.zarr")
+    root = result.with_name(f"{stem(result)}-edited.ome.zarr")
     while root.exists():
-        number += 1
-        root = result.with_name(f"{base}-{number}.ome.zarr")
+        root = following(root)
     return (yield from editable_copy(labels, root, "edited", attributes))

@@ -120,11 +120,3 @@ class Look:
             with contextlib.suppress(NotSentError):
                 sent = pack(self._run)  # by what it packs to, the other process knows what it has
             yield from Remote(away.look, sent, box, brief=True, patience=LOOK_PATIENCE).events()
-
-
-def following(path: Path) -> Path:
-    """Return the name after this: ``a.ome.zarr``, ``a-2.ome.zarr``, ``a-3.ome.zarr``."""
-    stem = path.name.removesuffix(".ome.zarr")
-    base, _, number = stem.rpartition("-")
-    following = f"{base}-{int(number) + 1}" if base and number.isdigit() else f"{stem}-2"
-    return path.with_name(f"{following}.ome.zarr")

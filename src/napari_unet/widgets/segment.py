@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from ..cards import Entry
 from ..errors import UnetError, UsageError
 from ..events import Progress
+from ..files import following
 from ..inference import PredictConfig
 from ..process.remote import Remote
 from . import runs, snippets, speed
@@ -224,7 +225,7 @@ class SegmentWidget(Panel):
             return
         takes, needed = found
         if takes.state in ("finished", "other") and not self.settings["overwrite"].value:
-            self.out.value = str(runs.following(Path(self.out.value)))  # an earlier result stays as it is
+            self.out.value = str(following(Path(self.out.value)))  # an earlier result stays as it is
             return
         time = "" if needed is None else f"Takes about {duration(needed)}. "
         self.preflight.value = as_said_here(f"{time}{takes}")
