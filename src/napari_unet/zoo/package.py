@@ -99,16 +99,11 @@ def open_package(path: Path) -> Package:
 
 def _described(path: Path) -> bytes:
     """Return the text of a package's description."""
-    names = [name for name in ZOO if _has(path, name)]
+    there = _checked(path) if zipfile.is_zipfile(path) else [name for name in ZOO if (path / name).is_file()]
+    names = [name for name in ZOO if name in there]
     if not names:
         raise ModelError(f"{path} is no package of bioimage.io: it has none of {', '.join(ZOO)}")
     return _read(path, names[0], TEXT_BYTES)
-
-
-def _has(path: Path, name: str) -> bool:
-    if path.is_dir():
-        return (path / name).is_file()
-    return zipfile.is_zipfile(path) and name in _checked(path)
 
 
 def _checked(path: Path) -> dict[str, zipfile.ZipInfo]:
