@@ -68,10 +68,10 @@ def doctor(speed: bool = True) -> Generator[Progress, None, Diagnosis]:
     Diagnosis
         What was found.
     """
-    rows = [*_system(), *_packages()]
+    rows = [*_system(), *versions(*PACKAGES).items()]
     problems = [*_faults_of_window(), *_faults_of_device()]
     problems += [f"{fault}: pip install -U '{DISTRIBUTION}[all]'" for fault in too_old(DISTRIBUTION)]
-    rows += [("formats", _formats())]
+    rows.append(("formats", _formats()))
     if speed:
         for number, (name, shape) in enumerate(MEASURED.items()):
             yield Progress(number, len(MEASURED), "measure", f"{name} on noise")
@@ -102,10 +102,6 @@ def _device_name(kind: str) -> str:
         return torch.cuda.get_device_name()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{platform.processor() or platform.machine()}, {cores} cores, {torch.get_num_threads()} threads"
-
-
-def _packages() -> list[tuple[str, str]]:
-    return list(versions(*PACKAGES).items())
 
 
 def _faults_of_window() -> list[str]:

@@ -70,7 +70,7 @@ def read_objects(view: "Preview", box: Box) -> np.ndarray:
     """Return the objects in a box of the image; what its edge cuts is as it is seen there."""
     last: Any = [found for found in view.seen(box) if not isinstance(found, Edges)][-1]
     whole, _, labels = last
-    return _InPlace(labels, whole, ()).read(box)
+    return _InPlace(labels, whole, tuple(b.stop for b in box)).read(box)
 
 
 def _objects(view: "Preview", whole: Box, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -109,7 +109,7 @@ def hold_out(every: Sequence[Sample], seed: int, objects: ObjectLabels | None = 
 
 
 def former_division(every: Sequence[Sample], seed: int) -> Division:
-    """Choose what is held out as versions before 0.2 did, for trainings that have no record of it."""
+    """Choose what is held out for trainings that have no record of it: as it was chosen before there was one."""
     rng, count = np.random.default_rng([seed, len(every)]), max(1, round(HELD_OUT * len(every)))
     if len(every) > 1:
         whole = _draw_whole(every, lambda: sorted(rng.permutation(len(every))[:count].tolist()))
