@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QSize, Qt
@@ -117,6 +117,8 @@ def picture(root: Path) -> np.ndarray:
     UnetError
         Where it cannot be read.
     """
+    from ..evaluation.figures import grey  # not at the top: pictures are made in another process
+
     labels_at = _labels_in(root)
     labels = None if labels_at is None else _plane(_coarse(labels_at))
     try:
@@ -125,12 +127,11 @@ def picture(root: Path) -> np.ndarray:
         if labels is None:
             raise
         image = np.zeros(labels.shape)  # a result may hold no small image
-    shade = _gray(image if labels is None else _at(image, labels.shape))
-    rgb = np.repeat(shade[..., None], 3, 2)
+    rgb = grey(np.nan_to_num(image if labels is None else _at(image, labels.shape)), gamma=1)
     if labels is not None:
         inside = labels > 0
         rgb[inside] = (1 - SHARE) * rgb[inside] + SHARE * _colours(labels)[inside]
-    return rgb.astype(np.uint8)
+    return rgb
 
 
 def _labels_in(root: Path) -> str | None:
@@ -169,12 +170,6 @@ def _plane(stack: "Stack") -> np.ndarray:
     plane = stack.read(tuple(box)).reshape(stack.size("y"), stack.size("x"))
     step = max(1, -(-max(plane.shape) // SIZE))
     return plane[::step, ::step]
-
-
-def _gray(plane: np.ndarray) -> Any:
-    """Return intensities from 0 to 255, the brightest and darkest two percent cut."""
-    low, high = np.nanpercentile(plane, (2, 98)) if plane.size else (0.0, 1.0)
-    return np.clip((np.nan_to_num(plane.astype(float)) - low) / max(high - low, 1e-12), 0, 1) * 255
 
 
 def _at(plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

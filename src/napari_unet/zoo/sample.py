@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from ..arrays.stack import Stack
 from ..errors import DataError
+from ..evaluation.figures import grey
 from ..examples import nuclei
 from ..grid.tiles import Footprint
 from ..inference.engine import check_fit
@@ -89,21 +90,15 @@ def cover(image: np.ndarray, result: np.ndarray) -> bytes:
     image, result : (C, *space) arrays
         Of a stack the middle plane is shown, and of several channels the last of the result.
     """
-    left, right = (_shown(part) for part in (image[0], result[-1]))
+    left, right = (part[len(part) // 2] if part.ndim == 3 else part for part in (image[0], result[-1]))
     right = ndimage.zoom(right, [a / b for a, b in zip(left.shape, right.shape, strict=True)], order=0)
     size = min(left.shape)
-    left, right = (part[(part.shape[0] - size) // 2 :, (part.shape[1] - size) // 2 :] for part in (left, right))
+    corner = [(n - size) // 2 for n in left.shape]
+    box = tuple(slice(start, start + size) for start in corner)
+    left, right = (grey(part)[box] for part in (left, right))
     rows, columns = np.indices((size, size))
-    mixed = np.where(columns < size - rows, left[:size, :size], right[:size, :size])
-    wide = np.concatenate([left[:size, :size], mixed], 1)
+    wide = np.concatenate([left, np.where((columns < size - rows)[..., None], left, right)], 1)
     edge = min(size, EDGE)
     out = io.BytesIO()
-    Image.fromarray(np.rint(255 * wide).astype(np.uint8)).resize((2 * edge, edge)).save(out, "PNG")
+    Image.fromarray(wide).resize((2 * edge, edge)).save(out, "PNG")
     return out.getvalue()
-
-
-def _shown(data: np.ndarray) -> np.ndarray:
-    """Bring the middle plane to 0 ... 1."""
-    plane = data[len(data) // 2] if data.ndim == 3 else data
-    low, high = np.percentile(plane, (1, 99.8))
-    return np.clip((plane - low) / max(high - low, 1e-9), 0, 1)
