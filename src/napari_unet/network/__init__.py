@@ -3,6 +3,7 @@
 from .config import UNetConfig, ronneberger2015
 from .graph import Graph, GraphConfig
 from .reach import footprint, receptive_radius
+from .timed import euler_step
 from .unet import ConvUnit, UNet, Up, crop_centre, deployable, pool, repeated
 
 NetworkConfig = UNetConfig | GraphConfig
@@ -17,6 +18,7 @@ __all__ = [
     "Up",
     "crop_centre",
     "deployable",
+    "euler_step",
     "footprint",
     "pool",
     "receptive_radius",

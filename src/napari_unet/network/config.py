@@ -53,6 +53,8 @@ class UNetConfig:
         up-convolution and a convolution more.
     residual : bool
         Whether the input is added to the first channels of the output, its elements repeated where the output is finer.
+    timed : bool
+        Whether the network is told a time from 0 to 1, which scales and shifts the output of each convolution.
 
     Raises
     ------
@@ -79,6 +81,7 @@ class UNetConfig:
     dropout: float = 0.0
     upscale: tuple[int, ...] = ()
     residual: bool = False
+    timed: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -111,6 +114,8 @@ class UNetConfig:
                 f"residual adds {self.in_channels} input channels to {self.out_channels} output channels; "
                 "it needs at least as many of these"
             )
+        if self.timed and (self.upscale or self.residual or self.padding == "valid" or not self.tile_exact):
+            raise ModelError("a network that is told a time has same convolutions on one grid, norms batch or none")
 
     def _fill(self, name: str, levels: int, default: int) -> None:
         """Complete `kernels` or `strides`, as tuples, and hold them against depth and ndim."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from . import UNetConfig, footprint
+from .unet import MOMENT, WAVES
 
 
 def parameters(net: UNetConfig) -> int:
@@ -22,6 +23,9 @@ def parameters(net: UNetConfig) -> int:
         f = features[0]
         total += f * f * (math.prod(net.upscale) if net.upsample == "transpose" else 1) + f
         total += kernels[0] * f * f + extra * f
+    if net.timed:
+        convolutions = sum(4 * f for f in features) - 2 * features[-1]  # their channels: of two and two per level
+        total += (2 * WAVES + 1) * MOMENT + 2 * (MOMENT + 1) * convolutions
     return total + net.out_channels * (features[0] + 1)
 
 

@@ -28,8 +28,12 @@ def _norm(config: UNetConfig, features: int) -> nn.Module:
     return nn.Identity()
 
 
+WAVES = 16  # frequencies that a time is told by: 1 to 1000 radians from first to last, as in Ho et al. 2020
+MOMENT = 64  # features of a time, from which each convolution takes its scale and shift: a few weights beside kernels
+
+
 class ConvUnit(nn.Module):
-    """Convolution, norm, ReLU."""
+    """Convolution, norm, ReLU; a time, where the network is told one, scales and shifts what the ReLU takes."""
 
     def __init__(self, config: UNetConfig, channels: tuple[int, int], kernel: tuple[int, ...]) -> None:
         super().__init__()
@@ -37,10 +41,19 @@ class ConvUnit(nn.Module):
         bias = config.norm == "none"
         self.conv = _conv(config.ndim)(*channels, cast("Any", kernel), padding=cast("Any", padding), bias=bias)
         self.norm = _norm(config, channels[1])
+        self.time = nn.Linear(MOMENT, 2 * channels[1]) if config.timed else None
+        if self.time is not None:  # it begins as a network that is not told
+            nn.init.zeros_(self.time.weight)
+            nn.init.zeros_(self.time.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, C', *S')."""
-        return self.convolved(x, self.conv.padding)
+    def forward(self, x: Tensor, moment: Tensor | None = None) -> Tensor:
+        """(B, C, *S) -> (B, C', *S'); with the features of each sample's time, (B, MOMENT), where it is told one."""
+        if moment is None or self.time is None:
+            return self.convolved(x, self.conv.padding)
+        run: Any = functional.conv2d if x.ndim == 4 else functional.conv3d
+        x = self.norm(run(x, self.conv.weight, self.conv.bias, padding=self.conv.padding))
+        scale, shift = self.time(moment).reshape(len(x), -1, *(1,) * (x.ndim - 2)).chunk(2, 1)
+        return functional.relu_(x * (1 + scale) + shift)
 
     def convolved(self, x: Tensor, padding: Any) -> Tensor:
         """Forward, with another padding."""
@@ -75,7 +88,8 @@ class UNet(nn.Module):
 
     References
     ----------
-    Ronneberger, Fischer, Brox: U-Net, MICCAI 2015; He et al. 2015 for the initial weights.
+    Ronneberger, Fischer, Brox: U-Net, MICCAI 2015; He et al. 2015 for the initial weights; Ho et al. 2020 for the
+    waves by which a time is told, and Saharia et al. 2021 for its way into each level.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -100,6 +114,7 @@ class UNet(nn.Module):
             self.finer = nn.Sequential(up, ConvUnit(config, (features[0], features[0]), kernels[0]))
         self.head = _conv(config.ndim)(features[0], config.out_channels, 1)
         self.dropout = nn.Dropout(config.dropout)
+        self.moment = nn.Sequential(nn.Linear(2 * WAVES, MOMENT), nn.SiLU()) if config.timed else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Conv3d) and module is not self.head and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight)  # of meta tensors it would import a compiler
@@ -113,30 +128,39 @@ class UNet(nn.Module):
         Parameters
         ----------
         x : (B, C, *S) tensor
-            S a multiple of the stride for same convolutions, an allowed input size for valid ones.
+            S a multiple of the stride for same convolutions, an allowed input size for valid ones. Where the network is
+            told a time, it lies in one channel more, the last.
 
         Returns
         -------
         (B, K, *S) tensor; for valid convolutions S is smaller by twice the margin, for a finer output larger by the
         factor. float32 where the network is residual.
         """
-        given, skips = x, []
+        given, skips, moment = x, [], None
+        if self.config.timed:
+            x, moment = x[:, :-1], self.features_of(x[:, -1].flatten(1)[:, 0])
         x = x.to(self.head.weight.dtype)
         for level, encode in enumerate(self.encoder):
-            x = encode(x)
+            x = _through(encode, x, moment)
             if level == self.config.depth - 1:
                 x = self.dropout(x)
             skips.append(x)
             x = pool(x, self.config.stride_list[level])
-        x = self.dropout(self.bottleneck(x))
+        x = self.dropout(_through(self.bottleneck, x, moment))
         for level in reversed(range(self.config.depth)):
             x = self.up[level](x)
             if self.config.skips:
                 x = torch.cat([crop_centre(skips[level], x.shape[2:]), x], dim=1)
-            x = self.decoder[level](x)
+            x = _through(self.decoder[level], x, moment)
         x = x if self.finer is None else self.finer(x)
         x = self.head(x)
         return self.completed(x, repeated(given, self.config.factors)) if self.config.residual else x
+
+    def features_of(self, time: Tensor) -> Tensor:
+        """(B,) times from 0 to 1 -> (B, MOMENT) features, of a network that is told a time."""
+        steps = torch.arange(WAVES, device=time.device, dtype=torch.float32) / (WAVES - 1)
+        angles = time.float()[:, None] * 1000**steps
+        return cast("nn.Module", self.moment)(torch.cat([angles.sin(), angles.cos()], 1))
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, C, *S) -> what the bottleneck gives, (B, F, *(S / stride))."""
@@ -162,6 +186,12 @@ class UNet(nn.Module):
         """Add the input, on the grid of the output or around it, to what the head gave; float32."""
         channels, base = self.config.in_channels, crop_centre(given, x.shape[2:]).float()
         return torch.cat([x[:, :channels].float() + base, x[:, channels:].float()], 1)
+
+
+def _through(block: nn.Module, x: Tensor, moment: Tensor | None) -> Tensor:
+    for unit in cast("nn.Sequential", block):
+        x = unit(x, moment)
+    return x
 
 
 def repeated(x: Tensor, factors: Sequence[int]) -> Tensor:
