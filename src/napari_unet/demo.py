@@ -85,7 +85,7 @@ class Demo:
     scores: dict[str, float]
 
 
-def run_demo(out: Path, steps: int = 120, *, seed: int = 0, restore: bool = False) -> Events:
+def run_demo(out: Path, steps: int = 120, *, seed: int = 0, restore: bool = False, break_lock: bool = False) -> Events:
     """Train on nuclei that ship with the package, predict a larger image of others, score and draw it.
 
     Run again in the same folder, it goes on where it was stopped, and does nothing a second time.
@@ -98,6 +98,8 @@ def run_demo(out: Path, steps: int = 120, *, seed: int = 0, restore: bool = Fals
         Steps of the training; the same number and seed give the same result on any machine of a kind.
     restore : bool
         Put noise on the image and learn to take it away, instead of finding the nuclei.
+    break_lock : bool
+        Take over from a demo on another machine that is known to be gone.
 
     Raises
     ------
@@ -116,10 +118,10 @@ def run_demo(out: Path, steps: int = 120, *, seed: int = 0, restore: bool = Fals
         out.mkdir(parents=True, exist_ok=True)
     image, truth = noisy_nuclei() if restore else example()
     source = truth if restore else image  # the training puts its own noise on it, another one each time
-    config = TrainConfig(steps=steps, seed=seed, resume=True, **job.settings)
+    config = TrainConfig(steps=steps, seed=seed, resume=True, break_lock=break_lock, **job.settings)
     model = yield from _trained(source[:, :TRAINED], truth[:, :TRAINED], demo.model, config)
-    yield from _write_mosaic(demo.image, mosaic(image[:, TRAINED:]), mosaic(truth[:, TRAINED:]), job)
-    result = yield from _predicted(demo.image, model, demo.result)
+    yield from _write_mosaic(demo.image, mosaic(image[:, TRAINED:]), mosaic(truth[:, TRAINED:]), job, break_lock)
+    result = yield from _predicted(demo.image, model, demo.result, break_lock)
     yield Progress(0, 1, "evaluate")
     found = evaluate(result, demo.image / job.truth, job.scored).scores
     if restore:
@@ -159,7 +161,9 @@ def _calibration() -> dict[str, Any]:
     return {"scale": (PIXEL, PIXEL), "units": ("micrometer", "micrometer")}
 
 
-def _write_mosaic(root: Path, image: np.ndarray, truth: np.ndarray, job: "Scenario") -> Generator[Progress, None, None]:
+def _write_mosaic(
+    root: Path, image: np.ndarray, truth: np.ndarray, job: "Scenario", break_lock: bool
+) -> Generator[Progress, None, None]:
     """Write an image and its truth as OME-Zarr, unless it is there."""
     about = {"example": job.example, "trained": TRAINED, "pixel": PIXEL}
     earlier = find(root, ["", job.truth], False)
@@ -171,20 +175,22 @@ def _write_mosaic(root: Path, image: np.ndarray, truth: np.ndarray, job: "Scenar
         Output(path=job.truth, kind=job.kind, shape=truth.shape, dtype=truth.dtype, **more),
     ]
     box = tuple(slice(0, n) for n in image.shape)
-    with ResultStore.create(root, outputs, blocks=1, settings=about, provenance={"source": MARK}) as store:
+    made_of: dict[str, Any] = {"settings": about, "provenance": {"source": MARK}}
+    with ResultStore.create(root, outputs, blocks=1, break_lock=break_lock, **made_of) as store:
         if store.pending():
             store.write(0, {"": (box, image), job.truth: (box, truth)})
         yield from store.finish()
 
 
-def _predicted(image: Path, model: Model, root: Path) -> Generator[Progress, None, Stack]:
+def _predicted(image: Path, model: Model, root: Path, break_lock: bool) -> Generator[Progress, None, Stack]:
     """Run the model, unless its result is there; that of another model is replaced."""
     name = result_path(model, None)
     earlier = find(root, [name], False)
     finished = earlier is not None and Journal.of(*earlier).finished
     if earlier and finished and earlier[1].settings.get("model") == model.sha256:
         return open_stack(root / name)
-    return (yield from predict(open_stack(image), model, root, PredictConfig(overwrite=finished)))
+    config = PredictConfig(overwrite=finished, break_lock=break_lock)
+    return (yield from predict(open_stack(image), model, root, config))
 
 
 def _outlines(image: np.ndarray, truth: np.ndarray, found: np.ndarray, scores: dict[str, float]) -> list[Panel]:

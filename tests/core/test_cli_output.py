@@ -1,6 +1,8 @@
 """What the shell prints is text, whatever files are called, and the files it leaves replace none of others."""
 
+import contextlib
 import json
+import os
 import socket
 
 import numpy as np
@@ -9,13 +11,16 @@ import tifffile
 from PIL import Image
 from typer.testing import CliRunner
 
-from helpers import FAST, call, image_of, short, stopped_after
+from helpers import FAST, call, example, image_of, short, stopped_after, tree
 from kinds import small
 from napari_unet import Epoch, PredictConfig, Stack, open_stack, predict, train
 from napari_unet.cli import app
-from napari_unet.events import Progress
+from napari_unet.demo import run_demo
+from napari_unet.errors import UnsafeError
+from napari_unet.events import Progress, wait
 from napari_unet.store import lock
 from napari_unet.store.lock import LOCK
+from napari_unet.store.plan import FOLDER
 from napari_unet.text import escaped
 
 NAMES = [
@@ -178,3 +183,36 @@ def test_each_command_that_names_the_option_to_break_a_lock_has_it(impatient, pa
     code, said = call(*args)
     assert code == 5 and "--break-lock" in said
     assert call(*args, "--break-lock")[0] == 0
+
+
+def test_a_training_that_another_machine_lost_in_its_first_moment_can_be_begun_again(impatient, pairs):
+    (pairs / "nuclei.model.training" / FOLDER).mkdir(parents=True)
+    locked_elsewhere(pairs / "nuclei.model.training" / FOLDER)
+    args = ["--images", pairs / "semantic-result.tif", "--labels", pairs / "semantic-truth.tif", "--axes", "yx"]
+    args += ["--out", pairs / "nuclei.model", "--steps", 2, "--depth", 1, "--base-features", 4, *FAST]
+    code, said = call("demo", "--out", pairs)
+    assert code == 5 and "--break-lock" in said
+    with contextlib.closing(run_demo(pairs, 2, break_lock=True)) as events:
+        assert any("took over from" in getattr(event, "message", "") for event in events)
+    locked_elsewhere(pairs / "nuclei.model.training" / FOLDER)
+    for file in (pairs / "nuclei.model.training").glob("*.*"):
+        if file.is_file():
+            file.unlink()
+    code, said = call("train", *args)
+    assert code == 5 and "--break-lock" in said
+    assert call("train", *args, "--break-lock")[0] == 0
+    assert call("demo", "--break-lock", "--help")[0] == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+def test_the_folder_of_a_training_that_is_a_link_is_not_gone_on_with(pairs):
+    made = train([example()], pairs / "mine.model", short())
+    next(event for event in made if isinstance(event, Epoch))
+    made.close()
+    (pairs / "a.model.training").symlink_to(pairs / "mine.model.training")
+    before = tree(pairs / "mine.model.training", ledger=True)
+    code, said = call("finish", pairs / "a.model")
+    assert code == 4 and "a.model.training is a symbolic link" in said
+    with pytest.raises(UnsafeError, match="symbolic link"):
+        wait(train([example()], pairs / "a.model", short(resume=True)))
+    assert tree(pairs / "mine.model.training", ledger=True) == before

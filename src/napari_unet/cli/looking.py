@@ -189,11 +189,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("napari-unet-demo"),
     steps: Annotated[int, typer.Option(help="Steps of training; 120 take about a minute on two cores.", min=1)] = 120,
     restore: Annotated[bool, typer.Option("--restore", help="Take noise away instead of finding nuclei.")] = False,
+    break_lock: BreakLock = False,
 ) -> None:
     """Train on a small example, predict a larger OME-Zarr, evaluate, and draw an overview."""
     from ..demo import run_demo
 
-    found = shown(run_demo(out, steps=steps, restore=restore))
+    found = shown(run_demo(out, steps=steps, restore=restore, break_lock=break_lock))
     tell_rows((name, getattr(found, name)) for name in ("model", "image", "result", "overview"))
     tell_rows((name, f"{score:.3f}") for name, score in found.scores.items())
 

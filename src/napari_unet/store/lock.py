@@ -151,7 +151,7 @@ def _displace(path: Path, break_lock: bool) -> str:
         age = max(time.time() - path.stat().st_mtime, 0)
         raise OutputError(
             f"{path.parent.parent} is locked by {who}, which last showed itself {age / 60:.0f} minutes ago; "
-            "if that run is gone, start again with --break-lock"
+            f"if that run is gone, start again with --break-lock, or remove {path}"
         )
     if holder and (_lives(holder) if near else _beats(path)):
         raise OutputError(f"{path.parent.parent} is being written by {who}; wait for it, or stop it first")

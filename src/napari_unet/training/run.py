@@ -13,7 +13,7 @@ from ..device import versions
 from ..errors import UNUSABLE, DataError, OutputError, ResourceError
 from ..events import Progress, wait
 from ..faults import persist
-from ..files import make_folder, remove_leftovers
+from ..files import make_folder, refuse_link, remove_leftovers
 from ..model import Model
 from ..settings import former_names, from_keys, to_keys
 from ..store.lock import Lock
@@ -62,7 +62,7 @@ class Run:
         """Return the model folder it makes."""
         return self.folder.with_name(self.folder.name.removesuffix(".training"))
 
-    def create(self) -> None:
+    def create(self, break_lock: bool = False) -> None:
         """Make the folder; the first thing that a training writes.
 
         Raises
@@ -76,7 +76,7 @@ class Run:
             raise ResourceError(
                 f"cannot make {self.folder}: {error.strerror or error}; choose another --out"
             ) from error
-        self.take()
+        self.take(break_lock)
         values = {
             "version": VERSION,
             "plan": self.plan.to_json(),
@@ -114,9 +114,12 @@ class Run:
         ------
         OutputError
             Where there is none.
+        UnsafeError
+            Where the folder is a link.
         DataError
             Where its description is damaged.
         """
+        refuse_link(folder)
         path = folder / RUN
         if not path.is_file():
             raise OutputError(f"{folder} holds no training; start one without --resume")

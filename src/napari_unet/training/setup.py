@@ -79,7 +79,7 @@ def set_up(
     if sum(s.nbytes for s in training + held_out) <= CACHE_BYTES:
         training, held_out = [s.cached() for s in training], [s.cached() for s in held_out]
     if found is None:
-        run.create()
+        run.create(config.break_lock)
     else:
         run.take(config.break_lock)
     return run, training, held_out
