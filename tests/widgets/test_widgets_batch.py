@@ -10,8 +10,9 @@ import tifffile
 from napari.layers import Labels
 
 from helpers import image_of
-from kinds import small
+from kinds import finder, restorer_of, small
 from napari_unet import open_labels
+from napari_unet.network import UNetConfig
 from napari_unet.widgets.batch import BatchWidget
 from napari_unet.widgets.montage import odd, picture
 from windows import until
@@ -162,3 +163,28 @@ def test_a_count_that_is_unlike_the_others_is_odd():
     assert odd(usual) == set()
     assert odd(usual | {"x": 12, "y": 400}) == {"x", "y"}
     assert odd({"a": 1, "b": 1000}) == set()  # of two, who is the odd one?
+
+
+def test_settings_are_in_groups_of_which_only_what_applies_is_shown_and_run_stays_in_sight(viewer, folders):
+    widget = batch_of(viewer, folders)
+    finder(2).save(folders / "elsewhere" / "cells.model")
+    restorer_of(UNetConfig(ndim=2, depth=1, base_features=4)).save(folders / "elsewhere" / "clean.model")
+
+    def shown(name):
+        return widget.settings[name].native.isVisibleTo(widget.settings[name].native.parentWidget())
+
+    assert not shown("border_bias")
+    assert shown("probabilities")
+    widget.models.use(folders / "elsewhere" / "cells.model")
+    assert shown("border_bias")
+    assert shown("link")
+    widget.axes.value = "yx"
+    assert not shown("link")
+    widget.models.use(folders / "elsewhere" / "clean.model")
+    assert not shown("border_bias")
+    assert not shown("probabilities")
+    second = widget.cascade[0][1]
+    second.value = folders / "elsewhere" / "cells.model"
+    assert shown("border_bias")
+    assert shown("probabilities")
+    assert widget.run.native.parentWidget().parentWidget() is widget.pinned.native

@@ -19,10 +19,10 @@ from . import away
 from .chain import Chain
 from .choice import ModelChoice, ReadingForm
 from .files import add_layers
-from .form import Form
+from .groups import RunSettings
 from .jobs import Ended, Worker, duration
 from .montage import Montage, pictures
-from .panel import Panel, as_said_here, button, field, folded, folder, path_in, plain_tip, row, text
+from .panel import Panel, as_said_here, button, field, folder, path_in, plain_tip, row, text
 from .preferences import Preferences, models_changed
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ COLOURS = {"done": "#009E73", "skipped": "#56B4E9", "failed": "#D55E00"}
 WIDTHS = (110, 60)  # pixels of the columns; the last one takes the rest, which is most of a dock
 OBJECTS = "objects"  # as they are counted, not voxels of a class
 STEPS = 100  # of a file, in the bar of all files
+ANY_AXES = "tczyx"  # of images that are not looked at yet
 HEIGHT = 200  # pixels: about six rows; with what is above it, the form fits into a window 720 high
 
 
@@ -58,7 +59,10 @@ class BatchWidget(Panel):
         self.model.changed.connect(self.cascade.follow)
         self.out = folder("Folder for the results")
         shared = {name: getattr(preferences, name) for name in ("device", "precision", "memory")}
-        self.settings = Form(PredictConfig, **shared)
+        self.settings = RunSettings({"Pixel size": ("resample", "diameter")}, **shared)
+        for changed in (self.axes, self.cascade, self.settings):
+            changed.changed.connect(self._suit)
+        self.model.changed.connect(self._suit)
         self.run = button("Run", self.start, "What is done already with the same settings is skipped")
         self.cancel = button("Cancel", self.stop, "Stop; what is done is kept, and Run continues")
         self.show_button = button(
@@ -81,13 +85,11 @@ class BatchWidget(Panel):
                 field("axes", self.axes),
                 field("channel", self.channel),
                 self.reading.field,
-                *folded("Options", self.settings),
-                row(self.run, self.cancel),
+                *self.settings.widgets,
                 row(self.show_button, self.montage_button),
-                self.progress,
-                self.status,
             ]
         )
+        self.pinned.extend([row(self.run, self.cancel), self.progress, self.status])
         self.add_below(self.table, self.montage, self.message.native)
         self._rows: dict[str, Row] = {}
         self._results = self._images = Path()
@@ -97,7 +99,12 @@ class BatchWidget(Panel):
         self._shown: list[Any] = []  # layers of the row that was shown last
         self.listen(models_changed, self.reset_choices)
         self.reset_choices()
+        self._suit()
         self.enable()
+
+    def _suit(self, *_: Any) -> None:
+        """Show the settings that mean something for the model, and for what is known of the images."""
+        self.settings.suit(self.cascade.last, self.axes.value or ANY_AXES)
 
     def enable(self) -> None:
         """Enable the buttons that can be used now."""

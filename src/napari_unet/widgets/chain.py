@@ -4,6 +4,7 @@ from pathlib import Path
 
 from magicgui.widgets import ComboBox, Container, Widget
 
+from ..cards import Entry
 from .choice import ModelChoice
 from .panel import field
 
@@ -30,12 +31,19 @@ class Chain(Container[Widget]):
     def follow(self, first: Path | None) -> None:
         """Offer what can run on what this model gives."""
         self._first = first
+        for box in self._boxes:
+            box.reset_choices()  # the first may be new
         self._arrange()
 
     @property
     def folders(self) -> tuple[Path, ...]:
         """Folders of the chosen models, in their order."""
         return tuple(box.value for box in self._boxes if box.value is not None)
+
+    @property
+    def last(self) -> Entry | None:
+        """The card of the model whose result is written."""
+        return self._entry_of((self._first, *self.folders)[-1])
 
     def _arrange(self) -> None:
         before = self._first

@@ -99,13 +99,21 @@ class Groups:
 
 
 class RunSettings(Groups):
-    """What may be chosen for a run, by what it is about."""
+    """What may be chosen for a run, by what it is about.
 
-    def __init__(self, **values: Any) -> None:
-        super().__init__(PredictConfig, GROUPS, **values)
+    Parameters
+    ----------
+    more : mapping of title to names of fields
+        Groups before the others, of what the panel has no controls of its own for.
+    values : mapping of str to value
+        Instead of the defaults.
+    """
+
+    def __init__(self, more: Mapping[str, Collection[str]] | None = None, **values: Any) -> None:
+        super().__init__(PredictConfig, {**(more or {}), **GROUPS}, **values)
 
     def suit(self, entry: Entry | None, axes: str) -> None:
-        """Show what means something for a model, and an image of these axes."""
+        """Show what means something for the model whose result is written, and images of these axes."""
         task = "" if entry is None else entry.task
         off = set() if task == "instances" else set(GROUPS["Objects"])
         off |= set() if entry is None or entry.gives == "labels" else {"probabilities", "name", "in_source"}
@@ -113,7 +121,7 @@ class RunSettings(Groups):
         off |= set() if "t" in axes else {"link", "each_time"}
         off |= set() if self["probabilities"].value else {"probability_type"}
         off |= set() if self["scheduler"].value else {"allow_tcp"}
-        self.apply({name for names in GROUPS.values() for name in names} - off)
+        self.apply({name for names in self._names for name in names} - off)
 
 
 class TrainSettings(Groups):

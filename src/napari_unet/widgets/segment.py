@@ -69,7 +69,7 @@ class SegmentWidget(Panel):
 
     def _settle_soon(self, *_: Any) -> None:
         self._look = None
-        self.settings.suit(self.entry, self.axes.value)
+        self.settings.suit(self.cascade.last, self.axes.value)
         self._settle.start()
 
     def _look_soon(self) -> None:
