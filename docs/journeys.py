@@ -2,7 +2,8 @@
 
 Segment a pyramid of 8192 x 8192 that ships as sample data; paint a few labels, train, and segment with the new model;
 segment a folder. ``clicks`` is a fourth, short one, made with the mouse alone: it fails where the result is not what it
-should be. Everything that is made goes to a temporary folder. Needs a screen, or ``xvfb-run``.
+should be. ``recording`` makes the moving picture of the README: preview, run, correct, fine-tune. All that is made
+goes to a temporary folder. Needs a screen, or ``xvfb-run``.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 import napari
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import Image, ImageChops, ImageDraw
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
@@ -29,6 +30,10 @@ from napari_unet.widgets.preferences import plugin_settings
 NAME = "napari-unet-stacks"
 SIZE = (1380, 860)
 COLOURS = 200
+FILM, FILM_COLOURS = (920, 573), 96  # pixels, and colours: a moving picture of half a minute stays below 4 MB
+EVERY, SHOWN = 0.4, 200  # seconds between its pictures, and milliseconds that each is shown: twice as fast
+MOST_STILL = 6  # of pictures in which nothing moves
+RING = 9  # pixels: radius of the mark where the mouse is
 LEAST_DICE = 0.9  # of the model that ships, on an image like those it learnt from
 
 
@@ -43,6 +48,9 @@ class Window:
 
     def __init__(self, out: Path) -> None:
         self.out = out
+        self.film: list[Image.Image] | None = None
+        self._taken = 0.0
+        self._mouse: tuple[int, int] | None = None
         self.viewer = napari.Viewer()
         self.viewer.window._qt_window.resize(*SIZE)
         self.wait(0.5)
@@ -59,8 +67,7 @@ class Window:
         """Let the window work for a while."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            QApplication.processEvents()
-            time.sleep(0.005)
+            self.turn()
 
     def until(self, done: Callable[[], bool], seconds: float = 600) -> None:
         """Let the window work until something is so."""
@@ -68,8 +75,45 @@ class Window:
         while not done():
             if time.monotonic() > end:
                 raise TimeoutError("it never came to that")
-            QApplication.processEvents()
-            time.sleep(0.005)
+            self.turn()
+
+    def turn(self) -> None:
+        """Let the window work for a moment; while a film is made, take its next picture when it is time."""
+        QApplication.processEvents()
+        time.sleep(0.005)
+        if self.film is not None and time.monotonic() - self._taken > EVERY:
+            self._taken = time.monotonic()
+            picture = Image.fromarray(self.viewer.screenshot(canvas_only=False, flash=False)[..., :3])
+            if self._mouse is not None:
+                x, y = (round(at * picture.width / SIZE[0]) for at in self._mouse)
+                ImageDraw.Draw(picture).ellipse((x - RING, y - RING, x + RING, y + RING), outline="orange", width=3)
+            self.film.append(picture.resize(FILM, Image.Resampling.LANCZOS))
+
+    def click(self, control: Any) -> None:
+        """Press a button with the mouse, where it can be seen."""
+        native, window = control.native, self.viewer.window._qt_window
+        if not native.isVisible() or not native.isEnabled():
+            raise SystemExit(f"{control.text} cannot be pressed")
+        middle = native.mapTo(window, native.rect().center())
+        self._mouse = middle.x(), middle.y()
+        self.wait(0.8)
+        QTest.mouseClick(native, Qt.MouseButton.LeftButton)
+        self.wait(0.4)
+
+    def save_film(self, name: str) -> None:
+        """Keep the film as a GIF, in which nothing stands still for long."""
+        kept: list[Image.Image] = []
+        still = 0
+        for picture in self.film or []:
+            still = still + 1 if kept and not ImageChops.difference(picture, kept[-1]).getbbox() else 0
+            if still < MOST_STILL:
+                kept.append(picture)
+        palette = Image.new("RGB", (FILM[0], FILM[1] * 3))
+        for at, share in enumerate((0, 0.4, 0.9)):
+            palette.paste(kept[int(share * len(kept))], (0, at * FILM[1]))
+        colours = palette.quantize(FILM_COLOURS, dither=Image.Dither.NONE)
+        first, *others = [picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in kept]
+        first.save(self.out / f"{name}.gif", save_all=True, append_images=others, duration=SHOWN, loop=0, optimize=True)
 
     def shot(self, name: str) -> None:
         """Keep a picture of the whole window."""
@@ -181,6 +225,41 @@ def clicks(out: Path) -> None:
     window.close()
 
 
+def recording(out: Path) -> None:
+    """Film a preview, a run, a correction, and what a model makes of it after it has learnt it."""
+    window = Window(out)
+    viewer = window.viewer
+    viewer.open_sample(NAME, "nuclei")
+    viewer.layers.remove("nuclei labels")
+    widget = window.widget("Segment")
+    QTest.keyClicks(widget.model.native, "nuclei-2d")
+    window.until(lambda: bool(widget.preflight.value))
+    window.film = []
+    window.wait(1.6)
+    window.click(widget.preview)
+    window.until(lambda: any("preview" in layer.name for layer in viewer.layers))
+    window.until(lambda: not widget._preview.running)
+    window.wait(1.6)
+    window.click(widget.run)
+    window.until(lambda: not widget.busy)
+    window.wait(2.4)
+    layer = widget.outcome.layer
+    layer.selected_label, layer.brush_size = int(layer.data.max()) + 1, 16
+    layer.mode = "paint"
+    for turn in np.linspace(0, 2 * np.pi, 12):
+        layer.paint((256 + 8 * np.sin(turn), 256 + 10 * np.cos(turn)), layer.selected_label)
+        window.wait(0.2)
+    window.click(widget.outcome.learn)
+    train = viewer.window.add_plugin_dock_widget(NAME, "Train")[1]
+    train.minutes.value = 0.4
+    window.click(train.tune)
+    window.until(lambda: any("live" in layer.name for layer in viewer.layers) or not train.busy)
+    window.until(lambda: not train.busy)
+    window.wait(2)
+    window.save_film("journey")
+    window.close()
+
+
 def scribbles(truth: np.ndarray) -> np.ndarray:
     """Paint the middles of some nuclei (2) and strokes of background between them (1); the rest is unlabelled."""
     from scipy import ndimage
@@ -207,8 +286,10 @@ def main() -> None:
         settings = plugin_settings()
         settings.folders.results, settings.folders.models = f"{work}/results-here", f"{work}/models"
         for name in args.journeys:
-            found = {"segment": segment, "train": train, "batch": lambda out: batch(out, Path(work)), "clicks": clicks}
-            found[name](args.out)
+            if name == "batch":
+                batch(args.out, Path(work))
+            else:
+                {"segment": segment, "train": train, "clicks": clicks, "recording": recording}[name](args.out)
 
 
 if __name__ == "__main__":

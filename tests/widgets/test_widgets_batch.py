@@ -12,7 +12,9 @@ from napari.layers import Labels
 from helpers import image_of
 from kinds import finder, restorer_of, small
 from napari_unet import open_labels
+from napari_unet.events import Progress
 from napari_unet.network import UNetConfig
+from napari_unet.summary import Files
 from napari_unet.widgets.batch import BatchWidget
 from napari_unet.widgets.montage import odd, picture
 from windows import until
@@ -136,6 +138,16 @@ def test_the_bar_is_of_all_files_and_says_how_many_are_done(viewer, folders):
     assert values == sorted(values)
     assert values[-1] == 1000
     assert any(" of 3 files" in said for _, said in seen)
+
+
+def test_what_follows_a_prediction_does_not_take_the_bar_back(viewer, folders):
+    widget, seen = batch_of(viewer, folders), []
+    widget._heard([Files(1, 3, "batch", "", ())])
+    for event in (Progress(1, 2, "predict"), Progress(2, 2, "predict"), Progress(0, 4, "check")):
+        widget._heard([event])
+        seen.append(widget.progress.value)
+    widget._heard([Files(2, 3, "batch", "", ())])
+    assert [*seen, widget.progress.value] == [500, 667, 667, 667]
 
 
 def test_the_montage_shows_a_picture_of_each_result(viewer, folders):

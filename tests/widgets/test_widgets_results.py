@@ -119,6 +119,8 @@ def test_a_result_is_measured_exported_and_learnt_from_as_it_was_corrected(viewe
     assert train.pairs[0][1].value is layer
     assert train.kind.value == "Objects (instances)"
     assert train.start_from.value == folders / "models" / "objects.model"
+    assert train.tune.enabled
+    assert train.tune.text == "Fine-tune objects"
     ((learnt, labels),) = train.request().stacks()
     np.testing.assert_array_equal(labels.data[...], layer.data)
     assert learnt.scale == (0.5, 0.5)

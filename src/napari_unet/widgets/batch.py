@@ -94,6 +94,7 @@ class BatchWidget(Panel):
         self._rows: dict[str, Row] = {}
         self._results = self._images = Path()
         self._files = (0, 0)  # that are done, of so many
+        self._part = 0.0  # of the file at work
         self._drawn: set[str] = set()  # files whose picture is in the montage
         self._drawing: Worker | None = None
         self._shown: list[Any] = []  # layers of the row that was shown last
@@ -120,7 +121,7 @@ class BatchWidget(Panel):
             return
         self.table.setRowCount(0)
         self.montage.clear()
-        self._rows, self._drawn, self._files = {}, set(), (0, 0)
+        self._rows, self._drawn, self._files, self._part = {}, set(), (0, 0), 0.0
         self.begin(Worker(work.events, self._heard, self._ran))
 
     def _batch(self) -> Remote:
@@ -143,7 +144,7 @@ class BatchWidget(Panel):
     def _heard(self, events: list[Any]) -> None:
         for event in events:
             if isinstance(event, Files):
-                self._files = (event.done, event.total)
+                self._files, self._part = (event.done, event.total), 0.0
                 for found in event.rows:
                     self._put(found)
         said = [event for event in events if isinstance(event, Progress)]
@@ -156,11 +157,11 @@ class BatchWidget(Panel):
         if event.stage == "note" or not total:  # the files are looked at first: the bar is of those that are done
             self.advance(dataclasses.replace(event, done=0, total=0))
             return
-        part = event.done / event.total if event.total and event.stage == "predict" else 0.0
-        part = 0.0 if isinstance(event, Files) else part
+        if event.stage == "predict" and event.total:  # what comes after it, a check for one, does not take the bar back
+            self._part = max(self._part, event.done / event.total)
         file = next((row.file for row in list(self._rows.values())[done : done + 1]), "")
         doing = f"{file}: {event.stage}" if file and not isinstance(event, Files) else event.message
-        whole = Progress(round(STEPS * (done + part)), STEPS * total, "batch", as_said_here(doing))
+        whole = Progress(round(STEPS * (done + self._part)), STEPS * total, "batch", as_said_here(doing))
         self.advance(whole, f"{done} of {total} files")
 
     def _put(self, found: "Row") -> None:

@@ -120,6 +120,7 @@ class TrainWidget(Panel):
         self.add_below(self.curves, self.facts.native, self.card.native)
         self.form.altered.connect(self._aim_labels)
         self.kind.changed.connect(self._aim)
+        self.start_from.changed.connect(lambda _: self.enable())
         self.live.changed.connect(lambda on: setattr(self._view, "on", on))
 
     def _wake(self) -> None:
@@ -211,9 +212,15 @@ class TrainWidget(Panel):
         """Train on the labels as they are now."""
         self._prepare(None)
 
+    @property
+    def _at_hand(self) -> Path | None:
+        """The model that is chosen to start from, else the one that was trained last."""
+        chosen: Any = self.start_from.value
+        return self._model if chosen == NEW else chosen
+
     def fine_tune(self) -> None:
         """Train a new model from the one at hand, with the labels as they are now."""
-        self._prepare(self._model)
+        self._prepare(self._at_hand)
 
     def _prepare(self, init: Path | None) -> None:
         try:
@@ -319,11 +326,14 @@ class TrainWidget(Panel):
         """Enable the buttons that can be used now."""
         self.begin_button.enabled = not self.busy
         self.pause.enabled, self.stop.enabled = self.busy, self._training is not None
-        self.tune.enabled = not self.busy and self._model is not None
-        name = "" if self._model is None else self._model.name.removesuffix(".model")
+        at_hand = self._at_hand
+        self.tune.enabled = not self.busy and at_hand is not None
+        name = "" if at_hand is None else at_hand.name.removesuffix(".model")
         self.tune.text = f"Fine-tune {name}" if name else "Fine-tune"
         self.tune.tooltip = plain_tip(
-            f"Train {name} on, with the labels as they are now" if name else "Train first; then corrections are learnt"
+            f"Train {name} on, with the labels as they are now"
+            if name
+            else "Choose what to start from, or train first; then corrections are learnt"
         )
         self.resume.enabled = not self.busy and bool(self._paused_runs(None))
         self.paused.reset_choices()
