@@ -30,10 +30,12 @@ def watched() -> Iterator[None]:
         yield
         return
     told, tell = os.pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until the parent can pass them on
     parent, child = os.getpid(), os.fork()
     if child:
         os.close(tell)
         sys.exit(_wait(child, told, limit))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     os.close(told)
     os.setpgid(0, 0)  # what a terminal sends comes once, from the parent
     if sys.platform == "linux":
@@ -54,7 +56,11 @@ def _wait(child: int, told: int, limit: int) -> int:
 
     for number in PASSED_ON:
         signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if -code in PASSED_ON:  # before the command could take it as the wish to stop: the same happens here
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
     if os.read(told, 1) == ENDED:
         return code
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -141,20 +142,21 @@ def test_files_of_tiffs_are_open_while_they_are_read_and_no_longer(how, tmp_path
 
 
 WATCHED = """
-import os, sys, time
+import os, signal, sys, time
 from napari_unet.cli.watch import watched
+exec(sys.argv[2])
 with watched():
     print(os.getpid(), flush=True)
     exec(sys.argv[1])
 """
 
 
-def under_a_limit(work, limit=2**40):
-    """Start a process that may take so many bytes, and does what it is given to."""
+def under_a_limit(work, limit=2**40, first=""):
+    """Start a process that may take so many bytes, and does what it is given to, and something before that."""
     import resource
 
     return subprocess.Popen(
-        [sys.executable, "-c", WATCHED, work],
+        [sys.executable, "-c", WATCHED, work, first],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -191,11 +193,21 @@ def test_where_native_code_ends_a_limited_command_that_is_said(work, code, says)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are kept by Linux")
 def test_a_limited_command_is_stopped_as_any_other_and_an_unlimited_one_has_no_second_process():
-    waits = "import signal; signal.signal(15, lambda *a: sys.exit(130)); print('set', flush=True); time.sleep(60)"
+    waits = "signal.signal(15, lambda *a: sys.exit(130)); print('set', flush=True); time.sleep(60)"
     with under_a_limit(waits) as process:
         assert process.stdout.readline() and process.stdout.readline()
         process.terminate()
         assert process.wait() == 130
+    slow = "real = signal.signal; signal.signal = lambda *a: time.sleep(0.2) or real(*a)"  # the parent listens late
+    with under_a_limit(waits, first=slow) as process:
+        assert process.stdout.readline() and process.stdout.readline()
+        process.terminate()
+        assert process.wait() == 130
+    with under_a_limit("time.sleep(60)") as process:  # and does nothing of its own about it
+        assert process.stdout.readline()
+        process.terminate()
+        assert process.wait() == -signal.SIGTERM
+        assert not process.stderr.read()
     with under_a_limit(waits) as process:
         child = int(process.stdout.readline())
         process.kill()
