@@ -12,10 +12,13 @@ from napari_unet.arrays.stack import Stack
 from napari_unet.errors import UsageError
 from napari_unet.grid.tiles import TileGrid
 from napari_unet.inference.config import PredictConfig
-from napari_unet.inference.engine import Engine, transposed
+from napari_unet.inference.engine import PIECE, Engine, pieces, transposed
+from napari_unet.inference.flow import Decoder
 from napari_unet.inference.layout import block_bytes, choose_layout, choose_tile
 from napari_unet.inference.prepare import prepare
 from napari_unet.network import UNetConfig, footprint
+from napari_unet.store import Output
+from napari_unet.task import Semantic
 from strategies import configs
 
 
@@ -98,3 +101,40 @@ def test_a_constant_tile_is_computed_once_and_right():
         got = engine.logits(tile, engine.read(tile.read))
         assert torch.allclose(got, whole[(slice(None), *tile.write)], atol=1e-4)
     assert len(calls) < 1 + len(grid)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(1, 70), min_size=2, max_size=3), st.integers(1, 9))
+def test_pieces_are_small_and_cover_everything_once(shape, channels):
+    hits = np.zeros(shape, int)
+    for box in pieces(shape, channels):
+        hits[box] += 1
+        assert channels * np.prod([b.stop - b.start for b in box]) <= max(PIECE, channels)
+    assert (hits == 1).all()
+
+
+@pytest.mark.parametrize("axes", ["czyx", "zyx", "tzyx"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_what_the_network_takes_is_what_was_read_normalised(axes, order):
+    data = np.random.default_rng(0).integers(0, 4000, [{"c": 2, "t": 3}.get(a, 40) for a in axes]).astype(np.uint16)
+    stack = Stack(data=data, axes=axes)
+    model = small(3, in_channels=stack.size("c"))
+    engine = prepare(stack, model, PredictConfig(**FP32, each_time="t" in axes)).measured().engine
+    box = tuple(slice(1, 3) if a == "t" else slice(0, 40) for a in engine.axes)
+    read = engine.read(box)
+    wanted = engine.statistics.apply(read, box[0] if "t" in axes else None)
+    wanted = wanted.transpose(1, 0, 2, 3, 4) if "t" in axes else wanted[None]
+    found = engine.at("bf16").tensor(read, box, order)
+    assert found.is_contiguous(memory_format=engine.layout)
+    assert torch.equal(found, torch.from_numpy(wanted).bfloat16().permute(0, 1, *(2 + i for i in order)))
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 3, 7)])
+def test_classes_are_decoded_in_pieces_as_they_are_on_the_whole(values):
+    task = Semantic.of(values)
+    logits = torch.randn(40, 50, 60, len(values)).bfloat16().permute(3, 1, 0, 2)
+    outputs = [Output(path, "labels", "zyx", logits.shape[1:], task.dtype) for path in ("labels/a",)]
+    engine = Engine(Stack(data=np.zeros(logits.shape[1:], np.uint8), axes="zyx"), small(3), None, **FP32)
+    found = Decoder(engine, tuple(outputs), (1, 1, 1), task).decode(logits)["labels/a"][0]
+    assert (found == np.array(values)[logits.float().argmax(0).numpy()]).all()
+    assert found.dtype == task.dtype

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -13,11 +14,21 @@ from ..arrays.stack import Stack
 from ..arrays.views import Box
 from ..device import choose_device, choose_precision
 from ..errors import DataError, ModelError
+from ..grid.blocks import blocks
 from ..grid.tiles import Factor, Footprint, Tile, scaled
 from ..intensities.normalise import Statistics, finite, readable
 from ..model import Model
 from ..network import Graph, UNet, UNetConfig, deployable, footprint
 from ..network.fused import fused
+
+# Elements that torch works on in the thread that asks, as they are fewer than the 2**15 of its grain, and that stay in
+# a core's cache: several operations one after the other on so many cost a fifth of each on a whole slab.
+PIECE = 2**15 - 1
+
+
+def pieces(shape: Sequence[int], channels: int) -> Iterator[Box]:
+    """Cut (channels, *shape) into boxes of `shape` of whole rows, where they fit, and at most `PIECE` elements."""
+    return blocks(shape, (*(1,) * (len(shape) - 1), shape[-1]), max(1, PIECE // channels))
 
 
 @dataclasses.dataclass(slots=True)
@@ -142,10 +153,6 @@ class Engine:
         full = self._with_channels(box)
         return self._channels_first(finite(self.stack.read(full), self.stack, full, self.fill))
 
-    def normalised(self, data: np.ndarray, box: Box) -> np.ndarray:
-        """Normalise what was read of a box of the tiled axes."""
-        return self.statistics.apply(data, box[0] if self.axes.startswith("t") else None)
-
     def salvage(self, box: Box) -> tuple[np.ndarray, list[tuple[Box, DataError]]]:
         """Read of a damaged box what can be read, zeros elsewhere: (C, *box), and the boxes that could not."""
         full = self._with_channels(box)
@@ -170,15 +177,32 @@ class Engine:
         at = self.stack.axes.find("c")
         return data[None] if at < 0 else np.moveaxis(data, at, 0)
 
-    def tensor(self, data: np.ndarray, order: tuple[int, ...] | None = None) -> Tensor:
-        """Bring normalised, mirrored (C, *tiled axes) to the network: (B, C, *S), S in `order`."""
-        first = 1 + self.batch_axes
-        x = torch.from_numpy(np.ascontiguousarray(data))
-        x = x.reshape(len(data), math.prod(data.shape[1:first]), *data.shape[first:]).transpose(0, 1)
-        if order is not None:
-            x = x.permute(0, 1, *(2 + i for i in order))
+    def tensor(self, data: np.ndarray, box: Box, order: tuple[int, ...] | None = None) -> Tensor:
+        """Normalise what was read of a box, and bring it to the network's memory layout, precision and device.
+
+        In pieces, so that torch starts no threads of its own where this is done beside the network.
+
+        Parameters
+        ----------
+        data : (C, *tiled axes) array, as `read` gives it, mirrored
+
+        Returns
+        -------
+        (B, C, *S) tensor, S in `order`
+        """
+        first, shape = self.batch_axes, data.shape[1:]
+        order = order or tuple(range(len(shape) - first))
+        lie = (*range(first), *(first + i for i in order))  # the tiled axes as they follow each other in memory
         precision = torch.float32 if self.model.config.residual else self.precision
-        return x.to(self.device, precision).contiguous(memory_format=self.layout)
+        laid = torch.empty([*(shape[i] for i in lie), len(data)], dtype=precision)
+        place = laid.permute(len(shape), *(lie.index(i) for i in range(len(shape))))
+        for part in pieces(shape, len(data)):
+            at = slice(box[0].start + part[0].start, box[0].start + part[0].stop) if self.axes.startswith("t") else None
+            values = self.statistics.apply(data[(slice(None), *part)], at)
+            place[(slice(None), *part)].copy_(torch.from_numpy(np.ascontiguousarray(values)))
+        x = laid.reshape(math.prod(shape[:first]), *laid.shape[first:])
+        x = x.squeeze(-1).unsqueeze(1) if len(data) == 1 else x.movedim(-1, 1)
+        return x.to(self.device).contiguous(memory_format=self.layout)
 
     @torch.inference_mode()
     def logits(self, tile: Tile, data: np.ndarray) -> Tensor:
@@ -192,14 +216,15 @@ class Engine:
         -------
         (K, *write) float32 tensor, the logits of the tile's core; finer by the network's factor
         """
-        prepared = tile.mirror(self.normalised(data, tile.read))
-        values = prepared.reshape(len(prepared), -1)
-        key = (prepared.shape, tuple(values[:, 0])) if bool((values == values[:, :1]).all()) else None
+        mirrored = tile.mirror(data)
+        x = self.tensor(mirrored, tile.read)
+        sample = x[(slice(0, 1), slice(None), *(slice(0, 1) for _ in x.shape[2:]))]
+        key = (mirrored.shape, tuple(sample.flatten().tolist())) if bool((x == sample).all()) else None
         if key is not None and self._constant is not None and self._constant[0] == key:
             out = self._constant[1]
         else:
-            out = self._seen(self.tensor(prepared)).transpose(0, 1)
-            out = out.reshape(len(out), *prepared.shape[1 : 1 + self.batch_axes], *out.shape[2:])
+            out = self._seen(x).transpose(0, 1)
+            out = out.reshape(len(out), *mirrored.shape[1 : 1 + self.batch_axes], *out.shape[2:])
             if key is not None:
                 self._constant = key, out
         return out[(slice(None), *scaled(tile.crop, self.factors))].float()

@@ -16,7 +16,7 @@ from ..grid.tiles import TileGrid, remoteness, scaled, within
 from ..network.stream import Stream
 from ..store import Output
 from ..task import Restore, Task
-from .engine import Engine
+from .engine import Engine, pieces
 from .outputs import entropy, mean_of, place, rescaled
 
 Regions: TypeAlias = dict[str, tuple[Box, np.ndarray]]
@@ -62,7 +62,22 @@ class Decoder:
         return self.outputs[-1].path == ("" if self.task.result == "labels" else "error")
 
     def decode(self, logits: Tensor) -> dict[str, np.ndarray]:
-        """(K, *tiled axes) logits -> path: (channels, *tiled axes) values."""
+        """(K, *tiled axes) logits -> path: (channels, *tiled axes) values.
+
+        On the processor in pieces, as they lie in memory: what a task computes of one stays in the cache.
+        """
+        if logits.device.type != "cpu":
+            return self._decoded(logits)
+        order = [0, *sorted(range(1, logits.ndim), key=logits.stride, reverse=True)]
+        laid, found = logits.permute(order), dict[str, np.ndarray]()
+        for part in pieces(laid.shape[1:], len(laid)):
+            for path, values in self._decoded(laid[(slice(None), *part)]).items():
+                if path not in found:
+                    found[path] = np.empty((len(values), *laid.shape[1:]), values.dtype)
+                found[path][(slice(None), *part)] = values
+        return {path: values.transpose([order.index(i) for i in range(len(order))]) for path, values in found.items()}
+
+    def _decoded(self, logits: Tensor) -> dict[str, np.ndarray]:
         if isinstance(self.task, Restore):
             values = {"": self.task.decode(logits)}
             deviates = any(output.path == "uncertainty" for output in self.outputs)
@@ -131,15 +146,15 @@ class Planes:
 
     Parameters
     ----------
-    values : (C, *S) float32 array, or None
-        Normalised, mirrored; None where the network would give what it gave of the slab before.
+    values : (B, C, *S) tensor, or None
+        What the network takes; None where it would give what it gave of the slab before.
     image : (C, *read) array, or None
         As it is stored, where it is written too.
     lost : list of (box, error)
         What could not be read.
     """
 
-    values: np.ndarray | None
+    values: Tensor | None
     image: np.ndarray | None
     lost: list[tuple[Box, DataError]]
 
@@ -214,7 +229,7 @@ class Streams:
             data, lost = engine.salvage(slab.read)
         if self._empty.repeats(slab, None if lost else data):
             return Planes(None, data if self._decoder.wants_image else None, lost)
-        values = slab.mirror(engine.normalised(data, slab.read))
+        values = engine.tensor(slab.mirror(data), slab.read, self._order)
         return Planes(values, data if self._decoder.wants_image else None, lost)
 
     def compute(self, slab: Slab, got: Planes) -> DoneBlocks:
@@ -228,8 +243,7 @@ class Streams:
         if got.image is not None:
             self._keep_image(slab, got.image)
         if got.values is not None:
-            # Not while reading: torch would start threads of its own there, which are in the way of the network's.
-            out = self._stream.push(engine.tensor(got.values, self._order), slab.last)
+            out = self._stream.push(got.values, slab.last)
             if out is None:
                 return []
             self._values = self._decoder.decode(self._core(slab, out))
@@ -260,7 +274,7 @@ class Streams:
         first, column = self._decoder.engine.batch_axes, slab.column
         crop = scaled(column.crop, self._decoder.engine.factors)
         others = [crop[first + i] for i in self._order[1:]]
-        out = out[(slice(None), slice(None), slice(None), *others)].float().transpose(0, 1)
+        out = out[(slice(None), slice(None), slice(None), *others)].transpose(0, 1)
         back = [2 + self._order.index(i) for i in range(len(self._order))]
         out = out.permute(0, 1, *back)
         batch = [b.stop - b.start for b in column.write[:first]]

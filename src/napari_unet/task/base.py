@@ -70,7 +70,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, logits: Tensor) -> np.ndarray:
-        """Turn network output, (K, *S), into the result: (*S) labels or (C, *S) intensities."""
+        """Turn network output, (K, *S), into the result, each place for itself: (*S) labels or (C, *S) intensities."""
 
     @abc.abstractmethod
     def probabilities(self, logits: Tensor) -> np.ndarray:

@@ -167,7 +167,7 @@ class Instances(Task):
         """
         bias = torch.tensor([0.0, self.foreground_bias, self.foreground_bias + self.border_bias], device=logits.device)
         biased = logits.float() + bias.reshape(-1, *(1,) * (logits.ndim - 1))
-        classes = likeliest(biased).to(torch.uint8)
+        classes = likeliest(biased)
         if self.core_margin:  # a difference, no probability: what is computed voxel by voxel is the same for every tile
             above = biased[INSIDE] - torch.maximum(biased[0], biased[BORDER])
             classes.masked_fill_(above > self.core_margin, CORE)

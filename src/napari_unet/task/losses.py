@@ -13,6 +13,7 @@ from ..errors import ModelError
 
 IGNORE = -1  # no class has it: unlabelled voxels
 SMOOTH = 1e-5  # keeps the quotient finite where a class is absent, and changes no other by more than that
+BYTE = 2**8  # classes whose indices are one byte each
 TINY = 1e-12  # keeps the mean of nothing at 0 instead of NaN
 BACKGROUND = "background"
 
@@ -97,18 +98,23 @@ def _voxel_weights(target: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def likeliest(logits: Tensor) -> Tensor:
-    """Return the index of the largest of (K, *S) logits, (*S) int64, the first of equals.
+    """Return the index of the largest of (K, *S) logits, (*S) uint8 or, of more than 256, int16, the first of equals.
 
     Raises
     ------
     ModelError
         Where one is NaN or infinite.
     """
-    best, found = logits[0], torch.zeros(logits.shape[1:], dtype=torch.int64, device=logits.device)
+    best, found = logits[0], torch.zeros(logits.shape[1:], dtype=torch.uint8, device=logits.device)
     for index in range(1, len(logits)):
-        found.masked_fill_(logits[index] > best, index)
-        best = torch.maximum(best, logits[index])
-    if not bool(torch.isfinite(best).all()):
+        above = logits[index] > best
+        if index == 1:
+            found = above.view(torch.uint8) if len(logits) <= BYTE else above.to(torch.int16)
+        else:
+            found.masked_fill_(above, index)
+        best = torch.maximum(best, logits[index]) if index < len(logits) - 1 else best
+    # A sum costs less than looking at each; it may overflow where all are finite.
+    if not bool(torch.isfinite(logits.sum())) and not bool(torch.isfinite(logits.amax(0)).all()):
         raise ModelError("the network gave NaN or infinite values; compute in fp32, or repair the image")
     return found
 
@@ -146,7 +152,7 @@ class Confusion(Scores):
         """Take in (B, K, *S) logits and class indices, (B, *S) or the first of (B, C, *S), ``IGNORE`` left out."""
         classes = len(self.names)
         target = target[:, 0] if target.ndim == logits.ndim else target
-        guess = likeliest(logits.detach().transpose(0, 1))
+        guess = likeliest(logits.detach().transpose(0, 1)).long()
         valid = target != IGNORE
         pairs = target[valid] * classes + guess[valid]
         self.counts += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).cpu().numpy()

@@ -180,8 +180,10 @@ class Semantic(Task):
         ModelError
             Where a logit is NaN or infinite.
         """
-        table = np.array(self.values, dtype=self.dtype)
-        return table[likeliest(logits).cpu().numpy()]
+        found = likeliest(logits).cpu().numpy()
+        if self.values == tuple(range(len(self.values))):
+            return found.astype(self.dtype, copy=False)
+        return np.array(self.values, dtype=self.dtype)[found]
 
     def probabilities(self, logits: Tensor) -> np.ndarray:
         """Turn (K, *S) logits into float32 probabilities of the same shape."""
