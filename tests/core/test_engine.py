@@ -75,6 +75,24 @@ def test_small_planes_go_through_together():
     assert choose_layout(Engine(stack, small(), None, **FP32), 2**31).core[0] == 16
 
 
+@pytest.mark.parametrize(
+    ("axes", "shape", "planes"),
+    [
+        ("yx", (250, 256), 256),
+        ("yx", (512, 512), 512),
+        ("yx", (3000, 512), 512),
+        ("yx", (5000, 5000), 64),
+        ("tyx", (50, 64, 64), 64),
+        ("zyx", (60, 60, 60), 60),
+        ("zyx", (90, 400, 400), 16),
+    ],
+)
+def test_a_small_image_goes_through_as_a_whole_and_a_large_one_in_slabs(axes, shape, planes):
+    stack = Stack(data=np.broadcast_to(np.uint8(0), shape), axes=axes)
+    engine = Engine(stack, small(3 if axes == "zyx" else 2), None, **FP32)
+    assert choose_layout(engine, 2**31).planes == planes
+
+
 def test_tiles_for_looking_are_small():
     stack = Stack(data=np.broadcast_to(np.uint8(0), (300, 3000, 3000)), axes="zyx")
     assert max(choose_tile(Engine(stack, small(3), None, **FP32), 2**31)) <= 64

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -18,7 +18,9 @@ FLOW_BLOCK = {2: 512, 3: 64}  # planes of a block: what a kill loses, and some c
 # Edge: with larger ones the first to come takes seconds, with smaller ones most of the work is halo.
 TILE = {2: 512, 3: 64}
 GRANULE = {2: 128, 3: 32}  # cores are multiples of it: they cut few chunks of an image in two
-BATCH_ELEMENTS = 2**18  # 512 x 512: smaller planes go through the network together, up to so much
+# 512 x 512: smaller planes go through the network together, and a smaller image as a whole, up to so much.
+# In slabs an image of 256 x 256 takes 1.25 times as long.
+AT_ONCE = 2**18
 TILE_STATES = 6  # of the first level, at once: skip, what comes from below, both joined (2), two convolutions
 NETWORK_PART = 0.5  # of a machine's memory: slabs, blocks that are written and the libraries take the rest
 
@@ -72,7 +74,19 @@ def choose_layout(engine: Engine, memory: float, block: tuple[int, ...] | None =
     core = list(_fit(engine, shape, memory / bytes_each, frozenset({flow})))
     core[flow] = min(math.ceil(FLOW_BLOCK[config.ndim] / stride) * stride, math.ceil(shape[flow] / stride) * stride)
     _fill_batch(engine, core, shape)
-    return Layout(tuple(core), flow, planes)
+    return _longer(engine, Layout(tuple(core), flow, planes), memory)
+
+
+def _longer(engine: Engine, layout: Layout, memory: float) -> Layout:
+    """Let a small image flow in longer slabs, at most all of it at once."""
+    shape, flow = [engine.stack.size(a) for a in engine.axes], cast("int", layout.flow)
+    stride, first = engine.footprint.stride[flow], engine.batch_axes
+    across = math.prod(_seen(engine, i, layout.core[i]) for i in range(first, len(shape)) if i != flow)
+    across *= math.prod(min(c, n) for c, n in zip(layout.core[:first], shape[:first], strict=True))
+    whole = math.ceil(_seen(engine, flow, shape[flow]) / stride) * stride
+    planes = min(AT_ONCE // across // stride * stride, whole)
+    longer = dataclasses.replace(layout, planes=max(planes, layout.planes))
+    return longer if block_bytes(engine, longer) <= memory else layout
 
 
 def choose_tile(engine: Engine, memory: float) -> tuple[int, ...]:
@@ -181,7 +195,7 @@ def _fill_batch(engine: Engine, core: list[int], shape: tuple[int, ...]) -> None
     first = engine.batch_axes
     if first:
         plane = math.prod(min(c, n) for c, n in zip(core[first:], shape[first:], strict=True))
-        core[first - 1] = max(1, min(BATCH_ELEMENTS // plane, shape[first - 1]))
+        core[first - 1] = max(1, min(AT_ONCE // plane, shape[first - 1]))
 
 
 def device_memory(device: torch.device, limit: float) -> float:

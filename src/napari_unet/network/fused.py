@@ -11,6 +11,9 @@ from . import ConvUnit, UNet
 class FusedUnit(ConvUnit):
     """A convolution unit whose norm is folded, as one kernel of oneDNN.
 
+    The weights are kept as the last shape of input wants them: the kernel of another shape may want other blocks of
+    channels, and to bring the one to the other takes up to ten times the convolution of a small image.
+
     Parameters
     ----------
     unit : ConvUnit
@@ -20,17 +23,18 @@ class FusedUnit(ConvUnit):
     def __init__(self, unit: ConvUnit) -> None:
         nn.Module.__init__(self)
         self.conv, self.norm = unit.conv, unit.norm
-        conv = unit.conv
-        ones = [1] * (conv.weight.ndim - 2)
-        sample = [1, conv.weight.shape[1], *(64 for _ in ones)]
-        pack: Any = torch.ops.mkldnn._reorder_convolution_weight
-        self._packed = pack(conv.weight, [k // 2 for k in conv.weight.shape[2:]], ones, ones, 1, sample)
-        self._ones = ones
+        self._ones = [1] * (unit.conv.weight.ndim - 2)
+        self._packed: tuple[Any, Any] = None, None  # one value: threads may share the network
 
     def convolved(self, x: Tensor, padding: Any) -> Tensor:
         """(B, C, *S) -> (B, C', *S'), with ReLU."""
         run: Any = torch.ops.mkldnn._convolution_pointwise
-        found = run(x, self._packed, self.conv.bias, padding, self._ones, self._ones, 1, "relu", [], "")
+        wanted, (shape, weight) = (x.shape, tuple(padding)), self._packed
+        if wanted != shape:
+            pack: Any = torch.ops.mkldnn._reorder_convolution_weight
+            weight = pack(self.conv.weight, list(padding), self._ones, self._ones, 1, list(x.shape))
+            self._packed = wanted, weight
+        found = run(x, weight, self.conv.bias, padding, self._ones, self._ones, 1, "relu", [], "")
         return cast("Tensor", found)
 
 
