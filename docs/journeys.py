@@ -113,6 +113,7 @@ class Window:
             palette.paste(kept[int(share * len(kept))], (0, at * FILM[1]))
         colours = palette.quantize(FILM_COLOURS, dither=Image.Dither.NONE)
         first, *others = [picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in kept]
+        self.film = None
         first.save(self.out / f"{name}.gif", save_all=True, append_images=others, duration=SHOWN, loop=0, optimize=True)
 
     def shot(self, name: str) -> None:

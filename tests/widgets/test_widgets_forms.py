@@ -183,3 +183,6 @@ def test_the_sign_of_loading_goes_when_all_is_loaded(viewer, folders):
     widget.start()
     assert widget.preflight.value == ""
     until(lambda: not widget.busy)
+    widget.model.changed.emit(widget.model.value)
+    until(lambda: bool(widget.preflight.value))
+    assert widget.preflight.value != WAKING  # it is loaded by now

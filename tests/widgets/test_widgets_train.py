@@ -103,12 +103,16 @@ def test_after_corrections_it_goes_on_from_the_weights_at_hand(viewer, folders):
     widget.stop_training()
     until(lambda: not widget.busy)
     labels.data[88:95, 60:90] = 1
+    assert widget.tune.text == "Fine-tune my-model"
+    widget.start_from.value = folders / "models" / "my-model.model"
     widget.fine_tune()
     until(lambda: "step" in widget.status.value)
     widget.stop_training()
     until(lambda: not widget.busy)
     first, second = (load_model(folders / "models" / f"my-model{n}.model") for n in ("", "-2"))
     assert second.record["settings"]["init"] == first.sha256
+    assert widget.start_from.value == folders / "models" / "my-model-2.model"
+    assert widget.tune.text == "Fine-tune my-model-2"
     kept = open_labels(folders / "models" / "my-model-2.model.data" / "0.ome.zarr" / "labels" / "annotation")
     np.testing.assert_array_equal(np.asarray(kept.data), labels.data)
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 SHARED = ("device", "precision", "memory")  # their defaults are the plugin's preferences
 SETTLE = 300  # milliseconds without a change before something is made of it
-WAKING = "PyTorch is being loaded in the background …"
+WAKING, ESTIMATING = "PyTorch is being loaded in the background …", "Finding out what a run will take …"
 
 
 class SegmentWidget(Panel):
@@ -52,6 +52,7 @@ class SegmentWidget(Panel):
         self._preview = PreviewLayer(napari_viewer, self._looked)
         self._settle, self._moved = _timer(self, self._check), _timer(self, self._follow)
         self._root = Path()
+        self._awake = False  # whether PyTorch has been loaded
         self._left: tuple[Path, ResultLayer] | None = None  # a run that was stopped: its group, and what it showed
         self._build()
         self.form.renewed.connect(self._suggest)
@@ -209,11 +210,13 @@ class SegmentWidget(Panel):
                 self.preflight.value = as_said_here(str(error))
                 return
             self._checking = Worker(lambda: runs.check(request), lambda _: None, self._checked)
-        self.preflight.value = self.preflight.value or WAKING
+        self.preflight.value = self.preflight.value or (ESTIMATING if self._awake else WAKING)
         self._checking.start()
 
     def _woken(self, _: Ended | None = None) -> None:
-        if self.preflight.value == WAKING:
+        """Take the sign away: PyTorch is there, or what needs it comes first."""
+        self._awake = True
+        if self.preflight.value in (WAKING, ESTIMATING):
             self.preflight.value = ""
 
     def _checked(self, how: Ended) -> None:
@@ -223,6 +226,7 @@ class SegmentWidget(Panel):
         if found is None:
             self.preflight.value = as_said_here(how.error)
             return
+        self._awake = True
         takes, needed = found
         if takes.state in ("finished", "other") and not self.settings["overwrite"].value:
             self.out.value = str(following(Path(self.out.value)))  # an earlier result stays as it is
@@ -336,7 +340,9 @@ class SegmentWidget(Panel):
     def _looked(self, how: Ended) -> None:
         if not self._preview.running:
             self.preview.text = "Preview"
-            if self.preflight.value == WAKING:
+            if self.preflight.value in (WAKING, ESTIMATING):  # it was not found out yet
+                self._awake = self._awake or not how.error
+                self.preflight.value = ESTIMATING if self._awake else WAKING
                 self._settle.start()
         if how.error:
             self.fail(how.error)

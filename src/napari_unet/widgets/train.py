@@ -305,6 +305,8 @@ class TrainWidget(Panel):
             self._model, self.card.value = how.result
             self.status.value = f"{self._verdict()}: {self._model}"
         models_changed.emit()
+        if how.result is not None and self.start_from.value != NEW and self._model in self.start_from.choices:
+            self.start_from.value = self._model  # what was learnt last is what is corrected next
         self.enable()
 
     def _verdict(self) -> str:
