@@ -7,11 +7,13 @@ pytest.importorskip("napari")
 pytest.importorskip("qtpy.QtWidgets")
 
 from helpers import FP32, image_of
-from napari_unet import Model, PredictConfig, open_stack, predict, wait
+from kinds import small
+from napari_unet import Credit, Model, PredictConfig, export_model, load_model, open_stack, predict, wait
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.network import GraphConfig
 from napari_unet.network.steps import Step
 from napari_unet.task import Semantic
+from napari_unet.widgets.segment import SegmentWidget
 from windows import opened, ran, until
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -48,3 +50,25 @@ def test_a_window_runs_an_imported_network(model, viewer, folders):
     part = whole[y : y + shown.data.shape[0], x : x + shown.data.shape[1]]
     np.testing.assert_array_equal(np.asarray(shown.data), part)
     np.testing.assert_array_equal(np.asarray(ran(widget).data), whole)
+
+
+def test_a_package_is_imported_by_a_button_and_chosen(viewer, folders):
+    pytest.importorskip("bioimageio.spec", reason="bioimageio.spec is not installed")
+    made = small(2)
+    package = wait(export_model(made, folders / "cells.zip", credit=Credit(["A. Name"], "CC-BY-4.0")))
+    viewer.add_image(image_of((60, 70)), name="cells")
+    widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Segment")
+    for number in ("", "-2"):  # the one that is there already stays
+        widget.models.bring(package)
+        until(lambda: not widget.busy)
+        found = folders / "models" / f"cells{number}.model"
+        assert widget.model.value == found
+        assert widget.status.value == f"imported: {found}"
+        assert load_model(found).sha256 == made.sha256
+    (folders / "other.zip").write_bytes(b"PK no zip")
+    widget.models.bring(folders / "other.zip")
+    until(lambda: not widget.busy)
+    assert "other.zip" in widget.status.value
+    assert widget.model.value == found
+    assert len(list((folders / "models").iterdir())) == 2

@@ -224,6 +224,14 @@ def batch(
     return run_batch(images, list(models), out, config, **opening)
 
 
+def bring(package: Path, out: Path) -> Generator[Progress, None, Path]:
+    """Make a model folder of a package of the BioImage Model Zoo, and return it."""
+    from ..zoo import import_model
+
+    yield from import_model(package, out)
+    return out
+
+
 def outlook(
     pairs: "Sequence[tuple[Stack, Stack]]", config: TrainConfig, init: Path | None
 ) -> Generator[Progress, None, tuple[dict[str, Any], list[str]]]:

@@ -9,10 +9,15 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QFileDialog
 
 from ..cards import SHIPPED, Entry, models
+from ..process.remote import Remote
+from . import away
+from .jobs import Ended, Worker
 from .panel import Panel, button, field, plain_tip, text
 from .pixels import Fit
-from .preferences import Preferences
+from .preferences import Preferences, models_changed
+from .training_request import free_name
 
+PACKAGES = "BioImage Model Zoo (*.zip *.yaml *.yml)"
 PICTURE, SIDE = "picture.png", 32  # pixels: a nucleus can still be told from a membrane
 
 
@@ -124,6 +129,32 @@ class ModelChoice:
         self.box.reset_choices()
         self.box.value = folder
         self.picked = True
+
+    def ask_import(self) -> None:
+        """Ask for a package of the BioImage Model Zoo, and make a model of it."""
+        path, _ = QFileDialog.getOpenFileName(self._panel.native, "Package of a model", "", PACKAGES)
+        if path:
+            self.bring(Path(path))
+
+    def bring(self, package: Path) -> None:
+        """Make a model of a package, in the folder of own models, and choose it."""
+        panel = self._panel
+        if panel.busy:
+            panel.fail("wait for the end of what is running, or cancel it")
+            return
+        out = free_name(Preferences.read().models, package.stem if package.suffix == ".zip" else package.parent.name)
+
+        def done(how: Ended) -> None:
+            panel.ended(how)
+            if how.result is not None:
+                models_changed.emit()
+                self.use(out)
+                panel.status.value = f"imported: {out}"
+
+        def heard(events: list[Any]) -> None:
+            panel.advance(events[-1])
+
+        panel.begin(Worker(lambda: Remote(away.bring, package, out).events(), heard, done))
 
     def _browse(self) -> None:
         at = str(Preferences.read().models)

@@ -102,6 +102,9 @@ class SegmentWidget(Panel):
         self.preview = button("Preview", self.show_preview, "The result in the current view, as Run writes it")
         self.live = CheckBox(text="Live", value=False, tooltip="Update the preview when you pan, zoom or move a slider")
         self.seams = button("Seam check", self.check_seams, "Predict a sample on two grids, and compare")
+        self.bring = button(
+            "Import a model…", self.models.ask_import, "Make a model of a package of the BioImage Model Zoo"
+        )
         self.run = button("Run", self.start, "Write the result of the whole image, from where you look outward")
         self.cancel = button("Cancel", self.stop, "Stop; what is done is kept, and Resume continues from it")
         self.outcome = Outcome(self)
@@ -116,7 +119,7 @@ class SegmentWidget(Panel):
                 field("result", self.out, button("…", self._choose_out, "Choose where the result goes")),
                 self.outcome,
                 *self.settings.widgets,
-                row(self.seams),
+                row(self.seams, self.bring),
                 row(button("Copy as Python", self.copy_python), button("Copy as command", self.copy_command)),
             ]
         )
@@ -240,6 +243,7 @@ class SegmentWidget(Panel):
         ready = self.image.value is not None and self.entry is not None
         for control in (self.run, self.seams):
             control.enabled = ready and not self.busy
+        self.bring.enabled = not self.busy
         self.preview.enabled = ready
         self.cancel.enabled = self.busy
         self.outcome.refresh()
