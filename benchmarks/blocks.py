@@ -36,7 +36,10 @@ class Nothing:
     def read(self, number: int) -> None:
         return None
 
-    def compute(self, number: int, got: None) -> list[tuple[int, dict[str, Any]]]:
+    def compute(self, number: int, got: None) -> None:
+        return None
+
+    def decode(self, number: int, got: None) -> list[tuple[int, dict[str, Any]]]:
         return [(number, {})]
 
 

@@ -62,7 +62,7 @@ def ours(net: UNet, data: np.ndarray, precision: str) -> np.ndarray:
     job = prepare(Stack(data=data, axes=model.axes), model, config).job()  # nothing is measured: offset 0, scale 1
     route, found = job.route(), np.empty(data.shape, np.uint8)
     for piece in route.pieces(range(len(job.grid))):
-        for _, regions in route.compute(piece, route.read(piece)):
+        for _, regions in route.decode(piece, route.compute(piece, route.read(piece))):
             box, values = next(iter(regions.values()))
             found[box] = values
     return found

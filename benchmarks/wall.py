@@ -60,7 +60,7 @@ def network_seconds(job: Job) -> float:
     """Time of the network on all slabs of a job, read beforehand."""
     route = job.route()
     pieces = [(piece, route.read(piece)) for piece in route.pieces(range(len(job.grid)))]
-    return seconds(lambda: [route.compute(*piece) for piece in pieces])
+    return seconds(lambda: [route.decode(piece, route.compute(piece, got)) for piece, got in pieces])
 
 
 def pixels(shape: list[int], image: Path | None, axes: str) -> np.ndarray:

@@ -364,7 +364,9 @@ def test_tasks_of_a_run_that_was_ended_write_no_more(tmp_path):
     with job.create(out, config) as store:
         writer = pickle.loads(pickle.dumps(store.sent_writer))
         route = job.route()
-        finished = [one for piece in route.pieces([0]) for one in route.compute(piece, route.read(piece))]
+        finished = [
+            one for piece in route.pieces([0]) for one in route.decode(piece, route.compute(piece, route.read(piece)))
+        ]
         ((_, regions),) = finished
         assert writer.write(regions)
     with pytest.raises(OutputError, match="this one was ended"):

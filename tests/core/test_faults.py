@@ -107,12 +107,12 @@ def test_memory_that_runs_out_is_said_wherever_it_does(when, error, tmp_path, mo
         wait(predict(stack, small(), tmp_path / "out.ome.zarr", CONFIG))
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_run_whose_threads_do_not_start_ends(which, monkeypatch):
     start, begun = threading.Thread.start, []
 
     def refuses(thread):
-        if thread.name in ("reader", "writer"):
+        if thread.name in ("reader", "decoder", "writer"):
             begun.append(thread)
             if len(begun) > which:
                 raise RuntimeError("can't start new thread")
@@ -120,7 +120,7 @@ def test_a_run_whose_threads_do_not_start_ends(which, monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", refuses)
     with pytest.raises(RuntimeError, match="can't start"):
-        list(Pipeline(range(9), int, lambda job, got: got, lambda job, done: done))
+        list(Pipeline(range(9), int, *[lambda job, got: got] * 3))
     assert not any(thread.is_alive() for thread in begun)
 
 

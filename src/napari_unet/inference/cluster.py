@@ -358,6 +358,7 @@ def task(shared: "tuple[Job, BlockWriter, str]", numbers: tuple[int, ...]) -> Wr
             route.pieces(numbers),
             route.read,
             route.compute,
+            route.decode,
             lambda _, many: [(n, str(r) if isinstance(r, DataError) else writer.write(r)) for n, r in many],
         )
         written: Written = []

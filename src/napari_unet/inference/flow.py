@@ -35,8 +35,11 @@ class Route(Protocol):
     def read(self, piece: Any) -> Any:
         """Read and prepare a piece."""
 
-    def compute(self, piece: Any, got: Any) -> DoneBlocks:
-        """Run the network on a piece; return the blocks that are complete with it."""
+    def compute(self, piece: Any, got: Any) -> Any:
+        """Run the network on a piece."""
+
+    def decode(self, piece: Any, got: Any) -> DoneBlocks:
+        """Turn what the network gave into values; return the blocks that are complete with it."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -61,6 +64,7 @@ class Decoder:
         """Whether the image itself is needed: it is written too, or its difference from the result is."""
         return self.outputs[-1].path == ("" if self.task.result == "labels" else "error")
 
+    @torch.inference_mode()
     def decode(self, logits: Tensor) -> dict[str, np.ndarray]:
         """(K, *tiled axes) logits -> path: (channels, *tiled axes) values.
 
@@ -129,14 +133,18 @@ class Tiles:
         except DataError as error:
             return error
 
-    def compute(self, number: int, got: np.ndarray | DataError) -> DoneBlocks:
-        """Run the network on a tile."""
+    def compute(self, number: int, got: np.ndarray | DataError) -> tuple[np.ndarray, Tensor] | DataError:
+        """Run the network on a tile: what was read, and logits."""
+        return got if isinstance(got, DataError) else (got, self._decoder.engine.logits(self._grid[number], got))
+
+    def decode(self, number: int, got: tuple[np.ndarray, Tensor] | DataError) -> DoneBlocks:
+        """Turn the logits of a tile into values."""
         if isinstance(got, DataError):
             return [(number, got)]
-        tile = self._grid[number]
-        values = self._decoder.decode(self._decoder.engine.logits(tile, got))
+        (image, logits), tile = got, self._grid[number]
+        values = self._decoder.decode(logits)
         if self._decoder.wants_image:
-            values[IMAGE] = got[(slice(None), *within(tile.write, tile.read))]
+            values[IMAGE] = image[(slice(None), *within(tile.write, tile.read))]
         return [(number, self._decoder.regions(tile.write, values))]
 
 
@@ -232,21 +240,26 @@ class Streams:
         values = engine.tensor(slab.mirror(data), slab.read, self._order)
         return Planes(values, data if self._decoder.wants_image else None, lost)
 
-    def compute(self, slab: Slab, got: Planes) -> DoneBlocks:
-        """Push the planes through the network; return the blocks that are complete with them."""
-        engine = self._decoder.engine
+    def compute(self, slab: Slab, got: Planes) -> tuple[Planes, Tensor | None]:
+        """Push the planes through the network: what was read, and logits of the planes that are complete with it."""
         if slab.first:
-            self._stream, self._parts, self._lost = Stream(engine.net(self._order)), {}, {}
-            self._position = (slab.start + engine.footprint.margin[self._flow]) * self._factor
+            self._stream = Stream(self._decoder.engine.net(self._order))
+        return got, None if got.values is None else self._stream.push(got.values, slab.last)
+
+    def decode(self, slab: Slab, computed: tuple[Planes, Tensor | None]) -> DoneBlocks:
+        """Turn the logits of planes into values; return the blocks that are complete with them."""
+        got, logits = computed
+        if slab.first:
+            self._parts, self._lost = {}, {}
+            self._position = (slab.start + self._decoder.engine.footprint.margin[self._flow]) * self._factor
         for box, error in got.lost:
             self._lose(slab, box[self._flow], error)
         if got.image is not None:
             self._keep_image(slab, got.image)
         if got.values is not None:
-            out = self._stream.push(got.values, slab.last)
-            if out is None:
+            if logits is None:
                 return []
-            self._values = self._decoder.decode(self._core(slab, out))
+            self._values = self._decoder.decode(self._core(slab, logits))
         self._keep(slab, self._values, self._position)
         self._position += next(iter(self._values.values())).shape[self._flow + 1]
         return self._complete(slab)

@@ -302,9 +302,8 @@ class Job:
         """Compute what is pending until all is done or the memory runs out; why a block failed is put in `failed`."""
         total = self.total
         pending = [number for number in self.pending(store) if number not in failed]
-        pipeline = Pipeline(
-            route.pieces(pending, near), route.read, route.compute, lambda _, found: _written(store, found)
-        )
+        work = route.read, route.compute, route.decode
+        pipeline = Pipeline(route.pieces(pending, near), *work, lambda _, found: _written(store, found))
         with contextlib.closing(pipeline.__iter__()) as run:
             for finished in run:
                 for number, regions in finished:

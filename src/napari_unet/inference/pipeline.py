@@ -1,4 +1,4 @@
-"""Reading, computing and writing at the same time, in bounded queues."""
+"""Reading, computing, decoding and writing at the same time, in bounded queues."""
 
 import queue
 import threading
@@ -8,13 +8,14 @@ from typing import Any, Generic, TypeVar
 Piece = TypeVar("Piece")
 Read = TypeVar("Read")
 Computed = TypeVar("Computed")
+Decoded = TypeVar("Decoded")
 Written = TypeVar("Written")
 AHEAD = 2  # pieces that wait between two threads: one would do if all took equally long
 END: Any = object()
 
 
-class Pipeline(Generic[Piece, Read, Computed, Written]):
-    """One reader and one writer thread beside the caller's thread, which computes.
+class Pipeline(Generic[Piece, Read, Computed, Decoded, Written]):
+    """A thread that reads, one that decodes and one that writes, beside the caller's thread, which computes.
 
     Iterate over it: it yields what `write` returned for each piece. Closing the iterator stops the threads after what
     they are at; what was written stays written. An exception of any stage ends the run and is raised to the caller.
@@ -22,8 +23,9 @@ class Pipeline(Generic[Piece, Read, Computed, Written]):
     Parameters
     ----------
     read : piece -> what the network needs
-    compute : (piece, what was read) -> what is to be written
-    write : (piece, what was computed) -> what is yielded
+    compute : (piece, what was read) -> what the network gives
+    decode : (piece, what was computed) -> what is to be written
+    write : (piece, what was decoded) -> what is yielded
     """
 
     def __init__(
@@ -31,17 +33,20 @@ class Pipeline(Generic[Piece, Read, Computed, Written]):
         pieces: Iterable[Piece],
         read: Callable[[Piece], Read],
         compute: Callable[[Piece, Read], Computed],
-        write: Callable[[Piece, Computed], Written],
+        decode: Callable[[Piece, Computed], Decoded],
+        write: Callable[[Piece, Decoded], Written],
     ) -> None:
         self._pieces, self._compute = pieces, compute
         self._to_compute: queue.Queue[Any] = queue.Queue(AHEAD)
+        self._to_decode: queue.Queue[Any] = queue.Queue(1)  # logits are the largest of what waits
         self._to_write: queue.Queue[Any] = queue.Queue(AHEAD)
         self._written: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._error: BaseException | None = None
+        stages = (("writer", self._write_all, write), ("decoder", self._decode_all, decode))
         self._threads = [
-            threading.Thread(target=self._guard, args=(self._read_all, read), name="reader", daemon=True),
-            threading.Thread(target=self._guard, args=(self._write_all, write), name="writer", daemon=True),
+            threading.Thread(target=self._guard, args=(work, stage), name=name, daemon=True)
+            for name, work, stage in (*stages, ("reader", self._read_all, read))
         ]
 
     def __iter__(self) -> Generator[Written, None, None]:
@@ -56,10 +61,9 @@ class Pipeline(Generic[Piece, Read, Computed, Written]):
                 thread.start()
             while (got := self._take(self._to_compute)) is not END:
                 piece, data = got
-                self._put(self._to_write, (piece, self._computed(piece, data)))
+                self._put(self._to_decode, (piece, self._computed(piece, data)))
                 yield from self._finished()
-            self._put(self._to_write, END)
-            self._threads[1].join()
+            self._end()
             yield from self._finished()
         finally:
             self._stop.set()
@@ -71,9 +75,14 @@ class Pipeline(Generic[Piece, Read, Computed, Written]):
         try:
             return self._compute(piece, data)
         except Exception:
-            self._put(self._to_write, END)  # what was computed before is still written
-            self._threads[1].join()
+            self._end()  # what was computed before is still written
             raise
+
+    def _end(self) -> None:
+        """Wait until all that was computed is decoded and written."""
+        self._put(self._to_decode, END)
+        for thread in self._threads[:2]:
+            thread.join()
 
     def _finished(self) -> Iterator[Written]:
         while not self._written.empty():
@@ -94,7 +103,18 @@ class Pipeline(Generic[Piece, Read, Computed, Written]):
             self._put(self._to_compute, (piece, read(piece)))
         self._put(self._to_compute, END)
 
-    def _write_all(self, write: Callable[[Piece, Computed], Written]) -> None:
+    def _decode_all(self, decode: Callable[[Piece, Computed], Decoded]) -> None:
+        try:
+            while (got := self._take(self._to_decode)) is not END:
+                piece, data = got
+                self._put(self._to_write, (piece, decode(piece, data)))
+        except BaseException:
+            self._put(self._to_write, END)  # what was decoded before is still written
+            self._threads[0].join()
+            raise
+        self._put(self._to_write, END)
+
+    def _write_all(self, write: Callable[[Piece, Decoded], Written]) -> None:
         while (got := self._take(self._to_write)) is not END:
             piece, data = got
             self._written.put(write(piece, data))
