@@ -9,7 +9,7 @@ from napari_unet.grid.tiles import TileGrid, scaled
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import Model
 from napari_unet.network import UNet, UNetConfig, footprint
-from napari_unet.task import Autoencode, Instances, Restore, Semantic, SuperResolve
+from napari_unet.task import Autoencode, Diffuse, Instances, Restore, Semantic, SuperResolve
 
 SEEDS = {2: 4, 3: 7}  # of random networks that find several objects
 
@@ -81,6 +81,32 @@ def restorer_of(network, kind=Restore, seed=0, **task):
     return model_of(network, seed, task=kind(**fields | task), normalisation=fixed)
 
 
+def told(config, seed=0):
+    """A network in eval mode that minds the time."""
+    net = random_net(config, seed)
+    for module in net.modules():
+        if getattr(module, "time", None) is not None:
+            module.time.weight.data.normal_(0, 0.2)
+            module.time.bias.data.normal_(0, 0.2)
+    return net
+
+
+def sampler(ndim=2, channels=1, outs=1, depth=2, **task):
+    """A model that draws samples."""
+    network = UNetConfig(
+        ndim=ndim, in_channels=channels + outs, out_channels=outs, depth=depth, base_features=4, timed=True
+    )
+    names = tuple(f"channel {i}" for i in range(outs))
+    fields = {"channels": names, "offset": (100.0,) * outs, "scale": (50.0,) * outs}
+    return Model(
+        config=network,
+        weights={k: v.numpy() for k, v in told(network).state_dict().items()},
+        task=Diffuse(**fields | task),
+        normalisation=Normalisation("fixed", offset=(400.0,) * channels, scale=(250.0,) * channels),
+        axes="zyx"[-ndim:],
+    )
+
+
 def restorer(kind=Restore, ndim=2, channels=1, seed=0, **task):
     more = {"upscale": (2, 3, 1)[-ndim:] if ndim == 3 else (2, 2)} if kind is SuperResolve else {}
     more |= {"skips": False} if kind is Autoencode else {"residual": True}
@@ -99,5 +125,6 @@ KINDS = {
     "restore": lambda ndim=2: restorer(Restore, ndim),
     "super_resolve": lambda ndim=2: restorer(SuperResolve, ndim),
     "autoencode": lambda ndim=2: restorer(Autoencode, ndim),
+    "diffuse": lambda ndim=2: sampler(ndim, depth=1),
     "cascade": cascade,
 }

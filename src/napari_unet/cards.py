@@ -19,6 +19,7 @@ WORDS = {
     "restore": "gives a restored image",
     "super_resolve": "gives a finer image",
     "autoencode": "gives the image itself, through a bottleneck",
+    "diffuse": "gives samples of a restored image",
 }
 
 
@@ -67,7 +68,7 @@ class Entry:
             name=folder.name.removesuffix(".model"),
             path=folder,
             axes=str(card["axes"]),
-            channels=int(card["config"]["in_channels"]),
+            channels=_channels(card),
             channel_names=tuple(card["channel_names"]),
             scale=tuple(float(s) for s in card["scale"]),
             units=tuple(card["units"]),
@@ -227,7 +228,7 @@ def card_text(card: Mapping[str, Any], count: int, sha256: str) -> str:
         "task": f"{task['name']}: {', '.join(map(str, task_names(task)))}",
         "network": _network(config, count),
         "axes": str(card["axes"]),
-        "channels": ", ".join(map(str, card["channel_names"])) or str(config["in_channels"]),
+        "channels": ", ".join(map(str, card["channel_names"])) or str(_channels(card)),
         "pixel size": " x ".join(f"{s:g} {u or ''}".strip() for s, u in zip(card["scale"], card["units"], strict=True)),
         **({} if card.get("diameter") is None else {"objects": _across(card)}),
         "intensities": " ".join(str(v) for v in card["normalisation"].values() if v not in ([], ())),
@@ -239,6 +240,12 @@ def card_text(card: Mapping[str, Any], count: int, sha256: str) -> str:
         lines["scores"] = ", ".join(f"{k} {v:.4g}" for k, v in scores.items() if isinstance(v, int | float))
     width = max(map(len, lines))
     return "\n".join(f"{escaped(key):{width}}  {escaped(value)}" for key, value in lines.items())
+
+
+def _channels(card: Mapping[str, Any]) -> int:
+    """Return how many channels of an image a model takes: of samples it takes those of the result too, as noise."""
+    drawn = len(card["task"]["channels"]) if card["task"]["name"] == "diffuse" else 0
+    return int(card["config"]["in_channels"]) - drawn
 
 
 def _network(config: Mapping[str, Any], count: int) -> str:

@@ -19,7 +19,7 @@ import tifffile
 import zarr
 
 from helpers import FP32, image_of, tree
-from kinds import cascade, finder, small
+from kinds import cascade, finder, sampler, small
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import IncompleteError, OutputError, UsageError
 from napari_unet.events import Block, wait
@@ -76,6 +76,17 @@ def test_the_bytes_are_those_of_a_run_here(model, shape, block, tmp_path, worker
     here, there = tmp_path / "here.ome.zarr", tmp_path / "there.ome.zarr"
     wait(predict(stack, model, here, PredictConfig(block=block, **FP32)))
     events = list(predict(stack, model, there, on(workers, block=block)))
+    assert any("2 workers" in event.message for event in events)
+    assert tree(here) == tree(there)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_samples_are_those_of_a_run_here(samples, tmp_path, workers):
+    stack, model = stored(tmp_path, (60, 72), "yx"), sampler(depth=1)
+    wishes = {"block": (16, 24), "steps": 3, "samples": samples, "seed": 4}
+    here, there = tmp_path / "here.ome.zarr", tmp_path / "there.ome.zarr"
+    wait(predict(stack, model, here, PredictConfig(**wishes, **FP32)))
+    events = list(predict(stack, model, there, on(workers, **wishes)))
     assert any("2 workers" in event.message for event in events)
     assert tree(here) == tree(there)
 

@@ -166,7 +166,7 @@ wait(predict(open_stack(source), KINDS[kind](3), out, PredictConfig(block=(8, 30
 """
 
 
-@pytest.mark.parametrize("kind", ["semantic", "super_resolve", "cascade"])
+@pytest.mark.parametrize("kind", ["semantic", "super_resolve", "cascade", "diffuse"])
 def test_a_killed_run_resumes_to_the_same_bytes(kind, tmp_path):
     source = tmp_path / "source.zarr"
     array = zarr.create_array(
@@ -269,7 +269,7 @@ def test_a_damaged_chunk_costs_its_blocks_only_and_can_be_repaired(tmp_path):
     assert agrees(got, run_tiled(model.network(), normal, (160, 32)))
 
 
-@pytest.mark.parametrize("kind", sorted({*KINDS} - {"cascade"}))  # whose blocks in between are all of so small an image
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {"cascade", "diffuse"}))  # which see all of so small an image
 def test_what_a_damaged_chunk_does_not_reach_is_done_and_stays(kind, tmp_path):
     chunk, good = store_with_damage(tmp_path / "bad.zarr", 5)
     config, out = PredictConfig(block=(16, 32), **FP32), tmp_path / "out.ome.zarr"

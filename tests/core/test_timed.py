@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinds import random_net, run_tiled
+from kinds import run_tiled, told
 from napari_unet.errors import ModelError
 from napari_unet.network import UNetConfig, deployable, euler_step
 from napari_unet.network.memory import parameters
@@ -14,16 +14,6 @@ NETS = {
     2: UNetConfig(in_channels=3, out_channels=2, depth=2, base_features=4, timed=True),
     3: UNetConfig(ndim=3, in_channels=2, out_channels=1, depth=1, base_features=4, norm="none", timed=True),
 }
-
-
-def told(config):
-    """A network drawn at random that minds the time."""
-    net = random_net(config)
-    for module in net.modules():
-        if getattr(module, "time", None) is not None:
-            module.time.weight.data.normal_(0, 0.2)
-            module.time.bias.data.normal_(0, 0.2)
-    return net
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

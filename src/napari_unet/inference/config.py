@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, cast
 
+from ..arrays.noise import MOST_SEED
 from ..device import DEVICES, PRECISIONS
 from ..errors import UsageError
 from ..settings import check, setting, takes_former_names
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from ..task import Task
 
 INTENSITIES = ("percentiles", "each_time", "padding")
-LATER = (*INTENSITIES, "diameter", "region")  # runs of before these were there had none of them
+DRAWING = ("steps", "samples", "seed")  # of models that draw samples
+LATER = (*INTENSITIES, "diameter", "region", *DRAWING)  # runs of before these were there had none of them
+STEPS = 8  # of a sample; RESULTS has what fewer and more give
 OBJECT_OPTIONS = ("border_bias", "min_size", "fill_holes", "link")
 PROBABILITY_TYPES = ("uint8", "float16")  # a quarter and a half of float32; the errors are 0.2 % and 0.05 %
 
@@ -53,6 +56,11 @@ class PredictConfig:
         None, "Diameter of objects in pixels of the image, which is resampled to what the model was trained on", ge=1
     )
     region: str | None = setting(None, "Run a part alone: z0:z1,y0:y1,x0:x1, in pixels; objects are found within it")
+    steps: int | None = setting(None, f"Samples: steps from noise to image, {STEPS} if not given", ge=1, le=64)
+    samples: int | None = setting(
+        None, "Samples: how many; of several the result is their mean, and their standard deviation", ge=1, le=4096
+    )
+    seed: int | None = setting(None, "Samples: seed of the noise, 0 if not given; another one draws others", ge=0)
     ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
     in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
     border_bias: float | None = setting(None, "Objects: above 0 splits more, below 0 less; the model's if not given")
@@ -120,6 +128,7 @@ class PredictConfig:
                 "the model does not know how large the objects of its training were; leave diameter out, and give the "
                 "image a pixel size to resample it to the model's with --resample"
             )
+        self._check_drawing(models)
         kinds = {model.normalisation.kind for model in models}
         if self.percentiles is not None and "percentile" not in kinds:
             raise UsageError(f"the model takes {', '.join(kinds)} intensities, no percentiles; leave percentiles out")
@@ -130,6 +139,24 @@ class PredictConfig:
                 raise UsageError(
                     f"the model takes {', '.join(kinds)} intensities, nothing is measured; leave {flag} out"
                 )
+
+    def _check_drawing(self, models: "Sequence[Model]") -> None:
+        """Refuse what is chosen of samples where no model draws them, and what those that do cannot have."""
+        chosen = [name for name in DRAWING if getattr(self, name) is not None]
+        drawing = [bool(model.task.drawn) for model in models]
+        if chosen and not any(drawing):
+            raise UsageError(
+                f"{', '.join(chosen)}: the model draws no samples; leave it out, or train one with --task diffuse"
+            )
+        if (self.samples or 1) > 1 and not drawing[-1]:
+            raise UsageError(
+                f"samples is {self.samples}, but the last model draws none and takes one; leave samples out, or run "
+                "the one that draws alone"
+            )
+        if any(drawing) and self.tta:
+            raise UsageError("tta averages mirror images of one result, and samples differ; give --samples instead")
+        if (self.seed or 0) > MOST_SEED:
+            raise UsageError(f"seed is {self.seed}; give a number up to {MOST_SEED}")
 
     def applied(self, task: "Task") -> "Task":
         """Return the task with what was chosen here.
@@ -153,7 +180,10 @@ class PredictConfig:
         for name in ("probabilities", "in_source", "name"):
             if getattr(self, name):
                 raise UsageError(f"{name} is of labels; the model gives an image ({task.name}): leave it out")
-        if self.uncertainty and not getattr(task, "predict_std", False):
+        if self.uncertainty and task.drawn:
+            if (self.samples or 1) == 1:
+                raise UsageError("the standard deviation is that of several samples; give --samples 2 or more")
+        elif self.uncertainty and not getattr(task, "predict_std", False):
             raise UsageError(
                 "the model did not learn its uncertainty; train one with --predict-std, or leave uncertainty out"
             )

@@ -51,7 +51,7 @@ def seam_check(
     DataError
         An image so small that every tile sees all of it; intensities that are refused.
     """
-    ready = prepare(stack, model, config).measured()
+    ready = prepare(stack, model, dataclasses.replace(config or PredictConfig(), samples=None)).measured()
     engine = ready.engine
     shape = tuple(engine.stack.size(a) for a in engine.axes)
     near = [(stack.size(a) - 1) / 2 for a in engine.axes] if near is None else near

@@ -169,7 +169,7 @@ def _run(engine: Engine, out: Path, config: PredictConfig) -> Generator[Progress
 
 def _check_plain(model: Model) -> None:
     config = model.unet
-    if config.skips or config.residual or config.padding == "valid" or config.upscale:
+    if config.skips or config.residual or config.padding == "valid" or config.upscale or config.timed:
         name = model.record.get("name") or model.task.name
         raise ModelError(f"{name} is not a plain encoder-decoder; train one with --task autoencode")
 

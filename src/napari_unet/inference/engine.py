@@ -20,6 +20,7 @@ from ..intensities.normalise import Statistics, finite, readable
 from ..model import Model
 from ..network import Graph, UNet, UNetConfig, deployable, footprint
 from ..network.fused import fused
+from ..network.stream import Chain, Stream
 
 # Elements that torch works on in the thread that asks, as they are fewer than the 2**15 of its grain, and that stay in
 # a core's cache: several operations one after the other on so many cost a fifth of each on a whole slab.
@@ -57,6 +58,7 @@ class Engine:
     """
 
     part: ClassVar[str] = ""  # of the network that runs, as a run's settings name it; all of it if empty
+    draws: ClassVar[bool] = False  # whether what it gives follows from the place too, and not from intensities alone
 
     stack: Stack
     model: Model
@@ -89,23 +91,16 @@ class Engine:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Without its networks; where it arrives, the device is chosen anew."""
-        return type(self), (
-            self.stack,
-            self.model,
-            self.statistics,
-            "auto",
-            self.precision_name,
-            self.fill,
-            self.tta,
-        )
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+        return type(self), tuple((given | {"device": "auto", "precision": self.precision_name}).values())
 
     def on(self, device: str) -> "Engine":
         """Return the same engine on another device."""
-        return type(self)(self.stack, self.model, self.statistics, device, self.precision_name, self.fill, self.tta)
+        return dataclasses.replace(self, device=device, precision=self.precision_name)
 
     def at(self, precision: str) -> "Engine":
         """Return the same engine in another precision."""
-        return type(self)(self.stack, self.model, self.statistics, str(self.device), precision, self.fill, self.tta)
+        return dataclasses.replace(self, device=str(self.device), precision=precision)
 
     @property
     def precision_name(self) -> str:
@@ -120,7 +115,12 @@ class Engine:
     @property
     def factors(self) -> tuple[Factor, ...]:
         """Elements of the result for one of the image, per axis of ``axes``."""
-        return (1,) * self.batch_axes + self.model.config.factors
+        return (1,) * self.batch_axes + self.model.factors
+
+    @property
+    def passes(self) -> int:
+        """States of the network that a place of the image is in at once: more where it goes through several times."""
+        return 1
 
     @property
     def streams(self) -> bool:
@@ -139,6 +139,10 @@ class Engine:
             net: Any = deployable(transposed(self.model.network(), order)).to(self.device, self.precision)
             self._nets[order] = fused(net.to(memory_format=self.layout))
         return self._nets[order]
+
+    def stream(self, order: tuple[int, ...]) -> Stream | Chain:
+        """Return a new stream through the network, its axes in another order."""
+        return Stream(self.whole_net(order))
 
     def net(self, order: tuple[int, ...] | None = None) -> Any:
         """Return what runs: the network, its axes in another order if one is given."""
@@ -177,6 +181,14 @@ class Engine:
         at = self.stack.axes.find("c")
         return data[None] if at < 0 else np.moveaxis(data, at, 0)
 
+    def drawn(self, data: np.ndarray, box: Box) -> np.ndarray:
+        """Put before what was read of a box what is drawn for its place: nothing, by most models."""
+        return data
+
+    def normalised(self, data: np.ndarray, at: slice | None) -> np.ndarray:
+        """Normalise (C, *tiled axes) intensities; of a series the time points `at`."""
+        return self.statistics.apply(data, at)
+
     def tensor(self, data: np.ndarray, box: Box, order: tuple[int, ...] | None = None) -> Tensor:
         """Normalise what was read of a box, and bring it to the network's memory layout, precision and device.
 
@@ -184,7 +196,7 @@ class Engine:
 
         Parameters
         ----------
-        data : (C, *tiled axes) array, as `read` gives it, mirrored
+        data : (C, *tiled axes) array, as `read` gives it, with what is drawn, mirrored
 
         Returns
         -------
@@ -193,12 +205,12 @@ class Engine:
         first, shape = self.batch_axes, data.shape[1:]
         order = order or tuple(range(len(shape) - first))
         lie = (*range(first), *(first + i for i in order))  # the tiled axes as they follow each other in memory
-        precision = torch.float32 if self.model.config.residual else self.precision
+        precision = torch.float32 if self.model.config.residual or self.draws else self.precision
         laid = torch.empty([*(shape[i] for i in lie), len(data)], dtype=precision)
         place = laid.permute(len(shape), *(lie.index(i) for i in range(len(shape))))
         for part in pieces(shape, len(data)):
             at = slice(box[0].start + part[0].start, box[0].start + part[0].stop) if self.axes.startswith("t") else None
-            values = self.statistics.apply(data[(slice(None), *part)], at)
+            values = self.normalised(data[(slice(None), *part)], at)
             place[(slice(None), *part)].copy_(torch.from_numpy(np.ascontiguousarray(values)))
         x = laid.reshape(math.prod(shape[:first]), *laid.shape[first:])
         x = x.squeeze(-1).unsqueeze(1) if len(data) == 1 else x.movedim(-1, 1)
@@ -216,7 +228,7 @@ class Engine:
         -------
         (K, *write) float32 tensor, the logits of the tile's core; finer by the network's factor
         """
-        mirrored = tile.mirror(data)
+        mirrored = tile.mirror(self.drawn(data, tile.read))
         x = self.tensor(mirrored, tile.read)
         sample = x[(slice(0, 1), slice(None), *(slice(0, 1) for _ in x.shape[2:]))]
         key = (mirrored.shape, tuple(sample.flatten().tolist())) if bool((x == sample).all()) else None
@@ -271,11 +283,11 @@ def check_fit(stack: Stack, model: Model) -> None:
         Where the number of channels or the spatial axes do not fit.
     """
     channels = stack.size("c")
-    if channels != model.config.in_channels:
+    if channels != model.in_channels:
         names = f" ({', '.join(model.channel_names)})" if model.channel_names else ""
         raise ModelError(
             f"{stack.name} has {channels} channel{'s' * (channels != 1)}, the model needs "
-            f"{model.config.in_channels}{names}; choose channels with --channel"
+            f"{model.in_channels}{names}; choose channels with --channel"
         )
     lacking = [a for a in model.axes if a not in stack.axes]
     if lacking:

@@ -13,7 +13,6 @@ from ..arrays.views import Box
 from ..errors import DataError, IncompleteError
 from ..grid.columns import ColumnGrid, Slab
 from ..grid.tiles import TileGrid, remoteness, scaled, within
-from ..network.stream import Stream
 from ..store import Output
 from ..task import Restore, Task
 from .engine import Engine, pieces
@@ -213,7 +212,7 @@ class Streams:
         engine = decoder.engine
         flow = self._flow - engine.batch_axes
         self._order = (flow, *(i for i in range(engine.model.config.ndim) if i != flow))
-        self._stream = Stream(engine.net(self._order))
+        self._stream = engine.stream(self._order)
         self._position = 0
         self._empty = Emptiness(columns.planes, 2 * self._reach + columns.planes)
         self._values: dict[str, np.ndarray] = {}
@@ -235,15 +234,15 @@ class Streams:
             data = engine.read(slab.read)
         except DataError:
             data, lost = engine.salvage(slab.read)
-        if self._empty.repeats(slab, None if lost else data):
+        if self._empty.repeats(slab, None if lost or engine.draws else data):
             return Planes(None, data if self._decoder.wants_image else None, lost)
-        values = engine.tensor(slab.mirror(data), slab.read, self._order)
+        values = engine.tensor(slab.mirror(engine.drawn(data, slab.read)), slab.read, self._order)
         return Planes(values, data if self._decoder.wants_image else None, lost)
 
     def compute(self, slab: Slab, got: Planes) -> tuple[Planes, Tensor | None]:
         """Push the planes through the network: what was read, and logits of the planes that are complete with it."""
         if slab.first:
-            self._stream = Stream(self._decoder.engine.net(self._order))
+            self._stream = self._decoder.engine.stream(self._order)
         return got, None if got.values is None else self._stream.push(got.values, slab.last)
 
     def decode(self, slab: Slab, computed: tuple[Planes, Tensor | None]) -> DoneBlocks:

@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from ..store.admission import removal
 from ..store.journal import Journal
 from ..store.layout import WORKING
 from ..store.ome import Output
-from .config import LATER, PredictConfig
+from .config import DRAWING, LATER, STEPS, PredictConfig
 from .engine import Engine
 from .events import Opened
 from .flow import Decoder, DoneBlocks, Route, Streams, Tiles, raise_unfinished
@@ -60,6 +60,7 @@ def run_settings(stack: Stack, model: Model, config: PredictConfig, before: Sequ
     chosen = to_keys(config)
     for name in ("overwrite", "break_lock", "device", "memory", "missing", "scheduler", "allow_tcp"):
         del chosen[name]
+    drawing = _drawing(config, (*before, model))
     for name in LATER:
         if chosen[name] is None or chosen[name] is False:
             del chosen[name]
@@ -67,7 +68,15 @@ def run_settings(stack: Stack, model: Model, config: PredictConfig, before: Sequ
     found = stored(stack)
     image |= found.to_json() if found is not None else {}
     cascade = {"cascade": [m.sha256 for m in before]} if before else {}
-    return {**chosen, **cascade, "model": model.sha256, "image": image}
+    return {**drawing, **chosen, **cascade, "model": model.sha256, "image": image}
+
+
+def _drawing(config: PredictConfig, models: Sequence[Model]) -> dict[str, int]:
+    """Return what samples follow from; empty where no model draws any."""
+    if not any(model.task.drawn for model in models):
+        return {}
+    values = config.steps or STEPS, config.samples or 1, config.seed or 0
+    return dict(zip(DRAWING, values, strict=True))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,6 +102,13 @@ class Job:
     before: tuple[Model, ...] = ()
     own: "Job | None" = None
     corner: Box | None = None
+
+    def of_samples(self) -> "Job":
+        """Return the job whose network gives samples, as they are, of which ``own`` makes mean and deviation."""
+        kind = np.dtype(np.float32)
+        outputs = tuple(dataclasses.replace(output, dtype=kind) for output in self.decoder.outputs)
+        task: Any = dataclasses.replace(cast("Any", self.decoder.task), dtype_name=str(kind))
+        return dataclasses.replace(self, decoder=dataclasses.replace(self.decoder, outputs=outputs, task=task))
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -182,6 +198,7 @@ class Job:
                 "source": engine.stack.source,
                 "model": models[-1],
                 **({"cascade": models[:-1]} if self.before else {}),
+                **_drawing(config, (*self.before, engine.model)),
                 "versions": versions("torch", "zarr", "numpy"),
                 "tile_exact": engine.model.config.tile_exact,
             },

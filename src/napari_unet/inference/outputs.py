@@ -106,7 +106,7 @@ def result_of(stack: Stack, model: Model) -> Stack:
     task = model.task
     names = task.names if task.result == "image" else ()
     return dataclasses.replace(
-        blank(stack, model.config.factors, np.dtype(task.dtype), names), name=f"{stack.name} {task.name}"
+        blank(stack, model.factors, np.dtype(task.dtype), names), name=f"{stack.name} {task.name}"
     )
 
 

@@ -19,6 +19,7 @@ from ..grid.tiles import scaled
 from ..objects.scratch import discard
 from ..store import Output, ResultStore
 from ..store.layout import WORKING
+from .diffusion import OverSamples, SamplingEngine
 from .flow import IMAGE, DoneBlocks, raise_unfinished
 
 if TYPE_CHECKING:
@@ -82,8 +83,15 @@ def bring_back(job: "Job", work: ResultStore, store: ResultStore) -> Iterator[Pr
         return
     failed: dict[int, str] = {}
     for event in own.through(_Brought(job, own, work), store, None, failed):
-        yield dataclasses.replace(event, done=job.apart + store.count, total=job.total, stage=STAGE)
+        stage = STAGE if samples_of(job) == 1 else "mean of samples"
+        yield dataclasses.replace(event, done=job.apart + store.count, total=job.total, stage=stage)
     raise_unfinished(failed, len(own.grid))
+
+
+def samples_of(job: "Job") -> int:
+    """Return how many samples the network of a job gives of each time point."""
+    engine = job.decoder.engine
+    return engine.samples if isinstance(engine, SamplingEngine) else 1
 
 
 class _Brought:
@@ -92,18 +100,25 @@ class _Brought:
     def __init__(self, job: "Job", own: "Job", work: ResultStore) -> None:
         self._own = own
         outputs = {output.path: output for output in own.decoder.outputs}
+        given = {output.path: output for output in job.decoder.outputs}
+        self._samples = samples_of(job)
+        sources = dict.fromkeys(outputs, "") if self._samples > 1 else {path: path for path in given}
         self._arrays = {
-            output.path: self._array(job, output, outputs[output.path], work.arrays[output.path])
-            for output in job.decoder.outputs
+            path: self._array(job, given[source], outputs[path], work.arrays[source])
+            for path, source in sources.items()
         }
         self._channels = {path: outputs[path].axes.find("c") for path in self._arrays}
 
     def _array(self, job: "Job", output: Output, own: Output, data: LazyArray) -> LazyBase:
-        """Return what the network gave at the pixels of the result: cut, or resampled."""
+        """Return what the network gave at the pixels of the result: cut, or resampled; of samples what they are."""
+        scale, new = output.scale, len(output.axes) > len(own.axes)
+        if self._samples > 1:
+            data = OverSamples(data, self._samples, new, own.path == "uncertainty", own.dtype)
+            scale = scale[1:] if new else scale
         if job.corner is None:
-            return resampling(output.kind)(data, own.shape, ratios(own.scale, output.scale))
-        part: list[slice | int] = list(scaled(job.corner, job.decoder.engine.factors))
-        at = output.axes.find("c")
+            return resampling(output.kind)(data, own.shape, ratios(own.scale, scale))
+        part: list[slice | int] = list(scaled(job.corner, self._own.decoder.engine.factors))
+        at = own.axes.find("c")
         return View.of(data).cut(part if at < 0 else [*part[:at], slice(None), *part[at:]])
 
     def pieces(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[int]:

@@ -225,7 +225,8 @@ def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = Non
     Parameters
     ----------
     config : PredictConfig, optional
-        Its block, memory, device, precision, nan, percentiles, each_time, padding and resample count.
+        Its block, memory, device, precision, nan, percentiles, each_time, padding and resample count, and steps and
+        seed: where the model draws samples, this is one.
 
     Returns
     -------
@@ -246,8 +247,8 @@ def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = Non
 
 
 def _whole(config: PredictConfig | None) -> PredictConfig:
-    """Return settings without a region: what is computed where it is viewed is of the whole image."""
-    return dataclasses.replace(config or PredictConfig(), region=None)
+    """Return settings without a region: what is computed where it is viewed is of the whole image, and one sample."""
+    return dataclasses.replace(config or PredictConfig(), region=None, samples=None)
 
 
 def preview(stack: Stack, model: Models, config: PredictConfig | None = None) -> Preview:

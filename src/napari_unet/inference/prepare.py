@@ -11,6 +11,7 @@ from ..intensities.normalise import Statistics
 from ..model import Model, Models, as_models
 from ..store.admission import own_root
 from .config import PredictConfig
+from .diffusion import engine_for, several
 from .engine import Engine, check_fit
 from .intensities import measured, remarks
 from .job import Job, run_settings
@@ -50,6 +51,11 @@ class Prepared:
     region: Region | None = None
 
     @property
+    def samples(self) -> int:
+        """Samples of which the result is the mean; 1 where it is one, or none is drawn."""
+        return self.config.samples or 1
+
+    @property
     def model(self) -> Model:
         """The one that gives the result."""
         return self.models[-1]
@@ -84,10 +90,17 @@ class Prepared:
         own = stack
         if self.region is not None:
             own, stack = stack.select(**self.region.wanted), stack.select(**self.region.taken)
-        elif self.own is not self.stack:
+        elif self.is_resampled:
             own = self.given if len(self.models) == 1 else brought(stack, self.own)
-        return dataclasses.replace(
-            self, engine=_engine(stack, self.model, found, self.config), own=own, is_measured=True
+        engine = _last(stack, self.model, found, self.config, self.region)
+        return dataclasses.replace(self, engine=engine, own=own, is_measured=True)
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether the network runs at other pixels than the image's own."""
+        space = self.own.spatial
+        return any(
+            self.own.values_along(space, name) != self.stack.values_along(space, name) for name in ("shape", "scale")
         )
 
     @property
@@ -107,10 +120,13 @@ class Prepared:
         before = self.models[:-1]
         if self.own is self.stack:
             return Job.plan(self.engine, self.config, before)
-        own = Job.plan(_engine(self.own, self.model, self.engine.statistics, self.config), self.config, before)
-        bare = dataclasses.replace(self.config, overview=False, error=False)
-        corner = None if self.region is None else self.region.corner(self.engine.axes)
-        return dataclasses.replace(Job.plan(self.engine, bare, before), objects=None, own=own, corner=corner)
+        config = dataclasses.replace(self.config, uncertainty=self.config.uncertainty or self.samples > 1)
+        own = Job.plan(engine_for(self.own, self.model, self.engine.statistics, config), config, before)
+        alone = self.config.uncertainty and self.samples == 1
+        bare = dataclasses.replace(self.config, overview=False, error=False, uncertainty=alone)
+        corner = None if self.region is None else self.region.corner(own.decoder.engine.axes)
+        job = dataclasses.replace(Job.plan(self.engine, bare, before), objects=None, own=own, corner=corner)
+        return job if self.samples == 1 else job.of_samples()
 
     def settings(self) -> dict[str, Any]:
         """Return what the result follows from, as far as it is known before anything is read or chosen."""
@@ -148,10 +164,10 @@ def prepare(stack: Stack, models: Models, config: PredictConfig | None = None) -
     taken = resample_to_model(taken, found[-1], config, stack)
     own = taken if (own.shape, own.scale) == (taken.shape, taken.scale) else own
     if config.region is None:
-        return Prepared(stack, found, config, _engine(taken, found[-1], _nothing(taken), config), own)
+        return Prepared(stack, found, config, _last(taken, found[-1], _nothing(taken), config), own)
     region = _region(taken, own, found[-1], config)
     own, taken = own.select(**region.wanted), taken.select(**region.taken)
-    engine = _engine(taken, found[-1], _nothing(taken), config)
+    engine = _last(taken, found[-1], _nothing(taken), config, region)
     return Prepared(stack, found, config, engine, own, region=region)
 
 
@@ -172,7 +188,7 @@ def _region(taken: Stack, own: Stack, model: Model, config: PredictConfig) -> Re
         raise UsageError("the labels of a region are smaller than the image; give a place for them with --out")
     if not model.config.tile_exact:
         raise UsageError(f"a region differs from the same part of the whole, as {model.seams}; run all")
-    engine = _engine(taken, model, _nothing(taken), config)
+    engine = engine_for(taken, model, _nothing(taken), config)
     return region_of(config.region or "", taken, engine.axes, engine.footprint)
 
 
@@ -208,12 +224,21 @@ def apply_cascade(given: Stack, models: Sequence[Model], config: PredictConfig) 
     for number, model in enumerate(models):
         stack = resample_to_model(stack, model, config, given)
         statistics = measured(stack, model, config, number > 0)
-        stack = lazy_result(_engine(stack, model, statistics, config), config, block=None)
+        stack = lazy_result(engine_for(stack, model, statistics, config), config, block=None)
     return stack
 
 
-def _engine(stack: Stack, model: Model, statistics: Statistics, config: PredictConfig) -> Engine:
-    return Engine(stack, model, statistics, config.device, config.precision, config.fill, config.tta)
+def _last(
+    stack: Stack, model: Model, statistics: Statistics, config: PredictConfig, region: Region | None = None
+) -> Engine:
+    """Return the engine of the last model; where that draws several samples, of each of these."""
+    samples = config.samples or 1
+    axes = stack.axes.replace("c", "")
+    origin = () if region is None else tuple(region.taken[axis].start for axis in axes)
+    if samples > 1:
+        stack = several(stack, samples)
+        origin = origin if "t" in axes or not origin else (0, *origin)
+    return engine_for(stack, model, statistics, config, origin, samples)
 
 
 def _nothing(stack: Stack) -> Statistics:
@@ -239,10 +264,10 @@ def index_in(given: Stack, stack: Stack, near: Sequence[float]) -> tuple[float, 
     UsageError
         Where there is not one index per axis without c.
     """
-    axes = stack.axes.replace("c", "")
+    axes = given.axes.replace("c", "")
     if len(near) != len(axes):
-        raise UsageError(f"near is {tuple(near)}, {stack.name} has the axes {axes} without c; give one index per axis")
-    found = []
+        raise UsageError(f"near is {tuple(near)}, {given.name} has the axes {axes} without c; give one index per axis")
+    found = [0.0] * len(stack.axes.replace("c", "").removesuffix(axes))  # the first of several samples
     for axis, index in zip(axes, near, strict=True):
         (old,), (new,) = given.scale_along(axis), stack.scale_along(axis)
         found.append(min(max((index + 0.5) * old / new - 0.5, 0.0), stack.size(axis) - 1.0))

@@ -72,7 +72,7 @@ def _same(job: Job, blocks: LazyBlocks) -> bool:
     if more or not job.decoder.engine.model.config.tile_exact:
         return False
     model = dataclasses.replace(job.decoder.engine.model, task=job.decoder.task)
-    names = ("axes", "statistics", "precision", "fill", "tta")
-    pairs = [(getattr(job.decoder.engine, name), getattr(blocks.engine, name)) for name in names]
+    names = ("axes", "statistics", "precision", "fill", "tta", "steps", "seed", "samples", "origin")
+    pairs = [(getattr(job.decoder.engine, name, None), getattr(blocks.engine, name, None)) for name in names]
     pairs += [(model.sha256, blocks.engine.model.sha256), (job.grid.shape, blocks.grid.shape)]
     return all(new == old for new, old in pairs)

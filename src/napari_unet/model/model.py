@@ -93,7 +93,7 @@ class Model:
             raise ModelError(f"the model's axes are {self.axes!r}, a {ndim}-D network has {SPATIAL[-ndim:]!r}")
         self._fill("scale", (1.0,) * ndim, ndim)
         self._fill("units", (None,) * ndim, ndim)
-        self._fill("channel_names", (), self.config.in_channels)
+        self._fill("channel_names", (), self.in_channels)
         self._fill("shrink", (), ndim)
         across = () if self.diameter is None else (self.diameter,)
         for name, values in (("scale", self.scale), ("shrink", self.shrink), ("diameter", across)):
@@ -104,6 +104,13 @@ class Model:
                 f"the network gives {self.config.out_channels} channels, its task {self.task.name!r} needs "
                 f"{self.task.out_channels}"
             )
+        if bool(self.task.drawn) != self.config.timed or self.in_channels < 1:
+            raise ModelError(
+                f"the task {self.task.name!r} draws {self.task.drawn} channels, the network takes "
+                f"{self.config.in_channels} and is {'told a time' if self.config.timed else 'told no time'}; train anew"
+            )
+        if self.task.factors and len(self.task.factors) != ndim:
+            raise ModelError(f"the task's upscale is {self.task.factors}; a {ndim}-D network needs {ndim} numbers")
         weights = {k: v.astype(np.float32) if v.dtype.kind == "f" else v.copy() for k, v in self.weights.items()}
         check_shapes({k: (v.shape, v.dtype.kind == "f") for k, v in weights.items()}, self.config, "the model")
         check_finite(weights, "the model")
@@ -156,6 +163,16 @@ class Model:
                 "a U-Net of this package"
             )
         return self.config
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images that it takes."""
+        return self.config.in_channels - self.task.drawn
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Elements of the result for one of the image, per axis of the network."""
+        return self.task.factors or self.config.factors
 
     @property
     def seams(self) -> str:

@@ -55,6 +55,7 @@ class GraphConfig:
 
     kind: ClassVar[str] = "onnx"
     residual: ClassVar[bool] = False
+    timed: ClassVar[bool] = False
 
     ndim: int
     in_channels: int

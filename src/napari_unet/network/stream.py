@@ -254,6 +254,40 @@ class Stream:
         yield from [] if found is None else [found]
 
 
+def _slabs(x: Tensor, planes: int) -> Iterator[Tensor]:
+    for start in range(0, x.shape[FLOW], planes):
+        yield x.narrow(FLOW, start, min(planes, x.shape[FLOW] - start))
+
+
+class Chain:
+    """Networks one behind the other, each of which takes what the one before it gives.
+
+    Slabs flow through all of them at once: what one gives is pushed into the next as it comes.
+
+    Parameters
+    ----------
+    nets : sequence of UNet
+        As `Stream` takes them.
+    """
+
+    def __init__(self, nets: Sequence[UNet]) -> None:
+        self._streams = [Stream(net) for net in nets]
+
+    def push(self, slab: Tensor, last: bool = False) -> Tensor | None:
+        """Take the next planes of the image, and give those of the last network, as `Stream.push`.
+
+        What a network still held comes at the end in one piece; it goes on in parts of a slab, so that it takes no more
+        memory than others.
+        """
+        parts, planes = [slab], slab.shape[FLOW]
+        for stream in self._streams:
+            found = [stream.push(part, last and i == len(parts) - 1) for i, part in enumerate(parts)]
+            parts = [part for each in found if each is not None for part in _slabs(each, planes)]
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        return torch.cat(parts, FLOW)
+
+
 def context_planes(config: UNetConfig, flow: int = 0) -> list[int]:
     """Return how many planes each level, with all below it, consumes or waits for along the axis `flow`."""
     found = [config.kernel_list[-1][flow] // 2 * 4]

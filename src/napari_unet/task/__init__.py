@@ -5,6 +5,7 @@ from typing import Any
 
 from ..errors import ModelError
 from .base import Task, as_labels
+from .diffuse import Diffuse
 from .instances import Instances
 from .restore import Autoencode, Restore, SuperResolve
 from .semantic import LOSSES, Semantic
@@ -13,6 +14,7 @@ __all__ = [
     "LOSSES",
     "TASKS",
     "Autoencode",
+    "Diffuse",
     "Instances",
     "Restore",
     "Semantic",
@@ -22,7 +24,7 @@ __all__ = [
     "read_task",
 ]
 
-KINDS = (Semantic, Instances, Restore, SuperResolve, Autoencode)
+KINDS = (Semantic, Instances, Restore, SuperResolve, Autoencode, Diffuse)
 TASKS: dict[str, Callable[[Mapping[str, Any]], Task]] = {kind.name: kind.from_json for kind in KINDS}
 
 

@@ -1,7 +1,7 @@
 """What a network is for: `encode` turns labels into targets, `decode` its output into a result, side by side."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -52,6 +52,16 @@ class Task(abc.ABC):
         """Element type of what `decode` gives."""
 
     @property
+    def drawn(self) -> int:
+        """Channels of the network's input that begin as noise, and of which results are samples; 0 for most tasks."""
+        return 0
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Elements of the result for one of the image, where not the network makes it finer; empty for most tasks."""
+        return ()
+
+    @property
     def objects(self) -> ObjectConfig | None:
         """How objects are made of the classes that `decode` gives; None where its result is final."""
         return None
@@ -63,6 +73,10 @@ class Task(abc.ABC):
     def prepare(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Change normalised (B, C, *S) images and their targets before a step; left as they are by most tasks."""
         return images, targets
+
+    def tried(self, net: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Run the network on what `prepare` gave of images held out, for `loss` and `scores`."""
+        return net(images)
 
     @abc.abstractmethod
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:

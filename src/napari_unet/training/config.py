@@ -7,7 +7,7 @@ from ..device import DEVICES, PRECISIONS
 from ..errors import UsageError
 from ..settings import check, setting, takes_former_names, to_keys
 
-TASKS = ("semantic", "instances", "restore", "super_resolve", "autoencode")
+TASKS = ("semantic", "instances", "restore", "super_resolve", "autoencode", "diffuse")
 IMAGE_TASKS = TASKS[2:]  # whose targets are images
 PRESETS = ("default", "ronneberger2015")
 BORDER_WEIGHT = 10.0  # Ronneberger et al. 2015, section 3
@@ -30,7 +30,7 @@ class TrainConfig:
 
     task: str = setting(
         "semantic",
-        "What is learnt: classes (semantic), objects (instances), or images: restored, upscaled, reproduced",
+        "What is learnt: classes (semantic), objects (instances), or images: restored, upscaled, sampled",
         choices=TASKS,
     )
     minutes: float | None = setting(None, f"Minutes of wall time; {MINUTES:g} if steps are not given either", ge=0.02)
@@ -136,8 +136,15 @@ class TrainConfig:
             if field.name in wrong and getattr(self, field.name) != field.default:
                 kind = "labels, not for images" if learns_images else "images, not for labels"
                 raise UsageError(f"{field.name} is for {kind}; leave it out, or choose another task than {self.task}")
-        if (self.upscale is not None) != (self.task == "super_resolve"):
-            raise UsageError("the task super_resolve needs upscale, and no other task takes it")
+        if (self.upscale is not None) != (self.task == "super_resolve") and self.task != "diffuse":
+            raise UsageError("the task super_resolve needs upscale, diffuse may have it, and no other task takes it")
+        if self.task == "diffuse" and (self.blind or self.predict_std or self.loss != "l2"):
+            raise UsageError(
+                "the task diffuse learns a velocity from pairs, and samples tell how sure it is: leave loss, blind and "
+                "predict_std out"
+            )
+        if self.task == "diffuse" and self.preset != "default":
+            raise UsageError(f"the preset {self.preset} is a network for labels; leave it out for the task diffuse")
         if self.task == "autoencode" and (self.blind or self.blur or self.noise):
             raise UsageError("the task autoencode learns the unchanged image: leave blind, blur and noise out")
         if self.blind and (self.blur or self.noise or self.task != "restore"):

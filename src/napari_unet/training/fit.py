@@ -272,7 +272,7 @@ class Training:
         batch = _Batch(*augment(*batch, generator, self.augmentation, self.plan.spacing))
         batch = _Batch(*self.task.prepare(*batch, generator))
         patch = [slice(m, m + n) for m, n in zip(self.plan.margin, self.plan.patch, strict=True)]
-        inner: Any = scaled(patch, self.plan.network.factors)
+        inner: Any = scaled(patch, self.plan.factors)
         return _Batch(batch.images, batch.targets[(..., *inner)])
 
     def _step(self) -> Progress:

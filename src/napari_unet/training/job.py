@@ -172,12 +172,12 @@ class Views:
         request = dataclasses.replace(request, box=_middle(request.box))
         data = self.predicted(model, request.image, request.box)
         attributes = model.task.attributes() if model.task.objects is None else {}
-        return View(request, data, model.config.factors, model.task.result, attributes)
+        return View(request, data, model.factors, model.task.result, attributes)
 
     def predicted(self, model: "Model", index: int, box: "Box") -> Any:
         """Return the result of a model on a box of an image's tiled axes."""
         from ..inference.config import PredictConfig
-        from ..inference.engine import Engine
+        from ..inference.diffusion import engine_for
         from ..inference.lazy import Preview
         from ..inference.pixelsize import resample_to_model
         from ..inference.seen import read_objects
@@ -186,7 +186,7 @@ class Views:
         stack = resample_to_model(own, model, PredictConfig())
         if index not in self._statistics:
             self._statistics[index] = model.normalisation.measure(stack)
-        view = Preview(Engine(stack, model, self._statistics[index]), own=own)
+        view = Preview(engine_for(stack, model, self._statistics[index], PredictConfig()), own=own)
         return view.read(box) if model.task.objects is None else read_objects(view, box)
 
 

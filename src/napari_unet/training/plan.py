@@ -6,27 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-import torch
 
 from ..device import choose_device, choose_precision
-from ..errors import DataError, ModelError, ResourceError, UsageError
+from ..errors import DataError, ModelError, UsageError
 from ..intensities.normalise import Normalisation
-from ..limits import memory
 from ..network import UNetConfig, footprint, ronneberger2015
-from ..network.memory import parameters, training_bytes
+from ..network.memory import parameters
 from ..settings import to_keys
 from ..units import in_one
 from .config import TrainConfig
 from .fingerprint import Fingerprint, StackFacts
 from .pixelsize import typical_size
+from .room import Data, Room, aim, fit_memory, remainder, step_bytes, upscale_of
 
 COARSE = 2.0  # nnU-Net, supplementary note 2: an axis coarser than twice the finest is not pooled yet
 THIN = 4  # of a volume without pixel sizes: planes fewer than an eighth of its width are likely far apart
 THINNEST_VOLUME = 8  # planes: with fewer a 3-D network sees little but mirror images
 ANISOTROPIC = 6.0  # planes so many pixels apart show different objects
 SMALLEST_LEVEL = 4  # elements per axis at the bottleneck: nnU-Net, supplementary note 2
-SHORT_MINUTES = 10.0  # a small network learns more in so short a time, on two cores
-SHORT_STEPS = 1000  # a run of no more is as short
 HIGHEST_RATE = 2e-3  # of AdamW; with half of it scores differ by no more than their noise (RESULTS)
 CODE = 32  # channels of a bottleneck that is to describe the image
 
@@ -55,6 +52,8 @@ class TrainingPlan:
         Of objects, in pixels of the finest axis.
     shrink : tuple of float
         Pixels of the images that make one of these, per axis; empty where images are learnt as they are.
+    finer : tuple of int
+        Elements of the targets for one of the images, per axis, where not the network makes them finer.
     """
 
     network: UNetConfig
@@ -71,17 +70,23 @@ class TrainingPlan:
     reasons: tuple[str, ...] = ()
     diameter: float | None = None
     shrink: tuple[float, ...] = ()
+    finer: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         stride, out = self.network.stride, footprint(self.network)
         wrong = [
-            (n - r) % s or n < max(r, 1) for n, s, r in zip(self.patch, stride, _remainder(self.network), strict=True)
+            (n - r) % s or n < max(r, 1) for n, s, r in zip(self.patch, stride, remainder(self.network), strict=True)
         ]
         if any(wrong):
             raise UsageError(
                 f"patch {self.patch} does not fit the network; along each axis it must be {out.remainder} plus "
                 f"a multiple of the stride {stride}"
             )
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Elements of the targets for one of the images, per axis."""
+        return self.finer or self.network.factors
 
     @property
     def margin(self) -> tuple[int, ...]:
@@ -115,10 +120,6 @@ class TrainingPlan:
             f"memory of a step: about {self.memory / 2**20:.0f} MiB",
             *self.reasons,
         ]
-
-
-def _remainder(net: UNetConfig) -> tuple[int, ...]:
-    return footprint(net).remainder if net.padding == "valid" else (0,) * net.ndim
 
 
 def make_plan(
@@ -159,20 +160,23 @@ def make_plan(
     sizes = [(f.values_along(axes, "scale"), f.values_along(axes, "units")) for f in facts.stacks]
     (spacing, units), notes = typical_size(sizes, axes)
     reasons += notes
-    data = _Data(
+    data = Data(
         shape=tuple(int(n) for n in np.median([f.values_along(axes, "shape") for f in facts.stacks], axis=0)),
         spacing=spacing,
         diameter=facts.diameters[2] if facts.diameters else math.inf,
     )
-    room = _Room(config, device.type, ndim)
+    room = Room(config, device.type, ndim)
+    channels = facts.channels + out_channels * (config.task == "diffuse"), out_channels
     if init is not None:
-        network = _from_init(init, facts.channels, out_channels, config)
+        network = _from_init(init, channels[0], out_channels, config)
     elif config.preset == "ronneberger2015":
         network = _paper(facts.channels, out_channels, config, ndim)
     else:
-        network = _topology(data, room, config, (facts.channels, out_channels))
+        worked = zip(data.spacing, room.finer or (1,) * ndim, strict=True)
+        finer = dataclasses.replace(data, spacing=tuple(s / f for s, f in worked))
+        network = _topology(finer, room, config, channels)
     itemsize = choose_precision(config.precision, device).itemsize
-    patch, batch = _fit_memory(network, data, room, config, itemsize)
+    patch, batch = fit_memory(network, data, room, config, itemsize)
     return TrainingPlan(
         network=network,
         axes=axes,
@@ -184,39 +188,10 @@ def make_plan(
         preset=config.preset,
         optimiser="sgd" if config.preset == "ronneberger2015" else "adamw",
         learning_rate=config.learning_rate if config.learning_rate is not None else HIGHEST_RATE,
-        memory=training_bytes(network, patch, batch, itemsize),
+        memory=step_bytes(network, patch, batch, itemsize, room.finer),
         reasons=tuple(reasons),
+        finer=room.finer,
     )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Data:
-    """What a patch is chosen from: shape and spacing per axis, typical size of large objects."""
-
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...]
-    diameter: float
-
-
-class _Room:
-    """What the device can do in the time that is given."""
-
-    def __init__(self, config: TrainConfig, device: str, ndim: int) -> None:
-        gpu = device == "cuda"
-        minutes, steps = config.budget, config.steps
-        short = (steps or 0) <= SHORT_STEPS if minutes is None else minutes <= SHORT_MINUTES
-        self.depth = {2: 5 if gpu else 4, 3: 4 if gpu else 3}[ndim]
-        self.features = {2: 64 if gpu else 16 if short else 32, 3: 32 if gpu else 16}[ndim]
-        self.most_features = {2: 512, 3: 320}[ndim]
-        self.voxels = {2: 512**2 if gpu else 192**2, 3: 128**3 if gpu else 48**3 if short else 64**3}[ndim]
-        self.batch = {2: 12 if gpu else 4, 3: 2}[ndim]
-        self.memory = int(config.memory * 2**30) if config.memory is not None else _machine_memory(device)
-
-
-def _machine_memory(device: str) -> int:
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0] * 0.8)
-    return min(memory() // 4, 8 * 2**30)
 
 
 def _ndim(facts: Fingerprint, config: TrainConfig, reasons: list[str]) -> int:
@@ -251,6 +226,11 @@ def _thin(facts: StackFacts) -> str:
 
 
 def _from_init(init: UNetConfig, channels: int, out_channels: int, config: TrainConfig) -> UNetConfig:
+    if init.timed != (config.task == "diffuse"):
+        raise ModelError(
+            f"the model to start from {'draws samples' if init.timed else 'draws no samples'}, the task {config.task} "
+            f"{'does not' if init.timed else 'does'}; choose one of that task, or train anew"
+        )
     if init.in_channels != channels:
         raise ModelError(
             f"the images have {channels} channels, the model to start from has {init.in_channels}; choose one that fits"
@@ -279,28 +259,14 @@ def _paper(channels: int, out_channels: int, config: TrainConfig, ndim: int) -> 
     return dataclasses.replace(net, kernels=None, strides=None, **wishes)
 
 
-def _aim(data: _Data, voxels: int) -> tuple[int, ...]:
-    """Return a patch of about `voxels`, as isotropic in space as the data's shape allows."""
-    size = np.minimum(np.array(data.shape, float), math.inf)
-    aim = np.max(data.spacing) / np.array(data.spacing)
-    free = np.ones(len(size), bool)
-    while free.any():
-        factor = (voxels / np.prod(np.where(free, aim, size))) ** (1 / free.sum())
-        over = free & (aim * factor > size)
-        if not over.any():
-            return tuple(max(1, round(a * factor)) if f else int(n) for a, n, f in zip(aim, size, free, strict=True))
-        free &= ~over
-    return tuple(int(n) for n in size)
-
-
-def _topology(data: _Data, room: _Room, config: TrainConfig, channels: tuple[int, int]) -> UNetConfig:
+def _topology(data: Data, room: Room, config: TrainConfig, channels: tuple[int, int]) -> UNetConfig:
     """Choose strides and kernels: halve an axis only where it is not coarser than twice the finest, and long enough.
 
     References
     ----------
     Isensee et al., nnU-Net, Nature Methods 2021, supplementary note 2.
     """
-    patch = config.patch or _aim(data, room.voxels)
+    patch = config.patch or aim(data, room.voxels)
     size, spacing = list(patch), list(data.spacing)
     most = room.depth if config.depth is None else config.depth
     strides: list[tuple[int, ...]] = []
@@ -340,51 +306,14 @@ def _of_images(config: TrainConfig, ndim: int, channels: tuple[int, int]) -> dic
     """Return what networks whose output is an image have of their own."""
     if not config.learns_images:
         return {}
+    if config.task == "diffuse":
+        return {"timed": True}
     same = channels[1] == channels[0] * (1 + config.predict_std)
-    upscale = (1,) * (ndim - len(config.upscale)) + tuple(config.upscale) if config.upscale else ()
     return {
         "residual": same and config.skips and not config.blind and config.task != "autoencode",
-        "upscale": upscale,
+        "upscale": upscale_of(config, ndim),
     }
 
 
 def _kernel(spacing: Sequence[float]) -> tuple[int, ...]:
     return tuple(1 if s > COARSE * min(spacing) else 3 for s in spacing)
-
-
-def _fit_memory(
-    net: UNetConfig, data: _Data, room: _Room, config: TrainConfig, itemsize: int
-) -> tuple[tuple[int, ...], int]:
-    """Choose patch and batch within the memory: a smaller batch first, then a smaller patch."""
-    paper = config.preset == "ronneberger2015"
-    aim = config.patch or ((388,) * net.ndim if paper else _aim(data, room.voxels))
-    patch = tuple(aim) if config.patch else _grid(aim, data.shape, net)
-    batch = config.batch or (1 if paper else _batch(patch, room))
-    while training_bytes(net, patch, batch, itemsize) > room.memory:
-        if batch > 1 and config.batch is None:
-            batch = batch // 2
-            continue
-        axis = int(np.argmax(patch))
-        smaller = tuple(n - net.stride[axis] * (i == axis) for i, n in enumerate(patch))
-        if config.patch is not None or smaller[axis] < max(_remainder(net)[axis], net.stride[axis]):
-            need = training_bytes(net, patch, batch, itemsize) / 2**30
-            raise ResourceError(
-                f"a step needs about {need:.2f} GiB, {room.memory / 2**30:.2f} GiB are allowed; "
-                "take a smaller patch, batch or base_features, or allow more memory"
-            )
-        patch = smaller
-    return patch, batch
-
-
-def _batch(patch: tuple[int, ...], room: _Room) -> int:
-    """Return the number of samples: more where the patches are small."""
-    return max(2, min(4 * room.batch, round(room.batch * room.voxels / math.prod(patch))))
-
-
-def _grid(aim: Sequence[int], shape: Sequence[int], net: UNetConfig) -> tuple[int, ...]:
-    """Round a patch to what the network allows, down where the data end."""
-    patch = []
-    for n, most, stride, rest in zip(aim, shape, net.stride, _remainder(net), strict=True):
-        steps = min(round((n - rest) / stride), math.floor((most - rest) / stride))
-        patch.append(rest + stride * max(steps, 0 if rest else 1))
-    return tuple(patch)

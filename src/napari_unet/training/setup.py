@@ -16,7 +16,7 @@ from ..model import Model
 from ..objects.config import MANY
 from ..objects.labelling import GROW
 from ..store.plan import FOLDER
-from ..task import Autoencode, Instances, Restore, Semantic, SuperResolve, Task
+from ..task import Autoencode, Diffuse, Instances, Restore, Semantic, SuperResolve, Task
 from ..task.losses import BACKGROUND
 from .annotation import ObjectLabels
 from .config import TrainConfig
@@ -130,7 +130,7 @@ def _unseen(training: Sequence[Sample], held_out: Sequence[Sample], task: Task) 
 
 def _samples(pairs: Sequence[Pair], facts: Fingerprint, plan: TrainingPlan, init: Model | None) -> list[Sample]:
     """Return what patches are taken from; a model to start from takes intensities its own way."""
-    found = samples(pairs, facts, plan.axes, plan.network.factors)
+    found = samples(pairs, facts, plan.axes, plan.factors)
     if init is None:
         return found
     return [dataclasses.replace(sample, statistics=init.normalisation.measure(sample.image)) for sample in found]
@@ -275,7 +275,10 @@ def _decide(
         normalisation = normalisation or Normalisation("fixed", offset=image.offset, scale=image.scale)
         restored = make_restoration(facts.intensities, config, None if init is None else init.task, normalisation)
         start = None if init is None else init.unet
-        return restored, _with_notes(make_plan(facts, config, restored.out_channels, start, normalisation), facts.notes)
+        plan = make_plan(facts, config, restored.out_channels, start, normalisation)
+        if isinstance(restored, Diffuse):
+            restored = dataclasses.replace(restored, upscale=plan.finer)
+        return restored, _with_notes(plan, facts.notes)
     task = make_task(facts, config)
     if init is not None and init.task.objects is not None and len(facts.values) > MANY and config.task == "semantic":
         raise ModelError(
@@ -329,7 +332,7 @@ def make_restoration(
     ModelError
         Where the target has other channels than the task to start from.
     """
-    kind = {"restore": Restore, "super_resolve": SuperResolve, "autoencode": Autoencode}[config.task]
+    kind = {kind.name: kind for kind in (Restore, SuperResolve, Autoencode, Diffuse)}[config.task]
     values: dict[str, Any] = {
         "channels": found.channels,
         "offset": found.target.offset,

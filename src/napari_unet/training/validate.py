@@ -83,12 +83,13 @@ class Validation:
         x, target = self.task.prepare(*pair, generator)
         x = x.to(learner.device).contiguous(memory_format=learner.layout)
         with learner.autocast():
-            output = learner.average(x)
-        factors = self.plan.network.factors
+            output = self.task.tried(learner.average, x)
+        factors = self.plan.factors
         low = [r.start - p for r, (p, _) in zip(tile.read, tile.pad, strict=True)]
         inner = scaled([slice(w.start - a, w.stop - a) for w, a in zip(tile.write, low, strict=True)], factors)
         wanted = target[(..., *inner)].to(learner.device)  # type: ignore[index]
-        return output.float()[(..., *scaled(tile.crop, factors))], wanted
+        crop: Any = scaled(tile.crop, factors)
+        return output.float()[(..., *crop)], wanted
 
     def _footprint(self, whole: bool) -> Footprint:
         """Return the network's footprint with a halo of at most a quarter of a patch, to bound what it costs."""

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from ..errors import UsageError
+from ..errors import ModelError, UsageError
 from ..model import Model
 from ..task import Restore
 from . import architecture
@@ -36,7 +36,15 @@ def architecture_file() -> bytes:
 
 
 def standalone(model: Model) -> torch.nn.Module:
-    """Return the network as the file in the package makes it, with its weights."""
+    """Return the network as the file in the package makes it, with its weights.
+
+    Raises
+    ------
+    ModelError
+        Where it is run step by step.
+    """
+    if model.task.drawn:
+        raise ModelError("a model that draws samples is run step by step, which no package says; send its folder")
     net = architecture.UNet(**arguments(model))
     net.load_state_dict({key: torch.from_numpy(value) for key, value in model.weights.items()})
     return net.eval().requires_grad_(False)

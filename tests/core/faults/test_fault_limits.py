@@ -22,7 +22,7 @@ from napari_unet.arrays.stack import Stack
 from napari_unet.faults import named
 from napari_unet.inference import layout
 from napari_unet.limits import cgroup_limits
-from napari_unet.training import TrainConfig, checkpoint, plan
+from napari_unet.training import TrainConfig, checkpoint, room
 from rig import store_image
 
 GIB = 2**30
@@ -71,12 +71,12 @@ def test_a_limit_of_the_shell_counts():
 def test_runs_and_plans_keep_to_what_the_process_may_take(monkeypatch):
     cpu = torch.device("cpu")
     assert layout.device_memory(cpu, 0.25) == 0.25 * GIB
-    for module in (layout, plan):
+    for module in (layout, room):
         monkeypatch.setattr(module, "memory", lambda: GIB)
     assert layout.device_memory(cpu, 2.0) == layout.NETWORK_PART * GIB
     assert layout.device_memory(cpu, 0.25) == 0.25 * GIB
-    assert plan._Room(TrainConfig(), "cpu", 2).memory == GIB // 4
-    assert plan._Room(TrainConfig(memory=3.0), "cpu", 2).memory == 3 * GIB
+    assert room.Room(TrainConfig(), "cpu", 2).memory == GIB // 4
+    assert room.Room(TrainConfig(memory=3.0), "cpu", 2).memory == 3 * GIB
 
 
 def test_advice_names_options_that_the_command_has(tmp_path, monkeypatch):

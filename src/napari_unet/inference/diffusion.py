@@ -1,0 +1,285 @@
+"""Samples: noise of each voxel's place, made an image in steps, which a stream goes through all at once.
+
+Each step is an ordinary U-Net (see `network.timed`), and what one gives the next one takes. So a run is that of one
+deep network: its halo is the sum of theirs, and along the flow each plane is computed once per step::
+
+    noise, image -> step 1 -> step 2 -> ... -> step n -> sample
+                    slab k    slab k-1         slab k-n+1
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from ..arrays.noise import normal
+from ..arrays.stack import Stack
+from ..arrays.views import Box, LazyArray, LazyBase, chunk_shape
+from ..grid.tiles import Footprint, scaled
+from ..intensities.normalise import Statistics
+from ..model import Model
+from ..network import UNet, deployable, euler_step, footprint
+from ..network.fused import fused
+from ..network.stream import Chain
+from .config import STEPS, PredictConfig
+from .engine import Engine, transposed
+
+PLACES = "tzyx"  # what noise is drawn by: a voxel's place along each
+
+
+@dataclasses.dataclass(slots=True)
+class SamplingEngine(Engine):
+    """A model that draws samples.
+
+    Parameters
+    ----------
+    steps : int
+        From noise to sample: Euler's, all of one length.
+    seed : int
+        Of the noise.
+    samples : int
+        How many of each time point: they lie behind each other along t, see `several`.
+    origin : tuple of int
+        Where the stack lies in the image whose voxels draw the noise, per tiled axis; at its start if empty.
+
+    References
+    ----------
+    Lipman et al. 2023; Liu et al. 2023 for the few steps that nearly straight ways take; Salmon et al. 2011 for noise
+    by place.
+    """
+
+    draws: ClassVar[bool] = True
+
+    steps: int = 8
+    seed: int = 0
+    samples: int = 1
+    origin: tuple[int, ...] = ()
+    _chains: dict[tuple[int, ...], "Steps"] = dataclasses.field(init=False, default_factory=dict)
+
+    def field(self) -> Footprint:
+        """Return how far all steps together look, on the image's grid."""
+        one, factors = footprint(self.model.config), self.model.factors
+        stride = tuple(s // math.gcd(s, f) for s, f in zip(one.stride, factors, strict=True))
+        sizes = zip(one.halo, factors, stride, strict=True)
+        halo = tuple(math.ceil(self.steps * h / f / s) * s for h, f, s in sizes)
+        return Footprint(stride, halo, one.margin, one.remainder)
+
+    @property
+    def passes(self) -> int:
+        """One state per step, of each element of the finer grid."""
+        return self.steps * math.prod(self.model.factors)
+
+    @property
+    def _finer(self) -> tuple[int, ...]:
+        """Whole numbers of elements of the result for one of the image, per tiled axis."""
+        return (1,) * self.batch_axes + self.model.factors
+
+    def drawn(self, data: np.ndarray, box: Box) -> np.ndarray:
+        """Normalise what was read; before it the noise of its voxels, where these are finer a channel of each."""
+        task, factors = self.model.task, self._finer
+        origin = self.origin or (0,) * len(box)
+        at = tuple(slice(b.start + o, b.stop + o) for b, o in zip(box, origin, strict=True))
+        noise = np.stack([self._noise(scaled(at, factors), channel) for channel in range(task.drawn)])
+        image = self.statistics.apply(data, box[0] if self.axes.startswith("t") else None)
+        return np.concatenate([_coarse(noise, factors), image])
+
+    def normalised(self, data: np.ndarray, at: slice | None) -> np.ndarray:
+        """Return what `drawn` gave as it is."""
+        return data
+
+    def _noise(self, box: Box, channel: int) -> np.ndarray:
+        """Return the noise of a channel in a box of the tiled axes, as fine as the result."""
+        place = dict(zip(self.axes, box, strict=True))
+        whole = tuple(place.get(axis, slice(0, 1)) for axis in PLACES)
+        shape = [b.stop - b.start for b in box]
+        if self.samples == 1:
+            return normal(whole, self.seed, 0, channel).reshape(shape)
+        each = [divmod(t, self.samples) for t in range(whole[0].start, whole[0].stop)]
+        found = [normal((slice(t, t + 1), *whole[1:]), self.seed, sample, channel) for t, sample in each]
+        return np.concatenate(found).reshape(shape)
+
+    def tensor(self, data: np.ndarray, box: Box, order: tuple[int, ...] | None = None) -> Tensor:
+        """Bring noise and image to the network: both on the finer grid, elements of the image repeated."""
+        factors = self._finer
+        count = self.model.task.drawn * math.prod(factors)
+        noise, image = _fine(data[:count], factors), data[count:]
+        for axis, factor in enumerate(factors, 1):
+            image = np.repeat(image, factor, axis) if factor > 1 else image
+        return Engine.tensor(self, np.concatenate([noise, image]), box, order)
+
+    def net(self, order: tuple[int, ...] | None = None) -> "Steps":
+        """Return all steps as one network, its axes in another order if one is given."""
+        order = order or tuple(range(self.model.config.ndim))
+        if order not in self._chains:
+            whole, length = self.model.network(), 1 / self.steps
+            steps = (euler_step(whole, number * length, length) for number in range(self.steps))
+            self._chains[order] = Steps([self._ready(step, order) for step in steps])
+        return self._chains[order]
+
+    def _ready(self, net: UNet, order: tuple[int, ...]) -> UNet:
+        placed: Any = deployable(transposed(net, order)).to(self.device, self.precision)
+        return fused(placed.to(memory_format=self.layout))
+
+    def stream(self, order: tuple[int, ...]) -> Chain:
+        """Return a new stream through all steps."""
+        return Chain(self.net(order).nets)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Steps:
+    """Networks that are run one after the other, as one."""
+
+    nets: Sequence[UNet]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, *S) -> (B, C, *S): the sample, in its first channels."""
+        for net in self.nets:
+            x = net(x)
+        return x
+
+
+def _coarse(noise: np.ndarray, factors: Sequence[int]) -> np.ndarray:
+    """(C, *finer) -> (C * elements that are one of the image, *image)."""
+    if max(factors) == 1:
+        return noise
+    split = [part for n, f in zip(noise.shape[1:], factors, strict=True) for part in (n // f, f)]
+    count = len(factors)
+    inner = [2 + 2 * i for i in range(count)]
+    data = noise.reshape(len(noise), *split).transpose(0, *inner, *(i - 1 for i in inner))
+    return data.reshape(-1, *data.shape[1 + count :])
+
+
+def _fine(noise: np.ndarray, factors: Sequence[int]) -> np.ndarray:
+    """Undo `_coarse`."""
+    if max(factors) == 1:
+        return noise
+    count = len(factors)
+    data = noise.reshape(-1, *factors, *noise.shape[1:])
+    data = data.transpose(0, *(axis for i in range(count) for axis in (1 + count + i, 1 + i)))
+    sizes = zip(noise.shape[1:], factors, strict=True)
+    return data.reshape(len(data), *(n * f for n, f in sizes))
+
+
+def engine_for(
+    stack: Stack,
+    model: Model,
+    statistics: Statistics,
+    config: PredictConfig,
+    origin: tuple[int, ...] = (),
+    samples: int = 1,
+) -> Engine:
+    """Return the engine that a model is run by; one that draws samples as `config` says.
+
+    Parameters
+    ----------
+    stack : Stack
+        What the model takes; with several samples as `several` gives it.
+    origin : tuple of int
+        Where it lies in the image, per tiled axis.
+    """
+    about = config.device, config.precision, config.fill, config.tta
+    if not model.task.drawn:
+        return Engine(stack, model, statistics, *about)
+    drawing = config.steps or STEPS, config.seed or 0, samples, origin
+    return SamplingEngine(stack, model, statistics, *about, *drawing)
+
+
+def several(stack: Stack, samples: int) -> Stack:
+    """Return a stack whose time points are there so many times, behind each other; its own t where it had none."""
+    new = "t" not in stack.axes
+    first: dict[str, Any] = {"scale": 1.0, "units": None, "translation": 0.0}
+    fields: dict[str, Any] = {name: (value,) * new + getattr(stack, name) for name, value in first.items()}
+    data = Several(stack.data, samples, new)
+    return dataclasses.replace(stack, data=data, axes="t" * new + stack.axes, **fields)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Several(LazyBase):
+    """A lazy array with each element along its first axis there so many times; with a first axis for them if `new`."""
+
+    base: LazyArray
+    samples: int
+    new: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        shape = tuple(map(int, self.base.shape))
+        return (self.samples, *shape) if self.new else (shape[0] * self.samples, *shape[1:])
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Those of the base, a sample each."""
+        chunks = chunk_shape(self.base)
+        return (1, *(chunks if self.new else chunks[1:]))
+
+    def read(self, box: Box) -> np.ndarray:
+        """Read a box of the base once, and repeat it."""
+        first, *rest = box
+        if self.new:
+            data = np.asarray(self.base[tuple(rest)])
+            return np.broadcast_to(data, (first.stop - first.start, *data.shape))
+        low, high = first.start // self.samples, -(-first.stop // self.samples)
+        data = np.asarray(self.base[(slice(low, high), *rest)])
+        return data[np.arange(first.start, first.stop) // self.samples - low]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OverSamples(LazyBase):
+    """What samples are together: their mean, or their standard deviation, of a lazy array as `Several` lays them out.
+
+    Parameters
+    ----------
+    base : array
+        Samples along its first axis.
+    samples : int
+    new : bool
+        Whether that axis goes: there is one time point.
+    deviates : bool
+        Whether it is the standard deviation (of a population, from its samples: divided by one less) and not the mean.
+    dtype : dtype
+        Integers are rounded, and kept in their range.
+    """
+
+    base: LazyArray
+    samples: int
+    new: bool
+    deviates: bool
+    dtype: np.dtype[Any] = dataclasses.field()  # else the property of the same name would be its default
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        shape = tuple(map(int, self.base.shape))
+        return shape[1:] if self.new else (shape[0] // self.samples, *shape[1:])
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Those of the base."""
+        chunks = chunk_shape(self.base)
+        return chunks[1:] if self.new else (1, *chunks[1:])
+
+    def read(self, box: Box) -> np.ndarray:
+        """Read a box of one sample after the other: always in the same order, so that sums are the same."""
+        times, rest = (slice(0, 1), box) if self.new else (box[0], box[1:])
+        found = np.stack([self._at(t, tuple(rest)) for t in range(times.start, times.stop)])
+        if self.dtype.kind in "iu":
+            limits = np.iinfo(self.dtype)
+            found = np.rint(found).clip(limits.min, limits.max)
+        return found.astype(self.dtype)[0 if self.new else ...]
+
+    def _at(self, time: int, rest: Box) -> np.ndarray:
+        """Return mean or standard deviation at one time point (Welford 1962)."""
+        mean = np.zeros([b.stop - b.start for b in rest])
+        squares = np.zeros_like(mean) if self.deviates else None
+        for count in range(1, self.samples + 1):
+            sample = time * self.samples + count - 1
+            data = np.asarray(self.base[(slice(sample, sample + 1), *rest)])[0].astype(np.float64)
+            off = data - mean
+            mean += off / count
+            if squares is not None:
+                squares += off * (data - mean)
+        return mean if squares is None else np.sqrt(squares / (self.samples - 1))

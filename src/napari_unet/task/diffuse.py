@@ -1,0 +1,97 @@
+"""Images from images, sampled: noise flows into one of the images that the degraded one may have been."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..network import repeated
+from ..settings import takes_former_names
+from .restore import Differences, Restore
+
+# Of what is held out: half the steps of a run and few samples, so that an epoch is not all validation.
+TRIED_STEPS, TRIED_SAMPLES = 4, 4
+
+
+@takes_former_names
+@dataclasses.dataclass(frozen=True, slots=True)
+class Diffuse(Restore):
+    """The velocity with which noise flows into a clean image, given the degraded one, both normalised.
+
+    On the way from noise z at time 0 to an image x at time 1 lies t x + (1 - t) z, and the velocity there is x - z. The
+    network learns it, as the mean over all z and x that pass there. The way that it gives, from a z that is drawn, ends
+    at an image that is as likely as it is among those that the degraded one may have been.
+
+    Parameters
+    ----------
+    upscale : tuple of int
+        Elements of the result for one of the image, per axis of the network; empty where they are on one grid. The
+        elements of the image are repeated before the network takes it, which works on the finer grid.
+
+    References
+    ----------
+    Lipman et al.: Flow matching for generative modeling, ICLR 2023; Liu et al.: Flow straight and fast, ICLR 2023; for
+    images Ho et al. 2020, and Saharia et al. 2021, who give the degraded image as further channels.
+    """
+
+    upscale: tuple[int, ...] = ()
+    name: ClassVar[str] = "diffuse"
+
+    @property
+    def drawn(self) -> int:
+        """Channels that begin as noise: those of the result."""
+        return len(self.channels)
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Elements of the result for one of the image, where the network does not make it finer itself."""
+        return self.upscale
+
+    def prepare(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw a time and noise: what lies between noise and target, the image and the time; velocity and target."""
+        images, targets = Restore.prepare(self, images, targets, generator)
+        images = repeated(images, self.upscale)
+        noise = torch.randn(targets.shape, generator=generator, device=generator.device).to(targets)
+        first = torch.rand(1, generator=generator, device=generator.device)
+        # Spread over the batch, so that no step is of early times alone.
+        times = (first + torch.arange(len(images), device=first.device) / len(images)) % 1
+        times = times.to(targets).reshape(-1, *(1,) * (targets.ndim - 1))
+        between = times * targets + (1 - times) * noise
+        return self._given(between, images, times), torch.cat([targets - noise, targets], 1)
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean squared difference of the velocities, the first channels of both."""
+        return (logits[:, : self.drawn].float() - target[:, : self.drawn]).square().mean()
+
+    def tried(self, net: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Return the velocity, and the mean of a few samples, always of the same noise."""
+        image = images[:, self.drawn : -1]
+        generator = torch.Generator().manual_seed(0)
+        total = torch.zeros_like(images[:, : self.drawn])
+        for _ in range(TRIED_SAMPLES):
+            state = torch.randn(total.shape, generator=generator).to(total)
+            for step in range(TRIED_STEPS):
+                time = torch.full((len(state), *(1,) * (state.ndim - 1)), step / TRIED_STEPS).to(state)
+                state = state + net(self._given(state, image, time)).float() / TRIED_STEPS
+            total += state / TRIED_SAMPLES
+        return torch.cat([net(images).float(), total], 1)
+
+    @staticmethod
+    def _given(state: Tensor, image: Tensor, times: Tensor) -> Tensor:
+        """Return what the network takes: the state, the image, and the time as a channel."""
+        return torch.cat([state, image, times.expand(-1, 1, *state.shape[2:])], 1)
+
+    def scores(self) -> "Means":
+        """Return a new sum of scores: peak signal-to-noise ratio of the mean of samples."""
+        return Means(self)
+
+
+class Means(Differences):
+    """Adds up how far the means of samples are from the true intensities."""
+
+    def add(self, logits: Tensor, target: Tensor) -> None:
+        """Take in velocity and mean, and the true ones."""
+        count: Any = len(self._task.channels)
+        super().add(logits[:, count:], target[:, count:])

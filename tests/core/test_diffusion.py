@@ -1,0 +1,169 @@
+"""Samples: the same however the work was cut up, of the whole at once, and what several of them are together."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import FP32, image_of, stopped_after, tree
+from kinds import restorer, sampler, small
+from napari_unet.arrays.noise import normal
+from napari_unet.arrays.stack import Stack
+from napari_unet.errors import OutputError, UsageError
+from napari_unet.events import wait
+from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.diagnostics import seam_check
+from napari_unet.inference.predict import predict, predict_lazy
+from napari_unet.sources import open_stack
+
+STEPS = 3
+
+
+def drawn(model, image, seed=0, sample=0, time=0, steps=STEPS):
+    """(C, *S) intensities -> a sample in its own units, computed on the whole image at once by the timed network."""
+    ndim, factors = model.config.ndim, model.factors
+    given = model.normalisation.measure(Stack(data=image, axes="c" + model.axes)).apply(image)
+    for axis, factor in enumerate(factors, 1):
+        given = np.repeat(given, factor, axis)
+    box = (slice(time, time + 1), *(slice(0, 1),) * (3 - ndim), *(slice(0, n) for n in given.shape[1:]))
+    noise = np.stack([normal(box, seed, sample, i).reshape(given.shape[1:]) for i in range(model.task.drawn)])
+    x = torch.from_numpy(np.concatenate([noise, given]))
+    # Mirrored at the far border up to the stride, as elements of the image: several of the finer grid together.
+    for axis, (factor, stride) in enumerate(zip(factors, model.config.stride, strict=True), 1):
+        cells = x.unflatten(axis, (-1, factor))
+        count, size = cells.shape[axis], stride // np.gcd(stride, factor)
+        at = list(range(count)) + [count - 2 - i for i in range(-count % size)]
+        x = cells.index_select(axis, torch.tensor(at)).flatten(axis, axis + 1)
+    net, moving = model.network(), model.task.drawn
+    with torch.inference_mode():
+        state, rest = x[None, :moving], x[None, moving:]
+        for step in range(steps):
+            now = torch.full_like(rest[:, :1], step / steps)
+            state = state + net(torch.cat([state, rest, now], 1)) / steps
+    return model.task.decode(state[0][(..., *(slice(0, n) for n in given.shape[1:]))])
+
+
+CASES = {
+    "2-D": (2, {}, (150, 70), [(24, 24), (400, 16), (16, 400), (400, 400)]),
+    "2-D, channels": (2, {"channels": 2, "outs": 2}, (90, 40), [(24, 24), (100, 16)]),
+    "2-D, finer": (2, {"upscale": (2, 3)}, (75, 35), [(16, 16), (100, 12)]),
+    "3-D": (3, {"depth": 1}, (40, 21, 18), [(8, 8, 8), (64, 8, 64)]),
+    "3-D, finer along z": (3, {"depth": 1, "upscale": (4, 1, 1)}, (9, 30, 18), [(4, 8, 8), (16, 32, 10)]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_sample_in_many_cuts_is_that_of_the_whole(case, tmp_path):
+    ndim, more, shape, cuts = CASES[case]
+    model = sampler(ndim, **more)
+    channels = more.get("channels", 1)
+    image = image_of((channels, *shape))
+    stack = Stack(data=image, axes="c" + model.axes, scale=(1.0, *(0.5,) * ndim))
+    wanted = drawn(model, image, seed=5)
+    found = []
+    for number, block in enumerate([*cuts, None]):
+        config = PredictConfig(block=block, steps=STEPS, seed=5, **FP32)
+        result = wait(predict(stack, model, tmp_path / f"{number}.ome.zarr", config))
+        found.append(np.asarray(result.data[...]).reshape(wanted.shape))
+        lazy = np.asarray(predict_lazy(stack, model, config).data)
+        assert np.abs(lazy.reshape(wanted.shape) - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    for each in found:
+        assert np.abs(each - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    assert result.scale[-1] == 0.5 / model.factors[-1]
+    other = np.asarray(predict_lazy(stack, model, PredictConfig(steps=STEPS, seed=6, **FP32)).data)
+    assert np.abs(other.reshape(wanted.shape) - wanted).std() > 1
+
+
+@pytest.mark.parametrize("timed", [False, True], ids=["one time", "a series"])
+def test_mean_and_deviation_are_those_of_the_samples(timed, tmp_path):
+    model, times = sampler(), 2 if timed else 1
+    image = image_of((times, 40, 52))
+    stack = Stack(data=image if timed else image[0], axes="tyx"[not timed :])
+    config = PredictConfig(steps=STEPS, samples=4, seed=2, block=(24, 24), **FP32)
+    result = wait(predict(stack, model, tmp_path / "a.ome.zarr", config))
+    wanted = np.stack([[drawn(model, image[t : t + 1], 2, s, t)[0] for s in range(4)] for t in range(times)])
+    for data, truth in (
+        (result.data, wanted.mean(1)),
+        (open_stack(tmp_path / "a.ome.zarr" / "uncertainty").data, wanted.std(1, ddof=1)),
+    ):
+        found = np.asarray(data[...])
+        assert found.shape == stack.shape
+        assert np.abs(found.reshape(truth.shape) - truth).max() <= 1e-3 * np.abs(wanted).max()
+    record = json.loads((tmp_path / "a.ome.zarr" / "zarr.json").read_text())["attributes"]["napari_unet"]
+    assert {name: record["provenance"][name] for name in ("steps", "samples", "seed")} == {
+        "steps": STEPS,
+        "samples": 4,
+        "seed": 2,
+    }
+    assert not list((tmp_path / "a.ome.zarr").rglob("working*"))
+
+
+@pytest.mark.parametrize("samples", [None, 3])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(samples, tmp_path):
+    model, stack = sampler(), Stack(data=image_of((120, 60)), axes="yx")
+    config = PredictConfig(block=(16, 32), steps=STEPS, samples=samples, **FP32)
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", config))
+    for blocks in (2, 7, 11):
+        stopped_after(blocks, predict(stack, model, tmp_path / "b.ome.zarr", config))
+    for other in ({"seed": 1}, {"steps": 4}, {"samples": 2}):
+        wishes = {"steps": STEPS, "samples": samples} | other
+        with pytest.raises(OutputError, match=next(iter(other))):
+            wait(predict(stack, model, tmp_path / "b.ome.zarr", PredictConfig(block=(16, 32), **wishes, **FP32)))
+    wait(predict(stack, model, tmp_path / "b.ome.zarr", config))
+    assert tree(tmp_path / "a.ome.zarr") == tree(tmp_path / "b.ome.zarr")
+
+
+def test_integers_keep_their_range_and_a_mean_is_of_unrounded_samples(tmp_path):
+    model, stack = sampler(dtype_name="uint8"), Stack(data=image_of((40, 40)), axes="yx")
+    samples = [drawn(sampler(), stack.data[None], 0, s)[0] for s in range(2)]
+    assert min(s.min() for s in samples) < 0 or max(s.max() for s in samples) > 255
+    config = PredictConfig(steps=STEPS, samples=2, **FP32)
+    found = np.asarray(wait(predict(stack, model, tmp_path / "a.ome.zarr", config)).data[...])
+    wanted = np.rint(np.mean(samples, 0)).clip(0, 255)
+    assert found.dtype == np.uint8 and (found == wanted).mean() > 0.999
+
+
+def test_a_constant_image_is_not_taken_for_one_that_repeats(tmp_path):
+    model, image = sampler(), np.full((1, 900, 20), 300, np.uint16)
+    config = PredictConfig(steps=STEPS, **FP32)
+    found = np.asarray(wait(predict(Stack(image[0], "yx"), model, tmp_path / "a.ome.zarr", config)).data[...])
+    wanted = drawn(model, image)[0]
+    assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+def test_a_region_is_the_same_part_of_the_whole(tmp_path):
+    model, stack = sampler(), Stack(data=image_of((130, 150)), axes="yx")
+    for samples in (None, 2):
+        config = PredictConfig(steps=STEPS, samples=samples, **FP32)
+        whole = np.asarray(wait(predict(stack, model, tmp_path / f"{samples}.ome.zarr", config)).data[...])
+        part = PredictConfig(steps=STEPS, samples=samples, region="37:60,50:101", **FP32)
+        found = np.asarray(wait(predict(stack, model, tmp_path / f"{samples}part.ome.zarr", part)).data[...])
+        assert np.abs(found - whole[37:60, 50:101]).max() <= 1e-4 * np.abs(whole).max()
+
+
+def test_there_are_no_seams_and_a_cascade_takes_a_sample(tmp_path):
+    model, stack = sampler(depth=1), Stack(data=image_of((100, 110)), axes="yx")
+    config = PredictConfig(steps=2, **FP32)
+    assert seam_check(stack, model, config, size=(32, 32)).largest < 1e-4
+    one = wait(predict(stack, model, tmp_path / "a.ome.zarr", config))
+    after = wait(predict(one, small(), tmp_path / "b.ome.zarr", PredictConfig(**FP32)))
+    both = wait(predict(stack, [model, small()], tmp_path / "c.ome.zarr", config))
+    assert (np.asarray(both.data[...]) == np.asarray(after.data[...])).mean() > 0.9999
+
+
+@pytest.mark.parametrize(
+    ("models", "wishes", "says"),
+    [
+        (lambda: [restorer()], {"steps": 4}, "the model draws no samples"),
+        (lambda: [sampler(), small()], {"samples": 2}, "the last model draws none"),
+        (lambda: [sampler()], {"tta": True}, "give --samples"),
+        (lambda: [sampler()], {"seed": 2**32}, "give a number up to"),
+        (lambda: [sampler()], {"uncertainty": True}, "--samples 2 or more"),
+    ],
+)
+def test_what_samples_cannot_have_is_refused_before_anything_is_written(models, wishes, says, tmp_path):
+    stack = Stack(data=image_of((40, 40)), axes="yx")
+    with pytest.raises(UsageError, match=says):
+        wait(predict(stack, models(), tmp_path / "a.ome.zarr", PredictConfig(**wishes, **FP32)))
+    assert not list(tmp_path.iterdir())
