@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .inference.preflight import preflight
     from .model import Model, load_model
     from .network import UNet, UNetConfig, ronneberger2015
+    from .objects.classes import with_classes
     from .sources import open_labels, open_stack
     from .store.table import read_table
     from .store.tiff import save_tiff
@@ -66,6 +67,7 @@ __all__ = [
     "seam_check",
     "train",
     "wait",
+    "with_classes",
 ]
 
 DISTRIBUTION = "napari-unet-stacks"  # the name that pip knows
@@ -86,6 +88,7 @@ _ROOMS = {
     "inference.preflight": ("preflight",),
     "model": ("Model", "load_model"),
     "network": ("UNet", "UNetConfig", "ronneberger2015"),
+    "objects.classes": ("with_classes",),
     "sources": ("open_labels", "open_stack"),
     "store.table": ("read_table",),
     "store.tiff": ("save_tiff",),

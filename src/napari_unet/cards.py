@@ -272,7 +272,9 @@ def _across(card: Mapping[str, Any]) -> str:
 def task_names(task: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the name of each thing a task tells apart: classes, or channels of an image."""
     named = task.get("class_names") or task.get("channels") or task.get("values", ())
-    return OBJECT_CLASSES if task["name"] == "instances" else tuple(named)
+    if task["name"] != "instances":
+        return tuple(named)
+    return (*OBJECT_CLASSES, *(f"objects of {name}" for name in task.get("object_classes", ())))
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:

@@ -145,6 +145,24 @@ def test_any_cut_gives_the_labels_of_the_whole_image_ids_included(volume):
     np.testing.assert_array_equal(volume.decoded(), volume.expected())
 
 
+@settings(max_examples=100, deadline=None)
+@given(volumes(), st.integers(2, 5), st.sampled_from([0.0, 0.2]))
+def test_any_cut_gives_the_classes_of_the_objects_of_the_whole_image(volume, kinds, link):
+    """The labels are those without classes, and an object is of the class that most of its inside is of."""
+    plain = volume.classes
+    drawn = np.random.default_rng(plain.size).integers(kinds, size=plain.shape)
+    volume.config = dataclasses.replace(volume.config, link=link)
+    expected = Volume(plain, volume.grid.axes, plain.shape, volume.config).decoded()
+    volume.classes = (plain + 4 * drawn * np.isin(plain, [1, 3])).astype(np.uint8)
+    volume.config = dataclasses.replace(volume.config, kinds=tuple("abcde"[:kinds]))
+    np.testing.assert_array_equal(volume.decoded(), expected)
+    inside = plain == (3 if volume.config.cores else 1)
+    for row, number in enumerate(volume.objects.id):
+        votes = np.bincount(drawn[inside & (volume.labels == number)], minlength=kinds)
+        assert volume.objects.votes[row].tolist() == votes.tolist()
+        assert volume.objects.kind[row] == votes.argmax() and volume.objects.share[row] == votes.max() / votes.sum()
+
+
 def test_a_voxel_between_two_holes_of_a_narrow_block_stays_the_objects():
     classes = np.array([0, 1, 1, 1, 0, 1, 0, 1], np.uint8).reshape(1, 8, 1)
     volume = Volume(classes, "tyx", (1, 7, 1), ObjectConfig(fill_holes=3, grow=0))

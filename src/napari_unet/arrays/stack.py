@@ -43,6 +43,8 @@ class Stack:
     frame : tuple of (axis, axis, float)
         Of a layer the matrix of what its viewer does beyond scale and translation (turn, shear, move), an entry each;
         an axis "" is the matrix's last column. Empty where there is no viewer.
+    object_classes : tuple of str
+        Of labels whose objects have classes: their names; the values are what `ClassedLabels` gives.
 
     Raises
     ------
@@ -60,6 +62,7 @@ class Stack:
     channel_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     frame: tuple[tuple[str, str, float], ...] = ()
+    object_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_axes(self.axes, self.shape, self.name)

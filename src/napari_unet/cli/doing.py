@@ -50,6 +50,14 @@ def train(
     out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
     labels: Labels = None,
     targets: Targets = None,
+    object_classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Class of each object: a table (id, class), a label image, or a folder of them, or one per class.",
+            show_default=False,
+        ),
+    ] = None,
     init: Annotated[Path | None, typer.Option(help="Model to fine-tune.", show_default=False)] = None,
     config: Any = None,
     opening: Any = None,
@@ -85,6 +93,8 @@ def train(
 
     paths = pair_paths(images, given) if given else [(path, path) for each in images for path in list_images(each)]
     pairs = [opened(*each) for each in paths]
+    if object_classes is not None:
+        pairs = _classed(pairs, object_classes, config)
     for line in paired_lines(paths):
         say(line, "")
     for stack in itertools.chain(*pairs):
@@ -94,6 +104,19 @@ def train(
 
     model = shown(run(pairs, out, config, init=None if init is None else load_model(init)))
     tell_lines(model.card())
+
+
+def _classed(pairs: "list[Pair]", classes: Path, config: TrainConfig) -> "list[Pair]":
+    """Give the objects of labels their classes."""
+    from ..objects.classes import with_classes
+
+    if config.task != "instances":
+        raise typer.BadParameter(
+            f"--object-classes are of objects; learn them with --task instances, not {config.task}"
+        )
+    labels = with_classes([label for _, label in pairs], classes)
+    say(f"classes of objects: {', '.join(labels[0].object_classes)}", "")
+    return [(image, label) for (image, _), label in zip(pairs, labels, strict=True)]
 
 
 @command

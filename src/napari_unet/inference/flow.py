@@ -89,7 +89,7 @@ class Decoder:
         wanted = {output.path: output.dtype for output in self.outputs[1:] if output.path}
         if wanted:
             found = self.task.probabilities(logits)
-            each = {"probabilities": found, "uncertainty": entropy(found)[None]}
+            each = {"probabilities": found, "uncertainty": entropy(found[: self.task.exclusive])[None]}
             values |= {path: rescaled(each[path], dtype) for path, dtype in wanted.items()}
         return values
 

@@ -17,7 +17,7 @@ from ..files import disk, replacing
 from ..objects import Canvas, ObjectGrid, Objects, find, paint
 from ..objects.scratch import discard
 from ..store import ResultStore
-from ..store.table import make_place
+from ..store.table import CLASS_COLUMNS, make_place
 from .own import ratios
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
     They are made at the pixels that the network ran at, and written at the image's own.
 
     The labels hold a table, ``table/objects.csv``: id, voxels, centroid and bounding box in the labels' units, mean
-    intensity per channel, and whether the object touches the border of the image.
+    intensity per channel, whether the object touches the border of the image, and its class where objects have one.
 
     Parameters
     ----------
@@ -141,18 +141,21 @@ def write_table(
     size, start = np.array(scale), np.array(translation)
     centre = objects.centroid * size + start
     low, high = objects.low * size + start, (objects.high - 1) * size + start
-    names = [f"{kind}_{a}" for kind in ("centroid", "first", "last") for a in objects.axes]
+    columns_of = [f"{kind}_{a}" for kind in ("centroid", "first", "last") for a in objects.axes]
     given = objects.intensity.shape[1]
-    names += [f"mean_{channel}" for channel in (channels if len(channels) == given else range(given))]
+    columns_of += [f"mean_{channel}" for channel in (channels if len(channels) == given else range(given))]
+    names = objects.kinds
     with replacing(path, via) as binary:
         file = io.TextIOWrapper(binary, "utf-8", newline="")
         writer = csv.writer(file)
-        writer.writerow(["id", "voxels", *names, "touches_border"])
+        writer.writerow(["id", "voxels", *columns_of, "touches_border", *(CLASS_COLUMNS if names else ())])
         intensity_sum = objects.intensity if given else np.zeros((len(objects), 0))
         columns = np.concatenate([centre, low, high, intensity_sum], axis=1)
+        kinds, shares = (objects.kind, objects.share) if names else ((), ())
         for i, row in enumerate(columns):
             values = (f"{value:.10g}" for value in row)
-            writer.writerow([int(objects.id[i]), int(objects.count[i]), *values, int(objects.border[i])])
+            kind = (names[kinds[i]], f"{shares[i]:.4f}") if names else ()
+            writer.writerow([int(objects.id[i]), int(objects.count[i]), *values, int(objects.border[i]), *kind])
         file.detach()
 
 

@@ -47,6 +47,10 @@ class Objects:
         Mean of each channel; C is 0 where no image was given.
     id : (N,) int64 array
         As it is written; linked objects have one id at several time points.
+    votes : (N, K) int64 array
+        Voxels inside of it that were taken for each class of objects, of linked ones all together.
+    kinds : tuple of str
+        Names of the K classes, none where objects have none.
     """
 
     axes: str
@@ -57,6 +61,18 @@ class Objects:
     border: np.ndarray
     intensity: np.ndarray
     id: np.ndarray
+    votes: np.ndarray
+    kinds: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> np.ndarray:
+        """Class of each, from 0: the one of most votes, the first of equals."""
+        return np.asarray(self.votes.argmax(1))
+
+    @property
+    def share(self) -> np.ndarray:
+        """Share of the votes that its class has."""
+        return np.asarray(self.votes.max(1) / np.maximum(self.votes.sum(1), 1))
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -127,7 +143,8 @@ def find(read: Read, grid: ObjectGrid, scratch: Path, config: ObjectConfig) -> G
     Parameters
     ----------
     read : callable
-        Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one; or 3 core of one.
+        Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one; or 3 core of one. Where
+        objects have classes, inside and core have four times that number added, from 0.
     scratch : Path
         Folder for what is known so far; with it, an interrupted call goes on where it was.
 
@@ -201,6 +218,7 @@ def paint(
     """
     kept, onto = Scratch(scratch, grid, config), canvas.grid or grid
     offset, ids, track = kept.load("ids", "offset", "id", "track")
+    votes = kept.load("ids", "votes")[0][track] if config.kinds else np.zeros((len(track), 0), np.int64)
     source: LazyBase = _Named(read, kept, grid, config, (offset, ids))
     if canvas.grid is not None:
         source = ResampledLabels(source, onto.shape, canvas.ratios)
@@ -224,7 +242,7 @@ def paint(
                 canvas.write(number, onto.block(number), labels)
                 kept.save(f"paint-{number}", measures)
             yield Progress(2 * blocks + number + 1, 3 * blocks, STAGE)
-    return _gather(kept, onto, track)
+    return _gather(kept, onto, track, votes)
 
 
 def _least(ratio: float) -> float:
@@ -262,7 +280,8 @@ def decode(
        smallest id of those as near. Without ``nearest``: in each of ``grow`` rounds, every free voxel of class 2 that
        shares a face with objects joins the one of the smallest id.
 
-    With ``cores`` the parts are of class 3, and objects grow over class 1 too.
+    With ``cores`` the parts are of class 3, and objects grow over class 1 too. With ``kinds`` an object is of the class
+    that most voxels of its parts are of, the first of equals; linked ones have one class.
 
     Memory is that of a block, of what is known of each part, and of the faces between blocks.
 
@@ -293,7 +312,7 @@ def decode(
     return found
 
 
-def _gather(kept: Scratch, grid: ObjectGrid, track: np.ndarray) -> Objects:
+def _gather(kept: Scratch, grid: ObjectGrid, track: np.ndarray, votes: np.ndarray) -> Objects:
     """Add up the measures of all blocks, of the objects that have a voxel."""
     total = len(track) - 1
     count, border = np.zeros(total, np.int64), np.zeros(total, bool)
@@ -321,4 +340,6 @@ def _gather(kept: Scratch, grid: ObjectGrid, track: np.ndarray) -> Objects:
         border[there],
         intensity,
         track[1:][there],
+        votes[1:][there],
+        kept.config.kinds,
     )

@@ -28,6 +28,7 @@ def grown(ids: np.ndarray, classes: np.ndarray, config: ObjectConfig, spatial: i
 
 def free_of(classes: np.ndarray, config: ObjectConfig) -> np.ndarray:
     """Return where objects may grow."""
+    classes = config.parts(classes)
     free = classes == BORDER
     return free | (classes == INSIDE) if config.cores else free
 

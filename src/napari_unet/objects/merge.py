@@ -27,7 +27,8 @@ def name_parts(scratch: Scratch, grid: ObjectGrid, config: ObjectConfig) -> Gene
 
     Parts of all blocks are numbered through: part `n` (from 1) of block `b` is ``offset[b] + n``; 0 is all
     that fills no hole. ``ids`` holds ``offset`` (blocks + 1), ``id`` (by part; 0 is none) and ``count``; and ``track``,
-    by id: the one that is written, which is another where ids are carried on from time to time.
+    by id: the one that is written, which is another where ids are carried on from time to time; and ``votes``, by the
+    one that is written: what all parts of it have, where objects have classes.
 
     Parameters
     ----------
@@ -72,7 +73,20 @@ def name_parts(scratch: Scratch, grid: ObjectGrid, config: ObjectConfig) -> Gene
     )
     sizes = np.bincount(ids, size, count + 1).astype(np.int64)
     track = yield from _linked(scratch, grid, config, (offset, ids), sizes)
-    scratch.save("ids", {"offset": offset, "id": ids, "count": track.max(), "track": track})
+    found = {"offset": offset, "id": ids, "count": track.max(), "track": track}
+    if config.kinds:
+        found["votes"] = _votes(scratch, len(grid), len(config.kinds), (offset, track[ids]))
+    scratch.save("ids", found)
+
+
+def _votes(scratch: Scratch, blocks: int, kinds: int, parts: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Add up what the parts of each id that is written have: (ids, kinds)."""
+    offset, ids = parts
+    votes = np.zeros((int(ids.max(initial=0)) + 1, kinds), np.int64)
+    for block in range(blocks):
+        (found,) = scratch.load(f"scan-{block}", "votes")
+        np.add.at(votes, ids[offset[block] + 1 : offset[block + 1] + 1], found)
+    return votes
 
 
 def named(scratch: Scratch, grid: ObjectGrid, box: Box, offset: np.ndarray, ids: np.ndarray) -> np.ndarray:

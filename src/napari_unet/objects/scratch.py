@@ -44,7 +44,7 @@ class Scratch:
     """
 
     def __init__(self, folder: Path, grid: ObjectGrid, config: ObjectConfig) -> None:
-        self.folder = folder
+        self.folder, self.config = folder, config
         job = json.loads(json.dumps({"grid": _about(grid), "config": config.to_json()}))
         with disk(folder):
             shutil.rmtree(_trash(folder), ignore_errors=True)

@@ -140,7 +140,7 @@ def pair_paths(images: Sequence[str | Path], labels: Sequence[str | Path]) -> li
     several = len(images) == len(labels) > 1 and len(set(_names(left))) < len(left)
     if several and not all(is_image(Path(path).expanduser()) for path in (*images, *labels)):
         return [pair for one, other in zip(images, labels, strict=True) for pair in pair_paths([one], [other])]
-    pairs = _match(left, right)
+    pairs = match_paths(left, right)
     for image, label in pairs:
         if image == label and not image.is_dir():
             raise DataError(f"{image} is given both as image and as labels; give the file with its labels")
@@ -170,7 +170,13 @@ def _check_once(paths: Sequence[Path]) -> None:
             raise DataError(f"{name} is given twice among the images; give each once")
 
 
-def _match(left: list[Path], right: list[Path]) -> list[tuple[Path, Path]]:
+def key_of(path: Path) -> str:
+    """Return a name without words that tell images from labels, and with its numbers as numbers."""
+    return _alike_without_words([path])[0]
+
+
+def match_paths(left: Sequence[Path], right: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Pair files by name, as `pair_paths` does with the images of folders."""
     if len(left) == len(right) == 1:
         return [(left[0], right[0])]
     best: tuple[int, list[Path], list[Path]] = (-1, [], [])
@@ -196,7 +202,7 @@ def _match(left: list[Path], right: list[Path]) -> list[tuple[Path, Path]]:
     raise DataError(_unpaired(best, left, right))
 
 
-def _unpaired(best: tuple[int, list[Path], list[Path]], left: list[Path], right: list[Path]) -> str:
+def _unpaired(best: tuple[int, list[Path], list[Path]], left: Sequence[Path], right: Sequence[Path]) -> str:
     count, alone, unused = best
     if count < 0:
         return f"{len(left)} images and {len(right)} labels have names that occur twice; give each a name of its own"
@@ -269,8 +275,8 @@ def _numbers(paths: Sequence[Path]) -> list[str]:
     if len({NUMBER.sub("#", name).lower() for name in names}) > 1:
         return [f"/{path}" for path in paths]
     columns = list(zip(*([int(n) for n in NUMBER.findall(name)] for name in names), strict=True))
-    rows = zip(*(column for column in columns if len(set(column)) > 1), strict=True)
-    return [" ".join(map(str, row)) for row in rows]
+    differing = [column for column in columns if len(set(column)) > 1]
+    return [" ".join(str(column[row]) for column in differing) for row in range(len(names))]
 
 
 # From the strictest to the loosest: the first by which all names agree decides.

@@ -24,7 +24,7 @@ from .lock import Lock
 from .marks import RECORD, mark
 from .ome import VERSIONS, Output, group_attributes
 from .pyramid import Level, above, levels_of, parts, reduce, shown_ranges
-from .table import TABLE_UNIT, table_written
+from .table import TABLE_UNIT, table_written, with_classes
 from .verification import problem_of, verify
 
 __all__ = ["Output", "ResultStore", "verify"]
@@ -341,7 +341,7 @@ class ResultStore:
         for path in sorted(self._groups(), key=len, reverse=True):
             attributes = self._ours(path, "complete")
             if path in self.outputs:
-                output, levels = self.outputs[path], self._levels[path]
+                output, levels = with_classes(self.outputs[path], self.root), self._levels[path]
                 attributes |= group_attributes(output, levels, self.plan.version, self._window(output), self._has_image)
             if not path:
                 self._list()

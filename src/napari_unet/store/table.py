@@ -1,7 +1,9 @@
 """The table of objects of some labels: where it lies, and what the record of a run holds of it."""
 
 import csv
+import dataclasses
 import itertools
+import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,12 @@ import numpy as np
 
 from ..files import make_folder, open_to_read, refuse_link, remove
 from .marks import TABLE_MARK, mark
+from .ome import Output
 from .plan import FORMER_TABLE, TABLE, Region
 
 TABLE_UNIT = "objects.csv"  # of the record
+CLASS_COLUMNS = ("class", "class_share")  # of objects that have classes, the last two
+MOST_PROPERTIES = 2**22  # 4 MiB of metadata: some 80,000 objects, which readers take; the table has them all
 MOST_ROWS = 100_000  # of a table in the window: more cannot be scrolled through
 
 
@@ -90,8 +95,8 @@ def read_table(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict of column name to (N + 1,) array
-        Row i is label i, row 0 the background; ``index`` instead of ``id``. Empty where there are too many rows, or
-        several of one id, as of objects that are linked over time.
+        Row i is label i, row 0 the background; ``index`` instead of ``id``, and ``class`` as text. Empty where there
+        are too many rows, or several of one id, as of objects that are linked over time.
     """
     path = table_of(path) if path.is_dir() else path
     with path.open(newline="", encoding="utf-8") as file:
@@ -99,11 +104,37 @@ def read_table(path: Path) -> dict[str, Any]:
         rows = list(itertools.islice(csv.reader(file), MOST_ROWS + 1))
     if len(rows) > MOST_ROWS:
         return {}
-    values = np.array([[0] * len(names), *rows], np.float64)
+    texts = {name: [row[at] for row in rows] for at, name in enumerate(names) if name == CLASS_COLUMNS[0]}
+    numbers = [[0 if name in texts else value for name, value in zip(names, row, strict=True)] for row in rows]
+    values = np.array([[0] * len(names), *numbers], np.float64)
     if (values[:, 0] != np.arange(len(values))).any():
         return {}
     whole = {"id", "voxels", "touches_border"}
-    return {
+    found = {
         "index" if name == "id" else name: column.astype(int) if name in whole else column
         for name, column in zip(names, values.T, strict=True)
     }
+    return found | {name: np.array(["", *column]) for name, column in texts.items()}
+
+
+def with_classes(output: Output, root: Path) -> Output:
+    """Return labels with the class of each object among their attributes, where their table has it.
+
+    Of linked objects an id has one class at all time points.
+    """
+    table = table_of(root / output.path)
+    found = classes_in(table) if output.kind == "labels" and table.is_file() else {}
+    properties = [{"label-value": number, "class": name} for number, name in sorted(found.items())]
+    if not properties or len(json.dumps(properties)) > MOST_PROPERTIES:
+        return output
+    return dataclasses.replace(output, attributes={"properties": properties})
+
+
+def classes_in(path: Path) -> dict[int, str]:
+    """Return the class of each object by its id; nothing where objects have none, or there are too many rows."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if CLASS_COLUMNS[0] not in (rows.fieldnames or ()):
+            return {}
+        found = list(itertools.islice(rows, MOST_ROWS + 1))
+    return {int(row["id"]): row[CLASS_COLUMNS[0]] for row in found} if len(found) <= MOST_ROWS else {}

@@ -1,7 +1,7 @@
 """What a network is for: `encode` turns labels into targets, `decode` its output into a result, side by side."""
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -15,6 +15,7 @@ from .losses import Scores
 
 # Okabe and Ito: distinct with every kind of colour vision.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+LONGEST_NAME = 100  # characters of the name of a class: what a legend shows
 
 
 class Task(abc.ABC):
@@ -60,6 +61,11 @@ class Task(abc.ABC):
     def factors(self) -> tuple[int, ...]:
         """Elements of the result for one of the image, where not the network makes it finer; empty for most tasks."""
         return ()
+
+    @property
+    def exclusive(self) -> int:
+        """How many of the first channels of `probabilities` add up to 1: predictive entropy is of these."""
+        return len(self.names)
 
     @property
     def objects(self) -> ObjectConfig | None:
@@ -117,6 +123,19 @@ class Task(abc.ABC):
             return cls(**given)
         except (TypeError, ValueError) as error:
             raise ModelError(f"the task {cls.name!r} cannot be read: {error}") from error
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names of classes that are no names, or are there twice.
+
+    Raises
+    ------
+    DataError
+    """
+    if len(set(names)) != len(names):
+        raise DataError(f"class names are {', '.join(map(str, names))}; give each class a name of its own")
+    if not all(isinstance(n, str) and 0 < len(n) <= LONGEST_NAME and n.isprintable() for n in names):
+        raise DataError(f"class names are {', '.join(map(repr, names))}; each must be 1 to 100 printable characters")
 
 
 def as_labels(labels: np.ndarray) -> np.ndarray:

@@ -7,21 +7,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays.classed import apart
 from ..cards import OBJECT_CLASSES
 from ..errors import DataError
 from ..metrics.contingency import Contingency
 from ..metrics.objects import THRESHOLDS, Overlaps
 from ..objects import ObjectConfig, objects_of
 from ..objects.borders import borders, touching
-from ..objects.config import BORDER, CORE, INSIDE
+from ..objects.components import votes_of
+from ..objects.config import BORDER, CORE, INSIDE, PARTS
 from ..objects.labelling import numbered
 from ..settings import takes_former_names, to_keys
-from .base import COLOURS, Task, as_labels
+from .base import COLOURS, Task, as_labels, check_names
 from .border import LEVELS, border_weights, check_border
 from .losses import IGNORE, Scores, cross_entropy, dice, likeliest
 
 CLASSES = OBJECT_CLASSES
-LATER = ("reach", "nearest", "foreground_bias", "core_margin")  # fields that came after the first models
+Kinds = tuple[np.ndarray, np.ndarray]
+LATER = (
+    "reach",
+    "nearest",
+    "foreground_bias",
+    "core_margin",
+    "object_classes",
+)  # fields that came after the first models
 # Of equal scores the first is taken, so what changes nothing comes first.
 BIASES = (0.0, 1.0, -1.0, 2.0)  # of logits, a factor of e each: from fewer borders to many more
 FOREGROUND = (0.0, 0.5, -0.5, 1.0, -1.0)  # of logits: foreground from where it is 0.27 to 0.73
@@ -63,6 +72,9 @@ class Instances(Task):
     core_margin : float
         Objects are the parts of inside whose logit is more than this above the others, and grow over the rest of inside
         too: above 0 objects that hang together by a doubtful bridge are two. 0 takes all of inside.
+    object_classes : tuple of str
+        Names of the classes that objects have, if the network tells them apart: a channel more for each, learnt inside
+        the objects whose class is known. An object is of the class that most of its voxels are of.
 
     Raises
     ------
@@ -89,6 +101,7 @@ class Instances(Task):
     nearest: bool = False
     foreground_bias: float = 0.0
     core_margin: float = 0.0
+    object_classes: tuple[str, ...] = ()
     name: ClassVar[str] = "instances"
     result: ClassVar[Literal["labels", "image"]] = "labels"
     score: ClassVar[str] = "ap"
@@ -105,24 +118,32 @@ class Instances(Task):
                 raise DataError(f"{name} is {getattr(self, name)}; it must be finite")
         if self.core_margin < 0:
             raise DataError(f"core_margin is {self.core_margin}; it must be 0 or more")
+        object.__setattr__(self, "object_classes", tuple(self.object_classes))
+        check_names(self.object_classes)
         _ = self.objects
 
     @property
     def objects(self) -> ObjectConfig:
         """How objects are made from the classes."""
         return ObjectConfig(
-            self.min_size, self.fill_holes, self.grow, self.link, self.nearest, cores=self.core_margin > 0
+            self.min_size,
+            self.fill_holes,
+            self.grow,
+            self.link,
+            self.nearest,
+            cores=self.core_margin > 0,
+            kinds=self.object_classes,
         )
 
     @property
     def out_channels(self) -> int:
-        """Return 3: background, inside, border."""
-        return len(CLASSES)
+        """Return 3, background, inside and border, and one more for each class of objects."""
+        return len(self.names)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name of each class."""
-        return CLASSES
+        """Name of each class, then of those of objects."""
+        return (*CLASSES, *self.object_classes)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -135,30 +156,46 @@ class Instances(Task):
         Parameters
         ----------
         labels : (*S) integer array
-            Ids of objects; 0 is background, or unlabelled where the labels are sparse.
+            Ids of objects; 0 is background, or unlabelled where the labels are sparse. With classes of objects as
+            `ClassedLabels` gives them.
 
         Returns
         -------
         (3, *S) int64 array
-            Class (``IGNORE`` where not annotated), weight in sixteenths, id from 1 in the patch.
+            Class (``IGNORE`` where not annotated), weight in sixteenths, id from 1 in the patch; with classes of
+            objects (4, *S): the class of the object too, ``IGNORE`` where there is none or it has none.
         """
         labels = as_labels(labels)
+        kinds = np.zeros(labels.shape, np.int64)
+        if self.object_classes:
+            labels, kinds = apart(labels)
         ids = numbered(np.where(labels == self.background, 0, labels) if self.sparse else labels)
         border = borders(ids) if self.nearest else touching(ids, self.reach)
         classes = np.where(border, BORDER, np.sign(ids))
         if self.sparse:
             classes[labels == 0] = IGNORE
-        return np.stack([classes, border_weights(ids, self.spacing, self.w0, self.sigma), ids])
+        found = [classes, border_weights(ids, self.spacing, self.w0, self.sigma), ids]
+        if self.object_classes:  # from 0; what is painted over background is of no object
+            found.append(np.where((ids > 0) & (kinds > 0), kinds - 1, IGNORE))
+        return np.stack(found)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the weighted cross-entropy and the Dice loss of (B, 3, *S) logits against (B, 3, *S) targets."""
+        """Return the weighted cross-entropy and the Dice loss of (B, 3, *S) logits against (B, 3, *S) targets.
+
+        Of classes of objects, those of their channels are added, inside the objects whose class is known.
+        """
         logits, classes = logits.float(), target[:, 0]
-        return cross_entropy(logits, classes, voxel=target[:, 1] / LEVELS) + dice(logits, classes)
+        main, more = logits[:, : len(CLASSES)], logits[:, len(CLASSES) :]
+        loss = cross_entropy(main, classes, voxel=target[:, 1] / LEVELS) + dice(main, classes)
+        if self.object_classes:
+            loss = loss + cross_entropy(more, target[:, 3]) + dice(more, target[:, 3])
+        return loss
 
     def decode(self, logits: Tensor) -> np.ndarray:
         """Turn (3, *S) logits into classes, (*S) uint8; ``napari_unet.objects`` makes objects of them.
 
-        With `core_margin` there is a fourth: 3, the core of an object.
+        With `core_margin` there is a fourth: 3, the core of an object. With classes of objects (3 + K, *S) are taken,
+        and inside and core are more by four times the likeliest class.
 
         Raises
         ------
@@ -166,16 +203,28 @@ class Instances(Task):
             Where a logit is NaN or infinite.
         """
         bias = torch.tensor([0.0, self.foreground_bias, self.foreground_bias + self.border_bias], device=logits.device)
+        logits, more = logits[: len(CLASSES)], logits[len(CLASSES) :]
         biased = logits.float() + bias.reshape(-1, *(1,) * (logits.ndim - 1))
         classes = likeliest(biased)
         if self.core_margin:  # a difference, no probability: what is computed voxel by voxel is the same for every tile
             above = biased[INSIDE] - torch.maximum(biased[0], biased[BORDER])
             classes.masked_fill_(above > self.core_margin, CORE)
+        if self.object_classes:
+            kind = PARTS * likeliest(more.float()).to(torch.uint8)
+            classes += kind * ((classes == INSIDE) | (classes == CORE))
         return classes.cpu().numpy()
 
     def probabilities(self, logits: Tensor) -> np.ndarray:
-        """Turn (3, *S) logits into float32 probabilities of the same shape."""
-        return np.asarray(logits.float().softmax(0).cpu().numpy())
+        """Turn (3, *S) logits into float32 probabilities of the same shape; of classes of objects by themselves."""
+        if not self.object_classes:
+            return np.asarray(logits.float().softmax(0).cpu().numpy())
+        each = [part.softmax(0) for part in (logits[: len(CLASSES)].float(), logits[len(CLASSES) :].float())]
+        return np.asarray(torch.cat(each).cpu().numpy())
+
+    @property
+    def exclusive(self) -> int:
+        """Return 3: the channels of classes of objects say what is there by themselves."""
+        return len(CLASSES)
 
     def scores(self) -> "Matches":
         """Return a new sum of scores: average precision of objects."""
@@ -185,14 +234,23 @@ class Instances(Task):
         """Return colours and names of the classes as OME-Zarr's ``image-label`` has them."""
         names = (*CLASSES, "core") if self.core_margin else CLASSES
         shown = [(value, name) for value, name in enumerate(names) if value]
+        if self.object_classes:
+            several = {INSIDE, CORE}
+            shown = [each for each in shown if each[0] not in several] + [
+                (value + PARTS * kind, f"{part} of {name}")
+                for kind, name in enumerate(self.object_classes)
+                for value, part in shown
+                if value in several
+            ]
         return {
-            "colors": [{"label-value": v, "rgba": [*COLOURS[v - 1], 255]} for v, _ in shown],
+            "colors": [{"label-value": v, "rgba": [*COLOURS[(v - 1) % len(COLOURS)], 255]} for v, _ in shown],
             "properties": [{"label-value": v, "class": name} for v, name in shown],
         }
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
         values = {"name": self.name, **to_keys(self), "spacing": list(self.spacing)}
+        values["object_classes"] = list(self.object_classes)
         for name in LATER:  # as models were written before there was another
             if not values[name]:
                 del values[name]
@@ -205,22 +263,32 @@ class Matches(Scores):
     def __init__(self, task: Instances) -> None:
         self._task = task
         self._seen: list[tuple[Tensor, np.ndarray, np.ndarray]] = []
+        self._kinds: list[np.ndarray] = []  # by id: the number of its class from 1, or 0 where that is not known
 
     def add(self, logits: Tensor, target: Tensor) -> None:
-        """Take in (B, 3, *S) logits and (B, 3, *S) targets."""
+        """Take in (B, 3, *S) logits and (B, 3, *S) targets; with classes of objects what these have more."""
         for one, wanted in zip(logits.detach().half().cpu(), target.cpu().numpy(), strict=True):
             self._seen.append((one, wanted[0] != IGNORE, wanted[2]))
+            kinds = np.zeros(int(wanted[2].max(initial=0)) + 1, np.int64)
+            if self._task.object_classes:
+                np.maximum.at(kinds, wanted[2].ravel(), wanted[3].ravel() + 1)
+            self._kinds.append(kinds)
 
     def result(self) -> dict[str, float]:
         """Return ``ap_50``, ``ap`` (the mean over IoU 0.5 to 0.95) and ``dice`` of all objects against background.
 
-        All are 0, which says nothing, where no object is there to be found.
+        With classes of objects, one of another class than the truth's is not found; ``class_accuracy`` is the share of
+        those that are there, by an IoU of 0.5, which have the right class. All are 0, which says nothing, where no
+        object is there to be found.
         """
         tables = [self._tables(self._task, i) for i in range(len(self._seen))]
+        kinds = [self._told(i) for i in range(len(self._seen))] if self._task.object_classes else None
         both = sum(int(t.count[(t.truth > 0) & (t.result > 0)].sum()) for t in tables)
         either = sum(int(t.count[t.truth > 0].sum() + t.count[t.result > 0].sum()) for t in tables)
-        found = precisions(tables) if any((t.truth > 0).any() for t in tables) else [0.0] * len(THRESHOLDS)
-        return {"ap": float(np.mean(found)), "ap_50": found[0], "dice": 2 * both / either if either else 0.0}
+        found = precisions(tables, kinds) if any((t.truth > 0).any() for t in tables) else [0.0] * len(THRESHOLDS)
+        scores = {"ap": float(np.mean(found)), "ap_50": found[0], "dice": 2 * both / either if either else 0.0}
+        right = [] if kinds is None else [self._right(*each) for each in zip(tables, kinds, strict=True)]
+        return scores | ({"class_accuracy": float(np.concatenate(right).mean())} if sum(map(len, right)) else {})
 
     def settings(self) -> dict[str, Any]:
         """Return how objects are best made, each choice after the others: fields of `Instances`."""
@@ -264,13 +332,44 @@ class Matches(Scores):
         found = objects_of(task.decode(logits), task.objects)
         return Contingency.of(ids[known], found[known])
 
+    def _told(self, index: int) -> Kinds:
+        """Return the class of each true object that is in its table, from 1, and of each that was found there."""
+        logits, known, ids = self._seen[index]
+        classes = self._task.decode(logits)
+        found = objects_of(classes, self._task.objects)
+        votes = votes_of(found, classes, int(found.max(initial=0)), self._task.objects)
+        (there, seen) = (np.unique(side[known]) for side in (ids, found))
+        return self._kinds[index][there[there > 0]], votes[seen[seen > 0]].argmax(1) + 1
 
-def precisions(tables: list[Contingency]) -> list[float]:
-    """Return the average precision at each of `THRESHOLDS`, of all objects of all tables."""
+    @staticmethod
+    def _right(table: Contingency, kinds: Kinds) -> np.ndarray:
+        """Return of each true object whose class is known and that was found whether that has its class."""
+        truth, result, _ = Overlaps.of(table).matches()
+        known = kinds[0][truth] > 0
+        return np.asarray((kinds[0][truth] == kinds[1][result])[known])
+
+
+def precisions(tables: list[Contingency], kinds: list[Kinds] | None = None) -> list[float]:
+    """Return the average precision at each of `THRESHOLDS`, of all objects of all tables.
+
+    Parameters
+    ----------
+    kinds : list of (array, array), optional
+        Classes of the true objects of each table, 0 where it is not known, and of those found, which have to agree.
+    """
     overlaps = [Overlaps.of(table) for table in tables]
     every = sum(o.n_truth + o.n_result for o in overlaps)
     precisions = []
     for threshold in THRESHOLDS:
-        right = sum(len(o.matched(threshold)) for o in overlaps)
+        if kinds is None:
+            right = sum(len(o.matched(threshold)) for o in overlaps)
+        else:
+            right = sum(_agree(o, *each, threshold) for o, each in zip(overlaps, kinds, strict=True))
         precisions.append(right / (every - right) if every else 1.0)
     return precisions
+
+
+def _agree(overlaps: Overlaps, true: np.ndarray, found: np.ndarray, threshold: float) -> int:
+    """Count the true objects that are found and have no known class, or that of what was found."""
+    truth, result, _ = overlaps.matches(threshold)
+    return int(((true[truth] == 0) | (true[truth] == found[result])).sum())

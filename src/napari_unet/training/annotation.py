@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
+from ..arrays.classed import apart
 from ..arrays.stack import Stack
 from ..arrays.views import Box
 from ..errors import DataError
+from ..task.losses import BACKGROUND
 
 CROPS = 6  # annotations that are measured closely: quartiles need no more
 CROP_ELEMENTS = 2**20  # 1024 x 1024, or 101 cubed: labelled in some ms
@@ -46,15 +48,31 @@ class ObjectLabels:
     ----------
     background : int, optional
         The value that was painted on background, where 0 is unlabelled.
+    kinds : tuple of str
+        Names of the classes of objects, which the ids carry as `ClassedLabels` gives them; empty without.
     """
 
     background: int | None = None
+    kinds: tuple[str, ...] = ()
 
     def classes(self, ids: np.ndarray) -> np.ndarray:
-        """Return 0 background and 1 objects; where there is a value for background 0 unlabelled, 1 and 2."""
+        """Return 0 background and 1 objects; where there is a value for background 0 unlabelled, 1 and 2.
+
+        Objects of the first class are one more, and so on.
+        """
+        kinds = np.zeros((), np.int64)
+        if self.kinds:
+            ids, kinds = apart(ids)
         if self.background is None:
-            return (ids > 0).astype(np.uint8)
-        return np.where(ids == self.background, 1, 2 * (ids > 0)).astype(np.uint8)
+            return ((ids > 0) * (1 + kinds)).astype(np.uint8)
+        return np.where(ids == self.background, 1, (ids > 0) * (2 + kinds)).astype(np.uint8)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Name of each value that `classes` gives and that is not unlabelled."""
+        first = 0 if self.background is None else 1
+        objects = "objects without a class" if self.kinds else "objects"
+        return dict(enumerate((BACKGROUND, objects, *self.kinds), first))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +116,7 @@ def labelled_crops(
         sizes = np.array(labels.scale_along(labels.spatial))
         stored = read_labels(labels, box)
         stored = stored.reshape(stored.shape[-len(sizes) :])
+        stored = apart(stored)[0] if labels.object_classes else stored
         data = (stored > 0).astype(np.uint8) if binary else stored
         yield Crop(data, tuple(sizes / min(sizes)), tuple(known), stored)
 

@@ -139,7 +139,8 @@ class Fingerprint:
     def digest(self) -> str:
         """SHA-256 over all stacks, their order included."""
         rows = [(f.axes, f.shape, f.scale, f.dtype, f.digest) for f in self.stacks]
-        return hashlib.sha256(json.dumps([rows, self.sparse, self.binary]).encode()).hexdigest()
+        kinds = [self.objects.kinds] if self.objects is not None and self.objects.kinds else []
+        return hashlib.sha256(json.dumps([rows, self.sparse, self.binary, *kinds]).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """Return what a model's record keeps of it."""

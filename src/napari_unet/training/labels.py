@@ -34,6 +34,32 @@ def labels_of(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
     return [(image, _foreground(labels, config)) for image, labels in found]
 
 
+def check_object_classes(pairs: Sequence[Pair], config: TrainConfig) -> None:
+    """Refuse classes of objects that differ between labels, or that nothing is learnt of.
+
+    Raises
+    ------
+    DataError
+        Naming the labels and what to do.
+    """
+    named = {labels.object_classes: labels.name for _, labels in pairs}
+    if len(named) > 1:
+        (one, first), (other, second) = list(named.items())[:2]
+        told = [", ".join(names) or "none" for names in (one, other)]
+        raise DataError(
+            f"{first} and {second} have other classes of objects, {told[0]} and {told[1]}; give all labels, those of "
+            "validation too, in one call"
+        )
+    if any(named):
+        if config.task != "instances":
+            raise DataError(f"classes of objects are learnt with the task instances, not with {config.task}")
+        if config.number_objects:
+            raise DataError(
+                "classes are of the objects by their ids, and number_objects gives other ids; number the objects "
+                "first, or leave one of the two out"
+            )
+
+
 def notes_of(pairs: Sequence[Pair]) -> tuple[str, ...]:
     """Return what was decided on the labels, or targets, of pairs."""
     return tuple(dict.fromkeys(note for image, labels in pairs if labels is not image for note in labels.notes))

@@ -199,7 +199,7 @@ class Run:
                 "steps": state["step"],
                 "minutes": round(state["elapsed"] / 60, 3),
                 "best": row,
-                "scores": {k: v for k, v in row.items() if k.startswith(self.task.score)},
+                "scores": {k: v for k, v in row.items() if k.startswith((self.task.score, "class_"))},
                 "history": state["history"],
                 "device": best.state["device"],
                 "threads": best.state["threads"],

@@ -23,7 +23,7 @@ from .config import TrainConfig
 from .fingerprint import Fingerprint, Intensities, Pair, fingerprint
 from .holdout import Division, former_division, hold_out
 from .images import image_fingerprint, inputs_of
-from .labels import check_labels, labels_of, notes_of
+from .labels import check_labels, check_object_classes, labels_of, notes_of
 from .pixelsize import same_axes
 from .plan import TrainingPlan, make_plan
 from .run import RUN, Run, training_folder
@@ -50,6 +50,7 @@ def set_up(
         As `train`; nothing has been written then.
     """
     folder = training_folder(out)
+    check_object_classes([*pairs, *validation], config)
     pairs, validation = _taken(pairs, config), _taken(validation, config)
     found = _existing(out, folder, config)
     pairs, facts, working = yield from _looked_at(pairs, config, init, None if found is None else found.plan)
@@ -75,7 +76,7 @@ def set_up(
         held_out = _samples(validation, extra, run.plan, init)
     else:
         training, held_out = yield from _divide(training, facts, config, run, found is None)
-    yield from (Progress(0, 1, "plan", line) for line in _unseen(training, held_out, run.task))
+    yield from (Progress(0, 1, "plan", line) for line in _unseen(training, held_out, facts, run.task))
     if sum(s.nbytes for s in training + held_out) <= CACHE_BYTES:
         training, held_out = [s.cached() for s in training], [s.cached() for s in held_out]
     if found is None:
@@ -115,15 +116,16 @@ def _divide(
     return found.divide(every)
 
 
-def _unseen(training: Sequence[Sample], held_out: Sequence[Sample], task: Task) -> list[str]:
+def _unseen(training: Sequence[Sample], held_out: Sequence[Sample], facts: Fingerprint, task: Task) -> list[str]:
     """Say which classes are learnt and not held out: of them the score says nothing."""
     if task.learns_from == "image":
         return []
     learnt, held = ({v for s in part for v, at in s.places.items() if len(at)} for part in (training, held_out))
-    objects = isinstance(task, Instances)
-    if objects and max(learnt, default=0) not in held:
-        return ["no object is held out: the score says nothing, and the validation loss chooses the epoch"]
-    values = dict(zip(task.values, task.names, strict=True)) if isinstance(task, Semantic) else {}
+    values = _names(facts, task)
+    if facts.objects is not None:
+        if not held & set(sorted(values)[1:]):
+            return ["no object is held out: the score says nothing, and the validation loss chooses the epoch"]
+        values = {value: name for value, name in values.items() if name in facts.objects.kinds}
     missing = [f"{value} {values[value]}" for value in sorted(learnt - held) if value in values]
     return [f"nothing is held out of class {', '.join(missing)}: the score says nothing of it"] if missing else []
 
@@ -134,6 +136,11 @@ def _samples(pairs: Sequence[Pair], facts: Fingerprint, plan: TrainingPlan, init
     if init is None:
         return found
     return [dataclasses.replace(sample, statistics=init.normalisation.measure(sample.image)) for sample in found]
+
+
+def _names(facts: Fingerprint, task: Task) -> dict[int, str]:
+    """Return the name of each value that is counted in labels."""
+    return facts.objects.names if facts.objects is not None else dict(zip(facts.values, task.names, strict=True))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -157,9 +164,11 @@ class Outlook:
         if facts.intensities is not None:
             return _story(facts, self.plan)
         found = [f"{count} labelled image{'s' * (count != 1)}{', 0 is unlabelled' * facts.sparse}"]
-        names = self.task.names if facts.objects is None else (BACKGROUND, "objects")
-        for value, name in zip(facts.values, names, strict=True):
-            found.append(f"{value} {name}: {totals[value]:,} voxels, {100 * facts.frequencies[value]:.3g} %")
+        names = _names(facts, self.task)
+        found += [
+            f"{value} {names[value]}: {totals[value]:,} voxels, {100 * facts.frequencies[value]:.3g} %"
+            for value in facts.values
+        ]
         if facts.diameters:
             low, middle, high = facts.diameters
             found.append(f"objects: {middle:.0f} pixels across, half of them {low:.0f} to {high:.0f}")
@@ -183,6 +192,7 @@ def outlook(
         As `train`.
     """
     config = config or TrainConfig()
+    check_object_classes(pairs, config)
     _, facts, working = yield from _looked_at(_taken(pairs, config), config, init)
     task, plan = _decide(facts, config, init, working)
     return Outlook(facts, plan, task)
@@ -223,7 +233,9 @@ def _measure(
     if config.learns_images:
         work = image_fingerprint(pairs, config, training)
     else:
-        objects = ObjectLabels(config.background if config.sparse else None) if config.task == "instances" else None
+        objects = None
+        if config.task == "instances":
+            objects = ObjectLabels(config.background if config.sparse else None, pairs[0][1].object_classes)
         work = fingerprint(pairs, config.sparse, config.binary, training, objects)
     facts = yield from _told(work, stage)
     return dataclasses.replace(facts, notes=(*facts.notes, *notes_of(pairs)))
@@ -308,7 +320,8 @@ def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:
         Where names do not fit the classes, or nothing was painted on background.
     """
     if config.task == "instances":
-        return Instances(config.sparse, config.background, w0=config.w0, grow=GROW, nearest=True)
+        kinds = facts.objects.kinds if facts.objects is not None else ()
+        return Instances(config.sparse, config.background, w0=config.w0, grow=GROW, nearest=True, object_classes=kinds)
     task = dataclasses.replace(Semantic.of(facts.values, config.class_names, config.sparse), w0=config.w0)
     if config.background is None:
         return task
@@ -374,7 +387,7 @@ def _story(facts: Fingerprint, plan: TrainingPlan) -> list[str]:
     """Describe data and plan for the user, one line each."""
     shares = ", ".join(f"{v}: {100 * share:.3g} %" for v, share in facts.frequencies.items())
     kind = "painted classes (0 is unlabelled)" if facts.sparse else "classes in order of label value"
-    kind = kind if facts.objects is None else "background and objects"
+    kind = kind if facts.objects is None else ", ".join(facts.objects.names.values()).replace(", ", " and ", 1)
     count = len(facts.stacks)
     if facts.intensities is not None:
         both = zip(("image", "target"), (facts.intensities.image, facts.intensities.target), strict=True)

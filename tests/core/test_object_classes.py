@@ -1,0 +1,236 @@
+"""Objects with classes: learnt from labels and a class of each, and the same however the work was cut up."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from helpers import FP32, cells, short, tree
+from kinds import model_of, whole_logits
+from napari_unet.arrays.classed import apart
+from napari_unet.arrays.stack import Stack
+from napari_unet.errors import DataError
+from napari_unet.events import wait
+from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.predict import predict
+from napari_unet.network import UNetConfig
+from napari_unet.objects.classes import with_classes
+from napari_unet.store import verify
+from napari_unet.store.table import read_table
+from napari_unet.task import Instances, read_task
+from napari_unet.task.losses import IGNORE
+from napari_unet.training import TrainConfig, train
+from napari_unet.training.setup import outlook
+
+KINDS = ("disc", "ring")
+
+
+def finder(shape, ndim=2, **options):
+    """A model with weights drawn at random that finds objects of both classes in `cells`."""
+    network = UNetConfig(ndim=ndim, depth=1, base_features=4, out_channels=5)
+    model = model_of(network, {2: 49, 3: 31}[ndim], task=Instances(object_classes=KINDS, **options))
+    logits = whole_logits(model, cells(shape).data[None])
+    model.weights["head.bias"][3] -= np.median(logits[3] - logits[4])
+    return model
+
+
+def discs_and_rings(seed, size=96):
+    """An image of bright discs and rings, their ids, and the class of each."""
+    rng, grid = np.random.default_rng(seed), np.indices((size, size))
+    ids, bright, classes = np.zeros((size, size), np.int32), np.zeros((size, size)), {}
+    for centre, radius in zip(rng.integers(9, size - 9, (40, 2)), rng.integers(6, 9, 40), strict=True):
+        far = np.sqrt(((grid - centre[:, None, None]) ** 2).sum(0))
+        if not ids[far <= radius + 1].any():
+            number = 10 * len(classes) + 3
+            ids[far <= radius], classes[number] = number, KINDS[len(classes) % 2]
+            bright[(far <= radius) & (far > radius - 3 * (classes[number] == "ring"))] = 400
+    image = (bright + rng.normal(100, 20, ids.shape)).clip(0).astype(np.uint16)
+    return Stack(image, "yx", name=f"scene {seed}"), Stack(ids, "yx", name=f"scene {seed}"), classes
+
+
+def learnt_from(seeds):
+    images, labels, classes = zip(*map(discs_and_rings, seeds), strict=True)
+    return list(zip(images, with_classes(labels, classes), strict=True))
+
+
+def painted(labels, classes, part=KINDS):
+    """A label image with the class of each object."""
+    values = np.zeros(labels.max() + 1, np.uint8)
+    for number, name in classes.items():
+        values[number] = 1 + KINDS.index(name) if name in part else 0
+    return values[labels]
+
+
+# What is given
+
+
+def test_ids_and_classes_come_apart_again():
+    _, labels, classes = discs_and_rings(0)
+    (both,) = with_classes([labels], [classes])
+    ids, kinds = apart(both.data[20:60, 10:90])
+    np.testing.assert_array_equal(ids, labels.data[20:60, 10:90])
+    np.testing.assert_array_equal(kinds, painted(labels.data, classes)[20:60, 10:90])
+    assert both.object_classes == KINDS
+
+
+def test_all_ways_to_give_classes_are_one(tmp_path):
+    scenes = [discs_and_rings(seed) for seed in (0, 1)]
+    places = {name: tmp_path / name for name in ("ids", "tables", "painted", "masks/disc", "masks/ring")}
+    for folder in places.values():
+        folder.mkdir(parents=True)
+    rows = ["image,id,class"]
+    for number, (_, labels, classes) in enumerate(scenes):
+        tifffile.imwrite(places["ids"] / f"mask_{number}.tif", labels.data)
+        tifffile.imwrite(places["painted"] / f"{number}.tif", painted(labels.data, classes))
+        for name in KINDS:
+            tifffile.imwrite(places[f"masks/{name}"] / f"{number}.tif", 255 * painted(labels.data, classes, name))
+        lines = [f"{i},{name}" for i, name in classes.items()]
+        (places["tables"] / f"mask_{number}.csv").write_text("\n".join(["id;class", *lines]).replace(",", ";"))
+        rows += [f"{number},{line}" for line in lines]
+    (tmp_path / "all.csv").write_text("\n".join(rows))
+    from napari_unet import open_labels
+
+    labels = [open_labels(path) for path in sorted(places["ids"].iterdir())]
+    ways = [places["tables"], tmp_path / "all.csv", tmp_path / "masks", [classes for *_, classes in scenes]]
+    found = {str(way): with_classes(labels, way) for way in ways}
+    found["painted"] = with_classes(labels, places["painted"], KINDS)
+    assert {stack.object_classes for stacks in found.values() for stack in stacks} == {KINDS}
+    for number, (_, ids, classes) in enumerate(scenes):
+        wanted = painted(ids.data, classes)
+        for way, stacks in found.items():
+            np.testing.assert_array_equal(apart(stacks[number].data[...])[1], wanted, err_msg=way)
+    assert with_classes(labels, places["painted"])[0].object_classes == ("class_1", "class_2")
+
+
+def test_classes_that_do_not_fit_are_named(tmp_path):
+    _, labels, classes = discs_and_rings(0)
+    with pytest.raises(DataError, match=r"1 of \d+ classes are of ids that no object of scene 0 has \(7\)"):
+        with_classes([labels], [classes | {7: "disc"}])
+    half = painted(labels.data, classes)
+    half[np.where(labels.data == 3)[0].min() + 6 :] *= labels.data[np.where(labels.data == 3)[0].min() + 6 :] != 3
+    half[(labels.data == 3) & (half == 0)] = 2
+    with pytest.raises(DataError, match=r"1 of \d+ objects of scene 0 have two classes or more \(id 3\); paint each"):
+        with_classes([labels], [half])
+    (tmp_path / "a.csv").write_text("id,kind\n3,disc\n")
+    with pytest.raises(DataError, match="has the columns id, kind; a table of object classes needs id and class"):
+        with_classes([labels], tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("id,class\n3,disc\n3,ring\n")
+    with pytest.raises(DataError, match="gives object 3 the classes disc and ring"):
+        with_classes([labels], tmp_path / "b.csv")
+    with pytest.raises(DataError, match=r"objects have 1 class \(disc\)"):
+        with_classes([labels], [{3: "disc"}])
+    with pytest.raises(DataError, match="one table for 2 images and does not say which"):
+        (tmp_path / "c.csv").write_text("id,class\n3,disc\n13,ring\n")
+        with_classes([labels, labels], tmp_path / "c.csv")
+
+
+def test_objects_without_a_class_are_learnt_as_objects_only():
+    _, labels, classes = discs_and_rings(0)
+    known = {number: name for number, name in classes.items() if number not in (3, 13)}
+    (both,) = with_classes([labels], [known])
+    task = Instances(nearest=True, object_classes=KINDS)
+    target, plain = task.encode(both.data[...]), Instances(nearest=True).encode(labels.data)
+    np.testing.assert_array_equal(target[:3], plain)
+    unknown = np.isin(labels.data, (0, 3, 13))
+    assert (target[3][unknown] == IGNORE).all()
+    np.testing.assert_array_equal(target[3][~unknown], painted(labels.data, classes)[~unknown].astype(int) - 1)
+    logits = torch.randn(1, 5, *labels.shape, requires_grad=True)
+    task.loss(logits, torch.from_numpy(target)[None]).backward()
+    assert (logits.grad[0, 3:, torch.from_numpy(unknown)] == 0).all()
+    assert (logits.grad[0, 3:, torch.from_numpy(~unknown)] != 0).all()
+
+
+def test_classes_need_the_task_of_objects_and_their_own_ids():
+    pairs = learnt_from([0])
+    for config, says in (
+        (TrainConfig(), "learnt with the task instances"),
+        (TrainConfig(task="instances", number_objects=True), "number_objects gives other ids"),
+    ):
+        with pytest.raises(DataError, match=says):
+            wait(outlook(pairs, config))
+    with pytest.raises(DataError, match="have other classes of objects, disc, ring and none"):
+        wait(outlook([*pairs, discs_and_rings(1)[:2]], TrainConfig(task="instances")))
+
+
+# What is made of it
+
+
+def test_the_task_is_kept_in_a_file_and_former_ones_keep_their_bytes():
+    task = Instances(nearest=True, object_classes=KINDS)
+    assert read_task(json.loads(json.dumps(task.to_json()))) == task
+    assert "object_classes" not in Instances().to_json()
+    assert task.names == ("background", "inside", "border", *KINDS) and task.out_channels == 5
+    for wrong in (("a", "a"), ("",)):
+        with pytest.raises(DataError, match="class names are"):
+            Instances(object_classes=wrong)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_an_inside_says_the_class_and_a_border_does_not(margin):
+    logits = torch.zeros(5, 1, 4)
+    logits[0, 0, 0], logits[1, 0, 1:3], logits[2, 0, 3] = 3, 3, 3
+    logits[3, 0, 1], logits[4, 0, 2:] = 2, 2
+    task = Instances(object_classes=KINDS, core_margin=margin)
+    inside = 3 if margin else 1
+    assert task.decode(logits).tolist() == [[0, inside, inside + 4, 2]]
+    names = {each["label-value"]: each["class"] for each in task.attributes()["properties"]}
+    assert names[1] == "inside of disc" and names[5] == "inside of ring" and names[2] == "border"
+    found = task.probabilities(logits)
+    np.testing.assert_allclose([found[:3].sum(0), found[3:].sum(0)], 1, atol=1e-6)
+
+
+def table_of(root):
+    (path,) = root.glob("labels/*/table/objects.csv")
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "ndim", "blocks"),
+    [((45, 50), 2, [(16, 16), (32, 14), (64, 64)]), ((18, 20, 22), 3, [(8, 8, 8), (18, 6, 10)])],
+)
+def test_classes_of_objects_are_the_same_for_every_tiling(shape, ndim, blocks, tmp_path):
+    stack, model = cells(shape), finder(shape, ndim, min_size=3, nearest=True, core_margin=0.02)
+    tables = []
+    for block in blocks:
+        out = tmp_path / f"{block}.ome.zarr"
+        wait(predict(stack, model, out, PredictConfig(**FP32, block=block)))
+        tables.append((out / "labels/instances/table/objects.csv").read_bytes())
+        about = json.loads((out / "labels/instances/zarr.json").read_text())["attributes"]["ome"]["image-label"]
+        named = [{"label-value": int(row["id"]), "class": row["class"]} for row in table_of(out)]
+        assert about["properties"] == named and len(named) > 5
+    assert len(set(tables)) == 1
+    assert {row["class"] for row in table_of(out)} == set(KINDS)
+    features = read_table(out / "labels/instances")
+    assert features["class"].tolist() == ["", *(each["class"] for each in named)]
+    assert features["class_share"][1:].min() >= 0.5
+
+
+def test_a_run_that_is_stopped_goes_on_to_the_same_classes(tmp_path):
+    stack, model, config = cells((45, 50)), finder((45, 50), min_size=3), PredictConfig(**FP32, block=(16, 16))
+    steps = sum(1 for _ in predict(stack, model, tmp_path / "whole.ome.zarr", config))
+    for stop in range(5, steps, 19):
+        out = tmp_path / f"{stop}.ome.zarr"
+        work = predict(stack, model, out, config)
+        for _ in range(stop):
+            next(work)
+        work.close()
+        wait(predict(stack, model, out, config))
+        assert tree(out) == tree(tmp_path / "whole.ome.zarr")
+        assert wait(verify(out)) == []
+
+
+def test_training_learns_objects_and_what_each_is(tmp_path):
+    config = short(task="instances", steps=70, patch=(48, 48), depth=2, base_features=8)
+    model = wait(train(learnt_from(range(5)), tmp_path / "m.model", config))
+    assert model.task.object_classes == KINDS
+    assert model.record["scores"]["class_accuracy"] > 0.9
+    assert "objects of disc, objects of ring" in model.card()
+    image, truth, classes = discs_and_rings(77)
+    wait(predict(image, model, tmp_path / "a.ome.zarr", PredictConfig(**FP32)))
+    rows = table_of(tmp_path / "a.ome.zarr")
+    at = [truth.data[round(float(row["centroid_y"])), round(float(row["centroid_x"]))] for row in rows]
+    right = [classes.get(number) == row["class"] for number, row in zip(at, rows, strict=True) if number]
+    assert len(right) >= 5 and np.mean(right) > 0.9
