@@ -1,4 +1,6 @@
+import gc
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -103,6 +105,20 @@ def test_a_device_that_is_not_there_is_named():
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="cuda"):
             Engine(stack, small(), None, device="cuda")
+
+
+def test_engines_of_one_model_share_a_network_that_goes_with_it():
+    model, other = small(), small()
+    stacks = [Stack(data=image_of((20, size)), axes="yx") for size in (20, 40)]
+    nets = [Engine(stack, model, None, **FP32).net((0, 1)) for stack in stacks]
+    assert nets[0] is nets[1]
+    assert Engine(stacks[0], model, None, "cpu", "bf16").net((0, 1)) is not nets[0]
+    assert Engine(stacks[0], other, None, **FP32).net((0, 1)) is not nets[0]
+    gone = weakref.ref(nets.pop())
+    nets.clear()
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_constant_tile_is_computed_once_and_right():

@@ -21,7 +21,7 @@ from napari_unet import open_stack
 from napari_unet.errors import DataError, IncompleteError, ResourceError, UsageError
 from napari_unet.events import Progress
 from napari_unet.process import parcel, remote
-from napari_unet.process.memory import give_back, keep_freed
+from napari_unet.process.memory import environment, give_back, keep_freed
 from napari_unet.process.parcel import NotSentError, pack, unpack
 from napari_unet.process.remote import Remote
 
@@ -336,7 +336,7 @@ def test_memory_that_is_freed_stays_with_the_process_whatever_thread_took_it():
 def test_in_a_shell_it_stays_too_until_it_is_given_back():
     script = (
         "import resource, numpy as np\n"
-        "from napari_unet.process.memory import give_back, keep_freed\n"
+        "from napari_unet.process.memory import environment, give_back, keep_freed\n"
         "def faults(times):\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         f"    for _ in range(times): np.empty({ROOM}, np.uint8).fill(1)\n"
@@ -356,3 +356,14 @@ def test_elsewhere_memory_is_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     keep_freed()
     give_back()
+
+
+def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    script = "import os, sys; sys.argv[1:] = ['--version']; from napari_unet.cli import main\n"
+    script += "try: main()\nexcept SystemExit: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[-1] == f"{environment()['GOMP_SPINCOUNT']} False"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert "GOMP_SPINCOUNT" not in environment()

@@ -1,6 +1,8 @@
 """The shell: the same verbs as the library, its settings as options, its errors as one line."""
 
-from ..process.memory import keep_freed
+import os
+
+from ..process.memory import keep_freed, patient
 from . import doing as doing  # both register their commands, in the order of the help
 from . import looking as looking
 from .shell import app as app
@@ -12,4 +14,5 @@ def main() -> None:
     """Run the command line."""
     with watched():
         keep_freed()
+        os.environ.update(patient())
         run()

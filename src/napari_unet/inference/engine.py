@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, cast
 
@@ -30,6 +31,10 @@ PIECE = 2**15 - 1
 def pieces(shape: Sequence[int], channels: int) -> Iterator[Box]:
     """Cut (channels, *shape) into boxes of `shape` of whole rows, where they fit, and at most `PIECE` elements."""
     return blocks(shape, (*(1,) * (len(shape) - 1), shape[-1]), max(1, PIECE // channels))
+
+
+# Networks ready to run, as long as their model is there: the images of a batch, a run and its preview share one.
+_NETS: weakref.WeakKeyDictionary[Model, dict[tuple[Any, ...], UNet]] = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(slots=True)
@@ -69,7 +74,6 @@ class Engine:
     tta: bool = False
     axes: str = dataclasses.field(init=False)
     footprint: Footprint = dataclasses.field(init=False)
-    _nets: dict[tuple[int, ...], UNet] = dataclasses.field(init=False, default_factory=dict)
     _graph: Graph | None = dataclasses.field(init=False, default=None)
     _constant: tuple[Any, Tensor] | None = dataclasses.field(init=False, default=None)
 
@@ -135,10 +139,11 @@ class Engine:
     def whole_net(self, order: tuple[int, ...] | None = None) -> UNet:
         """Return the network ready for inference, its spatial axes put in another order if one is given."""
         order = order or tuple(range(self.model.config.ndim))
-        if order not in self._nets:
+        nets, key = _NETS.setdefault(self.model, {}), (order, str(self.device), self.precision)
+        if key not in nets:
             net: Any = deployable(transposed(self.model.network(), order)).to(self.device, self.precision)
-            self._nets[order] = fused(net.to(memory_format=self.layout))
-        return self._nets[order]
+            nets[key] = fused(net.to(memory_format=self.layout))
+        return nets[key]
 
     def stream(self, order: tuple[int, ...]) -> Stream | Chain:
         """Return a new stream through the network, its axes in another order."""

@@ -41,7 +41,7 @@ PARTIAL = ".partial"
 HISTORY = "history"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Model:
     """A network and all it takes to use it.
 

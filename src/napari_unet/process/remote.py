@@ -16,7 +16,7 @@ from ..device import versions
 from ..errors import IncompleteError, ResourceError, UsageError
 from ..events import Progress
 from .child import SAME
-from .memory import ENVIRONMENT
+from .memory import environment
 from .parcel import NotSentError, forget_copies, heard, pack, say
 
 BEAT = 0.2  # seconds without an event after which the listener gets an empty one
@@ -46,7 +46,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(folders)},
+            env=environment() | {"PYTHONPATH": os.pathsep.join(folders)},
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # no console beside the window
         )
         self._to: Any = self.process.stdin
