@@ -26,6 +26,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room left, for the disk, 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # may not be written by this user, or is not a folder
 IN_THE_WAY = (errno.EISDIR, errno.ENOTEMPTY)  # a folder lies where a file belongs, or holds what is not ours
 MOST_BYTES_OF_NAME = 255  # of ext4, XFS, APFS and NTFS alike
+LONG_PATH = 1000  # letters: macOS takes 1024 bytes, Linux 4096; some disks take short names only, in any path
 BYTES = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 # Windows has none of these; links there are looked for before anything is opened.
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | BYTES
@@ -62,12 +63,15 @@ def explained(error: OSError, place: Path) -> UnetError | None:
         )
     if error.errno == errno.ENAMETOOLONG:
         named = [Path(p) for p in (error.filename, error.filename2) if isinstance(p, str)]
-        name = max((part for path in (place, *named) for part in path.parts), key=len)
-        return _too_long(name)
+        return _too_long((place, *named))
     return None
 
 
-def _too_long(name: str) -> UsageError:
+def _too_long(paths: Collection[Path]) -> UsageError:
+    name = max((part for path in paths for part in path.parts), key=len)
+    path = max(map(str, paths), key=len)
+    if len(os.fsencode(name)) <= MOST_BYTES_OF_NAME and len(path) > LONG_PATH:
+        return UsageError(f"the path {path[:40]}... has {len(path)} letters, more than the system takes; shorten it")
     return UsageError(f"the name {name[:40]}... has {len(name)} letters, more than the disk allows; shorten it")
 
 
@@ -80,7 +84,7 @@ def refuse_long(path: Path) -> None:
     """
     for name in path.parts:
         if len(os.fsencode(name)) > MOST_BYTES_OF_NAME:
-            raise _too_long(name)
+            raise _too_long([path])
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The benchmarks run at the smallest size, and print figures; what these are is for the machine that is measured."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -48,10 +49,21 @@ def test_a_run_that_is_killed_ends_with_the_same_bytes():
     assert re.fullmatch(r"here, killed at \d+%: [1-9]\d* files, 0 differ\n", printed("kills", *arguments))
 
 
-def test_commands_that_are_killed_or_get_mutated_inputs_are_counted():
-    lines = printed("campaign", "--kills", 1, "--trainings", 1, "--mutations", 2).splitlines()
+def test_commands_that_are_killed_or_get_mutated_inputs_are_counted(tmp_path):
+    done = {"what": "mutations", "seed": 0, "number": 0, "wrong": "", "of": "model", "codes": [3, 3]}
+    (tmp_path / "log").write_text(json.dumps({**done, "seconds": 9.5, "mib": 1.0}) + "\n")
+    wanted = ("--kills", 1, "--trainings", 1, "--mutations", 2, "--log", tmp_path / "log")
+    lines = printed("campaign", *wanted).splitlines()
     assert [line.split(":")[0] for line in lines] == ["mutations", "predict", "train"]
     assert all(line.rstrip().endswith(" 0 ended otherwise") for line in lines)
+    assert "at most 9.5 s" in lines[0]  # what an earlier part has done is counted, and not done again
+    found = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [(line["what"], line["number"]) for line in found] == [
+        ("mutations", 0),
+        ("mutations", 1),
+        ("predict", 0),
+        ("train", 0),
+    ]
 
 
 def test_memory_is_measured_of_one_network_and_of_a_cascade(tmp_path):

@@ -32,6 +32,14 @@ def test_names_as_long_as_the_disk_allows_can_be_written_and_longer_ones_are_sai
 
 
 @posix
+def test_a_path_that_is_too_long_is_not_taken_for_a_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"the path .* has \d{4} letters, more than the system"), files.disk(tmp_path):
+        files.replace(tmp_path / ("folder/" * 900) / "file", b"x")
+    with pytest.raises(UsageError, match=r"the name n+\.\.\. has 200 letters"), files.disk(tmp_path):
+        raise OSError(errno.ENAMETOOLONG, "x", str(tmp_path / ("n" * 200)))  # of a disk that takes 143 bytes
+
+
+@posix
 @pytest.mark.parametrize("name", ["file", "file.tmp", "file.partial", ".file.tmp"])
 def test_what_a_link_points_to_is_never_written(tmp_path: Path, name: str) -> None:
     victim, folder = tmp_path / "victim", tmp_path / "folder"

@@ -170,14 +170,15 @@ def test_the_lock_of_another_machine_is_only_broken_when_told(monkeypatch: pytes
     "where", [{"space": "pid:[1]"}, {"space": "pid:[1]", "boot": "twin"}, {"space": "pid:[1]", "host": "renamed"}]
 )
 def test_what_cannot_be_seen_from_here_is_gone_when_it_beats_no_more(
-    tmp_path: Path, where: dict[str, Any], beats: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: dict[str, Any], beats: bool
 ) -> None:
+    monkeypatch.setattr(room, "SILENCE", 1.0)
     holder(tmp_path, **{"boot": room._boot(), "pid": 2**22 + 1, **where})
     ended = threading.Event()
     if beats:
 
         def beat() -> None:
-            while not ended.wait(0.1):
+            while not ended.wait(0.05):
                 os.utime(tmp_path / LOCK)
 
         beating = threading.Thread(target=beat)
@@ -191,6 +192,36 @@ def test_what_cannot_be_seen_from_here_is_gone_when_it_beats_no_more(
         os.utime(tmp_path / LOCK, (long_ago, long_ago))
         Lock.acquire(tmp_path, break_lock=True).release()
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+@pytest.mark.parametrize("host", [socket.gethostname(), "elsewhere"])
+def test_a_clock_that_is_wrong_neither_keeps_a_lock_nor_breaks_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, hours: int
+) -> None:
+    monkeypatch.setattr(room, "SILENCE", 0.6)
+    skewed = time.time() + 3600 * hours
+    ended = threading.Event()
+
+    def beat() -> None:
+        beats = 0
+        while not ended.wait(0.05):
+            beats += 1
+            os.utime(tmp_path / LOCK, (skewed + beats, skewed + beats))
+
+    holder(tmp_path, host=host, space="pid:[1]", boot="twin")
+    os.utime(tmp_path / LOCK, (skewed, skewed))
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        with pytest.raises(OutputError, match="is being written by process"):
+            Lock.acquire(tmp_path, break_lock=True)
+        with pytest.raises(OutputError, match="--break-lock" if host == "elsewhere" else "is being written"):
+            Lock.acquire(tmp_path)
+    finally:
+        ended.set()
+        beating.join()
+    assert Lock.acquire(tmp_path, break_lock=True).notice
 
 
 def test_the_lock_of_a_machine_that_has_another_name_now_is_known(tmp_path: Path) -> None:

@@ -67,3 +67,13 @@ def test_closing_stops_the_threads_and_keeps_what_is_written():
     assert written[0] == 0
     assert len(written) < 100
     assert not any(t.name in ("reader", "decoder", "writer") for t in threading.enumerate())
+
+
+def test_a_run_that_is_closed_computes_nothing_more():
+    computed = []
+    work = (lambda j, x: computed.append(j) or time.sleep(0.01), lambda j, x: j, lambda j, x: j)
+    run = iter(Pipeline(range(100), int, *work))
+    next(run)
+    before = len(computed)
+    run.close()
+    assert len(computed) == before < 100

@@ -176,18 +176,19 @@ def _lives(holder: dict[str, Any]) -> bool:
 
 
 def _beats(path: Path) -> bool:
-    """Watch whether the holder of a lock is alive: for as long as three heartbeats, less where it was not for longer.
+    """Watch whether the holder of a lock is alive: for three heartbeats, for half as long where it was not for longer.
 
-    Times are compared as the disk has them: clocks of machines differ.
+    Times are compared as the disk has them; some disks write those of the holder's machine, whose clock may be wrong,
+    so that at least one beat is waited for in any case.
     """
     seen = _touched(path)
     probe = path.with_name(f".{uuid.uuid4().hex}.partial")
     with create(probe):
         now = _touched(probe)
     remove(probe)
-    until = time.monotonic() + SILENCE - max(now - seen, 0.0)
+    until = time.monotonic() + max(SILENCE - max(now - seen, 0.0), SILENCE / 2)
     while time.monotonic() < until:
-        time.sleep(min(HEARTBEAT / 5, SILENCE))
+        time.sleep(min(HEARTBEAT / 5, SILENCE / 4))
         if _touched(path) != seen:
             return True
     return False

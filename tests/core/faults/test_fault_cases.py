@@ -6,6 +6,7 @@ import json
 import os
 import select
 import socket
+import sys
 import threading
 import time
 import tomllib
@@ -19,7 +20,7 @@ import pytest
 import tifffile
 import torch
 
-from helpers import FAST, call, tree
+from helpers import FAST, call, stopped_after, tree
 from kinds import small
 from napari_unet import PredictConfig, open_stack
 from napari_unet.device import choose_precision
@@ -28,6 +29,7 @@ from napari_unet.events import wait
 from napari_unet.inference.predict import predict
 from napari_unet.store import lock
 from rig import store_image
+from warm import warm
 
 TOP = Path(__file__).parents[3]
 CONFIG = PredictConfig(precision="fp32", device="cpu", block=(32, 32))
@@ -126,6 +128,37 @@ def test_a_bigtiff_that_was_cut_is_refused(part, how, tmp_path):
     code, said = call("info", tmp_path / "a.tif")
     assert code == 3, said
     assert "a.tif" in said
+
+
+WITHOUT_RIGHTS = """
+import ctypes, os
+if os.geteuid() == 0:  # else root may write anywhere: all capabilities go, by the call and the version of Linux
+    assert not ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+from napari_unet.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who runs the tests may be root, whose rights only Linux takes")
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_store_that_may_only_be_read_is_refused_before_anything_is_computed(begun, image, model, tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    out = store / "r.ome.zarr"
+    if begun:
+        stopped_after(2, predict(open_stack(image), small(), out, CONFIG))
+    before = tree(store, ledger=True)
+    folders = [store, *(path for path in store.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    process = warm(WITHOUT_RIGHTS, "predict", image, "--model", model, "--out", out, "--block", 32, 32, *FAST)
+    said = process.stderr.read()
+    assert process.wait(60) == 6, said
+    for folder in folders:
+        folder.chmod(0o755)
+    assert "cannot be written" in said
+    assert "predict " not in said
+    assert tree(store, ledger=True) == before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no fcntl, and locks no file in this way")
