@@ -13,6 +13,7 @@ from napari_unet.events import Epoch, wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.predict import predict
 from napari_unet.model import load_model
+from napari_unet.network import drift
 from napari_unet.task import Diffuse, read_task
 from napari_unet.training import TrainConfig, train
 from napari_unet.training.setup import outlook
@@ -30,21 +31,23 @@ def test_the_network_is_given_what_lies_between_noise_and_target_and_learns_the_
     images, targets = torch.randn(4, 1, 8, 8), torch.randn(4, 2, 8, 8)
     given, wanted = task.prepare(images, targets, generator)
     state, image, times = given[:, :2], given[:, 2:3], given[:, 3:]
-    velocity = wanted[:, :2]
+    velocity = wanted[:, :2] + drift(times) * state
     assert torch.equal(image, images) and torch.equal(wanted[:, 2:], targets)
     assert torch.allclose(state + (1 - times) * velocity, targets, atol=1e-5)  # where the way ends
     noise = state - times * velocity  # where it begins
     assert abs(float(noise.mean())) < 0.2 and abs(float(noise.std()) - 1) < 0.2
     each = times.flatten(1)
     assert (each == each[:, :1]).all() and np.diff(sorted(map(float, each[:, 0]))).min() > 0.2  # spread over the batch
-    assert float(task.loss(velocity, wanted)) == 0 and float(task.loss(velocity + 2, wanted)) == pytest.approx(4)
+    assert abs(float((wanted[:, :2] * state).mean())) < 0.15  # what is left to learn does not follow from the state
+    assert float(task.loss(wanted[:, :2], wanted)) == 0 and float(task.loss(wanted + 2, wanted)) == pytest.approx(4)
 
 
 def test_a_perfect_velocity_gives_the_target_as_every_sample():
     task, target = Diffuse(), torch.randn(2, 1, 8, 8)
 
     def net(x):
-        return (target - x[:, :1]) / (1 - x[:, -1:])
+        state, time = x[:, :1], x[:, -1:]
+        return (target - state) / (1 - time) - drift(time) * state
 
     given, wanted = task.prepare(torch.randn(2, 1, 8, 8), target, torch.Generator().manual_seed(0))
     found = task.tried(net, given)

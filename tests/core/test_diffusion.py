@@ -15,6 +15,7 @@ from napari_unet.events import wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.diagnostics import seam_check
 from napari_unet.inference.predict import predict, predict_lazy
+from napari_unet.network import drift
 from napari_unet.sources import open_stack
 
 STEPS = 3
@@ -40,7 +41,7 @@ def drawn(model, image, seed=0, sample=0, time=0, steps=STEPS):
         state, rest = x[None, :moving], x[None, moving:]
         for step in range(steps):
             now = torch.full_like(rest[:, :1], step / steps)
-            state = state + net(torch.cat([state, rest, now], 1)) / steps
+            state = state + (net(torch.cat([state, rest, now], 1)) + drift(step / steps) * state) / steps
     return model.task.decode(state[0][(..., *(slice(0, n) for n in given.shape[1:]))])
 
 

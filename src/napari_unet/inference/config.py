@@ -56,7 +56,7 @@ class PredictConfig:
         None, "Diameter of objects in pixels of the image, which is resampled to what the model was trained on", ge=1
     )
     region: str | None = setting(None, "Run a part alone: z0:z1,y0:y1,x0:x1, in pixels; objects are found within it")
-    steps: int | None = setting(None, f"Samples: steps from noise to image, {STEPS} if not given", ge=1, le=64)
+    steps: int | None = setting(None, f"Samples: steps from noise to image, {STEPS} if not given", ge=2, le=64)
     samples: int | None = setting(
         None, "Samples: how many; of several the result is their mean, and their standard deviation", ge=1, le=4096
     )

@@ -21,7 +21,7 @@ from ..arrays.views import Box, LazyArray, LazyBase, chunk_shape
 from ..grid.tiles import Footprint, scaled
 from ..intensities.normalise import Statistics
 from ..model import Model
-from ..network import UNet, deployable, euler_step, footprint
+from ..network import UNet, deployable, euler_steps, footprint, starting_scale
 from ..network.fused import fused
 from ..network.stream import Chain
 from .config import STEPS, PredictConfig
@@ -83,6 +83,7 @@ class SamplingEngine(Engine):
         origin = self.origin or (0,) * len(box)
         at = tuple(slice(b.start + o, b.stop + o) for b, o in zip(box, origin, strict=True))
         noise = np.stack([self._noise(scaled(at, factors), channel) for channel in range(task.drawn)])
+        noise *= np.float32(starting_scale(self.steps))
         image = self.statistics.apply(data, box[0] if self.axes.startswith("t") else None)
         return np.concatenate([_coarse(noise, factors), image])
 
@@ -114,9 +115,8 @@ class SamplingEngine(Engine):
         """Return all steps as one network, its axes in another order if one is given."""
         order = order or tuple(range(self.model.config.ndim))
         if order not in self._chains:
-            whole, length = self.model.network(), 1 / self.steps
-            steps = (euler_step(whole, number * length, length) for number in range(self.steps))
-            self._chains[order] = Steps([self._ready(step, order) for step in steps])
+            nets = euler_steps(self.model.network(), self.steps)
+            self._chains[order] = Steps([self._ready(step, order) for step in nets])
         return self._chains[order]
 
     def _ready(self, net: UNet, order: tuple[int, ...]) -> UNet:

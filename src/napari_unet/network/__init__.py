@@ -3,7 +3,7 @@
 from .config import UNetConfig, ronneberger2015
 from .graph import Graph, GraphConfig
 from .reach import footprint, receptive_radius
-from .timed import euler_step
+from .timed import drift, euler_step, euler_steps, starting_scale
 from .unet import ConvUnit, UNet, Up, crop_centre, deployable, pool, repeated
 
 NetworkConfig = UNetConfig | GraphConfig
@@ -18,10 +18,13 @@ __all__ = [
     "Up",
     "crop_centre",
     "deployable",
+    "drift",
     "euler_step",
+    "euler_steps",
     "footprint",
     "pool",
     "receptive_radius",
     "repeated",
     "ronneberger2015",
+    "starting_scale",
 ]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..network import repeated
+from ..network import drift, repeated
 from ..settings import takes_former_names
 from .restore import Differences, Restore
 
@@ -21,8 +21,8 @@ class Diffuse(Restore):
     """The velocity with which noise flows into a clean image, given the degraded one, both normalised.
 
     On the way from noise z at time 0 to an image x at time 1 lies t x + (1 - t) z, and the velocity there is x - z. The
-    network learns it, as the mean over all z and x that pass there. The way that it gives, from a z that is drawn, ends
-    at an image that is as likely as it is among those that the degraded one may have been.
+    network learns it, but for `drift`, as the mean over all z and x that pass there. The way that it gives, from a z
+    that is drawn, ends at an image that is as likely as it is among those that the degraded one may have been.
 
     Parameters
     ----------
@@ -59,7 +59,8 @@ class Diffuse(Restore):
         times = (first + torch.arange(len(images), device=first.device) / len(images)) % 1
         times = times.to(targets).reshape(-1, *(1,) * (targets.ndim - 1))
         between = times * targets + (1 - times) * noise
-        return self._given(between, images, times), torch.cat([targets - noise, targets], 1)
+        velocity = targets - noise - drift(times) * between
+        return self._given(between, images, times), torch.cat([velocity, targets], 1)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean squared difference of the velocities, the first channels of both."""
@@ -73,8 +74,10 @@ class Diffuse(Restore):
         for _ in range(TRIED_SAMPLES):
             state = torch.randn(total.shape, generator=generator).to(total)
             for step in range(TRIED_STEPS):
-                time = torch.full((len(state), *(1,) * (state.ndim - 1)), step / TRIED_STEPS).to(state)
-                state = state + net(self._given(state, image, time)).float() / TRIED_STEPS
+                now = step / TRIED_STEPS
+                time = torch.full((len(state), *(1,) * (state.ndim - 1)), now).to(state)
+                velocity = net(self._given(state, image, time)).float() + drift(now) * state
+                state = state + velocity / TRIED_STEPS
             total += state / TRIED_SAMPLES
         return torch.cat([net(images).float(), total], 1)
 

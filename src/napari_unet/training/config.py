@@ -9,6 +9,7 @@ from ..settings import check, setting, takes_former_names, to_keys
 
 TASKS = ("semantic", "instances", "restore", "super_resolve", "autoencode", "diffuse")
 IMAGE_TASKS = TASKS[2:]  # whose targets are images
+UPSCALED = ("super_resolve", "diffuse")  # whose targets may be finer
 PRESETS = ("default", "ronneberger2015")
 BORDER_WEIGHT = 10.0  # Ronneberger et al. 2015, section 3
 MINUTES = 15.0  # what most sets of benchmarks/RESULTS.md reach their score in
@@ -136,7 +137,7 @@ class TrainConfig:
             if field.name in wrong and getattr(self, field.name) != field.default:
                 kind = "labels, not for images" if learns_images else "images, not for labels"
                 raise UsageError(f"{field.name} is for {kind}; leave it out, or choose another task than {self.task}")
-        if (self.upscale is not None) != (self.task == "super_resolve") and self.task != "diffuse":
+        if (self.upscale is not None) != (self.task == "super_resolve") and self.task not in UPSCALED[1:]:
             raise UsageError("the task super_resolve needs upscale, diffuse may have it, and no other task takes it")
         if self.task == "diffuse" and (self.blind or self.predict_std or self.loss != "l2"):
             raise UsageError(

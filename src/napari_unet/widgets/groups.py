@@ -9,12 +9,14 @@ from psygnal import Signal
 
 from ..cards import Entry
 from ..inference import PredictConfig
+from ..inference.config import DRAWING
 from ..training.config import OF_IMAGES, OF_LABELS, OF_OBJECTS, TrainConfig
 from .form import Form
 from .panel import folded
 
 GROUPS = {
     "Objects": ("border_bias", "min_size", "fill_holes", "link"),
+    "Samples": DRAWING,
     "Intensities": ("percentiles", "each_time", "padding", "nan", "missing"),
     "Output": (
         "probabilities",
@@ -32,6 +34,7 @@ GROUPS = {
 }
 
 
+SAMPLES = "Restore with samples (diffusion)"
 OF_PICTURES = ("Restore", "Denoise", "Super", "Auto")  # how tasks begin whose targets are images
 PLAN = {
     "Labels": ("number_objects", "above", "class_names", "border_weight", "balance", "diameter", "working_pixel_size"),
@@ -118,6 +121,7 @@ class RunSettings(Groups):
         off = set() if task == "instances" else set(GROUPS["Objects"])
         off |= set() if entry is None or entry.gives == "labels" else {"probabilities", "name", "in_source"}
         off |= set() if task == "autoencode" else {"error"}
+        off |= {"tta"} if task == "diffuse" else set(DRAWING)
         off |= set() if "t" in axes else {"link", "each_time"}
         off |= set() if self["probabilities"].value else {"probability_type"}
         off |= set() if self["scheduler"].value else {"allow_tcp"}
@@ -137,5 +141,7 @@ class TrainSettings(Groups):
         off |= set() if kind.startswith("Objects") else set(OF_OBJECTS)
         off |= set() if kind.startswith("Classes") else {"class_names"}
         off |= set() if kind.startswith(("Objects", "Foreground")) else {"above"}
-        off |= set() if kind.startswith("Super") else {"upscale"}
+        samples = kind == SAMPLES
+        off |= set() if samples or kind.startswith("Super") else {"upscale"}
+        off |= {"loss", "predict_std"} if samples else set()
         self.apply({name for names in PLAN.values() for name in names} - off)

@@ -11,6 +11,7 @@ from qtpy.QtCore import QTimer
 
 from ..errors import UsageError
 from ..training.config import IMAGE_TASKS
+from .groups import SAMPLES
 from .jobs import Ended, Worker
 from .panel import Panel, field, text
 from .source import OURS
@@ -22,6 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "Foreground (binary)": {"binary": True},
     "Restore (pairs of images)": {"task": "restore"},
     "Denoise without clean images (Noise2Void)": {"task": "restore", "blind": True},
+    SAMPLES: {"task": "diffuse"},
     "Super-resolution": {"task": "super_resolve"},
     "Autoencoder": {"task": "autoencode"},
 }

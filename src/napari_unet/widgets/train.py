@@ -12,7 +12,7 @@ from ..cards import SHIPPED, Entry, models
 from ..errors import UnetError, UsageError
 from ..events import Epoch, Progress
 from ..process.remote import Remote
-from ..training.config import TrainConfig
+from ..training.config import UPSCALED, TrainConfig
 from ..training.job import View
 from . import speed
 from .closing import BACKGROUND, STAY, STOP
@@ -174,7 +174,8 @@ class TrainWidget(Panel):
         if not name:
             raise UsageError("give the model a name")
         chosen = self.plan.chosen() | self.meaning.chosen()
-        chosen["upscale"] = (chosen.get("upscale") or FINER) if chosen.get("task") == "super_resolve" else None
+        finer = FINER if chosen.get("task") == "super_resolve" else None
+        chosen["upscale"] = chosen.get("upscale") or finer if chosen.get("task") in UPSCALED else None
         start = init or (self.start_from.value if self.start_from.value != NEW else None)
         preferences = Preferences.read()
         found = TrainingRequest(

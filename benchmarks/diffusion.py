@@ -1,0 +1,133 @@
+"""What samples bring beside one restored image: ``python benchmarks/diffusion.py QUESTION --data FOLDER --out FOLDER``.
+
+QUESTION is one of
+
+denoise   Set12 with Gaussian noise of sigma 25, learnt on nine images, judged on 03, 07 and 11
+finer     membranes in electron microscopy, 2x
+cost      processor time of a pass of restore, and of a step of samples, on one image
+
+The first two learn `restore` or `super_resolve`, and `diffuse`, for the same minutes each, and print the PSNR of one
+sample and of the mean of eight, how much of the truth lies in intervals that should hold 90 %, and the power that is
+left above a quarter of the sampling frequency, as a part of the truth's. FOLDER holds the images as their publishers
+lay them out. Models, results and pictures (input, restored, a sample, the mean, truth) go to ``--out``; a model that is
+there already is not trained again.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from images import Bench, coarser, psnr, set12, table
+from PIL import Image
+from scipy import stats
+
+from napari_unet import Model, PredictConfig, open_stack, predict, wait
+from napari_unet.arrays.stack import Stack
+
+SAMPLES, EDGE = 8, 512
+Judged = Sequence[tuple[str, Stack, np.ndarray]]
+
+
+def samples(bench: Bench, stack: Stack, model: Model, name: str, steps: int, count: int) -> tuple[np.ndarray, ...]:
+    """Return the mean of samples and their standard deviation; of one, that alone."""
+    out = bench.out / f"{name}-{count}.ome.zarr"
+    config = PredictConfig(overwrite=True, steps=steps, samples=count)
+    found = np.asarray(wait(predict(stack, model, out, config)).data[...])
+    return (found,) if count == 1 else (found, np.asarray(open_stack(out / "uncertainty").data[...]))
+
+
+def fine_power(image: np.ndarray) -> float:
+    """Power above a quarter of the sampling frequency, where regression to the mean shows first."""
+    image = image - image.mean()
+    window = np.hanning(image.shape[0])[:, None] * np.hanning(image.shape[1])
+    power = np.abs(np.fft.fft2(image * window)) ** 2
+    far = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in image.shape), indexing="ij"))
+    return float(power[far > 0.25].sum())
+
+
+def held(truth: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> float:
+    """Share of the truth in intervals of 90 %, as Student's t gives them of so few samples of a normal distribution."""
+    half = stats.t.ppf(0.95, SAMPLES - 1) * np.sqrt(1 + 1 / SAMPLES) * deviation
+    return float((np.abs(truth - mean) <= half).mean())
+
+
+def compared(bench: Bench, names: tuple[str, str], models: tuple[Model, Model], judged: Judged, steps: int) -> None:
+    """Print the figures of a regression beside samples."""
+    rows: dict[str, list[float]] = {}
+    for name, stack, truth in judged:
+        restored = bench.run(stack, models[0], f"{names[0]}-{name}")
+        (one,) = samples(bench, stack, models[1], f"{names[1]}-{name}", steps, 1)
+        mean, deviation = samples(bench, stack, models[1], f"{names[1]}-{name}", steps, SAMPLES)
+        figures = {
+            f"{names[0]}, PSNR in dB": psnr(truth, np.clip(restored, 0, 255), 255),
+            "one sample, PSNR in dB": psnr(truth, np.clip(one, 0, 255), 255),
+            f"mean of {SAMPLES}, PSNR in dB": psnr(truth, np.clip(mean, 0, 255), 255),
+            "intervals of 90 % hold": held(truth, mean, deviation),
+            f"{names[0]}, fine power beside the truth's": fine_power(restored) / fine_power(truth),
+            "one sample, fine power beside the truth's": fine_power(one) / fine_power(truth),
+        }
+        for what, value in figures.items():
+            rows.setdefault(what, []).append(value)
+        bench.picture(f"{names[1]}-{name}", np.asarray(stack.data), restored, one, mean, truth)
+    table(
+        f"{names[1]}, {steps} steps, {bench.minutes:g} minutes each", [(n, float(np.mean(v))) for n, v in rows.items()]
+    )
+
+
+def denoise(bench: Bench, steps: int) -> None:
+    learnt, judged = set12(bench)
+    models = [bench.learn(f"denoise-{task}", learnt, task=task, noise=25.0) for task in ("restore", "diffuse")]
+    compared(bench, ("restore", "denoise"), (models[0], models[1]), judged, steps)
+
+
+def finer(bench: Bench, steps: int) -> None:
+    folder = bench.data / "isbi2012_em" / "train" / "image"
+    images = [np.asarray(Image.open(folder / f"{i}.png").convert("L")).astype(np.float32) for i in range(22)]
+    stacks = [Stack(image, "yx", name=f"{i}") for i, image in enumerate(images)]
+    pairs = [(coarser(stack, 1), stack) for stack in stacks]
+    models = [
+        bench.learn(f"finer-{task}", pairs[:18], task=task, upscale=(2, 2)) for task in ("super_resolve", "diffuse")
+    ]
+    judged = [(f"{i}", low, np.asarray(fine.data)) for i, (low, fine) in enumerate(pairs[18:], 18)]
+    compared(bench, ("super_resolve", "finer"), (models[0], models[1]), judged, steps)
+
+
+def cost(bench: Bench, steps: int) -> None:
+    learnt, _ = set12(bench)
+    image = np.random.default_rng(0).normal(120, 50, (2 * EDGE, 2 * EDGE)).astype(np.float32)
+    rows = []
+    short = dataclasses.replace(bench, minutes=0.1)
+    passes: dict[str, float] = {}
+    for task, depth in (("restore", 3), ("diffuse", 3)):
+        model = short.learn(f"cost-{task}", learnt, task=task, noise=25.0, depth=depth, base_features=16)
+        config = PredictConfig(overwrite=True, steps=steps if task == "diffuse" else None)
+        for _ in range(2):  # the second finds the kernels chosen
+            start = time.process_time()
+            wait(predict(Stack(image, "yx"), model, bench.out / "cost.ome.zarr", config))
+            passes[task] = (time.process_time() - start) / image.size * 1e6
+    rows.append(("restore, processor seconds a megavoxel", passes["restore"]))
+    rows.append((f"a sample of {steps} steps, processor seconds a megavoxel", passes["diffuse"]))
+    rows.append(("a step beside a pass of restore", passes["diffuse"] / steps / passes["restore"]))
+    table("Cost, the same depth and channels", rows)
+
+
+QUESTIONS = {"denoise": denoise, "finer": finer, "cost": cost}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("question", choices=list(QUESTIONS))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training, each network (default: 10)")
+    parser.add_argument("--steps", type=int, default=8, help="of a sample (default: 8)")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    QUESTIONS[args.question](Bench(args.data, args.out, args.minutes), args.steps)
+
+
+if __name__ == "__main__":
+    main()
