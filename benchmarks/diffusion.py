@@ -14,10 +14,10 @@ there already is not trained again.
 """
 
 import argparse
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from images import Bench, coarser, psnr, set12, table
@@ -28,6 +28,7 @@ from napari_unet import Model, PredictConfig, open_stack, predict, wait
 from napari_unet.arrays.stack import Stack
 
 SAMPLES, EDGE = 8, 512
+Learning = dict[str, Any]
 Judged = Sequence[tuple[str, Stack, np.ndarray]]
 
 
@@ -77,32 +78,35 @@ def compared(bench: Bench, names: tuple[str, str], models: tuple[Model, Model], 
     )
 
 
-def denoise(bench: Bench, steps: int) -> None:
+def denoise(bench: Bench, steps: int, learning: Learning) -> None:
     learnt, judged = set12(bench)
-    models = [bench.learn(f"denoise-{task}", learnt, task=task, noise=25.0) for task in ("restore", "diffuse")]
+    models = [
+        bench.learn(f"denoise-{task}", learnt, task=task, noise=25.0, **learning) for task in ("restore", "diffuse")
+    ]
     compared(bench, ("restore", "denoise"), (models[0], models[1]), judged, steps)
 
 
-def finer(bench: Bench, steps: int) -> None:
+def finer(bench: Bench, steps: int, learning: Learning) -> None:
     folder = bench.data / "isbi2012_em" / "train" / "image"
     images = [np.asarray(Image.open(folder / f"{i}.png").convert("L")).astype(np.float32) for i in range(22)]
     stacks = [Stack(image, "yx", name=f"{i}") for i, image in enumerate(images)]
     pairs = [(coarser(stack, 1), stack) for stack in stacks]
     models = [
-        bench.learn(f"finer-{task}", pairs[:18], task=task, upscale=(2, 2)) for task in ("super_resolve", "diffuse")
+        bench.learn(f"finer-{task}", pairs[:18], task=task, upscale=(2, 2), **learning)
+        for task in ("super_resolve", "diffuse")
     ]
     judged = [(f"{i}", low, np.asarray(fine.data)) for i, (low, fine) in enumerate(pairs[18:], 18)]
     compared(bench, ("super_resolve", "finer"), (models[0], models[1]), judged, steps)
 
 
-def cost(bench: Bench, steps: int) -> None:
+def cost(bench: Bench, steps: int, _: Learning) -> None:
     learnt, _ = set12(bench)
     image = np.random.default_rng(0).normal(120, 50, (2 * EDGE, 2 * EDGE)).astype(np.float32)
     rows = []
-    short = dataclasses.replace(bench, minutes=0.1)
     passes: dict[str, float] = {}
-    for task, depth in (("restore", 3), ("diffuse", 3)):
-        model = short.learn(f"cost-{task}", learnt, task=task, noise=25.0, depth=depth, base_features=16)
+    for task in ("restore", "diffuse"):
+        wishes = {"minutes": None, "steps": 1, "noise": 25.0, "depth": 3, "base_features": 16}
+        model = bench.learn(f"cost-{task}", learnt, task=task, **wishes)
         config = PredictConfig(overwrite=True, steps=steps if task == "diffuse" else None)
         for _ in range(2):  # the second finds the kernels chosen
             start = time.process_time()
@@ -123,10 +127,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, each network (default: 10)")
+    parser.add_argument("--updates", type=int, help="optimiser steps of each network, in place of minutes")
     parser.add_argument("--steps", type=int, default=8, help="of a sample (default: 8)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    QUESTIONS[args.question](Bench(args.data, args.out, args.minutes), args.steps)
+    learning = {"minutes": None, "steps": args.updates} if args.updates else {}
+    QUESTIONS[args.question](Bench(args.data, args.out, args.minutes), args.steps, learning)
 
 
 if __name__ == "__main__":
