@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .arrays.stack import Stack
     from .batch import count_voxels, run_batch
+    from .comparison import compare_models
     from .errors import UnetError
     from .evaluation.evaluate import evaluate
     from .events import Block, Epoch, Progress, wait
@@ -46,6 +47,7 @@ __all__ = [
     "UNetConfig",
     "UnetError",
     "annotate_next",
+    "compare_models",
     "count_voxels",
     "decode",
     "encode",
@@ -75,6 +77,7 @@ DISTRIBUTION = "napari-unet-stacks"  # the name that pip knows
 _ROOMS = {
     "arrays.stack": ("Stack",),
     "batch": ("count_voxels", "run_batch"),
+    "comparison": ("compare_models",),
     "errors": ("UnetError",),
     "evaluation.evaluate": ("evaluate",),
     "exports.write": ("export",),

@@ -59,7 +59,7 @@ class Row:
 
     def to_csv(self) -> dict[str, str]:
         """Return its cells by column."""
-        cells = {name: _cell(getattr(self, name)) for name in (*TEXT, *(OF_PLATES if self.well else ()))}
+        cells = {name: cell(getattr(self, name)) for name in (*TEXT, *(OF_PLATES if self.well else ()))}
         counts = {VOXELS + printable(name): str(n) for name, n in self.counts.items()}
         return cells | {"seconds": f"{self.seconds:.1f}"} | counts
 
@@ -77,7 +77,7 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Return text as it stands in the table: an apostrophe before whatever a spreadsheet would take for a formula."""
     text = printable(text)
     return f"'{text}" if FORMULA.match(text) else text

@@ -1,4 +1,4 @@
-"""A model may be given as it is, by its path, or by the name of one that ships, wherever a model is taken."""
+"""A model may be given as it is, by its path, or by the name of one that ships; an image as a stack, path or array."""
 
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from napari_unet.inference.encode import decode, encode
 from napari_unet.inference.predict import predict, predict_lazy
 from napari_unet.inference.preflight import preflight
 from napari_unet.model import as_model
-from napari_unet.sources import open_stack
+from napari_unet.sources import open_labels, open_stack
 from napari_unet.task import Autoencode
+from napari_unet.training import TrainConfig
+from napari_unet.training.fit import train
 
 CONFIG = PredictConfig(precision="fp32", device="cpu")
 
@@ -72,3 +74,25 @@ def test_what_is_no_model_is_said_to_be_none(what, stack, tmp_path):
 def test_a_path_without_a_model_is_named(what, stack, tmp_path):
     with pytest.raises(ModelError, match="model"):
         predict_lazy(stack, what, CONFIG)
+
+
+@pytest.mark.parametrize("given", ["path", "text", "array"])
+def test_an_image_and_its_labels_may_be_given_as_open_stack_takes_them(given, tmp_path):
+    data = np.random.default_rng(0).integers(0, 999, (64, 72)).astype(np.uint16)
+    for name, values in (("image", data), ("labels", (data > 500).astype(np.uint8))):
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, metadata={"axes": "YX"})
+    image, labels = tmp_path / "image.tif", tmp_path / "labels.tif"
+    what = {"path": (image, labels), "text": (str(image), str(labels)), "array": (data, (data > 500).astype(np.uint8))}
+    one, other = what[given]
+    few = TrainConfig(steps=2, depth=1, base_features=4, patch=(32, 32), batch=1, precision="fp32", device="cpu")
+    model = wait(train([(one, other)], tmp_path / "m.model", few))
+    stacks = [(open_stack(image), open_labels(labels))]
+    assert model.sha256 == wait(train(stacks, tmp_path / "n.model", few)).sha256
+    want = np.asarray(predict_lazy(stacks[0][0], model, CONFIG).data)
+    assert (np.asarray(predict_lazy(one, model, CONFIG).data) == want).all()
+    assert (np.asarray(wait(predict(one, model, tmp_path / "r.ome.zarr", CONFIG)).data) == want).all()
+    assert preflight(one, model, tmp_path / "r.ome.zarr", CONFIG).blocks == 1
+    coder = restorer(Autoencode)
+    assert seam_check(one, model, CONFIG, size=(16, 16)).changed == 0
+    codes = wait(encode(one, coder, tmp_path / "c.ome.zarr", CONFIG))
+    assert wait(decode(codes.source, coder, tmp_path / "d.ome.zarr", CONFIG)).shape == data.shape

@@ -213,6 +213,42 @@ def batch(
         raise typer.Exit(FAILED)
 
 
+@command
+@with_settings(PredictConfig)
+@with_opening("axes", "level", "channel", "series", "allow_incomplete")
+def compare(
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of them.", show_default=False)],
+    truth: Annotated[Path, typer.Argument(help="Its ground truth, or a folder of them.", show_default=False)],
+    model: Annotated[
+        list[Path],
+        typer.Option("--model", help="Model folder, or the name of one that ships; at least two.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for results, table and picture.", show_default=False)],
+    kind: Annotated[str | None, typer.Option(help="semantic, instances or intensity; as the models give.")] = None,
+    config: Any = None,
+    opening: Any = None,
+) -> None:
+    """Run several models on the same images, and say which is best.
+
+    [dim]napari-unet compare raw/ truth/ --model nuclei-2d --model own.model --out compared/[/dim]
+
+    comparison.csv has the scores of each, comparison.png shows what each found. What is done is skipped.
+    """
+    from ..comparison import PICTURE, compare_models
+
+    found = shown(compare_models(images, truth, model, out, config, kind, **opening))
+    order = found[0].order
+    ways = [name for name in (order, f"{order}_pooled", f"{order}_mean") if any(name in each.scores for each in found)]
+    cells = [
+        (each.name, *(f"{each.scores[name]:.4f}" if name in each.scores else "" for name in ways), each.message)
+        for each in found
+    ]
+    tell_table(("model", *ways, "message"), cells)
+    tell(f"the picture is {out / PICTURE}")
+    if any(each.failed for each in found):
+        raise typer.Exit(FAILED)
+
+
 def _coded(way: str, stack: str, model: Path, out: Path, opening: Any, config: Any) -> None:
     from ..inference import encode as parts
     from ..model import load_model

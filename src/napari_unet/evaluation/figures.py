@@ -88,13 +88,13 @@ def save_comparison(
     """
     check_picture(path)
     opening: Reading = {"axes": axes, **more}
-    right, found = _middle(truth, opening), _middle(result, opening)
+    right, found = middle(truth, opening), middle(result, opening)
     if found.shape != right.shape:
         raise UsageError(f"the result is of {found.shape} pixels, the truth of {right.shape}; give those of one image")
     box = tuple(slice((n - min(n, SHOWN)) // 2, (n + min(n, SHOWN)) // 2) for n in right.shape)
     times = max(1, -(-SMALLEST // min(b.stop - b.start for b in box)))
     low, high = (float(v) for v in np.percentile(right[box], (0.5, 99.5)))
-    shown = {} if before is None else {"before": _fitted(_middle(before, {"axes": axes}), right.shape)}
+    shown = {} if before is None else {"before": _fitted(middle(before, {"axes": axes}), right.shape)}
     shown |= {"result": found, "truth": right}
     panels = [(name, enlarged(grey(plane[box], (low, high)), times), WHITE) for name, plane in shown.items()]
     off = np.abs(found.astype(np.float64) - right)[box]
@@ -125,7 +125,7 @@ def _is_drawn(path: Path, software: str) -> bool:
         return False
 
 
-def _middle(source: Any, opening: Reading) -> np.ndarray:
+def middle(source: Any, opening: Reading) -> np.ndarray:
     """Read the middle plane of a stack, (Y, X), of its first channel and time."""
     stack = open_stack(source, **opening)
     at = {a: stack.size(a) // 2 if a == "z" else 0 for a in stack.axes if a not in "yx"}

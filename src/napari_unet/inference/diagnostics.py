@@ -52,6 +52,7 @@ def seam_check(
         An image so small that every tile sees all of it; intensities that are refused.
     """
     ready = prepare(stack, model, dataclasses.replace(config or PredictConfig(), samples=None)).measured()
+    stack = ready.given
     engine = ready.engine
     shape = tuple(engine.stack.size(a) for a in engine.axes)
     near = [(stack.size(a) - 1) / 2 for a in engine.axes] if near is None else near

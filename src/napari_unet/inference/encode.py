@@ -114,7 +114,7 @@ def encode(
     """
     config, model = config or PredictConfig(), as_model(model)
     _check_plain(model)
-    ready = prepare(cached(stack), model, config).measured()
+    ready = prepare(cached(open_stack(stack)), model, config).measured()
     about = ready.engine.statistics, config.device, config.precision, config.fill
     engine = EncoderEngine(ready.stack, _describing(model), *about)
     for line in ready.notes():
@@ -129,7 +129,7 @@ def decode(
 
     Parameters
     ----------
-    codes : Stack
+    codes : Stack, or its path
         What `encode` returned with this model.
 
     Yields
@@ -149,7 +149,7 @@ def decode(
     DataError, OutputError, IncompleteError
         As `predict`.
     """
-    config, model = config or PredictConfig(), as_model(model)
+    config, model, codes = config or PredictConfig(), as_model(model), open_stack(codes)
     _check_plain(model)
     as_they_are = Statistics((0.0,) * codes.size("c"), (1.0,) * codes.size("c"))
     engine = DecoderEngine(cached(codes), model, as_they_are, config.device, config.precision, config.fill)

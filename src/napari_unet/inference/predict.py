@@ -51,7 +51,7 @@ def predict(
 
     Parameters
     ----------
-    stack : Stack
+    stack : Stack, or what `open_stack` takes
         Any of t, c, z, y, x; c must be the model's channels. A 2-D model takes each plane for itself.
     model : Model, path or name, or a sequence of them
         Several run one into the other, block by block; all but the last give images.
@@ -88,7 +88,7 @@ def predict(
     IncompleteError
         Some blocks could not be read; the others are done and kept.
     """
-    config = config or PredictConfig()
+    config, stack = config or PredictConfig(), open_stack(stack)
     seen = None if shown is None or config.region is not None else blocks_of(shown)  # those are of the whole image
     with named_faults("--memory and --block"):
         ready = prepare(cached(stack), model, config)

@@ -9,6 +9,7 @@ from ..arrays.stack import Stack
 from ..errors import UsageError
 from ..intensities.normalise import Statistics
 from ..model import Model, Models, as_models
+from ..sources import open_stack
 from ..store.admission import own_root
 from .config import PredictConfig
 from .diffusion import engine_for, several
@@ -156,7 +157,7 @@ def prepare(stack: Stack, models: Models, config: PredictConfig | None = None) -
     """
     config, found = config or PredictConfig(), load_cascade(models)
     config.check_input(found)
-    taken = own = stack
+    taken = own = stack = open_stack(stack)
     for model in found[:-1]:
         taken = resample_to_model(taken, model, config, stack)
         check_fit(taken, model)

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..arrays.stack import Stack
 from ..errors import IncompleteError, ResourceError
 from ..events import Epoch, Progress
 from ..faults import named_faults
 from ..grid.tiles import scaled
 from ..model import Model, OneModel, as_model
+from ..sources import open_labels, open_stack
 from ..threads import held
 from .augment import augment, augmentation
 from .checkpoint import Checkpoints, write_atomic
@@ -61,7 +63,8 @@ def train(
     Parameters
     ----------
     pairs : sequence of (image, labels)
-        Labels have the axes of the image without c. Time points, and planes for a 2-D network, are separate samples.
+        Stacks, or what `open_stack` and `open_labels` take. Labels have the axes of the image without c. Time points,
+        and planes for a 2-D network, are separate samples.
     out : Path
         Model folder to make.
     init : Model, path or name, optional
@@ -96,12 +99,19 @@ def begin(
     """Check, measure and plan as `train` does, with its parameters; return the training before its next step."""
     started = time.monotonic()
     start = None if init is None else as_model(init)
-    run, samples, held_out = yield from set_up(pairs, out, config, start, validation)
+    given, checked = (_opened(each, config.learns_images) for each in (pairs, validation))
+    run, samples, held_out = yield from set_up(given, out, config, start, checked)
     with contextlib.ExitStack() as undo:
         undo.callback(run.release)
         training = Training(run, (samples, held_out), config, start, started)
         undo.pop_all()
     return training
+
+
+def _opened(pairs: Sequence[Pair], images: bool) -> list[Pair]:
+    """Open what is not open yet: images, and their labels or target images."""
+    other = open_stack if images else open_labels
+    return [(open_stack(one), target if isinstance(target, Stack) else other(target)) for one, target in pairs]
 
 
 class _Batch(NamedTuple):
