@@ -12,7 +12,6 @@ LOW = np.uint64(0xFFFFFFFF)  # the lower half of a product
 HALF = np.uint64(32)  # bits of it
 RANGE = 2.0**32  # of a word: 32 bits
 WORDS = 4  # of one counter: normal numbers of so many voxels in a row
-MOST_SEED = 2**32 - 1  # a word of the key
 CHANNELS = 2**16  # of a sample, in the other word of the key; a network has at most 4096
 
 
@@ -46,7 +45,7 @@ def normal(box: Box, seed: int, sample: int = 0, channel: int = 0) -> np.ndarray
     box : box
         Of at most four axes, the last four of t, z, y, x; places in the whole volume, from 0.
     seed : int
-        From 0 to `MOST_SEED`.
+        Below 2**32: a word of the key.
     sample, channel : int
         Below 2**16 each.
 

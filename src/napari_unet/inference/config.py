@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, cast
 
-from ..arrays.noise import MOST_SEED
 from ..device import DEVICES, PRECISIONS
 from ..errors import UsageError
 from ..settings import check, setting, takes_former_names
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 INTENSITIES = ("percentiles", "each_time", "padding")
 DRAWING = ("steps", "samples", "seed")  # of models that draw samples
 LATER = (*INTENSITIES, "diameter", "region", *DRAWING)  # runs of before these were there had none of them
+MOST_SEED = 2**32 - 1  # 32 bits are what the generator of the noise takes
 STEPS = 8  # of a sample; RESULTS has what fewer and more give
 OBJECT_OPTIONS = ("border_bias", "min_size", "fill_holes", "link")
 PROBABILITY_TYPES = ("uint8", "float16")  # a quarter and a half of float32; the errors are 0.2 % and 0.05 %
@@ -60,7 +60,9 @@ class PredictConfig:
     samples: int | None = setting(
         None, "Samples: how many; of several the result is their mean, and their standard deviation", ge=1, le=4096
     )
-    seed: int | None = setting(None, "Samples: seed of the noise, 0 if not given; another one draws others", ge=0)
+    seed: int | None = setting(
+        None, "Samples: seed of the noise, 0 if not given; another one draws others", ge=0, le=MOST_SEED
+    )
     ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
     in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
     border_bias: float | None = setting(None, "Objects: above 0 splits more, below 0 less; the model's if not given")
@@ -155,8 +157,6 @@ class PredictConfig:
             )
         if any(drawing) and self.tta:
             raise UsageError("tta averages mirror images of one result, and samples differ; give --samples instead")
-        if (self.seed or 0) > MOST_SEED:
-            raise UsageError(f"seed is {self.seed}; give a number up to {MOST_SEED}")
 
     def applied(self, task: "Task") -> "Task":
         """Return the task with what was chosen here.
