@@ -2,7 +2,8 @@
 
 Every small file of ours goes through `replacing`: a temporary file of a random name, made anew, is written, synced and
 put in place, then its folder is synced, so that after a loss of power either the old file is there or the new one.
-Chunks are not synced: their checksums are in the ledger, and are verified before a run is finished.
+Chunks are not synced: their checksums are in the ledger. What the run that ends wrote was read back as it was written;
+what one before it wrote, or another process, is verified before the run is finished.
 """
 
 import contextlib

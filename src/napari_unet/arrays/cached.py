@@ -95,10 +95,14 @@ class Recent(Generic[Key, Value]):
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def put(self, key: Key, value: Value) -> None:
-        """Keep a value, used now."""
+    def drop(self, key: Key) -> None:
+        """Keep nothing for a key any more."""
         if key in self._kept:
             self._bytes -= self._size(self._kept.pop(key))
+
+    def put(self, key: Key, value: Value) -> None:
+        """Keep a value, used now."""
+        self.drop(key)
         self._kept[key] = value
         self._bytes += self._size(value)
         while self._bytes > self._limit:

@@ -65,7 +65,12 @@ BLOCK_ELEMENTS = 2**22  # two blocks, as of an image and its truth, of the wides
 
 
 def blocks(shape: Sequence[int], chunks: Sequence[int], elements: int = BLOCK_ELEMENTS) -> Iterator[Box]:
-    """Cut an array into boxes of whole chunks and at most `elements`; a larger chunk is halved until it fits.
+    """Cut an array into the boxes of `blocks_of`, in their order."""
+    return boxes_of(shape, blocks_of(shape, chunks, elements).core)
+
+
+def blocks_of(shape: Sequence[int], chunks: Sequence[int], elements: int) -> Blocks:
+    """Cut an array into blocks of whole chunks and at most `elements`; a larger chunk is halved until it fits.
 
     Parameters
     ----------
@@ -76,7 +81,7 @@ def blocks(shape: Sequence[int], chunks: Sequence[int], elements: int = BLOCK_EL
         size[size.index(max(size))] = math.ceil(max(size) / 2)
     for axis in reversed(range(len(size))):
         size[axis] = min(size[axis] * (elements // math.prod(size)), shape[axis])
-    return boxes_of(shape, size)
+    return Blocks(tuple(shape), tuple(size))
 
 
 def boxes_of(shape: Sequence[int], block: Sequence[int]) -> Iterator[Box]:

@@ -115,7 +115,7 @@ def _too_much(objects: Objects, voxels: int, learnt: Any) -> str:
 def _told(work: Generator[Progress, None, int], store: ResultStore, job: "Job") -> Iterator[Progress]:
     """Say that work on blocks that are done already goes on."""
     for event in work:
-        store.renew()
+        store.beat()
         yield dataclasses.replace(event, done=job.apart + store.count, total=job.total, message="parts of objects")
 
 

@@ -11,8 +11,8 @@ import zarr
 from ..arrays.views import Box
 from ..errors import UsageError
 from ..faults import persist
-from ..files import disk, remove
-from ..grid.blocks import places_under
+from ..files import disk
+from .chunks import write_box
 from .journal import Region
 from .lock import Permit
 from .ome import Output
@@ -51,7 +51,11 @@ class BlockWriter:
             self._check(path, box, data)
 
     def write(self, regions: Regions) -> list[Region]:
-        """Write the regions of a block; return what is to be recorded of it.
+        """Write the regions of a block; return what is to be recorded of it."""
+        return [region for region, _ in self.put(regions)]
+
+    def put(self, regions: Regions) -> list[tuple[Region, int]]:
+        """Write the regions of a block; return what is to be recorded of each, and the mark that `write_box` gave.
 
         Raises
         ------
@@ -94,10 +98,7 @@ def read_back(array: "zarr.Array[Any]", box: Box) -> np.ndarray:
     return persist(lambda: np.asarray(array[box]))
 
 
-def replaced(folder: Path, name: str, array: "zarr.Array[Any]", box: Box, data: np.ndarray) -> Region:
-    """Replace the files under a box, so that nothing damaged is read on the way."""
-    unit = array.shards or array.chunks
-    for key in places_under(box, unit):
-        remove(folder / array.metadata.encode_chunk_key(key))
-    persist(lambda: array.__setitem__(box, data))
-    return Region(name, tuple(b.start for b in box), tuple(b.stop for b in box), crc32(data))
+def replaced(folder: Path, name: str, array: "zarr.Array[Any]", box: Box, data: np.ndarray) -> tuple[Region, int]:
+    """Replace the files under a box, so that nothing damaged is read on the way: what is to be recorded, and a mark."""
+    mark = write_box(folder, array, box, data)
+    return Region(name, tuple(b.start for b in box), tuple(b.stop for b in box), crc32(data)), mark

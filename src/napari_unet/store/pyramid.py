@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..arrays.views import Box
 from ..faults import persist
-from ..grid.blocks import blocks
+from ..grid.blocks import Blocks, blocks_of
 from .ome import Output
 
 SMALLEST = 256  # edge of the coarsest level: a thumbnail, read at once
@@ -62,10 +62,10 @@ def levels_of(output: Output) -> list[Level]:
     return levels
 
 
-def parts(level: Level, unit: Sequence[int], itemsize: int) -> Iterator[Box]:
+def parts(level: Level, unit: Sequence[int], itemsize: int) -> Blocks:
     """Cut a level into boxes of whole write units, each made from about 16 MiB of the level above."""
     unit = tuple(map(min, unit, level.shape))
-    return blocks(level.shape, unit, max(PART_BYTES // (math.prod(level.factors) * itemsize), math.prod(unit)))
+    return blocks_of(level.shape, unit, max(PART_BYTES // (math.prod(level.factors) * itemsize), math.prod(unit)))
 
 
 def above(box: Box, level: Level, shape: Sequence[int]) -> Box:

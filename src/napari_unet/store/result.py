@@ -1,7 +1,6 @@
 """Results in OME-Zarr: written block by block, resumed after any interruption, published only when all is there."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,14 @@ from ..files import disk, remove
 from ..threads import in_threads
 from . import consolidated, layout
 from .admission import admit, check_folder, check_outputs, check_room, enter
-from .blocks import BlockWriter, read_back, replaced
-from .journal import DONE, FINISHED, Journal, Plan, Region, Unit
+from .blocks import BlockWriter
+from .chunks import combined, marked
+from .journal import DONE, FINISHED, PLACES, Journal, Plan, Region, Unit
+from .levels import Pyramids
 from .lock import Lock
 from .marks import RECORD, mark
 from .ome import VERSIONS, Output, group_attributes
-from .pyramid import Level, above, levels_of, parts, reduce, shown_ranges
+from .pyramid import levels_of, shown_ranges
 from .table import TABLE_UNIT, table_written, with_classes
 from .verification import problem_of, verify
 
@@ -49,7 +50,8 @@ class ResultStore:
         self.notices = lock.notices  # events that say how the lock was got
         self._levels = {o.path: levels_of(o) for o in outputs}
         self.arrays: dict[str, zarr.Array[Any]] = {}
-        self._derived: list[Unit] = list(journal.records.named)
+        self._marks = np.zeros(min(plan.blocks, PLACES), np.uint64)  # of blocks that were written and read back here
+        self._pyramids = Pyramids(root, self.outputs, self._levels, journal, plan.version, self._is_written)
         self._owners = {
             o.path: np.zeros([math.ceil(n / u) for n, u in zip(o.shape, o.unit, strict=True)], np.int32)
             for o in outputs
@@ -202,14 +204,30 @@ class ResultStore:
         for path, (box, _) in regions.items():
             self._claim(block, path, box)
         with disk(self.root):
-            self.renew([block])
-            self._journal.append(block, self.writer.write(regions))
+            self.beat()
+            self._forget(block, [(path, box) for path, (box, _) in regions.items()])
+            written = self.writer.put(regions)
+            self._journal.append(block, [region for region, _ in written])
+            if block < len(self._marks) and all(mark for _, mark in written):
+                self._marks[block] = combined(mark for _, mark in written)
+            for path, (box, data) in regions.items():
+                self._pyramids.take(path, box, data)
+
+    def beat(self) -> None:
+        """Say that work on this store goes on."""
+        self._lock.beat()
 
     def renew(self, blocks: Iterable[int] = ()) -> None:
-        """Forget what follows from blocks that are about to be written, and those of them that were done."""
-        self._lock.beat()
-        self._journal.forget([*self._derived, *(block for block in blocks if block in self._journal.records)])
-        self._derived = []
+        """Forget all that follows from blocks, before others write some of them, and `blocks` that were done."""
+        self.beat()
+        known = [block for block in blocks if block in self._journal.records]
+        self._journal.forget([*self._journal.records.named, *known])
+
+    def _forget(self, block: int, boxes: Iterable[tuple[str, Box]]) -> None:
+        """Forget a block that is about to be written, where it was done, and what follows from it."""
+        self._marks[block : block + 1] = 0
+        units: list[Unit] = [block, TABLE_UNIT, *(unit for each in boxes for unit in self._pyramids.over(*each))]
+        self._journal.forget([unit for unit in units if unit in self._journal.records])
 
     def record(self, block: int, regions: Sequence[Region]) -> None:
         """Record a block that another process wrote with this store's `writer`; `renew` was called before.
@@ -219,9 +237,10 @@ class ResultStore:
         UsageError
             Where its regions are another block's.
         """
-        self._lock.beat()
+        self.beat()
         for region in regions:
             self._claim(block, region.output, region.box)
+        self._forget(block, [(region.output, region.box) for region in regions])
         self._journal.append(block, regions)
 
     @property
@@ -232,7 +251,6 @@ class ResultStore:
     def record_table(self, path: str) -> None:
         """Record the table of an output as written; it is forgotten where a block is written anew."""
         self._journal.append(TABLE_UNIT, [table_written(self.root, path)])
-        self._derived.append(TABLE_UNIT)
 
     @property
     def writer(self) -> BlockWriter:
@@ -246,10 +264,7 @@ class ResultStore:
 
     def _claim(self, block: int, path: str, box: Box) -> None:
         """Keep two blocks out of one file."""
-        unit = self.outputs[path].unit
-        cells = self._owners[path][
-            tuple(slice(b.start // u, math.ceil(b.stop / u)) for b, u in zip(box, unit, strict=True))
-        ]
+        cells = self._cells(path, box)
         others = cells[(cells != 0) & (cells != block + 1)]
         if others.size:
             raise UsageError(
@@ -278,18 +293,20 @@ class ResultStore:
                 )
         with disk(self.root):
             yield from self._check_blocks()
-            yield from self._build_pyramids()
+            for event in self._pyramids.build():
+                self._lock.beat()
+                yield event
             self._publish()
 
     def _check_blocks(self) -> Iterator[Progress]:
+        """Read back what an earlier run or another process wrote, and what has changed since it was read back here."""
         damaged: dict[Unit, str] = {}
-        regions = len(self.outputs) * self.plan.blocks
-        checked = in_threads(self._problem, self._journal.records.of_blocks())
-        for number, ((block, _), problem) in enumerate(checked, 1):
-            self._lock.beat()
+        units = ((unit, regions) for unit, regions in self._journal.records.walk() if isinstance(unit, int))
+        for number, ((block, _), problem) in enumerate(in_threads(self._problem, units), 1):
+            self.beat()
             if problem:
                 damaged[block] = problem
-            yield Progress(number, regions, "verify")
+            yield Progress(number, self.plan.blocks, "verify")
         if damaged:
             self._journal.forget(list(damaged))
             raise IncompleteError(
@@ -297,43 +314,26 @@ class ResultStore:
                 f"({next(iter(damaged.values()))}); run the same command again to write them again"
             )
 
-    def _problem(self, recorded: tuple[int, Region]) -> str:
-        region = recorded[1]
-        return problem_of(self.arrays[region.output], self.root, region)
+    def _problem(self, recorded: tuple[int, tuple[Region, ...]]) -> str:
+        block, regions = recorded
+        of = [(self.arrays[region.output], region) for region in regions]
+        if block < len(self._marks) and self._marks[block]:
+            marks = (marked(self.root / region.array, array, region.box) for array, region in of)
+            if combined(marks) == self._marks[block]:
+                return ""
+        return next(filter(None, (problem_of(array, self.root, region) for array, region in of)), "")
 
-    def _build_pyramids(self) -> Iterator[Progress]:
-        work = [
-            (output, i, list(parts(level, output.unit, output.dtype.itemsize)))
-            for output in self.outputs.values()
-            for i, level in enumerate(self._levels[output.path])
-            if i
+    def _is_written(self, path: str, box: Box) -> bool:
+        """Whether all blocks under a box of an output are."""
+        found = self._cells(path, box)
+        return bool(found.all()) and all(block - 1 in self for block in np.unique(found).tolist())
+
+    def _cells(self, path: str, box: Box) -> np.ndarray:
+        """Return the cells of the files under a box: one more than the number of the block that each is of, or 0."""
+        unit = self.outputs[path].unit
+        return self._owners[path][
+            tuple(slice(b.start // u, math.ceil(b.stop / u)) for b, u in zip(box, unit, strict=True))
         ]
-        total, count = sum(len(boxes) for _, _, boxes in work), 0
-        for output, i, boxes in work:
-            levels, folder = self._levels[output.path], self.root / output.path
-            finer, array = (
-                layout.make_array(folder / str(k), output, levels[k], self.plan.version) for k in (i - 1, i)
-            )
-            name = f"{output.path}/{i}".lstrip("/")
-            make = functools.partial(self._coarser, finer, array, levels[i], output.kind)
-            for (unit, _), region in in_threads(make, ((f"{name}#{n}", box) for n, box in enumerate(boxes))):
-                self._lock.beat()
-                if region is not None:
-                    self._journal.append(unit, [region])
-                    self._derived.append(unit)
-                count += 1
-                yield Progress(count, total, "pyramid")
-
-    def _coarser(
-        self, finer: "zarr.Array[Any]", array: "zarr.Array[Any]", level: Level, kind: str, part: tuple[str, Box]
-    ) -> Region | None:
-        """Write a part of a level, made from the level above it; None where that was done before."""
-        unit, box = part
-        if unit in self._journal.records:
-            return None
-        name = unit.partition("#")[0]
-        data = read_back(finer, above(box, level, finer.shape))
-        return replaced(self.root / name, name, array, box, reduce(data, level.factors, kind))
 
     def _publish(self) -> None:
         """Say what the arrays are: inner groups first, the outermost last."""
