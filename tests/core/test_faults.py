@@ -40,7 +40,7 @@ def stored(tmp_path):
 
 @pytest.mark.parametrize("times", range(5))
 @pytest.mark.parametrize(
-    "error", [OSError(errno.EIO, "x"), OSError(errno.ESTALE, "x"), OSError(errno.EMFILE, "x"), TimeoutError()]
+    "error", [*(OSError(getattr(errno, n), "x") for n in ("EIO", "ESTALE", "EMFILE", "EEXIST")), TimeoutError()]
 )
 def test_what_fails_is_done_three_times(error, times):
     left = [error] * times

@@ -94,7 +94,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             say(str(error))
             raise typer.Exit(error.exit_code) from error
         except FAULTS + network_errors() as error:
-            refused = (_refused(error) if isinstance(error, OSError) else None) or named(error)
+            refused = _as_ours(error)
             if refused is None or debug:
                 raise
             _end_output()
@@ -123,7 +123,7 @@ def _check_places(options: dict[str, Any]) -> None:
 
 
 def run() -> None:
-    """Run the command line; where its output cannot be written, that is one line too."""
+    """Run the command line; that its output cannot be written, or its parts find no memory, is one line too."""
     # Tasks of readers that an error has cut off, which asyncio would list behind the line that says it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
@@ -135,8 +135,8 @@ def run() -> None:
     except BrokenPipeError:  # the reader has closed it, as head does
         _end_output()
         sys.exit(FAILED_OUTPUT)
-    except OSError as error:
-        refused = _refused(error)
+    except FAULTS as error:
+        refused = _as_ours(error)
         if refused is None:
             raise
         _end_output()
@@ -144,11 +144,13 @@ def run() -> None:
         sys.exit(refused.exit_code)
 
 
-def _refused(error: OSError) -> UnetError | None:
-    """Return what a disk refused as an error of ours; None where it is another fault."""
+def _as_ours(error: Exception) -> UnetError | None:
+    """Return what a disk refused, or a fault of memory or the network, as an error of ours; None for anything else."""
+    if not isinstance(error, OSError):
+        return named(error)
     if error.filename is None and error.errno in FULL:
         return ResourceError(f"the output cannot be written ({error.strerror}); free some space, or send it elsewhere")
-    return explained(error, Path(str(error.filename or ".")))
+    return explained(error, Path(str(error.filename or "."))) or named(error)
 
 
 def _end_output() -> None:

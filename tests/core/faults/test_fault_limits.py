@@ -15,7 +15,7 @@ import pytest
 import tifffile
 import torch
 
-from helpers import FAST, call
+from helpers import FAST, call, example
 from kinds import small
 from napari_unet import limits, open_stack
 from napari_unet.arrays.stack import Stack
@@ -24,6 +24,7 @@ from napari_unet.inference import layout
 from napari_unet.limits import cgroup_limits
 from napari_unet.training import TrainConfig, checkpoint, room
 from rig import store_image
+from warm import warm
 
 GIB = 2**30
 V1, V2 = "memory/{}/memory.limit_in_bytes", "{}/memory.max"
@@ -218,3 +219,28 @@ def test_a_limited_command_is_stopped_as_any_other_and_an_unlimited_one_has_no_s
             time.sleep(0.01)
     with under_a_limit("pass", 0) as process:
         assert int(process.stdout.readline()) == process.pid
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize:"))
+most = (int(held.split()[1]) << 10) + (int(sys.argv.pop(1)) << 20)
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+from napari_unet.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are kept by Linux")
+@pytest.mark.parametrize("mib", [1, 20, 60])  # beside what importing torch has taken: nothing, libraries, some steps
+def test_a_training_under_any_limit_comes_to_its_end_or_says_that_memory_ran_out(mib, tmp_path):
+    for name, stack in zip(("image", "labels"), example(), strict=True):
+        tifffile.imwrite(tmp_path / f"{name}.tif", stack.data)
+    sizes = ["--steps", 4, "--depth", 1, "--base-features", 16, "--patch", 32, 32, "--batch", 4, *FAST]
+    given = ["--images", tmp_path / "image.tif", "--labels", tmp_path / "labels.tif", "--out", tmp_path / "m.model"]
+    process = warm(LIMITED, mib, "train", *given, *sizes)
+    said = process.stderr.read()
+    assert process.wait(100) in (0, 6), said
+    assert "Traceback" not in said
+    assert process.returncode == 0 or "memory" in said.strip().splitlines()[-1]
