@@ -157,7 +157,7 @@ FULL_DISK = """
     try:
         for event in train([example(), example(seed=1)], Path(sys.argv[1]), small()):
             said.append(getattr(event, "message", ""))
-            if isinstance(event, Epoch):
+            if isinstance(event, Epoch) or sys.argv[3:] == [getattr(event, "stage", "")]:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
     except ResourceError:
         said.append("ResourceError")
@@ -177,6 +177,14 @@ def test_a_full_disk_costs_the_newest_state_only(tmp_path):
     assert not (tmp_path / "m").exists()
     whole = wait(train(pairs, tmp_path / "whole", small()))
     assert same(whole, wait(train(pairs, tmp_path / "m", small(resume=True))))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs RLIMIT_FSIZE")
+def test_a_disk_that_takes_no_state_at_all_is_named_at_the_end(tmp_path):
+    full = warm(textwrap.dedent(FULL_DISK), tmp_path / "m", tmp_path / "said", "train")
+    assert full.wait() == 0, full.stderr.read()
+    assert (tmp_path / "said").read_text().endswith("ResourceError")
+    assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from napari_unet.store.plan import FOLDER
 from napari_unet.store.save import save_stack
 from napari_unet.training import train
 from napari_unet.training.run import finishing, training_folder
+from warm import warm
 
 HOLD = """
 import sys, time
@@ -109,6 +110,26 @@ def test_whatever_takes_a_lock_over_says_so(tmp_path: Path, what: str) -> None:
         said = next(event.message for event in events if getattr(event, "stage", "") == "note")
     assert said.startswith("took over from process 4194305 on ") and said.endswith(", which is gone")
     Lock.acquire(ledger if ledger.exists() else tmp_path).release()
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from napari_unet.errors import ResourceError
+from napari_unet.store.lock import Lock
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+try:
+    Lock.acquire(Path(sys.argv[1]))
+except ResourceError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs RLIMIT_FSIZE")
+def test_a_disk_without_room_for_a_lock_is_named(tmp_path: Path) -> None:
+    said = warm(FULL, tmp_path).stdout.read()
+    assert said.startswith(f"the disk of {tmp_path} is full"), said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_held_lock_names_process_machine_and_start_until_it_is_released(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any, cast
 from ..errors import OutputError, UnetError
 from ..events import Progress
 from ..faults import persist
-from ..files import create, read, refuse_link, remove, write_new
+from ..files import create, disk, read, refuse_link, remove, write_new
 
 if sys.platform == "win32":
     import ctypes
@@ -94,12 +94,14 @@ class Lock:
             Where another run holds it, or one on another machine may do so.
         UnsafeError
             Where the folder, or what is in it, is a link.
+        ResourceError
+            Where the disk is full, or may not be written.
         """
         path, token = folder / LOCK, uuid.uuid4().hex
         refuse_link(folder)
-        for item in folder.iterdir():
-            refuse_link(item)
-        with _guard(folder):
+        with disk(folder), _guard(folder):
+            for item in folder.iterdir():
+                refuse_link(item)
             notice = _displace(path, break_lock) if path.exists() else ""
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             mine = {"pid": os.getpid(), "started": _started(os.getpid()), "since": now, "run": token}

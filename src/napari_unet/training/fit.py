@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..arrays.stack import Stack
-from ..errors import IncompleteError, ResourceError
+from ..errors import IncompleteError, ResourceError, UnetError
 from ..events import Epoch, Progress
 from ..faults import named_faults
 from ..grid.tiles import scaled
@@ -150,6 +150,7 @@ class Training:
         self._began = started
         self._saved_step, self._saved_at, self._saving = -1, -math.inf, 0.0
         self._bad = 0
+        self._unsaved: UnetError | None = None  # why a state could not be written
         self._ending = False
         if config.resume:
             self._restore()
@@ -162,6 +163,8 @@ class Training:
                 yield from self.run.lock.notices()
             with contextlib.closing(self._batches):
                 yield from self._steps()
+            if self._unsaved is not None and not (self.best.steps() and self.checkpoints.steps()):
+                raise self._unsaved
             model = self.run.finish()
         finally:
             self.run.release()
@@ -356,6 +359,7 @@ class Training:
         try:
             self.best.save(self.state.step, self.learner.kept(), self._about_best() | {"task": settings})
         except (ResourceError, IncompleteError) as error:
+            self._unsaved = error
             return f"{error}; training continues, the best so far is kept"
         return ""
 
@@ -374,6 +378,7 @@ class Training:
             self.checkpoints.save(self.state.step, self.learner.tensors(), dataclasses.asdict(self.state))
             write_atomic(self.run.folder / "history.csv", _table(self.state.history).encode())
         except (ResourceError, IncompleteError) as error:
+            self._unsaved = error
             kept = self.checkpoints.steps()
             return f"{error}; training continues, the state of {f'step {kept[0]}' if kept else 'no step'} is kept"
         self._saved_step, self._saved_at = self.state.step, time.monotonic()
