@@ -25,7 +25,7 @@ from torch.nn import functional
 from wall import pixels
 
 from napari_unet import Model, PredictConfig, open_stack, predict, wait
-from napari_unet.inference import flow
+from napari_unet.inference import engine
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.network import UNet, UNetConfig
 from napari_unet.process.memory import keep_freed
@@ -62,7 +62,7 @@ class Idle:
 def run(path: Path, axes: str, copied: bool, sleep: float) -> dict[str, float]:
     """Run once; return seconds of processor and wall, those of the sleep, and the peak in MiB."""
     keep_freed()
-    flow.Stream = Idle  # type: ignore[assignment, misc]
+    engine.Stream = Idle  # type: ignore[assignment, misc]
     Idle.sleep = sleep * 1e-9
     torch.manual_seed(0)
     net = UNet(UNetConfig(ndim=len(axes), depth=3, base_features=16)).eval()

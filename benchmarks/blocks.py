@@ -30,6 +30,9 @@ from napari_unet.task import Semantic
 class Nothing:
     """A way through the blocks on which nothing is done."""
 
+    def build(self) -> None:
+        return None
+
     def pieces(self, pending: Collection[int], near: Any = None) -> Iterator[int]:
         return iter(pending)
 

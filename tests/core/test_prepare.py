@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from napari_unet import (
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, ModelError, UsageError
 from napari_unet.inference.encode import encode
+from napari_unet.inference.engine import Engine
 from napari_unet.inference.outputs import result_of
 from napari_unet.inference.prepare import prepare
 from napari_unet.intensities.normalise import Normalisation
@@ -219,3 +221,32 @@ def test_a_place_to_look_at_that_is_none_is_refused_before_anything_is_read(near
     stack = Stack(data=Unread((64, 64)), axes="yx")
     with pytest.raises(UsageError, match="give one index"):
         wait(predict(stack, small(), tmp_path / "a.ome.zarr", CONFIG, near=near))
+
+
+@pytest.mark.parametrize("kind", ["batch", "instance"])
+def test_the_network_is_made_ready_while_intensities_are_measured(kind, tmp_path, monkeypatch):
+    model, built, seen = small(norm=kind), threading.Event(), []
+    net, measure = Engine.whole_net, Normalisation.measure
+
+    def building(engine, order=None):
+        found = net(engine, order)
+        built.set()
+        return found
+
+    def measuring(*given, **more):
+        seen.append(built.wait(30))
+        return measure(*given, **more)
+
+    monkeypatch.setattr(Engine, "whole_net", building)
+    monkeypatch.setattr(Normalisation, "measure", measuring)
+    wait(predict(Stack(data=image_of((40, 40)), axes="yx"), model, tmp_path / "a.ome.zarr", CONFIG))
+    assert seen == [True]
+
+
+def test_a_network_that_cannot_be_made_ready_beside_is_reported_where_it_runs(tmp_path, monkeypatch):
+    def fails(*_):
+        raise ModelError("no network")
+
+    monkeypatch.setattr(Engine, "whole_net", fails)
+    with pytest.raises(ModelError, match="no network"):
+        wait(predict(Stack(data=image_of((40, 40)), axes="yx"), small(), tmp_path / "a.ome.zarr", CONFIG))

@@ -138,10 +138,12 @@ class Engine:
 
     def whole_net(self, order: tuple[int, ...] | None = None) -> UNet:
         """Return the network ready for inference, its spatial axes put in another order if one is given."""
-        order = order or tuple(range(self.model.config.ndim))
+        own = tuple(range(self.model.config.ndim))
+        order = order or own
         nets, key = _NETS.setdefault(self.model, {}), (order, str(self.device), self.precision)
         if key not in nets:
-            net: Any = deployable(transposed(self.model.network(), order)).to(self.device, self.precision)
+            net: Any = self.model.network()
+            net = deployable(net if order == own else transposed(net, order)).to(self.device, self.precision)
             nets[key] = fused(net.to(memory_format=self.layout))
         return nets[key]
 

@@ -13,6 +13,7 @@ from ..arrays.views import Box
 from ..errors import DataError, IncompleteError
 from ..grid.columns import ColumnGrid, Slab
 from ..grid.tiles import TileGrid, remoteness, scaled, within
+from ..network.stream import Chain, Stream
 from ..store import Output
 from ..task import Restore, Task
 from .engine import Engine, pieces
@@ -27,6 +28,9 @@ IMAGE = "image"  # what was read, among the values of a block
 
 class Route(Protocol):
     """A way through the blocks of a run: pieces of work in order, read and computed one after the other."""
+
+    def build(self) -> None:
+        """Make the network ready, which is done once."""
 
     def pieces(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[Any]:
         """Yield the work on the pending blocks, from the viewed position outward if that is known."""
@@ -116,6 +120,10 @@ class Tiles:
 
     def __init__(self, decoder: Decoder, grid: TileGrid) -> None:
         self._decoder, self._grid = decoder, grid
+
+    def build(self) -> None:
+        """Make the network ready."""
+        self._decoder.engine.net()
 
     def pieces(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[int]:
         """Yield the numbers of the blocks, in order or from `near` outward."""
@@ -212,12 +220,16 @@ class Streams:
         engine = decoder.engine
         flow = self._flow - engine.batch_axes
         self._order = (flow, *(i for i in range(engine.model.config.ndim) if i != flow))
-        self._stream = engine.stream(self._order)
+        self._stream: Stream | Chain | None = None
         self._position = 0
         self._empty = Emptiness(columns.planes, 2 * self._reach + columns.planes)
         self._values: dict[str, np.ndarray] = {}
         self._parts: dict[int, dict[str, list[np.ndarray]]] = {}
         self._lost: dict[int, DataError] = {}
+
+    def build(self) -> None:
+        """Make the network ready."""
+        self._decoder.engine.stream(self._order)
 
     def pieces(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[Slab]:
         """Yield the slabs of all columns, in order or from `near` outward."""
@@ -241,7 +253,7 @@ class Streams:
 
     def compute(self, slab: Slab, got: Planes) -> tuple[Planes, Tensor | None]:
         """Push the planes through the network: what was read, and logits of the planes that are complete with it."""
-        if slab.first:
+        if slab.first or self._stream is None:
             self._stream = self._decoder.engine.stream(self._order)
         return got, None if got.values is None else self._stream.push(got.values, slab.last)
 

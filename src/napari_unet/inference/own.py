@@ -121,6 +121,9 @@ class _Brought:
         at = own.axes.find("c")
         return View.of(data).cut(part if at < 0 else [*part[:at], slice(None), *part[at:]])
 
+    def build(self) -> None:
+        """Do nothing: the network has run."""
+
     def pieces(self, pending: Collection[int], near: Sequence[float] | None = None) -> Iterator[int]:
         """Yield the numbers of the blocks."""
         return iter(sorted(pending))

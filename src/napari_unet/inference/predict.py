@@ -118,7 +118,8 @@ def _into_store(
         check_apart(root, ready.given, ELSEWHERE)
     start = None if near is None else index_in(ready.given, ready.stack, near)
     yield Progress(0, 0, "measure", f"intensities of {ready.given.name}")
-    ready = ready.measured(_earlier(root, ready))
+    with ready.building():
+        ready = ready.measured(_earlier(root, ready))
     notes = ready.notes()
     for line in notes:
         yield Progress(0, 0, "note", line)

@@ -1,7 +1,9 @@
 """An image and models matched to each other once, for a run, a preview or a preflight check."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,13 @@ class Prepared:
             own = self.given if len(self.models) == 1 else brought(stack, self.own)
         engine = _last(stack, self.model, found, self.config, self.region)
         return dataclasses.replace(self, engine=engine, own=own, is_measured=True)
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """Make the network ready in a thread beside the work that is done meanwhile; its faults show where it runs."""
+        with ThreadPoolExecutor(1, "network") as pool:
+            pool.submit(lambda: self.job().route().build())
+            yield
 
     @property
     def is_resampled(self) -> bool:
