@@ -23,6 +23,12 @@ def evaluate(
     before: Annotated[
         str | None, typer.Option(metavar="PATH", help="For the picture: the image that the result was made from.")
     ] = None,
+    object_classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Class of each true object: a table (id, class), a label image, or a folder."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier layers of this command.")] = False,
     break_lock: BreakLock = False,
     opening: Any = None,
@@ -34,7 +40,7 @@ def evaluate(
     from ..evaluation.evaluate import evaluate as run
 
     _check_evaluate((result, truth), out, picture, layers)
-    found = run(result, truth, kind, **opening)
+    found = run(result, truth, kind, object_classes=object_classes, **opening)
     for note in found.notes:
         tell(note)
     tell_lines(found.table())

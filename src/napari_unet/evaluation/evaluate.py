@@ -15,6 +15,7 @@ from ..metrics.boundaries import v_scores
 from ..metrics.contingency import Contingency
 from ..metrics.objects import Intensity, dice, instance_scores, iou, pixel_accuracy, pixel_error, same_classes
 from ..metrics.similarity import ms_ssim, resolution, ring_correlation, ssim
+from ..objects.classes import classes_of
 from ..objects.config import MANY
 from ..objects.labelling import Labelling, middle_of
 from ..sources.omezarr import ome
@@ -23,6 +24,7 @@ from ..sources.pairs import paired_lines
 from ..sources.zarrmeta import read_node
 from ..store.table import table_of
 from ..text import escaped
+from .kinds import Tally, kinds_in
 from .sides import Case, Sides, cases_of, name_of
 
 KINDS = ("semantic", "instances", "intensity")
@@ -62,7 +64,12 @@ def _number(name: str, value: float) -> str:
 
 
 def evaluate(
-    result: Any, truth: Any, kind: str | None = None, axes: str | None = None, **more: Unpack[More]
+    result: Any,
+    truth: Any,
+    kind: str | None = None,
+    axes: str | None = None,
+    object_classes: Any = None,
+    **more: Unpack[More],
 ) -> Evaluation:
     """Score a result against the truth.
 
@@ -74,6 +81,9 @@ def evaluate(
         Without it floats are intensities, a model's objects and labels of over 20 values instances, others semantic.
     axes : str, optional
         Axes of both sides, as for `open_stack`.
+    object_classes : path, or sequence with one for each truth, optional
+        The class of each true object, as `with_classes` takes them; by default those of the truth's own table. With
+        them, and a result that has classes, scores of each class and ``class_accuracy`` are given too.
     **more
         Of both sides, as for `open_stack`: ``series``, ``allow_incomplete``.
 
@@ -104,8 +114,16 @@ def evaluate(
     tables = [_tables(case, notes) for case in cases]
     if kind is None:
         kind = _decide(cases, tables, notes)
-    score = _instances if kind == "instances" else _semantic
-    return Evaluation(score(cases, tables, many, notes), tuple(notes), kind)
+    if object_classes is not None and kind != "instances":
+        raise UsageError(f"object classes are scored with kind instances, not {kind}; leave them out, or choose it")
+    if kind == "semantic":
+        return Evaluation(_semantic(cases, tables, many, notes), tuple(notes), kind)
+    scores, pooled = _instances(cases, tables, many, notes)
+    tallies = _tallies(cases, tables, object_classes, notes)
+    scores = [one | ({} if tally is None else tally.scores()) for one, tally in zip(scores, tallies, strict=True)]
+    counted = [tally for tally in tallies if tally is not None]
+    pooled |= functools.reduce(Tally.__add__, counted).scores() if counted else {}
+    return Evaluation(_summary(cases, scores, {}, many, pooled), tuple(notes), kind)
 
 
 def _count(pair: Sides) -> Iterator[Contingency]:
@@ -155,9 +173,10 @@ def _summary(
         return {**scores[0], **pooled}
     names = list(dict.fromkeys(itertools.chain.from_iterable(scores)))
     found = {name: float(np.mean([one[name] for one in scores if name in one])) for name in names}
-    mean = {f"{name}_mean": value for name, value in found.items() if name not in COUNTS}
-    beside = {f"{name}_pooled": value for name, value in (pooled or more or {}).items() if name not in COUNTS}
-    found |= {name: float(sum(one[name] for one in scores)) for name in COUNTS if name in found}
+    counts = [name for name in names if name.startswith(COUNTS)]
+    mean = {f"{name}_mean": value for name, value in found.items() if name not in counts}
+    beside = {f"{name}_pooled": value for name, value in (pooled or more or {}).items() if name not in counts}
+    found |= {name: float(sum(one[name] for one in scores if name in one)) for name in counts}
     found |= pooled | mean | beside
     suffixed = [
         (name, case.name, value) for case, one in zip(cases, scores, strict=True) for name, value in one.items()
@@ -204,7 +223,8 @@ def _likeness(pair: Sides, data_range: float, notes: dict[str, None]) -> dict[st
 
 def _instances(
     cases: list[Case], tables: list[list[Contingency]], many: bool, notes: dict[str, None]
-) -> dict[str, float]:
+) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """Return the scores of objects of each case, and those of all their objects together."""
     if many or len(tables[0]) > 1:
         notes["objects of different files or time points are different objects"] = None
     for case, times in zip(cases, tables, strict=True):
@@ -214,8 +234,28 @@ def _instances(
                 "need an id for each; number its pieces, or take kind semantic"
             ] = None
     wholes = [functools.reduce(Contingency.beside, times) for times in tables]
-    scores = [instance_scores(whole) for whole in wholes]
-    return _summary(cases, scores, {}, many, instance_scores(functools.reduce(Contingency.beside, wholes)))
+    pooled = instance_scores(functools.reduce(Contingency.beside, wholes))
+    return [instance_scores(whole) for whole in wholes], pooled
+
+
+def _tallies(
+    cases: list[Case], tables: list[list[Contingency]], given: Any, notes: dict[str, None]
+) -> list[Tally | None]:
+    """Count the objects of each class in each case; None where the truth, or the result, has no classes."""
+    truths = [case.open(floats=False).truth for case in cases]
+    known = [kinds_in(truth.source) for truth in truths] if given is None else classes_of(truths, given)
+    if not any(known):
+        return [None] * len(cases)
+    seen = [kinds_in(case.open(floats=False).result.source) for case in cases]
+    if not any(seen):
+        notes["the truth has classes of objects and the result has none: they are not scored"] = None
+        return [None] * len(cases)
+    if not {name for each in known for name in each.values()} & {name for each in seen for name in each.values()}:
+        notes["no class of the truth's objects has the name of one of the result's"] = None
+    return [
+        functools.reduce(Tally.__add__, (Tally.of(table, truth, result) for table in times))
+        for times, truth, result in zip(tables, known, seen, strict=True)
+    ]
 
 
 def _pieces_of_one(case: Case) -> int:

@@ -2,7 +2,8 @@
 
 import csv
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ TABLES = (".csv", ".tsv", ".txt")
 ID, CLASS, IMAGE = ("id", "label", "index"), ("class",), ("image", "name", "file")  # columns, as programs name them
 SLOP = 0.1  # of an object's voxels with a class: what masks overlap by at edges
 NAMED = 5  # ids in a message
+FEWEST = 2  # classes: of one there is nothing to tell apart
 MOST_OF_TABLE = 2**26  # 64 MiB: some million objects
 Given = Mapping[int, str | int]
 
@@ -52,20 +54,46 @@ def with_classes(labels: Sequence[Stack], classes: Any, names: Sequence[str] = (
         For a class of an id that no object has, two classes in one object, less than two classes in all, a table
         without the columns, files that do not pair.
     """
+    found = classes_of(labels, classes, names)
+    called = tuple(names) or _ordered({name for given in found for name in given.values()})
+    if not FEWEST <= len(called) <= MOST_KINDS:
+        raise DataError(
+            f"objects have {len(called)} class{'es' * (len(called) != 1)} ({', '.join(called[:NAMED]) or 'none'}); "
+            f"give {FEWEST} to {MOST_KINDS}, or learn objects without classes"
+        )
+    number = {name: at + 1 for at, name in enumerate(called)}
+    done = []
+    for each, given in zip(labels, found, strict=True):
+        rows = sorted(given.items()) or [(0, called[0])]
+        ids, kinds = (np.array(column, np.uint64) for column in zip(*((i, number[n]) for i, n in rows), strict=True))
+        done.append(dataclasses.replace(each, data=ClassedLabels(each.data, ids, kinds), object_classes=called))
+    return done
+
+
+def classes_of(labels: Sequence[Stack], classes: Any, names: Sequence[str] = ()) -> list[dict[int, str]]:
+    """Return the name of the class of each object, by its id, as `with_classes` takes them; those without are left out.
+
+    Raises
+    ------
+    DataError
+        As `with_classes`, but for the number of classes.
+    """
     sides = _sides(labels, classes) if isinstance(classes, str | Path) else [[("", each)] for each in classes]
     if len(sides) != len(labels):
         raise DataError(f"classes are given for {len(sides)} images, labels for {len(labels)}; give one for each")
     found = [_of_image(each, side) for each, side in zip(labels, sides, strict=True)]
-    order, called = _named(found, names)
-    number = {value: at + 1 for at, value in enumerate(order)}
-    done = []
-    for each, given in zip(labels, found, strict=True):
-        ids = sorted(given)
-        data = ClassedLabels(
-            each.data, np.array(ids or [0], np.uint64), np.array([number[str(given[i])] for i in ids] or [0], np.uint64)
-        )
-        done.append(dataclasses.replace(each, data=data, object_classes=called))
-    return done
+    values = _ordered({str(value) for given in found for value in given.values()})
+    numbered = all(value.isdecimal() for value in values)
+    called = tuple(names) or tuple(f"class_{value}" if numbered else value for value in values)
+    if len(called) != len(values):
+        raise DataError(f"{len(called)} class names are given for {len(values)} classes ({', '.join(values[:NAMED])})")
+    of = dict(zip(values, called, strict=True))
+    return [{number: of[str(value)] for number, value in given.items()} for given in found]
+
+
+def _ordered(values: Iterable[str]) -> tuple[str, ...]:
+    """Return names of classes in order, numbers in them as numbers."""
+    return tuple(sorted(values, key=lambda value: ([int(n) for n in re.findall(r"[0-9]+", value)], value)))
 
 
 def _sides(labels: Sequence[Stack], where: str | Path) -> list[list[tuple[str, Any]]]:
@@ -228,19 +256,3 @@ def _listed(labels: Stack, given: Given) -> dict[int, str | int]:
 
 def _listing(ids: Sequence[int]) -> str:
     return ", ".join(map(str, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
-
-
-def _named(found: Sequence[Mapping[int, str | int]], names: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Return all classes that objects have, in order, and their names; numbers in tables are numbers."""
-    values = {str(value) for given in found for value in given.values()}
-    numbered = all(value.isdecimal() for value in values)
-    order = sorted(values, key=lambda value: (int(value) if numbered else 0, value))
-    called = tuple(f"class_{value}" if numbered else value for value in order)
-    if names and len(names) != len(order):
-        raise DataError(f"{len(names)} class names are given for {len(order)} classes ({', '.join(called)})")
-    if not 2 <= len(order) <= MOST_KINDS:
-        raise DataError(
-            f"objects have {len(order)} class{'es' * (len(order) != 1)} ({', '.join(called[:NAMED]) or 'none'}); give "
-            f"2 to {MOST_KINDS}, or learn objects without classes"
-        )
-    return order, tuple(names) or called

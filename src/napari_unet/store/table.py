@@ -130,11 +130,11 @@ def with_classes(output: Output, root: Path) -> Output:
     return dataclasses.replace(output, attributes={"properties": properties})
 
 
-def classes_in(path: Path) -> dict[int, str]:
+def classes_in(path: Path, most: int = MOST_ROWS) -> dict[int, str]:
     """Return the class of each object by its id; nothing where objects have none, or there are too many rows."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         if CLASS_COLUMNS[0] not in (rows.fieldnames or ()):
             return {}
-        found = list(itertools.islice(rows, MOST_ROWS + 1))
-    return {int(row["id"]): row[CLASS_COLUMNS[0]] for row in found} if len(found) <= MOST_ROWS else {}
+        found = list(itertools.islice(rows, most + 1))
+    return {int(row["id"]): row[CLASS_COLUMNS[0]] for row in found} if len(found) <= most else {}
