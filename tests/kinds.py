@@ -1,9 +1,12 @@
 """A small model of every kind, with weights drawn at random: what holds for one must hold for all."""
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import nn
 
+from helpers import cells
 from napari_unet.arrays.stack import Stack
 from napari_unet.grid.tiles import TileGrid, scaled
 from napari_unet.intensities.normalise import Normalisation
@@ -72,6 +75,16 @@ def small(ndim=2, depth=2, **more):
 def finder(ndim=2, **options):
     network = UNetConfig(ndim=ndim, depth=1, base_features=4, out_channels=3)
     return model_of(network, SEEDS[ndim], task=Instances(**options))
+
+
+def finder_of_classes(shape, ndim=2, names=("disc", "ring"), **options):
+    """A model that finds objects of both classes in `cells` of this shape."""
+    network = UNetConfig(ndim=ndim, depth=1, base_features=4, out_channels=3 + len(names))
+    model = model_of(network, {2: 49, 3: 31}[ndim], task=Instances(object_classes=names, **options))
+    logits = whole_logits(model, cells(shape).data[None])
+    bias = np.array(model.weights["head.bias"])
+    bias[3] -= np.median(logits[3] - logits[4])
+    return dataclasses.replace(model, weights={**model.weights, "head.bias": bias})
 
 
 def restorer_of(network, kind=Restore, seed=0, **task):

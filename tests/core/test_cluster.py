@@ -19,7 +19,7 @@ import tifffile
 import zarr
 
 from helpers import FP32, image_of, tree
-from kinds import cascade, finder, sampler, small
+from kinds import cascade, finder, finder_of_classes, sampler, small
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import IncompleteError, OutputError, UsageError
 from napari_unet.events import Block, wait
@@ -67,9 +67,10 @@ def stored(folder, shape, axes="zyx"):
         (small(2), (3, 64, 80), (16, 32)),
         (small(2, norm="instance"), (2, 64, 64), (32, 32)),
         (finder(2, min_size=2, nearest=True, grow=4, core_margin=0.03), (3, 64, 80), (16, 32)),
+        (finder_of_classes((64, 80), min_size=2), (3, 64, 80), (16, 32)),
         (dataclasses.replace(finder(2, min_size=2), shrink=(2.0, 2.0)), (2, 64, 80), (16, 32)),
     ],
-    ids=["one column", "many columns", "planes", "tiles", "objects", "other pixels"],
+    ids=["one column", "many columns", "planes", "tiles", "objects", "objects with classes", "other pixels"],
 )
 def test_the_bytes_are_those_of_a_run_here(model, shape, block, tmp_path, workers):
     stack = stored(tmp_path, shape)

@@ -1,7 +1,9 @@
 """Objects with classes: learnt from labels and a class of each, and the same however the work was cut up."""
 
 import csv
+import dataclasses
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,32 +11,26 @@ import tifffile
 import torch
 
 from helpers import FP32, cells, short, tree
-from kinds import model_of, whole_logits
+from kinds import finder, finder_of_classes
 from napari_unet.arrays.classed import apart
 from napari_unet.arrays.stack import Stack
-from napari_unet.errors import DataError
+from napari_unet.errors import DataError, UsageError
+from napari_unet.evaluation.evaluate import evaluate
+from napari_unet.evaluation.kinds import Tally
 from napari_unet.events import wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.predict import predict
-from napari_unet.network import UNetConfig
+from napari_unet.metrics.contingency import Contingency
 from napari_unet.objects.classes import with_classes
 from napari_unet.store import verify
 from napari_unet.store.table import read_table
 from napari_unet.task import Instances, read_task
 from napari_unet.task.losses import IGNORE
 from napari_unet.training import TrainConfig, train
+from napari_unet.training.learner import weights_of
 from napari_unet.training.setup import outlook
 
 KINDS = ("disc", "ring")
-
-
-def finder(shape, ndim=2, **options):
-    """A model with weights drawn at random that finds objects of both classes in `cells`."""
-    network = UNetConfig(ndim=ndim, depth=1, base_features=4, out_channels=5)
-    model = model_of(network, {2: 49, 3: 31}[ndim], task=Instances(object_classes=KINDS, **options))
-    logits = whole_logits(model, cells(shape).data[None])
-    model.weights["head.bias"][3] -= np.median(logits[3] - logits[4])
-    return model
 
 
 def discs_and_rings(seed, size=96):
@@ -192,7 +188,7 @@ def table_of(root):
     [((45, 50), 2, [(16, 16), (32, 14), (64, 64)]), ((18, 20, 22), 3, [(8, 8, 8), (18, 6, 10)])],
 )
 def test_classes_of_objects_are_the_same_for_every_tiling(shape, ndim, blocks, tmp_path):
-    stack, model = cells(shape), finder(shape, ndim, min_size=3, nearest=True, core_margin=0.02)
+    stack, model = cells(shape), finder_of_classes(shape, ndim, min_size=3, nearest=True, core_margin=0.02)
     tables = []
     for block in blocks:
         out = tmp_path / f"{block}.ome.zarr"
@@ -209,7 +205,11 @@ def test_classes_of_objects_are_the_same_for_every_tiling(shape, ndim, blocks, t
 
 
 def test_a_run_that_is_stopped_goes_on_to_the_same_classes(tmp_path):
-    stack, model, config = cells((45, 50)), finder((45, 50), min_size=3), PredictConfig(**FP32, block=(16, 16))
+    stack, model, config = (
+        cells((45, 50)),
+        finder_of_classes((45, 50), min_size=3),
+        PredictConfig(**FP32, block=(16, 16)),
+    )
     steps = sum(1 for _ in predict(stack, model, tmp_path / "whole.ome.zarr", config))
     for stop in range(5, steps, 19):
         out = tmp_path / f"{stop}.ome.zarr"
@@ -234,3 +234,107 @@ def test_training_learns_objects_and_what_each_is(tmp_path):
     at = [truth.data[round(float(row["centroid_y"])), round(float(row["centroid_x"]))] for row in rows]
     right = [classes.get(number) == row["class"] for number, row in zip(at, rows, strict=True) if number]
     assert len(right) >= 5 and np.mean(right) > 0.9
+
+
+def test_what_goes_on_from_a_model_of_objects_keeps_what_it_knows(tmp_path):
+    pairs, config = learnt_from([0]), short(task="instances", steps=1, depth=1)
+    init = finder_of_classes((45, 50), names=("ring", "square"), nearest=True)
+    task = Instances(nearest=True, object_classes=KINDS)
+    for model, rows in ((init, [0, 1, 2, None, 3]), (finder(nearest=True), [0, 1, 2, None, None])):
+        found = weights_of(model, task)
+        for name in ("head.weight", "head.bias"):
+            for row, before in zip(found[name], rows, strict=True):
+                wanted = np.zeros_like(row) if before is None else model.weights[name][before]
+                np.testing.assert_array_equal(row, wanted)
+    assert weights_of(init, init.task) is init.weights
+    seen = outlook(pairs, config, init)
+    assert "tells the objects of square apart; these labels have no such class" in "".join(wait(seen).plan.reasons)
+    model = wait(train(pairs, tmp_path / "m.model", config, init=init))
+    assert model.task.object_classes == KINDS
+
+
+def test_a_package_gives_the_same_objects_and_says_what_its_channels_are(tmp_path):
+    pytest.importorskip("bioimageio.spec")
+    from napari_unet.zoo import Credit, export_model, import_model
+
+    stack, model = cells((160, 160)), finder_of_classes((160, 160), min_size=3)
+    path = wait(export_model(model, tmp_path / "a.zip", stack, Credit(("A. Name",), "CC-BY-4.0", ())))
+    with zipfile.ZipFile(path) as file:
+        assert "of the classes of objects: a softmax for each of the two groups" in file.read("README.md").decode()
+    tables = []
+    for number, each in enumerate((model, wait(import_model(path, tmp_path / "b.model")))):
+        out = tmp_path / f"{number}.ome.zarr"
+        wait(predict(stack, each, out, PredictConfig(**FP32)))
+        tables.append(table_of(out))
+    assert tables[0] == tables[1] and len(tables[0]) > 5
+
+
+def test_objects_that_are_linked_have_one_class_and_another_pixel_size_changes_nothing_of_the_cut(tmp_path):
+    model = dataclasses.replace(finder_of_classes((45, 50), min_size=3), diameter=10.0)
+    for wishes, blocks in (
+        ({"link": 0.1}, [(1, 16, 16), (2, 64, 64)]),
+        ({"diameter": 5.0}, [(1, 16, 16), (3, 30, 20)]),
+    ):
+        tables = []
+        for block in blocks:
+            out = tmp_path / f"{wishes}{block}.ome.zarr"
+            wait(predict(cells((3, 45, 50)), model, out, PredictConfig(**FP32, block=block, **wishes)))
+            tables.append(table_of(out))
+        assert tables[0] == tables[1]
+        named = {}
+        for row in tables[0]:
+            named.setdefault(row["id"], set()).add(row["class"])
+        assert len(named) > 5 and all(len(names) == 1 for names in named.values())
+        assert (len(named) < len(tables[0])) == ("link" in wishes)
+
+
+# How good it is
+
+
+def test_each_class_of_objects_is_scored():
+    """Counted by hand: of three discs one is a ring, one is missed, and a ring is found where nothing is known."""
+    truth, result = np.zeros((10, 60), np.int32), np.zeros((10, 60), np.int32)
+    for at in range(5):
+        truth[2:8, 10 * at + 1 : 10 * at + 9] = at + 1
+        if at != 2:
+            result[2:8, 10 * at + 1 : 10 * at + 9] = 9 - at
+    result[2:8, 51:58] = 1
+    known = {1: "disc", 2: "disc", 3: "disc", 4: "ring"}  # 5 has no class
+    seen = {9: "disc", 8: "ring", 6: "ring", 5: "ring", 1: "disc"}
+    found = Tally.of(Contingency.of(truth, result), known, seen)
+    assert (found + found).scores()["class_accuracy"] == found.scores()["class_accuracy"] == 2 / 3
+    assert {k: v for k, v in found.scores().items() if k.endswith("disc")} == {
+        "ap_50_disc": 1 / 4,
+        "f1_50_disc": 2 / 5,
+        "n_truth_disc": 3,
+        "n_result_disc": 2,
+    }
+    assert found.scores()["ap_50_ring"] == 1 / 2, "the one on the object without a class counts for nothing"
+
+
+def test_a_result_is_scored_by_its_table_and_the_truth_by_what_is_given(tmp_path):
+    stack, model = cells((45, 50)), finder_of_classes((45, 50), min_size=3)
+    out = tmp_path / "a.ome.zarr"
+    truth = wait(predict(stack, model, out, PredictConfig(**FP32))).data[...]
+    classes = {int(row["id"]): row["class"] for row in table_of(out)}
+    scores = evaluate(out, Stack(truth, "yx"), object_classes=[classes]).scores
+    assert scores["class_accuracy"] == scores["ap_50_disc"] == scores["f1_50_ring"] == 1
+    assert evaluate(out, out).scores == scores, "a truth with a table of its own has the classes there"
+    assert scores["n_truth_disc"] == list(classes.values()).count("disc")
+    other = {number: "ring" if name == "disc" else "disc" for number, name in classes.items()}
+    assert evaluate(out, Stack(truth, "yx"), object_classes=[other]).scores["class_accuracy"] == 0
+    assert "class_accuracy" not in evaluate(out, Stack(truth, "yx")).scores
+    found = evaluate(Stack(truth, "yx"), Stack(truth, "yx"), "instances", object_classes=[classes])
+    assert any("the result has none" in note for note in found.notes)
+    with pytest.raises(UsageError, match="kind instances, not semantic"):
+        evaluate(out, Stack(truth, "yx"), "semantic", object_classes=[classes])
+
+
+def test_scores_of_folders_are_pooled_by_class(tmp_path):
+    model = finder_of_classes((45, 50), min_size=3)
+    (tmp_path / "found").mkdir()
+    for seed in (1, 2):
+        wait(predict(cells((45, 50), seed), model, tmp_path / f"found/{seed}.ome.zarr", PredictConfig(**FP32)))
+    scores = evaluate(tmp_path / "found", tmp_path / "found").scores
+    assert scores["class_accuracy_pooled"] == scores["class_accuracy_mean"] == scores["class_accuracy"] == 1
+    assert scores["n_truth_disc"] == sum(scores.get(f"n_truth_disc_{seed}", 0) for seed in (1, 2))

@@ -26,7 +26,7 @@ from .augment import augment, augmentation
 from .checkpoint import Checkpoints, write_atomic
 from .config import TrainConfig
 from .fingerprint import Pair
-from .learner import Learner, rate_at
+from .learner import Learner, rate_at, weights_of
 from .run import Run
 from .sampling import Sampler, ahead
 from .setup import set_up
@@ -138,7 +138,8 @@ class Training:
         self, run: Run, data: tuple[list[Sample], list[Sample]], config: TrainConfig, init: Model | None, started: float
     ) -> None:
         self.run, self.config, self.plan, self.task = run, config, run.plan, run.task
-        self.learner = Learner(run.plan, run.task, config, None if init is None else init.weights)
+        weights = None if init is None else weights_of(init, run.task)
+        self.learner = Learner(run.plan, run.task, config, weights)
         balance = 0.0 if config.learns_images else config.balance
         self.sampler = Sampler(data[0], run.plan, config.seed, balance, config.sparse)
         self.validation = Validation(data[1], run.plan, run.task, config.seed)

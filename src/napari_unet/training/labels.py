@@ -10,7 +10,9 @@ from scipy import ndimage
 from ..arrays.stack import Stack
 from ..arrays.views import Box, LazyArray, LazyBase
 from ..errors import DataError
+from ..model import Model
 from ..sources.position import brought_together
+from ..task import Task
 from .annotation import read_labels
 from .config import TrainConfig
 from .fingerprint import Fingerprint, Pair
@@ -58,6 +60,18 @@ def check_object_classes(pairs: Sequence[Pair], config: TrainConfig) -> None:
                 "classes are of the objects by their ids, and number_objects gives other ids; number the objects "
                 "first, or leave one of the two out"
             )
+
+
+def about_dropped(task: Task, init: Model | None) -> list[str]:
+    """Say which classes of objects a model to start from knows, and the new one does not."""
+    before = init.task.objects if init is not None else None
+    lost = [name for name in before.kinds if name not in task.names] if before is not None else []
+    if not lost:
+        return []
+    return [
+        f"the model to start from tells the objects of {', '.join(lost)} apart; these labels have no such class, and "
+        "the new model forgets it: give the classes of the objects to keep it"
+    ]
 
 
 def notes_of(pairs: Sequence[Pair]) -> tuple[str, ...]:

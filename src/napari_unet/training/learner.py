@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..device import choose_device, choose_precision
+from ..model import Model
 from ..network import UNet
-from ..task import Task
+from ..task import Instances, Task
 from .config import TrainConfig
 from .plan import TrainingPlan
 
@@ -22,6 +23,7 @@ LONGEST_AVERAGE = 0.999
 LARGEST_GRADIENT = {"adamw": 5.0, "sgd": 4.0}
 WEIGHT_DECAY = 0.01  # the default of AdamW, Loshchilov and Hutter 2019
 WARM_UP = 0.03  # share of the run: Adam's second moments settle in about 100 steps of 3000
+HEAD = ("head.weight", "head.bias")  # of a network: a row for each channel of its output
 LEAST_RATE = 0.02  # share of the highest at the first step: not 0, so that it learns too
 
 
@@ -34,6 +36,23 @@ def rate_at(progress: float, highest: float) -> float:
     """
     warm = min(1.0, LEAST_RATE + progress / WARM_UP)
     return highest * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def weights_of(init: Model, task: Task) -> Mapping[str, np.ndarray]:
+    """Return the weights of a model to start from.
+
+    Of two tasks of objects what both tell apart keeps its channel, and classes of objects that are new begin at 0.
+    """
+    ours, theirs = task.names, init.task.names
+    if not isinstance(task, Instances) or not isinstance(init.task, Instances) or ours == theirs:
+        return init.weights
+    found = dict(init.weights)
+    for name in HEAD:
+        found[name] = np.zeros((len(ours), *init.weights[name].shape[1:]), init.weights[name].dtype)
+        for row, each in enumerate(ours):
+            if each in theirs:
+                found[name][row] = init.weights[name][theirs.index(each)]
+    return found
 
 
 class Learner:

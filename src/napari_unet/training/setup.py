@@ -23,7 +23,7 @@ from .config import TrainConfig
 from .fingerprint import Fingerprint, Intensities, Pair, fingerprint
 from .holdout import Division, former_division, hold_out
 from .images import image_fingerprint, inputs_of
-from .labels import check_labels, check_object_classes, labels_of, notes_of
+from .labels import about_dropped, check_labels, check_object_classes, labels_of, notes_of
 from .pixelsize import same_axes
 from .plan import TrainingPlan, make_plan
 from .run import RUN, Run, training_folder
@@ -299,7 +299,7 @@ def _decide(
         )
     plan = make_plan(facts, config, task.out_channels, None if init is None else init.unet, normalisation)
     ndim = plan.network.ndim
-    plan = _with_notes(plan, (*facts.notes, *check_labels(facts, config, ndim)))
+    plan = _with_notes(plan, (*facts.notes, *check_labels(facts, config, ndim), *about_dropped(task, init)))
     if working is not None:
         plan = _with_notes(plan, (working.reason,) if working.reason else ())
         shrink = working.shrink if working.changes else ()

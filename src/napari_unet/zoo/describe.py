@@ -26,6 +26,10 @@ PAPER = {
     "text": "Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015",
     "doi": "10.1007/978-3-319-24574-4_28",
 }
+# Of objects with classes; the specification takes 128 letters.
+OF_CLASSES = (
+    "logits of background, inside and border, then of the classes of objects: a softmax for each of the two groups"
+)
 GIVES = {
     "semantic": "probability of each class",
     "instances": "probability of background, of the inside of objects, and of borders between them",
@@ -50,8 +54,8 @@ def before(model: Model) -> list[Step]:
 def behind(model: Model) -> list[Step]:
     """Return the steps that make probabilities or intensities of what the network gives."""
     task = model.task
-    if not isinstance(task, Restore):
-        return [Step("softmax")]
+    if not isinstance(task, Restore):  # no step takes the softmax of some channels, and of others by themselves
+        return [Step("softmax")] if task.exclusive == task.out_channels else []
     if set(task.scale) == {1.0} and set(task.offset) == {0.0}:
         return []
     return [Step("scale_linear", {"gain": list(task.scale), "offset": list(task.offset)})]
@@ -71,6 +75,11 @@ def _said(step: Step) -> list[tuple[str, Any]]:
     if step.name == "softmax":
         found["axis"] = "channel"
     return list(found.items())
+
+
+def _gives(model: Model) -> str:
+    """Say what the channels are that a package gives."""
+    return GIVES[model.task.name] if model.task.exclusive == len(model.task.names) else OF_CLASSES
 
 
 def output_names(model: Model) -> list[str]:
@@ -115,7 +124,7 @@ def describe(model: Model, people: Mapping[str, Any], files: Mapping[str, bytes]
         "outputs": [
             {
                 "id": OUTPUT,
-                "description": GIVES[model.task.name],
+                "description": _gives(model),
                 "axes": [{"type": "batch"}, _channels(output_names(model)), *_spatial_out(model)],
                 "test_tensor": _file(TEST_OUT, files),
                 "data": {"type": "float32"},
@@ -193,7 +202,7 @@ def _found(text: str) -> dict[str, str]:
 
 
 def _about(model: Model) -> str:
-    about = str(model.record.get("about") or f"{model.config.ndim}-D U-Net: {GIVES[model.task.name]}")
+    about = str(model.record.get("about") or f"{model.config.ndim}-D U-Net: {_gives(model)}")
     return about[:500]
 
 
@@ -215,13 +224,13 @@ def documentation(model: Model, name: str, config: UNetConfig) -> str:
         if config.tile_exact
         else "Its norm takes statistics from what it sees: results depend on the tiles that an image is cut into."
     )
-    lines = [f"# {name}", _about(model) + ".", f"It gives: {GIVES[model.task.name]}.", exact]
+    lines = [f"# {name}", _about(model) + ".", f"It gives: {_gives(model)}.", exact]
     lines += [f"{key.capitalize()}: {record[key]}." for key in ("data", "learnt from", "note") if record.get(key)]
     if model.diameter:
         lines += [f"Objects it has learnt from are {model.diameter:.3g} pixels across at the pixel size it names."]
     if model.task.objects is not None:
         lines += [
-            "Objects are made of these probabilities by napari-unet-stacks, with the settings that the description has "
+            "Objects are made of these channels by napari-unet-stacks, with the settings that the description has "
             f"under `config: {KEY}`; other programs may take connected parts of `inside` and grow them."
         ]
     scores = record.get("scores")
