@@ -11,7 +11,7 @@ pytest.importorskip("qtpy.QtWidgets")
 import tifffile
 
 from helpers import FP32, cells, image_of, tree
-from kinds import finder, small
+from kinds import finder, finder_of_classes, small
 from napari_unet import PredictConfig, load_model, open_labels, predict, wait
 from napari_unet.widgets import live
 from napari_unet.widgets.files import read
@@ -124,6 +124,29 @@ def test_a_result_is_measured_exported_and_learnt_from_as_it_was_corrected(viewe
     ((learnt, labels),) = train.request().stacks()
     np.testing.assert_array_equal(labels.data[...], layer.data)
     assert learnt.scale == (0.5, 0.5)
+
+
+def test_objects_with_classes_have_them_among_their_features(viewer, folders):
+    finder_of_classes((90, 80), min_size=3).save(folders / "models" / "kinds.model")
+    viewer.add_image(cells((90, 80)).data, name="cells")
+    widget = opened(viewer, folders, "kinds", "32 32")
+    layer = ran(widget)
+    outcome, features = widget.outcome, layer.features.copy()
+    count = int(layer.data.max())
+    assert set(features["class"]) == {"", "disc", "ring"} and len(features) == count + 1
+    discs = int((features["class"] == "disc").sum())
+    assert f"disc: {discs} object" in outcome.legend.text()
+    assert widget.status.value.startswith(f"done: {count} objects in ")
+    layer.data_setitem(tuple(np.mgrid[2:6, 3:8].reshape(2, -1)), count + 1)
+    outcome.measure_objects()
+    until(lambda: not widget.busy)
+    found = layer.features.set_index("index")["class"]
+    assert found[count + 1] == ""
+    kept = features.set_index("index")["class"]
+    assert all(found[i] == kept[i] for i in found.index if i <= count)
+    outcome.learn.clicked.emit(True)
+    train = viewer.window.add_plugin_dock_widget("napari-unet-stacks", "Train")[1]
+    assert train.kind.value == "Objects (instances)"
 
 
 def test_objects_appear_in_the_layer_that_showed_their_classes(viewer, folders):

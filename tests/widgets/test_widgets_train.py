@@ -14,7 +14,9 @@ pytest.importorskip("qtpy.QtWidgets")
 import tifffile
 
 from napari_unet import load_model, open_labels, wait
+from napari_unet.arrays.classed import apart
 from napari_unet.cards import models
+from napari_unet.training.job import TrainJob
 from napari_unet.widgets.closing import BACKGROUND, STOP
 from napari_unet.widgets.pairs_form import FOLDERS
 from napari_unet.widgets.segment import SegmentWidget
@@ -184,6 +186,38 @@ def test_a_folder_of_pairs_is_learnt_from(viewer, folders):
     until(lambda: not widget.busy)
     assert widget.facts.value.splitlines()[:2] == ["0.tif with 0.tif", "1.tif with 1.tif"]
     assert "2 labelled images" in widget.facts.value
+
+
+def test_the_class_of_each_object_is_painted_in_a_second_layer(viewer, folders):
+    image, mask, _ = squares()
+    ids, kinds = np.zeros_like(mask), np.zeros_like(mask)
+    ids[20:60, 20:40], ids[20:60, 40:60], ids[70:90, 10:40] = 3, 7, 9
+    kinds[30:40, 25:35], kinds[30:40, 45:55] = 1, 4
+    widget = trainer(viewer)
+    widget.kind.value = "Objects (instances)"
+    layers = [
+        viewer.add_image(image, name="cells"),
+        *(viewer.add_labels(d, name=n) for n, d in (("ids", ids), ("kinds", kinds))),
+    ]
+    for control, layer in zip(widget.pairs[0], layers, strict=False):
+        assert control.visible or not widget.visible
+        control.value = layer
+    request = widget.request()
+    job = TrainJob.read(wait(export_pairs(request)))
+    ((_, labels),) = job.stacks()
+    assert labels.object_classes == ("class_1", "class_4")
+    found = apart(labels.data[...])
+    np.testing.assert_array_equal(found[0], ids)
+    np.testing.assert_array_equal(found[1], np.select([ids == 3, ids == 7], [1, 2]))
+    widget.analyse_data()
+    until(lambda: not widget.busy)
+    assert "2 class_1: 800 voxels" in widget.facts.value, widget.facts.value
+    kinds[75, 15:20], kinds[76, 15:20] = 1, 4
+    widget.start()
+    until(lambda: not widget.busy)
+    assert "1 of 3 objects of ids have two classes or more (id 9)" in widget.status.value
+    widget.kind.value = "Classes (semantic)"
+    assert widget.request().classes is None and not widget.pairs[0][2].visible
 
 
 @pytest.mark.parametrize("task", ["Classes (semantic)", "Restore (pairs of images)"])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .fit import Events, Training
 
 ON_DISCONNECT = ("stop", "continue")
-FIELDS = ("pairs", "out", "config", "init", "on_disconnect")
+FIELDS = ("pairs", "out", "config", "init", "on_disconnect", "object_classes")
 LARGEST_VIEW = 2**22  # elements, a screen of 2048 x 2048: a view is answered between two steps
 
 
@@ -46,6 +46,9 @@ class TrainJob:
         Model to start from.
     on_disconnect : "stop" or "continue"
         What it does when the window is gone.
+    object_classes : str or sequence of str, optional
+        Where the classes of objects are, as `with_classes` takes them; a sequence has a path for each pair, or "" for
+        none.
 
     Raises
     ------
@@ -58,6 +61,7 @@ class TrainJob:
     config: Mapping[str, Any]
     init: str | None = None
     on_disconnect: str = "stop"
+    object_classes: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not self.pairs or not all({"image", "labels"} <= set(pair) for pair in self.pairs):
@@ -97,16 +101,16 @@ class TrainJob:
 
     def stacks(self) -> "list[tuple[Stack, Stack]]":
         """Open all pairs lazily."""
+        from ..objects.classes import with_classes
         from ..sources import open_labels, open_stack
 
         other = open_stack if self.settings.learns_images else open_labels
-        return [
-            (
-                open_stack(pair["image"], **pair.get("image_options", {})),
-                other(pair["labels"], **pair.get("labels_options", {})),
-            )
-            for pair in self.pairs
-        ]
+        images = [open_stack(pair["image"], **pair.get("image_options", {})) for pair in self.pairs]
+        labels = [other(pair["labels"], **pair.get("labels_options", {})) for pair in self.pairs]
+        given = self.object_classes
+        if given is not None:
+            labels = with_classes(labels, given if isinstance(given, str) else [each or {} for each in given])
+        return list(zip(images, labels, strict=True))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from ..events import Progress
 from ..process.remote import Remote
 from ..sources.omezarr import CLASSES as CLASSES_OF
 from ..sources.zarrays import open_own
+from ..store.table import CLASS_COLUMNS
 from . import corrections
 from .jobs import Ended, Worker
 from .panel import Panel, button, field, plain_tip, row
@@ -140,7 +141,7 @@ class Outcome(Container[Widget]):
         if layer is None:
             return
 
-        classes = "class" in layer.features
+        classes, before = of_classes(layer), layer.features
 
         def done(how: Ended) -> None:
             self._panel.ended(how)
@@ -149,7 +150,7 @@ class Outcome(Container[Widget]):
             if not how.result:
                 self._panel.status.value = "there are no objects to be measured"
                 return
-            layer.features = _sizes(layer, how.result) if classes else how.result
+            layer.features = _sizes(layer, how.result) if classes else _with_classes(how.result, before)
             self._panel.status.value = f"measured: {how_many(layer)}; see Table"
             self.refresh()
             if then is not None:
@@ -226,7 +227,7 @@ class Outcome(Container[Widget]):
         pair[0].value, pair[1].value = image, layer
         one = "c" not in usual_axes(image)  # a model of one channel cannot go on from several
         model = Path(_about(layer).get("model", "")) if one else None
-        kind = CLASSES if "class" in layer.features else OBJECTS
+        kind = CLASSES if of_classes(layer) else OBJECTS
         for box, wanted in ((train.start_from, model), (train.kind, kind)):
             if wanted in box.choices:
                 box.value = wanted
@@ -338,17 +339,35 @@ def _sizes(layer: "Labels", counts: dict[int, int]) -> Any:
     return found
 
 
+def of_classes(layer: "Labels") -> bool:
+    """Whether the values of a layer are classes, and not objects, of which each may have one."""
+    return "class" in layer.features and CLASS_COLUMNS[1] not in layer.features
+
+
+def _with_classes(measured: dict[str, Any], before: Any) -> dict[str, Any]:
+    """Return what was measured of objects with the classes that they had before, by their ids."""
+    kept = [name for name in CLASS_COLUMNS if name in before]
+    known = before.drop_duplicates("index").set_index("index") if kept else before
+    none = {CLASS_COLUMNS[0]: "", CLASS_COLUMNS[1]: np.nan}  # of an object that was drawn since
+    return measured | {name: known[name].reindex(measured["index"], fill_value=none[name]).tolist() for name in kept}
+
+
 def how_many(layer: "Labels") -> str:
     """Say in a few words what the table of a layer holds."""
-    if "class" in layer.features:
+    if of_classes(layer):
         return f"{sum(map(bool, layer.features['class']))} classes"
     return f"{layer.features['index'].nunique():,} objects"
 
 
 def legend(layer: "Labels") -> Iterator[str]:
-    """Yield a line for each class of labels, with its colour, as Qt's HTML; nothing of objects."""
+    """Yield a line for each class of labels, with its colour, as Qt's HTML; of objects how many each class has."""
     classes = layer.features.get("class")
     if classes is None:
+        return
+    if not of_classes(layer):
+        counts = classes[classes.astype(bool)].value_counts()
+        for name, count in list(counts.items())[:MOST_CLASSES]:
+            yield f"{html.escape(str(name))}: {count:,} object{'s' * (count != 1)}"
         return
     values = layer.features.get("index", range(len(classes)))
     sizes = layer.features.get("voxels")

@@ -39,15 +39,18 @@ class PairsForm(Container[Widget]):
         super().__init__(labels=False)
         self.margins = (0, 0, 0, 0)
         self._panel, self._hidden = panel, hidden
-        self.learns_images = False
+        self.learns_images, self.learns_objects = False, False
         self.origin = ComboBox(choices=[LAYERS, FOLDERS], tooltip="Open layers, or folders of files")
         self.rows = column()
         self.more = button("Add another pair", self.add, "Learn from one more image and its labels")
         self.axes = LineEdit(tooltip="What the first image's dimensions are: letters such as czyx, or channel, z, y, x")
         self.wrong = text("")
         self.images, self.annotations = folder("Images"), folder("Their labels, of the same names")
+        self.classes = folder("Class of each object, if they have classes: tables, or a folder of masks for each class")
+        self._classes_row = field("object classes", self.classes)
         self.reading = ReadingForm()
-        self._folders = column(field("images", self.images), field("labels", self.annotations), self.reading.field)
+        places = field("images", self.images), field("labels", self.annotations), self._classes_row
+        self._folders = column(*places, self.reading.field)
         self._axes_row = field("axes", self.axes)
         self.extend([field("learn from", self.origin), self.rows, self._axes_row, self.wrong, self.more, self._folders])
         self.origin.changed.connect(self._turn)
@@ -67,11 +70,13 @@ class PairsForm(Container[Widget]):
         self._folders.visible = origin == FOLDERS
         self._show_axes()
 
-    def aim(self, learns_images: bool) -> None:
-        """Offer images in the place of labels where those are learnt."""
-        self.learns_images = learns_images
+    def aim(self, learns_images: bool, learns_objects: bool = False) -> None:
+        """Offer images in the place of labels where those are learnt, and classes beside the labels of objects."""
+        self.learns_images, self.learns_objects = learns_images, learns_objects
+        self._classes_row.visible = learns_objects
         for pair in self._pairs():
             pair[1].reset_choices()
+            pair[2].visible = learns_objects
         self._show_axes()
 
     def add(self) -> None:
@@ -82,8 +87,14 @@ class PairsForm(Container[Widget]):
             tooltip="Its labels, or what it should become",
             nullable=True,
         )
-        pair = row(image, labels)
-        for control in (image, labels):
+        classes = ComboBox(
+            choices=lambda _: self._layers("labels"),
+            tooltip="The class of each object, if they have classes: labels with one value inside each of them",
+            nullable=True,
+        )
+        pair = row(image, labels, classes)
+        classes.visible = self.learns_objects
+        for control in (image, labels, classes):
             shrink(control)
             control.changed.connect(self._show_axes)
         less = button("-", lambda: self._take_away(pair), "Take the pair away")
@@ -113,6 +124,15 @@ class PairsForm(Container[Widget]):
     def chosen(self) -> list[tuple[Any, Any]]:
         """The chosen layers, image and labels; labels may be None."""
         return [(pair[0].value, pair[1].value) for pair in self._pairs()] if self.origin.value == LAYERS else []
+
+    @property
+    def classes_of_objects(self) -> tuple[Any, ...] | Path | None:
+        """Where the classes of objects are: a layer for each pair that is learnt from, or None; or a folder."""
+        if not self.learns_objects:
+            return None
+        if self.origin.value == FOLDERS:
+            return path_in(self.classes)
+        return tuple(pair[2].value for pair in self._pairs() if pair[0].value is not None and pair[1].value is not None)
 
     def _show_axes(self, *_: Any) -> None:
         """Show the axes of the first image."""

@@ -145,7 +145,7 @@ class TrainWidget(Panel):
 
     def _aim(self) -> None:
         """Show what can be learnt from for the kind of targets."""
-        self.form.aim(self.meaning.learns_images)
+        self.form.aim(self.meaning.learns_images, self.kind.value == OBJECTS)
         self.painting.visible = not self.meaning.learns_images
         self.painting.refresh()
         self.plan.suit(self.kind.value)
@@ -185,6 +185,7 @@ class TrainWidget(Panel):
             init=start,
             on_disconnect=preferences.when_closed,
             reading=self.reading.chosen(),
+            classes=self.form.classes_of_objects,
         )
         if start is not None:
             related(found, Entry.read(start))

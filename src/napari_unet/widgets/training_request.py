@@ -1,8 +1,9 @@
 """What a training learns from, put where its own process can read it: labels as they are now, and their images."""
 
+import csv
 import dataclasses
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class TrainingRequest:
         What the training does when napari closes.
     reading : dict
         How images are opened that are paths.
+    classes : tuple of (labels layer or None), or Path, optional
+        The class of each object of each pair; or where classes are of labels that are paths.
     """
 
     pairs: tuple[tuple[Any, Any], ...]
@@ -49,11 +52,45 @@ class TrainingRequest:
     init: Path | None = None
     on_disconnect: str = "stop"
     reading: dict[str, Any] = dataclasses.field(default_factory=dict)
+    classes: tuple[Any, ...] | Path | None = None
 
     @property
     def reading_of_others(self) -> dict[str, Any]:
         """How labels, or targets, are opened that are paths: labels are the one image of their file."""
         return {k: v for k, v in self.reading.items() if self.config.learns_images or k != "series"}
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether objects have classes."""
+        return isinstance(self.classes, Path) or any(layer is not None for layer in self.classes or ())
+
+    def classed(self) -> list[tuple[Stack, Stack]]:
+        """Open all pairs lazily, with the classes of objects, if they have any."""
+        from ..objects.classes import with_classes
+
+        pairs = self.stacks()
+        if not self.has_classes:
+            return pairs
+        labels = with_classes([labels for _, labels in pairs], self.given_classes())
+        return [(image, each) for (image, _), each in zip(pairs, labels, strict=True)]
+
+    def given_classes(self) -> Any:
+        """Return the classes of objects as `with_classes` takes them."""
+        if isinstance(self.classes, Path):
+            return self.classes
+        each = zip(self.classes or (), self.pairs, strict=True)
+        return [{} if layer is None else self._kinds(layer, image) for layer, (image, _) in each]
+
+    @staticmethod
+    def _kinds(layer: Any, image: Any) -> Stack:
+        """Open the classes of objects, cut as their labels are."""
+        from ..sources import open_labels
+        from ..sources.position import brought_together
+
+        axes = usual_axes(image)
+        kinds = open_labels(layer, _labels_axes(layer, axes.replace("c", "")))
+        _check_size(image, layer, kinds.spatial)
+        return brought_together(Source(image, axes).stack(), kinds)[1]
 
     def stacks(self) -> list[tuple[Stack, Stack]]:
         """Open all pairs lazily.
@@ -124,8 +161,9 @@ def export_pairs(request: TrainingRequest) -> Generator[Progress, None, Path]:
 
     warm_up()
     folder = request.out.with_name(request.out.name + DATA)
-    pairs = []
-    for number, ((image, labels), stacks) in enumerate(zip(request.pairs, request.stacks(), strict=True)):
+    pairs, opened = [], request.stacks()
+    kinds = _tables(request, opened, folder)
+    for number, ((image, labels), stacks) in enumerate(zip(request.pairs, opened, strict=True)):
         if isinstance(image, Path):
             pairs.append(_pair(image, labels, request.reading, request.reading_of_others))
             continue
@@ -148,11 +186,32 @@ def export_pairs(request: TrainingRequest) -> Generator[Progress, None, Path]:
         config=dataclasses.asdict(request.config),
         init=None if request.init is None else str(request.init),
         on_disconnect=request.on_disconnect,
+        object_classes=kinds,
     )
     path = request.out.with_name(request.out.name + JOB)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(job.to_json(), indent=1), encoding="utf-8")
     return path
+
+
+def _tables(
+    request: TrainingRequest, pairs: Sequence[tuple[Stack, Stack]], folder: Path
+) -> str | tuple[str, ...] | None:
+    """Write the classes of objects that are painted in layers as tables, and return where they are."""
+    from ..objects.classes import classes_of
+
+    if not request.has_classes:
+        return None
+    if isinstance(request.classes, Path):
+        return str(request.classes)
+    found = []
+    for number, kinds in enumerate(classes_of([labels for _, labels in pairs], request.given_classes())):
+        path = folder / f"{number}-classes.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("id", "class"), *sorted(kinds.items())])
+        found.append(str(path) if kinds else "")
+    return tuple(found)
 
 
 def _kept(layer: Any, stack: Stack, root: Path) -> Generator[Progress, None, tuple[str, dict[str, Any]]]:
@@ -247,7 +306,7 @@ def outlook(request: TrainingRequest) -> Generator[Any, None, tuple[dict[str, An
     """Analyse data and plan, without training; return what is chosen by name, and lines on what is found."""
     from ..sources.pairs import paired_lines
 
-    remote = Remote(away.outlook, request.stacks(), request.config, request.init)
+    remote = Remote(away.outlook, request.classed(), request.config, request.init)
     chosen, lines = yield from remote.events()
     return chosen, [*paired_lines(request.pairs), *lines]
 
