@@ -19,9 +19,10 @@ from napari_unet.evaluation.evaluate import evaluate
 from napari_unet.evaluation.kinds import Tally
 from napari_unet.events import wait
 from napari_unet.inference.config import PredictConfig
-from napari_unet.inference.predict import predict
+from napari_unet.inference.predict import predict, predict_lazy, preview
 from napari_unet.metrics.contingency import Contingency
 from napari_unet.objects.classes import with_classes
+from napari_unet.sources import open_labels
 from napari_unet.store import verify
 from napari_unet.store.table import read_table
 from napari_unet.task import Instances, read_task
@@ -87,8 +88,6 @@ def test_all_ways_to_give_classes_are_one(tmp_path):
         (places["tables"] / f"mask_{number}.csv").write_text("\n".join(["id;class", *lines]).replace(",", ";"))
         rows += [f"{number},{line}" for line in lines]
     (tmp_path / "all.csv").write_text("\n".join(rows))
-    from napari_unet import open_labels
-
     labels = [open_labels(path) for path in sorted(places["ids"].iterdir())]
     ways = [places["tables"], tmp_path / "all.csv", tmp_path / "masks", [classes for *_, classes in scenes]]
     found = {str(way): with_classes(labels, way) for way in ways}
@@ -251,6 +250,17 @@ def test_what_goes_on_from_a_model_of_objects_keeps_what_it_knows(tmp_path):
     assert "tells the objects of square apart; these labels have no such class" in "".join(wait(seen).plan.reasons)
     model = wait(train(pairs, tmp_path / "m.model", config, init=init))
     assert model.task.object_classes == KINDS
+
+
+def test_a_lazy_result_names_the_parts_that_it_gives_and_a_preview_gives_the_objects(tmp_path):
+    stack, model, config = cells((45, 50)), finder_of_classes((45, 50), min_size=3), PredictConfig(**FP32)
+    labels = wait(predict(stack, model, tmp_path / "a.ome.zarr", config)).data[...]
+    lazy = predict_lazy(stack, model, config)
+    parts = open_labels(tmp_path / "a.ome.zarr" / "labels" / "instances_classes").data[...]
+    np.testing.assert_array_equal(np.asarray(lazy.data), parts)
+    assert lazy.name == "stack instances classes" and "1 inside of disc, 5 inside of ring" in lazy.notes[-1]
+    *_, (_, _, seen), _ = preview(stack, model, config).seen((slice(0, 45), slice(0, 50)))
+    np.testing.assert_array_equal(seen, labels)
 
 
 def test_a_package_gives_the_same_objects_and_says_what_its_channels_are(tmp_path):

@@ -233,7 +233,8 @@ def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = Non
     -------
     Stack
         Backed by a dask array with one chunk per block; the values are those of `predict`. Its notes say what is odd
-        about the intensities.
+        about the intensities. Of a model of objects it is named after, and holds, what these are made of, the labels
+        ``NAME_classes`` of `predict`: ids need the whole image. `preview` gives the objects of a part.
 
     Raises
     ------
@@ -244,7 +245,13 @@ def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = Non
         resampled.
     """
     ready = prepare(stack, model, _whole(config)).measured()
-    return with_notes(lazy_result(ready.engine, ready.config, ready.config.block, ready.own), ready.notes())
+    found, notes = lazy_result(ready.engine, ready.config, ready.config.block, ready.own), ready.notes()
+    if ready.model.task.objects is None:
+        return with_notes(found, notes)
+    each = ready.model.task.attributes()["properties"]
+    said = ", ".join(f"{one['label-value']} {one['class']}" for one in each)
+    note = f"these are parts of objects ({said}): objects are numbered over the whole image; see preview and predict"
+    return with_notes(dataclasses.replace(found, name=f"{found.name} classes"), [*notes, note])
 
 
 def _whole(config: PredictConfig | None) -> PredictConfig:
