@@ -29,6 +29,10 @@ class DataError(UnetError, ValueError):
     exit_code = 3
 
 
+class AxesError(DataError):
+    """An image that could be read, if it said what its dimensions are."""
+
+
 class UnreachableError(DataError):
     """An image that cannot be read just now, as its disk or the network failed; it may be whole."""
 

@@ -1,5 +1,6 @@
 """What a disk refuses is one line and an exit code, whichever command and option it is."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from napari_unet.cli import app
 
 SHELL = [sys.executable, "-c", "from napari_unet.cli import main; main()"]
 LONG = "n" * 300
+GRID = {"name": "regular", "configuration": {"chunk_shape": [4, 32, 32]}}
 COMMANDS = [
     ["info", LONG],
     ["info", f"a.zarr/{LONG}"],
@@ -55,3 +57,16 @@ def test_an_output_that_cannot_be_written_is_said(here: Path, arguments: list[st
     assert ended.returncode == 6, ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert "the output cannot be written (No space left on device)" in ended.stderr
+
+
+@pytest.mark.parametrize("damage", [{"codecs": []}, {"shape": [-1, 4]}, {"data_type": "float8"}, {"fill_value": "x"}])
+def test_a_damaged_array_is_bad_input_for_info_and_unnamed_axes_are_not(here: Path, damage: dict[str, object]) -> None:
+    path = here / "a.zarr" / "zarr.json"
+    values = json.loads(path.read_text())
+    del values["dimension_names"]
+    path.write_text(json.dumps({**values, "shape": [4, 32, 32], "chunk_grid": GRID}))
+    found = CliRunner().invoke(app, ["info", "a.zarr"])
+    assert found.exit_code == 0 and "axes  to be given" in found.output
+    path.write_text(json.dumps({**values, **damage}))
+    found = CliRunner().invoke(app, ["info", "a.zarr"])
+    assert found.exit_code == 3 and "to be given" not in found.output, found.output

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays.stack import AXES, SPATIAL, Stack
 from ..arrays.views import LazyArray, View, cast
-from ..errors import DataError, UsageError
+from ..errors import AxesError, DataError, UsageError
 from ..text import without_secrets
 from ..units import canonical, is_known, is_length
 
@@ -173,7 +173,7 @@ def name_axes(shape: Sequence[int], known: str, axes: str | None, name: str) -> 
     known = "".join(UNKNOWN if n == 1 and known.count(a) > 1 else a for a, n in zip(known, shape, strict=True))
     twice = [a for a in (*AXES, SAMPLES) if known.count(a) > 1]
     if twice:
-        raise DataError(
+        raise AxesError(
             f"{name}: its metadata names the axes {', '.join(known)}, with {' and '.join(twice)} more than once; "
             f"give axes, one letter of {AXES!r} for each dimension of {tuple(shape)}"
         )
@@ -248,7 +248,7 @@ def _ask(shape: Sequence[int], letters: list[str], name: str) -> list[str]:
         if "yx" in word and (word.endswith("yx") or word.endswith("yxc")):
             choices.append(word)
     shown = sorted(choices, key=lambda word: (not word.endswith("yx"), choices.index(word)))[:6]
-    raise DataError(
+    raise AxesError(
         f"{name}: what are the axes of shape {tuple(shape)}? Nothing in it says so; give axes: "
         f"{' or '.join(shown) or 'one letter of tczyx a dimension'}"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ..arrays.stack import Stack
-from ..errors import DataError
+from ..errors import AxesError
 from ..text import byte_size
 from .formats.table import FORMATS, ending_of
 from .omezarr import OURS, SHOWN, images_inside, labels_inside, levels_there, ome, pyramid
@@ -97,7 +97,7 @@ def _image(where: str, node: Node | None, more: More) -> Rows:
         more = {"allow_incomplete": True}
     try:
         stack = open_stack(where, **more)
-    except DataError as error:
+    except AxesError as error:
         if not (node.is_array if node is not None else ending_of(where) in FORMATS):
             raise
         return [("axes", f"to be given ({error})")]
