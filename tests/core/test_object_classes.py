@@ -18,6 +18,7 @@ from napari_unet.errors import DataError, UsageError
 from napari_unet.evaluation.evaluate import evaluate
 from napari_unet.evaluation.kinds import Tally
 from napari_unet.events import wait
+from napari_unet.exports import export
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.predict import predict, predict_lazy, preview
 from napari_unet.metrics.contingency import Contingency
@@ -250,6 +251,22 @@ def test_what_goes_on_from_a_model_of_objects_keeps_what_it_knows(tmp_path):
     assert "tells the objects of square apart; these labels have no such class" in "".join(wait(seen).plan.reasons)
     model = wait(train(pairs, tmp_path / "m.model", config, init=init))
     assert model.task.object_classes == KINDS
+
+
+def test_classes_go_with_objects_to_other_programs(tmp_path):
+    out, tiff = tmp_path / "a.ome.zarr", tmp_path / "a.tif"
+    for place in (out, tiff):
+        wait(predict(cells((45, 50)), finder_of_classes((45, 50), min_size=3), place, PredictConfig(**FP32)))
+    wanted = {int(row["id"]): row["class"] for row in table_of(out)}
+    for result in (out, tiff):
+        wait(export(result, tmp_path / f"{result.suffix}.geojson"))
+        features = json.loads((tmp_path / f"{result.suffix}.geojson").read_text())["features"]
+        found = {int(each["properties"]["name"]): each["properties"]["classification"]["name"] for each in features}
+        assert found == wanted
+        wait(export(result, tmp_path / f"{result.suffix}.csv"))
+        rows = list(csv.DictReader((tmp_path / f"{result.suffix}.csv").read_text().splitlines()))
+        assert {int(row["id"]): row["class"] for row in rows} == wanted
+    assert evaluate(tiff, out, "instances").scores["class_accuracy"] == 1
 
 
 def test_a_lazy_result_names_the_parts_that_it_gives_and_a_preview_gives_the_objects(tmp_path):

@@ -190,3 +190,10 @@ def test_a_description_of_an_array_without_axes_asks_for_them(tmp_path):
 def test_what_cannot_be_opened_cannot_be_described(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         describe(Path(tmp_path / "gone"))
+
+
+def test_images_of_one_name_without_a_number_are_named_as_unpaired(tmp_path):
+    images = [touch(tmp_path / folder, "a.tif") / "a.tif" for folder in ("x", "y")]
+    labels = touch(tmp_path / "labels", "b.tif", "c.tif")
+    with pytest.raises(DataError, match=r"names that occur twice|no labels for"):
+        pair_paths(images, [labels])

@@ -22,9 +22,9 @@ from ..sources.omezarr import ome
 from ..sources.open import More
 from ..sources.pairs import paired_lines
 from ..sources.zarrmeta import read_node
-from ..store.table import table_of
+from ..store.table import kinds_in, table_of
 from ..text import escaped
-from .kinds import Tally, kinds_in
+from .kinds import Tally
 from .sides import Case, Sides, cases_of, name_of
 
 KINDS = ("semantic", "instances", "intensity")

@@ -3,17 +3,13 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from ..metrics.contingency import Contingency
 from ..metrics.objects import Overlaps
-from ..store.table import classes_in, table_of
-from ..store.tiff import names_tiff
 
-ALL = 2**31  # rows: of all objects that labels can hold
 Kinds = Mapping[int, str]
 
 
@@ -77,10 +73,3 @@ class Tally:
 
 def _count(names: Iterable[str | None]) -> dict[str, int]:
     return dict(Counter(name for name in names if name is not None))
-
-
-def kinds_in(source: str | None) -> dict[int, str]:
-    """Return the class of each object that the table of a result has; nothing where it has none."""
-    place = Path(source or "-")
-    path = place.with_name(f"{place.name.removesuffix('.tif')}.objects.csv") if names_tiff(place) else table_of(place)
-    return classes_in(path, ALL) if path.is_file() else {}

@@ -3,7 +3,7 @@
 import json
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,8 +29,9 @@ def planes(item: Item) -> Iterator[tuple[int, list[list[Ring]]]]:
             yield first + shift, outlines(plane, (y, x))
 
 
-def geojson_features(item: Item) -> Iterator[dict[str, Any]]:
-    """Yield an object as QuPath has it: a detection for each plane, in pixels."""
+def geojson_features(item: Item, kind: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield an object as QuPath has it: a detection for each plane, in pixels, of a class if it has one."""
+    more = {} if kind is None else {"classification": {"name": kind}}
     for z, parts in planes(item):
         polygons = [[_closed(ring) for ring in part] for part in parts]
         single = len(polygons) == 1
@@ -39,7 +40,7 @@ def geojson_features(item: Item) -> Iterator[dict[str, Any]]:
             "type": "Feature",
             "id": str(uuid.uuid5(NAMESPACE, f"{item.id} {item.time} {z}")),
             "geometry": {**geometry, "plane": {"c": -1, "z": z, "t": item.time}},
-            "properties": {"objectType": "detection", "name": str(item.id), "measurements": {"id": item.id}},
+            "properties": {"objectType": "detection", "name": str(item.id), "measurements": {"id": item.id}, **more},
         }
 
 
@@ -49,12 +50,12 @@ def _closed(ring: Ring) -> list[list[int]]:
     return [*points, points[0]]
 
 
-def write_geojson(file: TextIO, found: Iterator[Item]) -> None:
-    """Write objects as a collection of features, one per line."""
+def write_geojson(file: TextIO, found: Iterator[Item], kinds: Mapping[int, str]) -> None:
+    """Write objects as a collection of features, one per line, with their classes by id."""
     file.write('{"type": "FeatureCollection", "features": [')
     before = "\n"
     for item in found:
-        for feature in geojson_features(item):
+        for feature in geojson_features(item, kinds.get(item.id)):
             file.write(before + json.dumps(feature))
             before = ",\n"
     file.write("\n]}\n")

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..events import Progress
 from ..files import check_free, disk
 from ..sources import open_labels, open_stack
 from ..store.admission import check_apart
+from ..store.table import kinds_in
 from ..store.tiff import replacement, save_tiff
 from .boxes import Item, flat, items
 from .shapes import write_geojson, write_rois
@@ -28,6 +29,7 @@ class _Counted:
     """Objects as they are read, and what is to be said of them."""
 
     labels: Stack
+    kinds: Mapping[int, str] = dataclasses.field(default_factory=dict)
     too_large: list[str] = dataclasses.field(default_factory=list)
     count: int = 0
 
@@ -52,6 +54,7 @@ def export(
 
     ``.tif`` and ``.ome.tif``: labels. ``.zip`` and ``.roi``: outlines as ImageJ's ROIs. ``.geojson``: outlines as
     QuPath reads them. ``.csv`` and ``.parquet``: a row for each object and time point: its size, shape, intensities.
+    Outlines for QuPath and rows have the class of the object where the result's table has one.
 
     Parameters
     ----------
@@ -91,7 +94,7 @@ def export(
     yield from replacement(path)
     beside = _image(labels, image) if ending in (".csv", ".parquet") and not tracks else None
     yield Progress(0, 1, "export", f"objects of {labels.name}")
-    found = _Counted(labels)
+    found = _Counted(labels, kinds_in(labels.source))
     with disk(path.parent), _replacing(path) as partial:
         _write(partial, ending, found, beside, tracks)
     said = f"{found.count} objects"
@@ -128,10 +131,12 @@ def _write(path: Path, ending: str, found: _Counted, image: Stack | None, tracks
         return
     if ending == ".geojson":
         with path.open("w", encoding="utf-8") as file:
-            write_geojson(file, iter(found))
+            write_geojson(file, iter(found), found.kinds)
         return
     axes = "yx" if flat(labels) else labels.spatial
     rows = (track_of(item, axes) if tracks else row_of(item, labels, image, axes) for item in found)
+    if found.kinds:
+        rows = ({**row, "class": found.kinds.get(int(row["track_id" if tracks else "id"]), "")} for row in rows)
     if ending == ".parquet":
         write_parquet(path, rows)
         return

@@ -17,6 +17,8 @@ from .plan import FORMER_TABLE, TABLE, Region
 
 TABLE_UNIT = "objects.csv"  # of the record
 CLASS_COLUMNS = ("class", "class_share")  # of objects that have classes, the last two
+ALL = 2**31  # rows: of all objects that labels can hold
+TIFFS = (".tif", ".tiff")  # whose table lies beside them
 MOST_PROPERTIES = 2**22  # 4 MiB of metadata: some 80,000 objects, which readers take; the table has them all
 MOST_ROWS = 100_000  # of a table in the window: more cannot be scrolled through
 
@@ -138,3 +140,14 @@ def classes_in(path: Path, most: int = MOST_ROWS) -> dict[int, str]:
             return {}
         found = list(itertools.islice(rows, most + 1))
     return {int(row["id"]): row[CLASS_COLUMNS[0]] for row in found} if len(found) <= most else {}
+
+
+def kinds_in(source: str | None) -> dict[int, str]:
+    """Return the class of each object that the table of a result has; nothing where it has none."""
+    place = Path(source or "-")
+    path = (
+        place.with_name(f"{place.name.removesuffix('.tif')}.objects.csv")
+        if place.suffix.lower() in TIFFS
+        else table_of(place)
+    )
+    return classes_in(path, ALL) if path.is_file() else {}
