@@ -30,6 +30,8 @@ def printed(name, *arguments):
         ("peers", ("--shape", 96, 96, "--rounds", 1, "--methods", "ours, bf16", "ours, fp32")),
         ("wall", ("--shape", 128, 128, "--rounds", 1)),
         ("beside", ("--shape", 32, 64, 64, "--rounds", 1, "--sleep", 1)),
+        ("small", ("one", "--size", 32, "--rounds", 1)),
+        ("small", ("batch", "--size", 32, "--images", 2, "--rounds", 1)),
         ("blocks", ("--blocks", 27)),
         ("objects", ("--shape", 32, 64, 64, "--only", "ours")),
     ],

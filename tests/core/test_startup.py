@@ -26,6 +26,7 @@ STEPS = [
     (["info", "a.png"], [*NEVER, "torch", "scipy", "dask"]),  # pieces of what may be labels are counted by cc3d
     (["predict", "a.png", "--model", "nuclei-2d", "--out", "a.ome.zarr"], [*NEVER, "dask", "scipy"]),
     (["verify", "a.ome.zarr"], [*NEVER, "dask", "scipy"]),
+    (["batch", "images", "--model", "nuclei-2d", "--out", "results"], [*NEVER, "dask", "scipy"]),
 ]
 SCRIPT = """
 import sys
@@ -47,6 +48,9 @@ def run(script, folder):
 
 def test_a_command_loads_only_what_it_uses(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "images").mkdir()
+    for name in ("b.png", "c.png"):
+        (tmp_path / "images" / name).write_bytes((tmp_path / "a.png").read_bytes())
     found = run(SCRIPT.format(steps=STEPS), tmp_path)
     assert found.returncode == 0, found.stderr[-2000:]
     assert "napari-unet-stacks 0." in found.stdout

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -199,7 +200,7 @@ class Job:
                 "model": models[-1],
                 **({"cascade": models[:-1]} if self.before else {}),
                 **_drawing(config, (*self.before, engine.model)),
-                "versions": versions("torch", "zarr", "numpy"),
+                "versions": _made_with(),
                 "tile_exact": engine.model.config.tile_exact,
             },
             version=config.ome_version,
@@ -330,6 +331,11 @@ class Job:
                         yield Block(store.count, total, "predict", box=self.box(number))
                 if not finished:  # a slab that completes no block: a moment to stop at
                     yield Progress(store.count, total, "predict")
+
+
+@functools.cache  # to read them takes as long as to write a small image
+def _made_with() -> dict[str, str]:
+    return versions("torch", "zarr", "numpy")
 
 
 def _written(store: ResultStore, finished: DoneBlocks) -> DoneBlocks:
