@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import datetime
+import math
 import time
 import traceback
 from collections.abc import Generator, Mapping, Sequence
@@ -37,8 +38,10 @@ from .targets import Target, find_targets, write_twins
 from .task import Task
 from .task.losses import BACKGROUND
 from .text import without_secrets
+from .threads import Ended, Turn, in_turn
 
 LOG = "errors.log"  # what a summary has no room for: tracebacks of files that failed
+SMALL = 2**20  # elements, 1024 x 1024: the network holds some 100 MiB for each of two images; a larger one is run alone
 GROWN = "the image has grown since its last run, its result is computed again"
 GROWS = ("shape", "modified", "intensities", *STORED)  # what is another of an image that goes on being written
 
@@ -103,19 +106,23 @@ def run_batch(
         write_twins(files, Path(out), config)
         waiting = tuple(file.row for file in files)
         yield Files(0, len(files), "batch", left_out, rows=waiting)
-        for number, file in enumerate(files, 1):
-            lock.beat()
-            row = yield from _try(file, runner, summary)
-            summary.put(row)
-            rows.append(row)
-            said = f"{row.file}: {row.state} {row.message}".rstrip()
-            yield Files(number, len(files), "batch", said, rows=(row,))
+        with contextlib.closing(in_turn(lambda file: _try(file, runner, summary), files)) as events:
+            for event in events:
+                if not isinstance(event, Ended):
+                    yield event
+                    continue
+                row = event.result
+                lock.beat()
+                summary.put(row)
+                rows.append(row)
+                said = f"{row.file}: {row.state} {row.message}".rstrip()
+                yield Files(len(rows), len(files), "batch", said, rows=(row,))
         return rows
     finally:
         lock.release()
 
 
-def _try(file: Target, runner: "_Runner", summary: Summary) -> Generator[Progress, None, Row]:
+def _try(file: Target, runner: "_Runner", summary: Summary) -> Generator[Progress | Turn, None, Row]:
     """Run one file; what is wrong with it is its row."""
     started = time.monotonic()
     row = dataclasses.replace(file.row, state="failed", model=" ".join(model.sha256[:16] for model in runner.models))
@@ -155,9 +162,10 @@ class _Runner:
         """The one that gives the result."""
         return self.models[-1]
 
-    def run(self, file: Target, row: Row, summary: Summary) -> Generator[Progress, None, Row]:
+    def run(self, file: Target, row: Row, summary: Summary) -> Generator[Progress | Turn, None, Row]:
         """Run the model, unless it is done; count what came out."""
         stack = open_stack(file.source, **self.opening)
+        yield Turn.SHARED if self._may_share(file, stack) else Turn.ALONE
         resampled = prepare(stack, self.models, self.config).resampling
         sizes = (*size_notes(stack, self.models[0], self.config), *resampled)
         target = self.out / file.result
@@ -173,6 +181,11 @@ class _Runner:
         summary.drop(row.file)
         labels = yield from predict(stack, self.models, target, config)
         return dataclasses.replace(row, state="done", counts=count_voxels(labels, self.model.task))
+
+    def _may_share(self, file: Target, stack: Stack) -> bool:
+        """Say whether the next image may be run beside this one: both are small, and their results lie apart."""
+        apart = not self.config.in_source and not file.place
+        return apart and len(self.models) == 1 and math.prod(stack.shape) <= SMALL
 
     def _counts(self, row: Row, root: Path, summary: Summary) -> Mapping[str, int]:
         """Return what the table says was counted of a result of the same models; count it where it does not say."""

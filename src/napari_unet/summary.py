@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,18 +119,20 @@ class Summary:
     """
 
     def __init__(self, out: Path) -> None:
-        self._path = out / SUMMARY
+        self._path, self._changing = out / SUMMARY, threading.Lock()
         self.rows = {row.file: row for row in check_summary(self._path) if _stands(out, row)}
 
     def put(self, row: Row) -> None:
         """Write it with the row of a file put in place."""
-        self.rows[row.file] = row
-        self._write()
+        with self._changing:
+            self.rows[row.file] = row
+            self._write()
 
     def drop(self, file: str) -> None:
         """Write it without the row of a file, whose result is about to change."""
-        if self.rows.pop(file, None) is not None:
-            self._write()
+        with self._changing:
+            if self.rows.pop(file, None) is not None:
+                self._write()
 
     def _write(self) -> None:
         lines = [row.to_csv() for row in self.rows.values()]

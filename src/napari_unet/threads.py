@@ -1,13 +1,16 @@
-"""Work on several parts of an array at a time, and work that no signal may cut."""
+"""Work on several parts of an array, or two files, at a time, and work that no signal may cut."""
 
 import contextlib
+import dataclasses
+import enum
+import queue
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -54,6 +57,101 @@ def in_threads(
         finally:
             together.abort()  # where not all threads could be started
             pool.shutdown(cancel_futures=True)
+
+
+class Turn(enum.Enum):
+    """What the work on an item yields first: whether that on the next one may be done beside it."""
+
+    SHARED = enum.auto()
+    ALONE = enum.auto()  # nor does it go on before all earlier work has come to its end
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended(Generic[Item, Done]):
+    """The work on an item has come to its end."""
+
+    item: Item
+    result: Done
+
+
+class _Begun:
+    """Work on an item in a thread; what it yields waits until its turn comes."""
+
+    def __init__(self, item: Any, work: Generator[Any, None, Any]) -> None:
+        self.item, self._work = item, work
+        self.said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.known, self.turn = threading.Event(), threading.Event()
+        self.is_alone = False
+        self.error: BaseException | None = None
+
+    def do(self, stopped: threading.Event) -> None:
+        """Do the work until it ends or is stopped."""
+        try:
+            with contextlib.closing(self._work):
+                self._go_on(stopped)
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread, in its turn
+            self.error = error
+        finally:
+            self.known.set()
+            self.said.put(None)
+
+    def _go_on(self, stopped: threading.Event) -> None:
+        while not stopped.is_set():
+            try:
+                said = next(self._work)
+            except StopIteration as end:
+                self.said.put(Ended(self.item, end.value))
+                return
+            if not isinstance(said, Turn):
+                self.said.put(said)
+                continue
+            self.is_alone = said is Turn.ALONE
+            self.known.set()
+            if self.is_alone:
+                self.turn.wait()
+
+    def events(self) -> Iterator[Any]:
+        """Yield what it says, as it comes."""
+        while (said := self.said.get()) is not None:
+            yield said
+        if self.error is not None:
+            raise self.error
+
+
+def in_turn(work: Callable[[Item], Generator[Any, None, Done]], items: Iterable[Item]) -> Generator[Any, None, None]:
+    """Work on two items at a time, each in a thread; yield what the work yields, then `Ended`, item after item.
+
+    While the work on one item waits for a disk, or makes many small steps, that on the next has the processor.
+    Closing the iterator stops both after what they are at, and waits for them. What the work raises is raised here.
+
+    Parameters
+    ----------
+    work : callable
+        Gives a generator, which yields a `Turn` before it does anything large; that is not handed on.
+    """
+    waiting, stopped, begun = iter(items), threading.Event(), deque[_Begun]()
+    with ThreadPoolExecutor(2, "turn") as pool:
+
+        def begin() -> None:
+            for item in waiting:
+                begun.append(_Begun(item, work(item)))
+                pool.submit(begun[-1].do, stopped)
+                return
+
+        try:
+            begin()
+            while begun:
+                begun[0].turn.set()
+                begun[0].known.wait()
+                if not begun[0].is_alone:
+                    begin()
+                yield from begun.popleft().events()
+                if not begun:
+                    begin()
+        finally:
+            stopped.set()
+            for each in begun:
+                each.turn.set()
 
 
 @contextlib.contextmanager

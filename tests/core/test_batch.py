@@ -13,12 +13,14 @@ import zarr
 
 from helpers import FP32, image_of, tree
 from kinds import restorer, small
+from napari_unet import batch
 from napari_unet.arrays.stack import Stack
 from napari_unet.batch import run_batch
 from napari_unet.errors import DataError, OutputError, UsageError
 from napari_unet.events import wait
 from napari_unet.exports.write import export
 from napari_unet.inference import PredictConfig
+from napari_unet.inference.events import Opened
 from napari_unet.inference.predict import predict
 from napari_unet.sources import open_labels, open_stack
 from napari_unet.store.editable import editable_copy
@@ -91,6 +93,19 @@ def test_a_closed_batch_goes_on_to_the_same_results(events, folder, tmp_path):
     cut, whole = tree(tmp_path / "cut"), tree(tmp_path / "whole")
     del cut["summary.csv"], whole["summary.csv"]
     assert cut == whole
+
+
+def test_images_that_are_run_beside_each_other_have_the_bytes_of_each_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "SMALL", 4000)
+    (tmp_path / "images").mkdir()
+    for i, shape in enumerate([(40, 44), (40, 44), (90, 80), (30, 100), (40, 44)]):  # the third is run alone
+        tifffile.imwrite(tmp_path / "images" / f"{i}.tif", image_of(shape, seed=i))
+    events = list(run_batch(tmp_path / "images", small(), tmp_path / "out", CONFIG))
+    seen = [event.path.parts[-3][0] for event in events if isinstance(event, Opened)]
+    assert seen == list("01234")  # what is said of one is not mixed with what is said of the next
+    for i in range(5):
+        wait(predict(open_stack(tmp_path / "images" / f"{i}.tif"), small(), tmp_path / f"{i}.ome.zarr", CONFIG))
+        assert tree(tmp_path / "out" / f"{i}.ome.zarr") == tree(tmp_path / f"{i}.ome.zarr")
 
 
 def cut_in_its_directory(path, bigtiff):
