@@ -101,25 +101,32 @@ def run_batch(
         make_folder(Path(out) / FOLDER)
     lock = Lock.acquire(Path(out) / FOLDER, break_lock=config.break_lock)
     try:
-        summary, rows = Summary(Path(out)), []
         runner = _Runner(models, Path(out), config, opening)
+        summary = Summary(Path(out))
         write_twins(files, Path(out), config)
-        waiting = tuple(file.row for file in files)
-        yield Files(0, len(files), "batch", left_out, rows=waiting)
-        with contextlib.closing(in_turn(lambda file: _try(file, runner, summary), files)) as events:
-            for event in events:
-                if not isinstance(event, Ended):
-                    yield event
-                    continue
-                row = event.result
-                lock.beat()
-                summary.put(row)
-                rows.append(row)
-                said = f"{row.file}: {row.state} {row.message}".rstrip()
-                yield Files(len(rows), len(files), "batch", said, rows=(row,))
-        return rows
+        yield Files(0, len(files), "batch", left_out, rows=tuple(file.row for file in files))
+        return (yield from _run_all(files, runner, summary, lock))
     finally:
         lock.release()
+
+
+def _run_all(
+    files: Sequence[Target], runner: "_Runner", summary: Summary, lock: Lock
+) -> Generator[Progress, None, list[Row]]:
+    """Run the files, two small ones at a time; the rows come in their order."""
+    rows: list[Row] = []
+    with contextlib.closing(in_turn(lambda file: _try(file, runner, summary), files)) as events:
+        for event in events:
+            if not isinstance(event, Ended):
+                yield event
+                continue
+            lock.beat()
+            row = event.result
+            summary.put(row)
+            rows.append(row)
+            said = f"{row.file}: {row.state} {row.message}".rstrip()
+            yield Files(len(rows), len(files), "batch", said, rows=(row,))
+    return rows
 
 
 def _try(file: Target, runner: "_Runner", summary: Summary) -> Generator[Progress | Turn, None, Row]:

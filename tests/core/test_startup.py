@@ -71,6 +71,18 @@ def test_networks_of_every_kind_are_checked_without_a_compiler(tmp_path):
     assert found.stdout.strip() == "[]", found.stderr
 
 
+def test_garbage_is_not_looked_for_while_libraries_are_loaded_but_is_afterwards(tmp_path):
+    script = (
+        "import gc\n"
+        "from napari_unet.cli.shell import loading\n"
+        "before = gc.get_stats()[2]['collections']\n"
+        "with loading():\n"
+        "    import napari_unet.inference.predict\n"
+        "print(gc.get_stats()[2]['collections'] - before, gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    )
+    assert run(script, tmp_path).stdout.split() == ["0", "True", "True"]
+
+
 @pytest.mark.parametrize("model", sorted(SHIPPED.iterdir()), ids=lambda p: p.name)
 def test_a_card_told_without_the_network_is_that_of_the_model(model):
     assert describe_model(model) == napari_unet.load_model(model).card()

@@ -10,7 +10,7 @@ from ..inference.config import PredictConfig
 from ..training.config import TrainConfig
 from .options import with_opening, with_settings
 from .output import say, tell, tell_lines, tell_table
-from .shell import FAILED, BreakLock, Source, command, shown
+from .shell import FAILED, BreakLock, Source, command, loading, shown
 
 if TYPE_CHECKING:
     from ..training.fingerprint import Pair
@@ -166,10 +166,11 @@ def predict(
 
     Stopped or killed, the same command goes on where it was and ends with the same bytes.
     """
-    from ..inference.pixelsize import size_notes
-    from ..inference.predict import predict as run
-    from ..model import load_model
-    from ..sources import open_stack
+    with loading():
+        from ..inference.pixelsize import size_notes
+        from ..inference.predict import predict as run
+        from ..model import load_model
+        from ..sources import open_stack
 
     if (out is None) != config.in_source:
         raise typer.BadParameter(
@@ -203,8 +204,9 @@ def batch(
 
     What is done is skipped, a bad file does not stop the rest, and summary.csv says what happened to each.
     """
-    from ..batch import run_batch
-    from ..model import load_model
+    with loading():
+        from ..batch import run_batch
+        from ..model import load_model
 
     rows = shown(run_batch(folder, [load_model(each) for each in model], out, config, pattern, **opening))
     cells = [(Path(row.file).name, row.state, f"{row.seconds:.1f}", row.message) for row in rows]
