@@ -15,6 +15,7 @@ from napari_unet.events import wait
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.diagnostics import seam_check
 from napari_unet.inference.predict import predict, predict_lazy
+from napari_unet.inference.prepare import prepare
 from napari_unet.network import drift
 from napari_unet.sources import open_stack
 
@@ -113,6 +114,33 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(samples, tmp_path):
             wait(predict(stack, model, tmp_path / "b.ome.zarr", PredictConfig(block=(16, 32), **wishes, **FP32)))
     wait(predict(stack, model, tmp_path / "b.ome.zarr", config))
     assert tree(tmp_path / "a.ome.zarr") == tree(tmp_path / "b.ome.zarr")
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_steps_that_do_not_fit_are_made_some_at_a_time_to_the_same_result(ndim, tmp_path):
+    """The state between them is whole before it is read, and gone in the end, wherever the run was stopped."""
+    model, image = sampler(ndim, outs=2, depth=1), image_of((1, *{2: (43, 37), 3: (45, 41, 5)}[ndim]))
+    stack = Stack(image, "c" + model.axes)
+    wide, narrow = (
+        PredictConfig(block=block, steps=4, **FP32) for block in ((64,) * ndim, {2: (16, 16), 3: (24, 8, 8)}[ndim])
+    )
+    jobs = [prepare(stack, model, config).job() for config in (wide, narrow)]
+    assert not jobs[0].stages and len(jobs[1].stages) > 1
+    assert f"the steps in {len(jobs[1].stages) + 1} parts" in jobs[1].summary(0, 2.0)
+    found = []
+    for config, name in ((wide, "wide"), (narrow, "narrow"), (narrow, "parts")):
+        out = tmp_path / f"{name}.ome.zarr"
+        for blocks in range(3, jobs[1].total - 1, 7) if name == "parts" else ():
+            stopped_after(blocks, predict(stack, model, out, config))
+            assert len(list(out.rglob("state-*"))) in (1, 2)
+        events = list(predict(stack, model, out, config))
+        assert not list(out.rglob("state-*"))
+        assert all(event.done <= event.total for event in events)
+        found.append(np.asarray(open_stack(out).data[...]))
+    wanted = drawn(model, image, steps=4)
+    assert np.abs(found[0] - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    assert np.abs(found[1] - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    assert tree(tmp_path / "narrow.ome.zarr") == tree(tmp_path / "parts.ome.zarr")
 
 
 def test_integers_keep_their_range_and_a_mean_is_of_unrounded_samples(tmp_path):

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..arrays.noise import normal
 from ..arrays.stack import Stack
 from ..arrays.views import Box, LazyArray, LazyBase, chunk_shape
-from ..grid.tiles import Footprint, scaled
+from ..grid.tiles import Footprint, mirrored, scaled
 from ..intensities.normalise import Statistics
 from ..model import Model
 from ..network import UNet, deployable, euler_steps, footprint, starting_scale
@@ -44,6 +44,12 @@ class SamplingEngine(Engine):
         How many of each time point: they lie behind each other along t, see `several`.
     origin : tuple of int
         Where the stack lies in the image whose voxels draw the noise, per tiled axis; at its start if empty.
+    span : (int, int)
+        The first of its steps, and the one behind its last; all if empty.
+    state : array, optional
+        What the steps before gave, (channels, *tiled axes) as fine as the result; noise is drawn where there were none.
+    extent : tuple of int
+        Size along the tiled axes of the image that the stack completes by mirroring, see `completed`; its own if empty.
 
     References
     ----------
@@ -57,6 +63,9 @@ class SamplingEngine(Engine):
     seed: int = 0
     samples: int = 1
     origin: tuple[int, ...] = ()
+    span: tuple[int, ...] = ()
+    state: LazyArray | None = None
+    extent: tuple[int, ...] = ()
     _chains: dict[tuple[int, ...], "Steps"] = dataclasses.field(init=False, default_factory=dict)
 
     def field(self) -> Footprint:
@@ -64,13 +73,22 @@ class SamplingEngine(Engine):
         one, factors = footprint(self.model.config), self.model.factors
         stride = tuple(s // math.gcd(s, f) for s, f in zip(one.stride, factors, strict=True))
         sizes = zip(one.halo, factors, stride, strict=True)
-        halo = tuple(math.ceil(self.steps * h / f / s) * s for h, f, s in sizes)
+        halo = tuple(math.ceil(len(self.numbers) * h / f / s) * s for h, f, s in sizes)
         return Footprint(stride, halo, one.margin, one.remainder)
+
+    def changed(self, **fields: Any) -> "SamplingEngine":
+        """Return the same engine with other fields, on its device and in its precision."""
+        return dataclasses.replace(self, **({"device": str(self.device), "precision": self.precision_name} | fields))
+
+    @property
+    def numbers(self) -> range:
+        """The steps that are made, of all that there are."""
+        return range(*(self.span or (0, self.steps)))
 
     @property
     def passes(self) -> int:
         """One state per step, of each element of the finer grid."""
-        return self.steps * math.prod(self.model.factors)
+        return len(self.numbers) * math.prod(self.model.factors)
 
     @property
     def _finer(self) -> tuple[int, ...]:
@@ -79,13 +97,19 @@ class SamplingEngine(Engine):
 
     def drawn(self, data: np.ndarray, box: Box) -> np.ndarray:
         """Normalise what was read; before it the noise of its voxels, where these are finer a channel of each."""
-        task, factors = self.model.task, self._finer
-        origin = self.origin or (0,) * len(box)
-        at = tuple(slice(b.start + o, b.stop + o) for b, o in zip(box, origin, strict=True))
-        noise = np.stack([self._noise(scaled(at, factors), channel) for channel in range(task.drawn)])
-        noise *= np.float32(starting_scale(self.steps))
         image = self.statistics.apply(data, box[0] if self.axes.startswith("t") else None)
-        return np.concatenate([_coarse(noise, factors), image])
+        if self.state is not None:
+            found = self.state[(slice(None), *scaled(box, self._finer))]
+            return np.concatenate([_coarse(np.asarray(found), self._finer), image])
+        sizes = self.extent or tuple(b.stop for b in box)
+        index = [mirrored(b.start, b.stop, n) for b, n in zip(box, sizes, strict=True)]
+        origin = self.origin or (0,) * len(box)
+        at = [slice(int(i.min()) + o, int(i.max()) + 1 + o) for i, o in zip(index, origin, strict=True)]
+        each = [self._noise(scaled(at, self._finer), channel) for channel in range(self.model.task.drawn)]
+        noise = _coarse(np.stack(each) * np.float32(starting_scale(self.steps)), self._finer)
+        for axis, i in enumerate(index, 1):
+            noise = _taken(noise, i, axis)
+        return np.concatenate([noise, image])
 
     def normalised(self, data: np.ndarray, at: slice | None) -> np.ndarray:
         """Return what `drawn` gave as it is."""
@@ -116,7 +140,7 @@ class SamplingEngine(Engine):
         order = order or tuple(range(self.model.config.ndim))
         if order not in self._chains:
             nets = euler_steps(self.model.network(), self.steps)
-            self._chains[order] = Steps([self._ready(step, order) for step in nets])
+            self._chains[order] = Steps([self._ready(nets[number], order) for number in self.numbers])
         return self._chains[order]
 
     def _ready(self, net: UNet, order: tuple[int, ...]) -> UNet:
@@ -139,6 +163,11 @@ class Steps:
         for net in self.nets:
             x = net(x)
         return x
+
+
+def _taken(data: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
+    """Return the elements at indices along an axis, of data that begin at the least of them."""
+    return data if index[-1] - index[0] == len(index) - 1 else np.take(data, index - index.min(), axis)
 
 
 def _coarse(noise: np.ndarray, factors: Sequence[int]) -> np.ndarray:
@@ -185,6 +214,29 @@ def engine_for(
         return Engine(stack, model, statistics, *about)
     drawing = config.steps or STEPS, config.seed or 0, samples, origin
     return SamplingEngine(stack, model, statistics, *about, *drawing)
+
+
+def completed(stack: Stack, axes: str, sizes: Sequence[int]) -> Stack:
+    """Return a stack of these sizes along `axes`, completed by mirroring behind its end."""
+    full = dict(zip(stack.axes, stack.shape, strict=True)) | dict(zip(axes, sizes, strict=True))
+    shape = tuple(full[axis] for axis in stack.axes)
+    return dataclasses.replace(stack, data=Completed(stack.data, shape))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Completed(LazyBase):
+    """A lazy array completed by mirroring behind its end."""
+
+    base: LazyArray
+    shape: tuple[int, ...] = dataclasses.field()  # else the property of the same name would be its default
+
+    def read(self, box: Box) -> np.ndarray:
+        """Read what a box shows, and put it in place."""
+        index = [mirrored(b.start, b.stop, int(n)) for b, n in zip(box, self.base.shape, strict=True)]
+        data = np.asarray(self.base[tuple(slice(int(i.min()), int(i.max()) + 1) for i in index)])
+        for axis, i in enumerate(index):
+            data = _taken(data, i, axis)
+        return data
 
 
 def several(stack: Stack, samples: int) -> Stack:

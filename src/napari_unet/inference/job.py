@@ -94,6 +94,8 @@ class Job:
         The result at the image's own pixels, where the network runs at others: it is made of what is written here.
     corner : box, optional
         Where `own` lies in what the network is given, per tiled axis, if it is a part of that at the same pixels.
+    stages : tuple of Job
+        Of samples, the steps before those of the network here, some in each; see `stages`.
     """
 
     grid: TileGrid
@@ -103,6 +105,7 @@ class Job:
     before: tuple[Model, ...] = ()
     own: "Job | None" = None
     corner: Box | None = None
+    stages: "tuple[Job, ...]" = ()
 
     def of_samples(self) -> "Job":
         """Return the job whose network gives samples, as they are, of which ``own`` makes mean and deviation."""
@@ -124,9 +127,14 @@ class Job:
         return len((self.own or self).grid) * (1 if (self.own or self).objects is None else 2)
 
     @property
+    def ahead(self) -> int:
+        """Blocks of steps that come before those of the network here."""
+        return sum(len(stage.grid) for stage in self.stages)
+
+    @property
     def apart(self) -> int:
         """Blocks of the network that are not the result's."""
-        return 0 if self.own is None else len(self.grid)
+        return self.ahead + (0 if self.own is None else len(self.grid))
 
     @property
     def total(self) -> int:
@@ -248,6 +256,7 @@ class Job:
         engine = self.decoder.engine
         core = "x".join(map(str, self.grid.core))
         way = f"streamed along {engine.axes[self.layout.flow]}" if self.layout.flow is not None else "tile by tile"
+        way += f", the steps in {len(self.stages) + 1} parts" if self.stages else ""
         gaps = f"; {missing} chunks are not stored and read as the fill value" if missing else ""
         if engine.statistics.unreadable:
             gaps += "; intensities were measured without the parts that cannot be read"
@@ -260,7 +269,12 @@ class Job:
 
     def box(self, number: int) -> Box:
         """Return the box of the result that is the network's block `number`."""
-        return scaled(self.grid[number].write, self.decoder.engine.factors)
+        box = scaled(self.grid[number].write, self.decoder.engine.factors)
+        if not self.stages:
+            return box
+        output = self.decoder.outputs[0]  # which ends where the image does, and not where it is mirrored
+        sizes = [output.shape[output.axes.index(axis)] for axis in self.decoder.engine.axes]
+        return tuple(slice(b.start, min(b.stop, n)) for b, n in zip(box, sizes, strict=True))
 
     def columns(self) -> ColumnGrid:
         """Return the columns through which planes flow."""

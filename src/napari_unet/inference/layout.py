@@ -82,9 +82,9 @@ def _longer(engine: Engine, layout: Layout, memory: float) -> Layout:
     """Let a small image flow in longer slabs, at most all of it at once."""
     shape, flow = [engine.stack.size(a) for a in engine.axes], cast("int", layout.flow)
     stride, first = engine.footprint.stride[flow], engine.batch_axes
-    across = math.prod(_seen(engine, i, layout.core[i]) for i in range(first, len(shape)) if i != flow)
+    across = math.prod(seen(engine, i, layout.core[i]) for i in range(first, len(shape)) if i != flow)
     across *= math.prod(min(c, n) for c, n in zip(layout.core[:first], shape[:first], strict=True))
-    whole = math.ceil(_seen(engine, flow, shape[flow]) / stride) * stride
+    whole = math.ceil(seen(engine, flow, shape[flow]) / stride) * stride
     planes = min(AT_ONCE // across // stride * stride, whole)
     longer = dataclasses.replace(layout, planes=max(planes, layout.planes))
     return longer if block_bytes(engine, longer) <= memory else layout
@@ -136,14 +136,14 @@ def block_bytes(engine: Engine, layout: Layout) -> float:
     config, first = engine.model.config, engine.batch_axes
     shape = tuple(engine.stack.size(a) for a in engine.axes)
     across = [i for i in range(first, len(shape)) if i != layout.flow]
-    elements = math.prod(layout.core[:first]) * math.prod(_seen(engine, i, layout.core[i]) for i in across)
+    elements = math.prod(layout.core[:first]) * math.prod(seen(engine, i, layout.core[i]) for i in across)
     if layout.flow is None:
         return float(elements * TILE_STATES * config.base_features * engine.precision.itemsize)
     each = state_elements(engine.model.unet, layout.flow - first, layout.planes) * engine.precision.itemsize
     return elements * each * engine.passes
 
 
-def _seen(engine: Engine, axis: int, size: int) -> int:
+def seen(engine: Engine, axis: int, size: int) -> int:
     """Return how much of an axis a tile with a core of `size` sees."""
     foot, length = engine.footprint, engine.stack.size(engine.axes[axis])
     whole = math.ceil(length / foot.stride[axis]) * foot.stride[axis]
@@ -165,15 +165,15 @@ def _fit(engine: Engine, shape: tuple[int, ...], most: float, free: frozenset[in
     cut = [i for i in range(first, len(shape)) if i not in free]
     granule = GRANULE[engine.model.config.ndim]
 
-    while math.prod(_seen(engine, i, core[i]) for i in cut) > most:
+    while math.prod(seen(engine, i, core[i]) for i in cut) > most:
         options = []
         for axis in cut:
             step = math.lcm(granule, foot.stride[axis])
             size = _smaller(engine, axis, core[axis], step)
             if size is None:
                 continue
-            shrink = _seen(engine, axis, core[axis]) / _seen(engine, axis, size)
-            work = _seen(engine, axis, size) / size * core[axis] / _seen(engine, axis, core[axis])
+            shrink = seen(engine, axis, core[axis]) / seen(engine, axis, size)
+            work = seen(engine, axis, size) / size * core[axis] / seen(engine, axis, core[axis])
             options.append((math.log(work) / math.log(shrink), axis, size))
         if not options:
             break
@@ -187,7 +187,7 @@ def _smaller(engine: Engine, axis: int, core: int, step: int) -> int | None:
     length = engine.stack.size(engine.axes[axis])
     for parts in range(math.ceil(length / core) + 1, math.ceil(length / step) + 1):
         size = min(math.ceil(length / parts / step) * step, (core - 1) // step * step)
-        if size >= step and _seen(engine, axis, size) < _seen(engine, axis, core):
+        if size >= step and seen(engine, axis, size) < seen(engine, axis, core):
             return size
     return None
 

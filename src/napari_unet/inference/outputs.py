@@ -212,7 +212,11 @@ def chunks_of(core: tuple[int, ...], shape: tuple[int, ...], axes: str) -> tuple
 
 
 def place(output: Output, box: Box, values: np.ndarray) -> tuple[Box, np.ndarray]:
-    """Bring (C, ...) values to an output's axes and element type: (box, data)."""
+    """Bring (C, ...) values to an output's axes and element type, cut where that ends: (box, data)."""
+    ends = [n for n, axis in zip(output.shape, output.axes, strict=True) if axis != "c"]
+    if any(b.stop > n for b, n in zip(box, ends, strict=True)):
+        box = tuple(slice(b.start, min(b.stop, n)) for b, n in zip(box, ends, strict=True))
+        values = values[(slice(None), *(slice(0, b.stop - b.start) for b in box))]
     if output.dtype.kind in "iu" and values.dtype.kind == "f":
         values = np.rint(values)
     values = values.astype(output.dtype, copy=False)

@@ -30,6 +30,7 @@ from .lazy import LazyBlocks, Preview, lazy_result
 from .own import bring_back, workplace
 from .prepare import Prepared, index_in, load_cascade, prepare
 from .reuse import Shown, blocks_of, reuse_blocks
+from .stages import forget, go_through
 from .tiff import Then, into_tiff
 
 ELSEWHERE = "choose another place, or write labels into it with --in-source"
@@ -155,11 +156,18 @@ def execute(
     with workplace(job, store) as work:
         yield job.opened(work, said)
         yield from reuse_blocks(job, work, seen)
+
+        def compute(part: Job, place: ResultStore) -> Iterator[Progress]:
+            return part.run(place, start) if client is None else run_on(client, part, place, start)
+
         try:
-            yield from job.run(work, start) if client is None else run_on(client, job, work, start)
+            last = yield from go_through(job, work, compute)
+            for event in compute(last, work):
+                yield dataclasses.replace(event, done=event.done + job.ahead) if job.ahead else event
         except IncompleteError:
             note_unread(image, work.ledger)
             raise
+        forget(job, work)
         yield from bring_back(job, work, store)
         changed = _check_image(image, began, work, store)
         yield from (Progress(0, 0, "note", line) for line in changed)

@@ -44,8 +44,10 @@ def preflight(stack: Stack, models: Models, out: Path, config: PredictConfig) ->
         blocks=job.total,
         done=done,
         way=job.summary(0, config.memory),
-        memory=block_bytes(ready.engine, job.layout),
-        disk=room_of(job.outputs) + (room_of(job.decoder.outputs) if job.own is not None else 0),
+        memory=block_bytes(job.decoder.engine, job.layout),
+        disk=room_of(job.outputs)
+        + (room_of(job.decoder.outputs) if job.own is not None else 0)
+        + sum(room_of(stage.outputs) for stage in job.stages[:2]),  # one is read, and one is written
         free=float(shutil.disk_usage(existing(root)).free),
         state=state,
     )

@@ -23,6 +23,7 @@ from .outputs import result_of, result_path
 from .own import brought
 from .pixelsize import resample_to_model
 from .region import Region, region_of
+from .stages import alone, staged
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,14 +130,15 @@ class Prepared:
         """Choose blocks and lay out the arrays of the result."""
         before = self.models[:-1]
         if self.own is self.stack:
-            return Job.plan(self.engine, self.config, before)
+            return staged(Job.plan(self.engine, self.config, before), self.config)
         config = dataclasses.replace(self.config, uncertainty=self.config.uncertainty or self.samples > 1)
-        own = Job.plan(engine_for(self.own, self.model, self.engine.statistics, config), config, before)
-        alone = self.config.uncertainty and self.samples == 1
-        bare = dataclasses.replace(self.config, overview=False, error=False, uncertainty=alone)
+        engine = engine_for(self.own, self.model, self.engine.statistics, config)
+        own = Job.plan(alone(engine), config, before)
+        deviates = self.config.uncertainty and self.samples == 1
+        bare = dataclasses.replace(self.config, overview=False, error=False, uncertainty=deviates)
         corner = None if self.region is None else self.region.corner(own.decoder.engine.axes)
         job = dataclasses.replace(Job.plan(self.engine, bare, before), objects=None, own=own, corner=corner)
-        return job if self.samples == 1 else job.of_samples()
+        return staged(job if self.samples == 1 else job.of_samples(), self.config)
 
     def settings(self) -> dict[str, Any]:
         """Return what the result follows from, as far as it is known before anything is read or chosen."""
