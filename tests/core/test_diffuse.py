@@ -14,6 +14,7 @@ from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.predict import predict
 from napari_unet.model import load_model
 from napari_unet.network import drift
+from napari_unet.network.timed import ALIKE
 from napari_unet.task import Diffuse, read_task
 from napari_unet.training import TrainConfig, train
 from napari_unet.training.setup import outlook
@@ -31,7 +32,7 @@ def test_the_network_is_given_what_lies_between_noise_and_target_and_learns_the_
     images, targets = torch.randn(4, 1, 8, 8), torch.randn(4, 2, 8, 8)
     given, wanted = task.prepare(images, targets, generator)
     state, image, times = given[:, :2], given[:, 2:3], given[:, 3:]
-    velocity = wanted[:, :2] + drift(times) * state
+    velocity = wanted[:, :2] + drift(times)[0] * state
     assert torch.equal(image, images) and torch.equal(wanted[:, 2:], targets)
     assert torch.allclose(state + (1 - times) * velocity, targets, atol=1e-5)  # where the way ends
     noise = state - times * velocity  # where it begins
@@ -42,12 +43,24 @@ def test_the_network_is_given_what_lies_between_noise_and_target_and_learns_the_
     assert float(task.loss(wanted[:, :2], wanted)) == 0 and float(task.loss(wanted + 2, wanted)) == pytest.approx(4)
 
 
+def test_place_and_image_tell_what_can_be_told_linearly():
+    """The least squares of the velocity on both, of draws that are as they are taken to be."""
+    rng = np.random.default_rng(0)
+    clean, noise, more = rng.normal(size=(3, 400_000))
+    image = ALIKE * clean + (1.3 - ALIKE**2) ** 0.5 * more
+    for time in (0.0, 0.3, 0.9):
+        seen = np.stack([time * clean + (1 - time) * noise, image], 1)
+        assert np.linalg.lstsq(seen, clean - noise)[0] == pytest.approx(drift(time, 1.3), abs=0.02)
+        assert np.linalg.lstsq(seen[:, :1], clean - noise)[0] == pytest.approx(drift(time)[:1], abs=0.02)
+
+
 def test_a_perfect_velocity_gives_the_target_as_every_sample():
-    task, target = Diffuse(), torch.randn(2, 1, 8, 8)
+    task, target = Diffuse(power=(1.2,)), torch.randn(2, 1, 8, 8)
 
     def net(x):
         state, time = x[:, :1], x[:, -1:]
-        return (target - state) / (1 - time) - drift(time) * state
+        place, image = drift(time, 1.2)
+        return (target - state) / (1 - time) - place * state - image * x[:, 1:2]
 
     given, wanted = task.prepare(torch.randn(2, 1, 8, 8), target, torch.Generator().manual_seed(0))
     found = task.tried(net, given)

@@ -42,14 +42,17 @@ def drawn(model, image, seed=0, sample=0, time=0, steps=STEPS):
         state, rest = x[None, :moving], x[None, moving:]
         for step in range(steps):
             now = torch.full_like(rest[:, :1], step / steps)
-            state = state + (net(torch.cat([state, rest, now], 1)) + drift(step / steps) * state) / steps
+            told = [drift(step / steps, power) for power in model.task.powers]
+            place, share = (torch.tensor(each).reshape(1, -1, *(1,) * ndim) for each in zip(*told, strict=True))
+            linear = place * state + (share * rest if model.task.power else 0)
+            state = state + (net(torch.cat([state, rest, now], 1)) + linear.float()) / steps
     return model.task.decode(state[0][(..., *(slice(0, n) for n in given.shape[1:]))])
 
 
 CASES = {
     "2-D": (2, {}, (150, 70), [(24, 24), (400, 16), (16, 400), (400, 400)]),
-    "2-D, channels": (2, {"channels": 2, "outs": 2}, (90, 40), [(24, 24), (100, 16)]),
-    "2-D, finer": (2, {"upscale": (2, 3)}, (75, 35), [(16, 16), (100, 12)]),
+    "2-D, channels": (2, {"channels": 2, "outs": 2, "power": (1.0, 1.3)}, (90, 40), [(24, 24), (100, 16)]),
+    "2-D, finer": (2, {"upscale": (2, 3), "power": (1.2,)}, (75, 35), [(16, 16), (100, 12)]),
     "3-D": (3, {"depth": 1}, (40, 21, 18), [(8, 8, 8), (64, 8, 64)]),
     "3-D, finer along z": (3, {"depth": 1, "upscale": (4, 1, 1)}, (9, 30, 18), [(4, 8, 8), (16, 32, 10)]),
 }

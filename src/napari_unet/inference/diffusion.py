@@ -10,7 +10,7 @@ deep network: its halo is the sum of theirs, and along the flow each plane is co
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from torch import Tensor
@@ -21,9 +21,10 @@ from ..arrays.views import Box, LazyArray, LazyBase, chunk_shape
 from ..grid.tiles import Footprint, mirrored, scaled
 from ..intensities.normalise import Statistics
 from ..model import Model
-from ..network import UNet, deployable, euler_steps, footprint, starting_scale
+from ..network import UNet, Way, deployable, euler_steps, footprint
 from ..network.fused import fused
 from ..network.stream import Chain
+from ..task import Diffuse
 from .config import STEPS, PredictConfig
 from .engine import Engine, transposed
 
@@ -86,6 +87,11 @@ class SamplingEngine(Engine):
         return range(*(self.span or (0, self.steps)))
 
     @property
+    def way(self) -> Way:
+        """All steps from noise to sample."""
+        return Way(self.steps, cast("Diffuse", self.model.task).powers)
+
+    @property
     def passes(self) -> int:
         """One state per step, of each element of the finer grid."""
         return len(self.numbers) * math.prod(self.model.factors)
@@ -106,10 +112,12 @@ class SamplingEngine(Engine):
         origin = self.origin or (0,) * len(box)
         at = [slice(int(i.min()) + o, int(i.max()) + 1 + o) for i, o in zip(index, origin, strict=True)]
         each = [self._noise(scaled(at, self._finer), channel) for channel in range(self.model.task.drawn)]
-        noise = _coarse(np.stack(each) * np.float32(starting_scale(self.steps)), self._finer)
+        noise = _coarse(np.stack(each), self._finer)
         for axis, i in enumerate(index, 1):
             noise = _taken(noise, i, axis)
-        return np.concatenate([noise, image])
+        parts = noise.reshape(len(each), -1, *noise.shape[1:])  # of each channel, those that are one of the image
+        begun = self.way.start(parts, image[:, None])
+        return np.concatenate([begun.reshape(noise.shape), image])
 
     def normalised(self, data: np.ndarray, at: slice | None) -> np.ndarray:
         """Return what `drawn` gave as it is."""
@@ -139,7 +147,7 @@ class SamplingEngine(Engine):
         """Return all steps as one network, its axes in another order if one is given."""
         order = order or tuple(range(self.model.config.ndim))
         if order not in self._chains:
-            nets = euler_steps(self.model.network(), self.steps)
+            nets = euler_steps(self.model.network(), self.way)
             self._chains[order] = Steps([self._ready(nets[number], order) for number in self.numbers])
         return self._chains[order]
 

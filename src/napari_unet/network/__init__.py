@@ -3,7 +3,7 @@
 from .config import UNetConfig, ronneberger2015
 from .graph import Graph, GraphConfig
 from .reach import footprint, receptive_radius
-from .timed import drift, euler_step, euler_steps, starting_scale
+from .timed import Way, drift, euler_step, euler_steps
 from .unet import ConvUnit, UNet, Up, crop_centre, deployable, pool, repeated
 
 NetworkConfig = UNetConfig | GraphConfig
@@ -16,6 +16,7 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "Up",
+    "Way",
     "crop_centre",
     "deployable",
     "drift",
@@ -26,5 +27,4 @@ __all__ = [
     "receptive_radius",
     "repeated",
     "ronneberger2015",
-    "starting_scale",
 ]

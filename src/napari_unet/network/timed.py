@@ -1,71 +1,107 @@
 """A network that is told a time, at a fixed time: an ordinary U-Net, which streams and is folded as any other."""
 
 import dataclasses
-import math
+from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .unet import ConvUnit, UNet, deployable
 
+ALIKE = 0.95  # correlation that an image is taken to have with its degraded one: of 0.9 or 1 it tells as much
 
-def drift(time: float | Tensor) -> Any:
-    """Return the velocity at a time as a multiple of where one is, as far as that alone tells it.
 
-    On the way from normal noise to something as spread, t x + (1 - t) z, the mean of x - z where one is at y is a
-    multiple of y. The network learns what is left (as Karras et al. 2022 let a network learn a part of its input away).
+def drift(time: Any, power: Any = None) -> tuple[Any, Any]:
+    """Return the velocity at a time as a multiple of where one is, and of the image given, as far as these tell it.
+
+    On the way t x + (1 - t) z from normal noise z to x, of variance 1, the best linear guess of x - z follows from
+    variances and covariances of the place, the image and x - z. The network learns what is left (as in Karras et al.
+    2022 a network learns what its input, weighted, does not tell).
+
+    Parameters
+    ----------
+    time : float or array
+    power : float or array, optional
+        Mean square of the image that is given, where it is a degraded x; without it the place alone is used.
     """
-    return (2 * time - 1) / (time**2 + (1 - time) ** 2)
+    place = time**2 + (1 - time) ** 2
+    along = 2 * time - 1
+    if power is None:
+        return along / place, 0.0
+    both = place * power - (time * ALIKE) ** 2
+    return (along * power - time * ALIKE**2) / both, (place - along * time) * ALIKE / both
 
 
-def ahead(steps: int) -> list[float]:
-    """Return what each of so many equal steps, and all after it, multiply by `drift`; in the end by 1."""
-    growth = [1 + drift(number / steps) / steps for number in range(steps)]
-    return [math.prod(growth[number:]) for number in range(steps + 1)]
+class Way:
+    """Equal steps from noise to image, written so that networks only add to what they are given.
+
+    A step multiplies where it begins, and adds multiples of the image and of what the network gives. All multiples are
+    taken at once, of the noise, and a network undoes those that are still to come before it looks: what it is given is
+    y, where one is is ``scale * (y + lean * image)``, and in the end that is y.
+
+    Parameters
+    ----------
+    steps : int
+        At least 2: a single one would forget the noise.
+    power : sequence of (float or None)
+        As `drift` takes it, for each channel that is drawn.
+
+    Attributes
+    ----------
+    scale, lean, length : lists of arrays, one number a channel
+        Before each step, and in the end; the last is what a network's output is multiplied by.
+    """
+
+    def __init__(self, steps: int, power: Sequence[float | None]) -> None:
+        drifts = np.array([[drift(n / steps, each) for each in power] for n in range(steps)])
+        left = [np.ones(len(power))]
+        lean = [np.zeros(len(power))]
+        for place, image in zip(drifts[::-1, :, 0], drifts[::-1, :, 1], strict=True):
+            lean.insert(0, lean[0] - image * left[0] / steps)
+            left.insert(0, left[0] * (1 + place / steps))
+        self.scale, self.lean = [1 / each for each in left], lean
+        self.length = [each / steps for each in left[1:]]
+
+    def start(self, noise: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """Return what the first network is given: (channels, ...) of noise and of the image."""
+        shape = (-1, *(1,) * (noise.ndim - 1))
+        scale, lean = (np.reshape(each[0], shape).astype(np.float32) for each in (self.scale, self.lean))
+        return noise / scale - (lean * image if bool(self.lean[0].any()) else 0)
 
 
-def starting_scale(steps: int) -> float:
-    """Return what noise is multiplied by before the first of so many steps, see `euler_steps`."""
-    return ahead(steps)[0]
-
-
-def euler_steps(net: UNet, steps: int) -> list[UNet]:
-    """Return the networks of so many equal steps from noise to image.
-
-    Each step multiplies where it begins, by `drift`, and adds to it. Networks add to just what they are given, so all
-    multiples are taken at once, of the noise, and a network undoes those that are still to come before it looks.
+def euler_steps(net: UNet, way: Way) -> list[UNet]:
+    """Return the networks of the steps of a way, as `euler_step` gives them.
 
     Parameters
     ----------
     net : UNet
         Told a time; its output is the velocity of its first input channels, but for `drift`. Left as it is.
-    steps : int
-        At least 2: a single one would forget the noise.
-
-    Returns
-    -------
-    list of UNet, as `euler_step` gives them
     """
-    left = ahead(steps)
-    return [euler_step(net, n / steps, 1 / left[n], left[n + 1] / steps) for n in range(steps)]
+    steps = len(way.length)
+    return [euler_step(net, n / steps, (way.scale[n], way.lean[n]), way.length[n]) for n in range(steps)]
 
 
 @torch.no_grad()
-def euler_step(net: UNet, time: float, scale: float, length: float) -> UNet:
-    """Return the network of one step along what `net` gives, of an image x given an image y.
+def euler_step(net: UNet, time: float, place: tuple[np.ndarray, np.ndarray], length: np.ndarray) -> UNet:
+    """Return the network of one step along what `net` gives, of an image y given an image c.
 
     As the time is fixed, its scale and shift are those of the convolutions themselves; and as the head is scaled by the
-    step's length, adding the input makes the step. It takes and gives the channels of x and y, y unchanged::
+    step's length, adding the input makes the step. It takes and gives the channels of y and c, c unchanged::
 
-        (x, y)  ->  (x + length * net(scale * x, y, time), y)
+        (y, c)  ->  (y + length * net(scale * (y + lean * c), c, time), c)
 
     Parameters
     ----------
     net : UNet
-        Told a time; it gives as many channels as x has. Left as it is.
+        Told a time; it gives as many channels as y has. Left as it is.
     time : float
         Where the step begins.
+    place : (scale, lean)
+        One number each a channel of y; a lean of 0 where c has no such channel.
+    length : array
+        One number a channel.
 
     Returns
     -------
@@ -79,16 +115,18 @@ def euler_step(net: UNet, time: float, scale: float, length: float) -> UNet:
             _set(module.conv, *_scaled(module.conv, 1 + factor, shift))
             module.time, module.norm = None, nn.Identity()
     first = cast("Any", next(module for module in found.modules() if isinstance(module, ConvUnit)))
-    first.conv.weight[:, : net.config.out_channels] *= scale
+    weight, moving = first.conv.weight, net.config.out_channels
+    for channel, (scale, lean) in enumerate(zip(*place, strict=True)):
+        weight[:, channel] *= float(scale)
+        if lean:
+            weight[:, moving + channel] += float(lean) * weight[:, channel]
     found.moment = None
     config = net.config
     found.config = dataclasses.replace(
         config, timed=False, norm="none", residual=True, dropout=0.0, out_channels=config.in_channels
     )
     head = found.head
-    weight, bias = _scaled(
-        head, torch.full((config.out_channels,), length, dtype=torch.float64, device=head.weight.device)
-    )
+    weight, bias = _scaled(head, torch.as_tensor(length, device=head.weight.device))
     given = config.in_channels - config.out_channels
     _set(
         head, torch.cat([weight, weight.new_zeros(given, *weight.shape[1:])]), torch.cat([bias, bias.new_zeros(given)])

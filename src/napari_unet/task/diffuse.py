@@ -29,6 +29,9 @@ class Diffuse(Restore):
     upscale : tuple of int
         Elements of the result for one of the image, per axis of the network; empty where they are on one grid. The
         elements of the image are repeated before the network takes it, which works on the finer grid.
+    power : tuple of float
+        Mean square of each channel of the image, normalised, where they are degraded ones of the result's; empty where
+        they are others.
 
     References
     ----------
@@ -37,6 +40,7 @@ class Diffuse(Restore):
     """
 
     upscale: tuple[int, ...] = ()
+    power: tuple[float, ...] = ()
     name: ClassVar[str] = "diffuse"
 
     @property
@@ -59,7 +63,7 @@ class Diffuse(Restore):
         times = (first + torch.arange(len(images), device=first.device) / len(images)) % 1
         times = times.to(targets).reshape(-1, *(1,) * (targets.ndim - 1))
         between = times * targets + (1 - times) * noise
-        velocity = targets - noise - drift(times) * between
+        velocity = targets - noise - self._told(between, images, times)
         return self._given(between, images, times), torch.cat([velocity, targets], 1)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -74,12 +78,22 @@ class Diffuse(Restore):
         for _ in range(TRIED_SAMPLES):
             state = torch.randn(total.shape, generator=generator).to(total)
             for step in range(TRIED_STEPS):
-                now = step / TRIED_STEPS
-                time = torch.full((len(state), *(1,) * (state.ndim - 1)), now).to(state)
-                velocity = net(self._given(state, image, time)).float() + drift(now) * state
+                time = torch.full((len(state), *(1,) * (state.ndim - 1)), step / TRIED_STEPS).to(state)
+                velocity = net(self._given(state, image, time)).float() + self._told(state, image, time)
                 state = state + velocity / TRIED_STEPS
             total += state / TRIED_SAMPLES
         return torch.cat([net(images).float(), total], 1)
+
+    @property
+    def powers(self) -> tuple[float | None, ...]:
+        """The power of the image's channel that each channel of the result is seen in, if it is."""
+        return self.power or (None,) * self.drawn
+
+    def _told(self, state: Tensor, image: Tensor, times: Tensor) -> Tensor:
+        """Return what state and image tell of the velocity, which is not learnt."""
+        power = torch.tensor(self.power).to(state).reshape(1, -1, *(1,) * (state.ndim - 2)) if self.power else None
+        place, given = drift(times, power)
+        return place * state + (given * image if self.power else 0)
 
     @staticmethod
     def _given(state: Tensor, image: Tensor, times: Tensor) -> Tensor:

@@ -358,8 +358,21 @@ def make_restoration(
             )
         values = {name: getattr(init, name) for name in values}
     noise = tuple(config.noise / s for s in normalisation.scale) if config.noise else ()
-    about: dict[str, Any] = {"loss_name": config.loss, "blind": config.blind, "predict_std": config.predict_std}
+    about: dict[str, Any] = {"power": _power(found, init, normalisation, noise)} if kind is Diffuse else {}
+    about |= {"loss_name": config.loss, "blind": config.blind, "predict_std": config.predict_std}
     return kind(**values, **about, noise=noise, dtype_name=config.result_type)
+
+
+def _power(
+    found: Intensities, init: Task | None, normalisation: Normalisation, noise: tuple[float, ...]
+) -> tuple[float, ...]:
+    """Return the mean square of each channel of the images, where targets have as many."""
+    if isinstance(init, Diffuse):
+        return init.power
+    channels = len(found.channels)
+    if len(normalisation.scale) != channels:
+        return ()
+    return tuple(1 + n**2 for n in noise or (0.0,) * channels)
 
 
 def _usual(facts: Fingerprint) -> dict[str, Any]:
