@@ -190,7 +190,7 @@ def test_there_are_no_seams_and_a_cascade_takes_a_sample(tmp_path):
         (lambda: [restorer()], {"steps": 4}, "the model draws no samples"),
         (lambda: [sampler(), small()], {"samples": 2}, "the last model draws none"),
         (lambda: [sampler()], {"tta": True}, "give --samples"),
-        (lambda: [sampler()], {"seed": 2**32}, "give a number up to"),
+        (lambda: [sampler()], {"seed": 2**32}, "must be at most"),
         (lambda: [sampler()], {"uncertainty": True}, "--samples 2 or more"),
     ],
 )
