@@ -10,8 +10,9 @@ from helpers import FP32, image_of, stopped_after, tree
 from kinds import restorer, sampler, small
 from napari_unet.arrays.noise import normal
 from napari_unet.arrays.stack import Stack
-from napari_unet.errors import OutputError, UsageError
+from napari_unet.errors import OutputError, ResourceError, UsageError
 from napari_unet.events import wait
+from napari_unet.inference import diffusion
 from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.diagnostics import seam_check
 from napari_unet.inference.predict import predict, predict_lazy
@@ -172,6 +173,15 @@ def test_a_region_is_the_same_part_of_the_whole(tmp_path):
         part = PredictConfig(steps=STEPS, samples=samples, region="37:60,50:101", **FP32)
         found = np.asarray(wait(predict(stack, model, tmp_path / f"{samples}part.ome.zarr", part)).data[...])
         assert np.abs(found - whole[37:60, 50:101]).max() <= 1e-4 * np.abs(whole).max()
+
+
+def test_a_view_that_does_not_fit_the_memory_is_refused_and_a_run_is_not(tmp_path, monkeypatch):
+    model, stack = sampler(depth=1), Stack(image_of((64, 64)), "yx")
+    config = PredictConfig(steps=2, **FP32)
+    monkeypatch.setattr(diffusion, "memory", lambda: 2**19)
+    with pytest.raises(ResourceError, match="take fewer steps"):
+        np.asarray(predict_lazy(stack, model, config).data)
+    assert wait(predict(stack, model, tmp_path / "a.ome.zarr", config)).shape == (64, 64)
 
 
 def test_there_are_no_seams_and_a_cascade_takes_a_sample(tmp_path):

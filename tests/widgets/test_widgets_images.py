@@ -14,7 +14,7 @@ from helpers import FP32, image_of
 from kinds import restorer as small
 from kinds import small as segmenter
 from napari_unet import PredictConfig, load_model, open_stack, predict, wait
-from napari_unet.task import Autoencode, Restore, SuperResolve
+from napari_unet.task import Autoencode, Diffuse, Restore, SuperResolve
 from napari_unet.widgets.batch import BatchWidget
 from napari_unet.widgets.segment import SegmentWidget
 from windows import opened, ran, trainer, until
@@ -179,6 +179,7 @@ def scene():
     [
         ("Restore (pairs of images)", True, Restore),
         ("Denoise without clean images (Noise2Void)", False, Restore),
+        ("Restore with samples (diffusion)", True, Diffuse),
         ("Super-resolution", False, SuperResolve),
         ("Autoencoder", False, Autoencode),
     ],

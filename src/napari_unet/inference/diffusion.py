@@ -18,8 +18,10 @@ from torch import Tensor
 from ..arrays.noise import normal
 from ..arrays.stack import Stack
 from ..arrays.views import Box, LazyArray, LazyBase, chunk_shape
-from ..grid.tiles import Footprint, mirrored, scaled
+from ..errors import ResourceError
+from ..grid.tiles import Footprint, Tile, mirrored, scaled
 from ..intensities.normalise import Statistics
+from ..limits import memory
 from ..model import Model
 from ..network import UNet, Way, deployable, euler_steps, footprint
 from ..network.fused import fused
@@ -27,6 +29,7 @@ from ..network.stream import Chain
 from ..task import Diffuse
 from .config import STEPS, PredictConfig
 from .engine import Engine, transposed
+from .layout import NETWORK_PART, TILE_STATES
 
 PLACES = "tzyx"  # what noise is drawn by: a voxel's place along each
 
@@ -142,6 +145,23 @@ class SamplingEngine(Engine):
         for axis, factor in enumerate(factors, 1):
             image = np.repeat(image, factor, axis) if factor > 1 else image
         return Engine.tensor(self, np.concatenate([noise, image]), box, order)
+
+    def logits(self, tile: Tile, data: np.ndarray) -> Tensor:
+        """Run all steps on what was read of a tile, as `Engine.logits`.
+
+        Raises
+        ------
+        ResourceError
+            Where the tile, with all that the steps see, does not fit the memory of the machine.
+        """
+        elements = math.prod(tile.shape) * math.prod(self._finer)
+        need = elements * TILE_STATES * self.model.config.base_features * self.precision.itemsize
+        if self.device.type == "cpu" and need > NETWORK_PART * memory():
+            raise ResourceError(
+                f"a view of a sample needs about {need / 2**30:.2g} GiB, as {self.steps} steps together look "
+                f"{max(self.footprint.halo)} pixels far; take fewer steps, or run it whole instead"
+            )
+        return Engine.logits(self, tile, data)
 
     def net(self, order: tuple[int, ...] | None = None) -> "Steps":
         """Return all steps as one network, its axes in another order if one is given."""

@@ -3,15 +3,17 @@
 import hashlib
 import math
 from collections.abc import Generator, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..arrays.degrade import degraded
 from ..arrays.stack import Stack
-from ..errors import DataError
+from ..errors import DataError, ModelError
 from ..grid.blocks import blocks
 from ..intensities.normalise import Normalisation, Statistics, finite
 from ..sources.position import brought_together
+from ..task import Autoencode, Diffuse, Restore, SuperResolve, Task
 from .config import TrainConfig
 from .fingerprint import HASHED_BLOCKS, PLACES, Fingerprint, Intensities, Pair, StackFacts, blank_of
 
@@ -168,6 +170,46 @@ def _digest(pair: Pair) -> str:
         for box in boxes[:: math.ceil(len(boxes) / HASHED_BLOCKS)]:
             found.update(finite(stack.read(box), stack, box).tobytes())
     return found.hexdigest()
+
+
+def make_restoration(
+    found: Intensities, config: TrainConfig, init: Task | None, normalisation: Normalisation
+) -> Restore:
+    """Return the task for pairs of images; intensities as in the task to start from.
+
+    Raises
+    ------
+    ModelError
+        Where the target has other channels than the task to start from.
+    """
+    kind = {kind.name: kind for kind in (Restore, SuperResolve, Autoencode, Diffuse)}[config.task]
+    values: dict[str, Any] = {
+        "channels": found.channels,
+        "offset": found.target.offset,
+        "scale": found.target.scale,
+    }
+    if isinstance(init, Restore):
+        if len(init.channels) != len(found.channels):
+            raise ModelError(
+                f"the targets have {len(found.channels)} channels, the model to start from gives {len(init.channels)}"
+            )
+        values = {name: getattr(init, name) for name in values}
+    noise = tuple(config.noise / s for s in normalisation.scale) if config.noise else ()
+    about: dict[str, Any] = {"power": _power(found, init, normalisation, noise)} if kind is Diffuse else {}
+    about |= {"loss_name": config.loss, "blind": config.blind, "predict_std": config.predict_std}
+    return kind(**values, **about, noise=noise, dtype_name=config.result_type)
+
+
+def _power(
+    found: Intensities, init: Task | None, normalisation: Normalisation, noise: tuple[float, ...]
+) -> tuple[float, ...]:
+    """Return the mean square of each channel of the images, where targets have as many."""
+    if isinstance(init, Diffuse):
+        return init.power
+    channels = len(found.channels)
+    if len(normalisation.scale) != channels:
+        return ()
+    return tuple(1 + n**2 for n in noise or (0.0,) * channels)
 
 
 def _facts(image: Stack, number: int, statistics: Statistics, digest: str) -> StackFacts:

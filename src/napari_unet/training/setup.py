@@ -16,13 +16,13 @@ from ..model import Model
 from ..objects.config import MANY
 from ..objects.labelling import GROW
 from ..store.plan import FOLDER
-from ..task import Autoencode, Diffuse, Instances, Restore, Semantic, SuperResolve, Task
+from ..task import Diffuse, Instances, Semantic, Task
 from ..task.losses import BACKGROUND
 from .annotation import ObjectLabels
 from .config import TrainConfig
-from .fingerprint import Fingerprint, Intensities, Pair, fingerprint
+from .fingerprint import Fingerprint, Pair, fingerprint
 from .holdout import Division, former_division, hold_out
-from .images import image_fingerprint, inputs_of
+from .images import image_fingerprint, inputs_of, make_restoration
 from .labels import about_dropped, check_labels, check_object_classes, labels_of, notes_of
 from .pixelsize import same_axes
 from .plan import TrainingPlan, make_plan
@@ -333,46 +333,6 @@ def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:
     pairs = zip(task.values, task.class_names, strict=True)
     names = tuple(BACKGROUND if value == config.background else name for value, name in pairs)
     return dataclasses.replace(task, class_names=names)
-
-
-def make_restoration(
-    found: Intensities, config: TrainConfig, init: Task | None, normalisation: Normalisation
-) -> Restore:
-    """Return the task for pairs of images; intensities as in the task to start from.
-
-    Raises
-    ------
-    ModelError
-        Where the target has other channels than the task to start from.
-    """
-    kind = {kind.name: kind for kind in (Restore, SuperResolve, Autoencode, Diffuse)}[config.task]
-    values: dict[str, Any] = {
-        "channels": found.channels,
-        "offset": found.target.offset,
-        "scale": found.target.scale,
-    }
-    if isinstance(init, Restore):
-        if len(init.channels) != len(found.channels):
-            raise ModelError(
-                f"the targets have {len(found.channels)} channels, the model to start from gives {len(init.channels)}"
-            )
-        values = {name: getattr(init, name) for name in values}
-    noise = tuple(config.noise / s for s in normalisation.scale) if config.noise else ()
-    about: dict[str, Any] = {"power": _power(found, init, normalisation, noise)} if kind is Diffuse else {}
-    about |= {"loss_name": config.loss, "blind": config.blind, "predict_std": config.predict_std}
-    return kind(**values, **about, noise=noise, dtype_name=config.result_type)
-
-
-def _power(
-    found: Intensities, init: Task | None, normalisation: Normalisation, noise: tuple[float, ...]
-) -> tuple[float, ...]:
-    """Return the mean square of each channel of the images, where targets have as many."""
-    if isinstance(init, Diffuse):
-        return init.power
-    channels = len(found.channels)
-    if len(normalisation.scale) != channels:
-        return ()
-    return tuple(1 + n**2 for n in noise or (0.0,) * channels)
 
 
 def _usual(facts: Fingerprint) -> dict[str, Any]:
