@@ -73,9 +73,8 @@ def compared(bench: Bench, names: tuple[str, str], models: tuple[Model, Model], 
         for what, value in figures.items():
             rows.setdefault(what, []).append(value)
         bench.picture(f"{names[1]}-{name}", np.asarray(stack.data), restored, one, mean, truth)
-    table(
-        f"{names[1]}, {steps} steps, {bench.minutes:g} minutes each", [(n, float(np.mean(v))) for n, v in rows.items()]
-    )
+    title = f"{names[1]}, {steps} steps, learnt in {models[1].record['steps']} updates"
+    table(title, [(what, float(np.mean(values))) for what, values in rows.items()])
 
 
 def denoise(bench: Bench, steps: int, learning: Learning) -> None:
