@@ -178,6 +178,25 @@ def test_a_cut_stack_says_how_many_planes_it_declares_and_has(tmp_path, kind):
         open_stack(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("tag", ["TileByteCounts", "TileOffsets"])
+def test_a_plane_whose_tiles_are_not_all_listed_is_damaged_where_it_is_read(tmp_path, tag):
+    path = write(tmp_path / "a.tif", STACK, bigtiff=True, tile=(16, 16), metadata={"axes": "ZYX"})
+    with tifffile.TiffFile(path) as tif:
+        entry = tif.pages[len(STACK) - 1].tags[tag]
+        at, count = entry.offset + 4, entry.count  # behind its code and type
+    data = bytearray(path.read_bytes())
+    data[at : at + 8] = (count - 1).to_bytes(8, "little")
+    path.write_bytes(data)
+    try:
+        stack = open_stack(path)
+        found = np.asarray(stack.read(tuple(slice(0, n) for n in stack.shape)))
+    except DataError as error:
+        assert "a.tif" in str(error)
+    else:  # tifffile takes a tile without an offset for one that is not stored, as some microscopes write it
+        assert tag == "TileOffsets"
+        np.testing.assert_array_equal(found[:-1], STACK[:-1])
+
+
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib", "rowsperstrip": 100}, {"tile": (512, 512)}])
 def test_a_large_plane_is_read_by_its_parts(tmp_path, options):
     data = np.zeros((3, 4200, 4100), "u1")

@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 import zarr
 
-from ..arrays.stack import AXES
+from ..arrays.stack import AXES, DECODING
 from ..arrays.views import Box, LazyArray, LazyBase, View
 from ..errors import DataError
 from .arrange import SAMPLES, UNKNOWN, Found
@@ -42,6 +42,8 @@ TIFF_ERRORS = (
     zlib.error,
     tifffile.TiffFileError,
 )  # what tifffile raises for bytes that are not what they should be
+# Of these, what it raises while planes are read; the others are what damaged or unreachable values give in any format.
+OF_STRUCTURE = tuple(kind for kind in TIFF_ERRORS if not issubclass(kind, DECODING))
 
 
 def find_tiff(
@@ -266,6 +268,8 @@ class TiffArray(LazyBase):
             self._readers += 1
         try:
             return np.asarray(self.base[box])
+        except OF_STRUCTURE as error:
+            raise DataError(f"its tables of planes and tiles are damaged ({type(error).__name__} {error})") from error
         finally:
             with self._lock:
                 self._readers -= 1
