@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 
 from kinds import small
 from napari_unet.arrays.cached import ChunkCache, chunk_edges
+from napari_unet.arrays.classed import ClassedLabels
 from napari_unet.arrays.degrade import Blurred
 from napari_unet.arrays.resample import Resampled
 from napari_unet.arrays.stack import Stack
 from napari_unet.arrays.views import Cast, LazyBase, View, Zeros
 from napari_unet.events import wait
 from napari_unet.inference.config import PredictConfig
+from napari_unet.inference.diffusion import Completed, OverSamples, Several
 from napari_unet.inference.lazy import _Shown
 from napari_unet.inference.predict import preview
 from napari_unet.inference.seen import _InPlace
+from napari_unet.inference.stages import State
 from napari_unet.objects.config import ObjectConfig
 from napari_unet.objects.decode import _Named, find
 from napari_unet.objects.grid import ObjectGrid
@@ -79,6 +82,14 @@ LAZY = {
     "Zeros": lambda _: Zeros((5, 9, 8), np.uint16),
     "_InPlace": lambda _: _InPlace(DATA, (slice(1, 6), slice(0, 9), slice(2, 10)), (7, 9, 11)),
     "Placed": lambda _: Placed(DATA, "zyx", "xczy", {"c": 2}),
+    "ClassedLabels": lambda _: ClassedLabels(DATA, np.array([3, 7, 90], np.uint64), np.array([2, 1, 2], np.uint64)),
+    "Completed": lambda _: Completed(DATA, (5, 12, 11)),
+    "Several": lambda _: Several(DATA, 3, False),
+    "Several of one": lambda _: Several(DATA, 3, True),
+    "OverSamples": lambda _: OverSamples(DATA[[0, 1, 1, 2, 3, 4]], 3, False, True, np.dtype(np.float32)),
+    "OverSamples of one": lambda _: OverSamples(DATA, 5, True, False, np.dtype(np.uint16)),
+    "State": lambda _: State(DATA, 1),
+    "State of one": lambda _: State(DATA, -1),
 }
 
 

@@ -162,8 +162,8 @@ def _again(stack: Stack, axes: str | None, level: int | None) -> Stack:
         raise DataError(f"{stack.name} is open already, there is no level {level}")
     if axes is None or axes == stack.axes:
         return stack
-    fields = {f.name: getattr(stack, f.name) for f in dataclasses.fields(stack) if f.name != "axes"}
-    return arrange(Found(known=stack.axes, **fields), axes)
+    fields = {f.name: getattr(stack, f.name) for f in dataclasses.fields(Found) if f.name != "known"}
+    return dataclasses.replace(arrange(Found(known=stack.axes, **fields), axes), object_classes=stack.object_classes)
 
 
 def _no_levels(found: Found, level: int | None, series: int | str | None = None) -> Found:

@@ -9,6 +9,7 @@ A part is a box of whole files of a level, a unit of the ledger like a block::
 What was not held, as after a kill or where many parts are begun, is read back.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import zarr
 
 from ..arrays.cached import Recent
 from ..arrays.views import Box
+from ..errors import DataError
 from ..events import Progress
 from ..grid.blocks import Blocks
 from ..grid.tiles import within
@@ -30,7 +32,7 @@ from .journal import Journal, Region
 from .ome import Output
 from .plan import Unit
 from .pyramid import Level, above, parts, reduce
-from .verification import problem_of
+from .verification import UNREADABLE, problem_of
 
 HELD = 2**26  # 64 MiB: what the blocks of a slab of 2048 x 2048 give of the next level, several times
 Place = tuple[str, int, int]  # path of an output, level, number of the part
@@ -100,7 +102,8 @@ class Pyramids:
             if _unit(*key) not in self._journal.records and self._is_ready(key, part):
                 held = self._held.get(key) or ()
                 self._held.drop(key)
-                self._record(key, *self._made(key, held))
+                with contextlib.suppress(DataError):  # of an earlier run, and damaged since: seen when the run ends
+                    self._record(key, *self._made(key, held))
 
     def _is_ready(self, key: Place, part: Box) -> bool:
         """Whether all that a part is made of is written."""
@@ -120,10 +123,17 @@ class Pyramids:
             for common, each in held:
                 data[within(common, box)] = each
         else:
-            finer = read_back(self._array(path, i - 1), above(box, level, self._levels[path][i - 1].shape))
+            finer = self._read(path, i - 1, above(box, level, self._levels[path][i - 1].shape))
             data = reduce(finer, level.factors, self._outputs[path].kind)
         name = _name(path, i)
         return data, *replaced(self._root / name, name, self._array(path, i), box, data)
+
+    def _read(self, path: str, i: int, box: Box) -> np.ndarray:
+        try:
+            return read_back(self._array(path, i), box)
+        except UNREADABLE as error:
+            where = self._root / _name(path, i)
+            raise DataError(f"{where} cannot be read back at {box} ({error}); run the same command again") from error
 
     def _record(self, key: Place, data: np.ndarray, region: Region, mark: int) -> None:
         """Record a part, and make what is complete with it."""
