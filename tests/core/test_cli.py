@@ -295,6 +295,7 @@ def test_a_stopped_training_exits_with_130_keeps_its_steps_and_goes_on_to_the_sa
     assert load_model(tmp_path / "a.model").sha256 == load_model(tmp_path / "b.model").sha256
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_a_second_run_on_the_same_output_is_refused_and_the_first_is_unharmed(running):
     process, args, out = running
     process.send_signal(signal.SIGSTOP)  # else it may have come to its end
