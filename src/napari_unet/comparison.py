@@ -146,7 +146,7 @@ def _kind(models: Sequence[Model], kind: str | None) -> str:
     if kind is None and len(found) > 1:
         raise UsageError(
             f"the models give different kinds of results ({', '.join(sorted(found))}); compare those of one kind, or "
-            "say by --kind how all are scored"
+            "choose the kind by which all are scored"
         )
     return kind or found.pop()
 

@@ -97,7 +97,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(given):
     right, cells = given / "right.model", given / "cells.model"
     with pytest.raises(UsageError, match="at least two"):
         wait(compare_models(given / "images", given / "truth", [right], given / "out"))
-    with pytest.raises(UsageError, match=r"instances, semantic.*--kind"):
+    with pytest.raises(UsageError, match=r"instances, semantic.*choose the kind"):
         wait(compare_models(given / "images", given / "truth", [right, cells], given / "out"))
     (given / "truth" / "b.tif").rename(given / "truth" / "c.tif")
     with pytest.raises(DataError, match="b"):
