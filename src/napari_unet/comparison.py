@@ -21,6 +21,7 @@ from .inference import PredictConfig
 from .model import Model
 from .model.given import OneModel, as_model
 from .sources import open_labels, open_stack
+from .sources.arrange import check_letters
 from .sources.open import Opening
 from .sources.pairs import is_image, pair_paths
 from .summary import cell
@@ -163,9 +164,15 @@ def _names(given: Sequence[OneModel], models: Sequence[Model]) -> list[str]:
     return names
 
 
+def _axes_of_truth(opening: Opening) -> str | None:
+    """Return the axes of truth and results where those of the images were given: the same without c."""
+    given = opening.get("axes")
+    return check_letters(given).replace("c", "") if given else None
+
+
 def _scored(results: Sequence[Path], truth: Path, kind: str, opening: Opening) -> Evaluation:
     """Score the results of a model: one, or those of a folder."""
-    axes = (opening.get("axes") or "").replace("c", "") or None
+    axes = _axes_of_truth(opening)
     one = len(results) == 1 and (is_image(truth) or truth.is_file())
     return evaluate(results[0] if one else results[0].parent, truth, kind, axes)
 
@@ -188,7 +195,7 @@ def _is_table(path: Path) -> bool:
 def _panels(pairs: Sequence[tuple[Path, Path]], found: Sequence[Compared], kind: str, opening: Opening) -> list[Panel]:
     """Draw a column for the images, one for the truth, and one for each model that has results of all."""
     images = [middle(image, opening) for image, _ in pairs]
-    axes = (opening.get("axes") or "").replace("c", "") or None
+    axes = _axes_of_truth(opening)
     shown = {"truth": [truth for _, truth in pairs]}
     shown |= {f"{each.name} {each.score:.3f}": list(each.results[: len(pairs)]) for each in found if not each.failed}
     pictures = [enlarged(grey(_cut(image)), ZOOM) for image in images]

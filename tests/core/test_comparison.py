@@ -82,6 +82,16 @@ def test_a_model_that_fails_on_an_image_has_no_score_and_stands_last(given):
     assert "channels" in found[1].message
 
 
+def test_axes_may_be_given_by_their_names(given):
+    image = tifffile.imread(given / "images" / "a.tif")[None]
+    tifffile.imwrite(given / "one.tif", image, photometric="minisblack")
+    models = [given / "other.model", given / "right.model"]
+    named = {"axes": "channel, y, x"}
+    found = wait(compare_models(given / "one.tif", given / "truth" / "a.tif", models, given / "out", CONFIG, **named))
+    assert [each.name for each in found] == ["right", "other"]
+    assert found[0].score == 1
+
+
 @pytest.mark.parametrize("kind", ["objects", "images"])
 def test_objects_and_images_are_put_in_order_by_their_own_scores(kind, given):
     one, other = (finder(2), finder(2, min_size=30)) if kind == "objects" else (restorer(), restorer(seed=1))
