@@ -61,6 +61,13 @@ def stopped_after(blocks, run):
     run.close()
 
 
+def stopped_at(step, run):
+    """Close a run after so many events."""
+    for _ in range(step):
+        next(run)
+    run.close()
+
+
 def short(**wishes):
     """A training of a few steps."""
     from napari_unet import TrainConfig

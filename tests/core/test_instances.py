@@ -10,7 +10,7 @@ import torch
 import zarr
 from scipy import ndimage
 
-from helpers import FP32, cells, tree
+from helpers import FP32, cells, stopped_at, tree
 from kinds import finder, model_of
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, ModelError, UsageError
@@ -244,10 +244,7 @@ def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bytes(tmp_path):
     steps = sum(1 for _ in predict(stack, model, tmp_path / "count.ome.zarr", config))
     for stop in range(1, steps):
         out = tmp_path / f"{stop}.ome.zarr"
-        work = predict(stack, model, out, config)
-        for _ in range(stop):
-            next(work)
-        work.close()
+        stopped_at(stop, predict(stack, model, out, config))
         wait(predict(stack, model, out, config))
         assert tree(out) == tree(tmp_path / "whole.ome.zarr")
         assert wait(verify(out)) == []

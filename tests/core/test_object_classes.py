@@ -10,7 +10,7 @@ import pytest
 import tifffile
 import torch
 
-from helpers import FP32, cells, short, tree
+from helpers import FP32, cells, short, stopped_at, tree
 from kinds import finder, finder_of_classes
 from napari_unet.arrays.classed import apart
 from napari_unet.arrays.stack import Stack
@@ -213,10 +213,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_classes(tmp_path):
     steps = sum(1 for _ in predict(stack, model, tmp_path / "whole.ome.zarr", config))
     for stop in range(5, steps, 19):
         out = tmp_path / f"{stop}.ome.zarr"
-        work = predict(stack, model, out, config)
-        for _ in range(stop):
-            next(work)
-        work.close()
+        stopped_at(stop, predict(stack, model, out, config))
         wait(predict(stack, model, out, config))
         assert tree(out) == tree(tmp_path / "whole.ome.zarr")
         assert wait(verify(out)) == []
