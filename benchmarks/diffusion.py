@@ -13,14 +13,12 @@ lay them out. Models, results and pictures (input, restored, a sample, the mean,
 there already is not trained again.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from images import Bench, coarser, psnr, set12, table
+from images import Bench, asking, coarser, psnr, set12, table
 from PIL import Image
 from scipy import stats
 
@@ -121,11 +119,7 @@ QUESTIONS = {"denoise": denoise, "finer": finer, "cost": cost}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("question", choices=list(QUESTIONS))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training, each network (default: 10)")
+    parser = asking(__doc__, QUESTIONS)
     parser.add_argument("--updates", type=int, help="optimiser steps of each network, in place of minutes")
     parser.add_argument("--steps", type=int, default=8, help="of a sample (default: 8)")
     args = parser.parse_args()

@@ -292,13 +292,18 @@ QUESTIONS: dict[str, Callable[[Bench], None]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("question", choices=list(QUESTIONS))
+def asking(about: str | None, questions: Iterable[str]) -> argparse.ArgumentParser:
+    """Return what reads a question, where data lie and results go, and how long is learnt."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("question", choices=list(questions))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, each network (default: 10)")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = asking(__doc__, QUESTIONS).parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     QUESTIONS[args.question](Bench(args.data, args.out, args.minutes))
 
