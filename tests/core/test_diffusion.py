@@ -1,5 +1,6 @@
 """Samples: the same however the work was cut up, of the whole at once, and what several of them are together."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -17,7 +18,9 @@ from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.diagnostics import seam_check
 from napari_unet.inference.predict import predict, predict_lazy
 from napari_unet.inference.prepare import prepare
+from napari_unet.intensities.normalise import Normalisation
 from napari_unet.network import drift
+from napari_unet.objects.condition import conditioned
 from napari_unet.sources import open_stack
 
 STEPS = 3
@@ -79,6 +82,22 @@ def test_a_sample_in_many_cuts_is_that_of_the_whole(case, tmp_path):
     assert result.scale[-1] == 0.5 / model.factors[-1]
     other = np.asarray(predict_lazy(stack, model, PredictConfig(steps=STEPS, seed=6, **FP32)).data)
     assert np.abs(other.reshape(wanted.shape) - wanted).std() > 1
+
+
+@pytest.mark.parametrize(("ndim", "shape"), [(2, (90, 70)), (3, (20, 24, 22))])
+def test_an_image_for_labels_in_many_cuts_is_that_of_the_whole(ndim, shape, tmp_path):
+    cells = np.indices(shape) // 8
+    labels = np.where(cells.sum(0) % 3, 1 + np.ravel_multi_index(cells, (16,) * ndim), 0)  # of which many touch
+    model = dataclasses.replace(
+        sampler(ndim, channels=3, depth=1, condition="labels"),
+        normalisation=Normalisation("fixed", offset=(0.0,) * 3, scale=(1.0,) * 3),
+    )
+    stack = Stack(labels, model.axes)
+    wanted = drawn(model, conditioned(stack, "labels", ndim).data[...])[0]
+    for number, block in enumerate([(8,) * ndim, (64, 16, 8)[-ndim:], None]):
+        config = PredictConfig(block=block, steps=STEPS, **FP32)
+        found = np.asarray(wait(predict(stack, model, tmp_path / f"{number}.ome.zarr", config)).data[...])
+        assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("timed", [False, True], ids=["one time", "a series"])

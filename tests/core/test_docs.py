@@ -78,7 +78,7 @@ def run(line):
 def shortened(words):
     """A command as the page has it, but for the minutes that a training takes, and axes that plain files lack."""
     if words[0] != "train":
-        return [*words, *(FAST if words[0] in ("predict", "batch", "compare") else [])]
+        return [*words, *(FAST if words[0] in ("predict", "generate", "batch", "compare") else [])]
     if "--minutes" in words:
         at = words.index("--minutes")
         words = [*words[:at], *words[at + 2 :]]

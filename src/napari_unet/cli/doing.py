@@ -73,20 +73,24 @@ def train(
 
     With --blind the noisy images alone are enough. --task super_resolve --upscale 2 2 takes coarse and fine images, or
     fine ones alone; --blur and --noise degrade the input before training.
+
+    [dim]napari-unet train --task diffuse --condition labels --images raw/ --labels painted/ --out synth.model[/dim]
+
+    Learns to make images for labels, which [bold]generate[/bold] does.
     """
     from ..arrays.cached import check_countable
     from ..sources import list_images, open_labels, open_stack, pair_paths
     from ..sources.arrange import check_letters
     from ..sources.pairs import paired_lines
 
-    given = targets if config.learns_images else labels
-    if (labels if config.learns_images else targets) or not (given or config.learns_images):
-        what, other = ("--targets", "--labels") if config.learns_images else ("--labels", "--targets")
+    given = labels if config.reads_labels else targets
+    if (targets if config.reads_labels else labels) or not (given or not config.reads_labels):
+        what, other = ("--labels", "--targets") if config.reads_labels else ("--targets", "--labels")
         raise typer.BadParameter(f"the task {config.task} needs {what}, not {other}")
 
     def opened(image: Path, other: Path) -> "Pair":
         stack = open_stack(image, **opening)
-        if not config.learns_images:
+        if config.reads_labels:
             axes = opening["axes"] and check_letters(opening["axes"]).replace("c", "")
             return stack, open_labels(other, axes, allow_incomplete=opening["allow_incomplete"])
         return stack, stack if other == image else open_stack(other, **opening)
@@ -181,6 +185,44 @@ def predict(
     for note in (*source.notes, *size_notes(source, models[0], config)):
         tell(note)
     result = shown(run(source, models, out or Path(stack), config))
+    tell(f"the result is in {result.source}")
+
+
+@command
+@with_settings(PredictConfig)
+@with_opening("axes", "level", "time", "pixel_size", "series", "allow_incomplete")
+def generate(
+    model: Annotated[
+        Path, typer.Option(help="Model trained with --task diffuse --condition labels, or none.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Result: RESULT.ome.zarr, or RESULT.tif.", show_default=False)],
+    labels: Annotated[
+        str | None, typer.Argument(help="Labels of objects, one number each; 0 is background.", show_default=False)
+    ] = None,
+    shape: Annotated[
+        list[int] | None,
+        typer.Option(help="Without labels: size along z y x, or y x.", min=1, show_default=False),
+    ] = None,
+    config: Any = None,
+    opening: Any = None,
+) -> None:
+    """Make an image that fits labels, or, with a model for none, one of a shape; labels may be larger than memory.
+
+    [dim]napari-unet generate labels.ome.zarr --model synth.model --out image.ome.zarr[/dim]
+
+    Stopped or killed, the same command goes on where it was; --seed makes another image.
+    """
+    with loading():
+        from ..inference.predict import predict as run
+        from ..inference.prepare import to_generate
+        from ..model import load_model
+        from ..sources import open_labels
+
+    if (labels is None) == (not shape):
+        raise typer.BadParameter("give labels, or --shape 512 512 to a model that makes images for none")
+    found = load_model(model)
+    source = to_generate(found, None if labels is None else open_labels(labels, **opening), tuple(shape or ()))
+    result = shown(run(source, found, out, config))
     tell(f"the result is in {result.source}")
 
 

@@ -155,6 +155,11 @@ class PredictConfig:
                 f"samples is {self.samples}, but the last model draws none and takes one; leave samples out, or run "
                 "the one that draws alone"
             )
+        if self.resample and models[0].task.given != "image":
+            raise UsageError(
+                "the model makes images of the pixel size of its training, for labels of that size; leave resample "
+                "out, and bring labels of another size to it first"
+            )
         if any(drawing) and self.tta:
             raise UsageError("tta averages mirror images of one result, and samples differ; give --samples instead")
 

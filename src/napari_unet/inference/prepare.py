@@ -7,10 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..arrays.stack import Stack
+from ..arrays.views import Zeros
 from ..errors import UsageError
 from ..intensities.normalise import Statistics
 from ..model import Model, Models, as_models
+from ..objects.condition import conditioned
 from ..sources import open_stack
 from ..store.admission import own_root
 from .config import PredictConfig
@@ -168,7 +172,7 @@ def prepare(stack: Stack, models: Models, config: PredictConfig | None = None) -
     """
     config, found = config or PredictConfig(), load_cascade(models)
     config.check_input(found)
-    taken = own = stack = open_stack(stack)
+    taken = own = stack = conditioned(open_stack(stack), found[0].task.given, len(found[0].axes))
     for model in found[:-1]:
         taken = resample_to_model(taken, model, config, stack)
         check_fit(taken, model)
@@ -181,6 +185,26 @@ def prepare(stack: Stack, models: Models, config: PredictConfig | None = None) -
     own, taken = own.select(**region.wanted), taken.select(**region.taken)
     engine = _last(taken, found[-1], _nothing(taken), config, region)
     return Prepared(stack, found, config, engine, own, region=region)
+
+
+def to_generate(model: Model, labels: Stack | None, shape: tuple[int, ...] = ()) -> Stack:
+    """Return what `predict` takes to make an image from labels, or from none, of a shape and the model's pixel size.
+
+    Raises
+    ------
+    UsageError
+        Where the model was not trained for that.
+    """
+    wanted, given = "none" if labels is None else "labels", model.task.given
+    name = model.record.get("name") or model.task.name
+    if given != wanted:
+        how = "give it one with predict" if given == "image" else f"train one with --task diffuse --condition {wanted}"
+        raise UsageError(f"the model {name} makes images for the condition {given}, not {wanted}; {how}")
+    if labels is not None:
+        return labels
+    if len(shape) != len(model.axes):
+        raise UsageError(f"shape is {shape}; the model {name} needs {len(model.axes)} sizes, {' '.join(model.axes)}")
+    return Stack(Zeros(shape, np.uint8), model.axes, model.scale, model.units, name="generated")
 
 
 def _region(taken: Stack, own: Stack, model: Model, config: PredictConfig) -> Region:

@@ -58,6 +58,11 @@ class Task(abc.ABC):
         return 0
 
     @property
+    def given(self) -> str:
+        """What the network is given: "image" by most tasks; "labels" of objects, or "none"."""
+        return "image"
+
+    @property
     def factors(self) -> tuple[int, ...]:
         """Elements of the result for one of the image, where not the network makes it finer; empty for most tasks."""
         return ()

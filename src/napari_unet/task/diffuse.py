@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from ..network import drift, repeated
+from ..objects.condition import CONDITIONS
 from ..settings import takes_former_names
 from .restore import Differences, Restore
 
@@ -32,6 +34,8 @@ class Diffuse(Restore):
     power : tuple of float
         Mean square of each channel of the image, normalised, where they are degraded ones of the result's; empty where
         they are others.
+    condition : "image", "labels" or "none"
+        What samples are made for; see `objects.condition`.
 
     References
     ----------
@@ -41,7 +45,18 @@ class Diffuse(Restore):
 
     upscale: tuple[int, ...] = ()
     power: tuple[float, ...] = ()
+    condition: str = "image"
     name: ClassVar[str] = "diffuse"
+
+    def __post_init__(self) -> None:
+        super(Diffuse, self).__post_init__()
+        if self.condition not in CONDITIONS:
+            raise DataError(f"condition is {self.condition!r}; choose one of {', '.join(CONDITIONS)}")
+
+    @property
+    def given(self) -> str:
+        """What the network is given."""
+        return self.condition
 
     @property
     def drawn(self) -> int:

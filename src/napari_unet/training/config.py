@@ -9,6 +9,7 @@ from ..settings import check, setting, takes_former_names, to_keys
 
 TASKS = ("semantic", "instances", "restore", "super_resolve", "autoencode", "diffuse")
 IMAGE_TASKS = TASKS[2:]  # whose targets are images
+CONDITIONS = ("image", "labels", "none")
 UPSCALED = ("super_resolve", "diffuse")  # whose targets may be finer
 PRESETS = ("default", "ronneberger2015")
 BORDER_WEIGHT = 10.0  # Ronneberger et al. 2015, section 3
@@ -19,7 +20,7 @@ TYPES = ("float32", "float16", "uint8", "uint16", "int16", "uint32", "int32")
 OF_LABELS = ("sparse", "binary", "number_objects", "above", "background", "class_names", "border_weight", "balance")
 # Settings that mean nothing where labels are the targets.
 OF_OBJECTS = ("number_objects", "diameter", "working_pixel_size")
-OF_IMAGES = ("loss", "blind", "predict_std", "upscale", "blur", "noise", "result_type")
+OF_IMAGES = ("loss", "blind", "predict_std", "upscale", "blur", "noise", "condition", "result_type")
 # What may change when a run is resumed: it does not change what is learnt.
 RUN_FIELDS = ("minutes", "steps", "learning_rate", "patience", "precision", "device", "memory", "break_lock", "resume")
 
@@ -82,6 +83,9 @@ class TrainConfig:
     noise: float = setting(
         0.0, "Images: Gaussian noise added to the input, standard deviation in its intensities", ge=0
     )
+    condition: str = setting(
+        "image", "Samples: what they are made for: an image, labels of objects, or none", choices=CONDITIONS
+    )
     result_type: str = setting("float32", "Images: data type of results", choices=TYPES)
     patience: int | None = setting(None, "Stop after this many epochs without a better validation score", ge=1)
     precision: str = setting("auto", "Arithmetic of the network: bf16 where the hardware has it", choices=PRECISIONS)
@@ -139,13 +143,7 @@ class TrainConfig:
                 raise UsageError(f"{field.name} is for {kind}; leave it out, or choose another task than {self.task}")
         if (self.upscale is not None) != (self.task == "super_resolve") and self.task not in UPSCALED[1:]:
             raise UsageError("the task super_resolve needs upscale, diffuse may have it, and no other task takes it")
-        if self.task == "diffuse" and (self.blind or self.predict_std or self.loss != "l2"):
-            raise UsageError(
-                "the task diffuse learns a velocity from pairs, and samples tell how sure it is: leave loss, blind and "
-                "predict_std out"
-            )
-        if self.task == "diffuse" and self.preset != "default":
-            raise UsageError(f"the preset {self.preset} is a network for labels; leave it out for the task diffuse")
+        self._check_samples()
         if self.task == "autoencode" and (self.blind or self.blur or self.noise):
             raise UsageError("the task autoencode learns the unchanged image: leave blind, blur and noise out")
         if self.blind and (self.blur or self.noise or self.task != "restore"):
@@ -153,10 +151,30 @@ class TrainConfig:
                 "blind learns from the noisy images themselves: choose the task restore, without blur and noise"
             )
 
+    def _check_samples(self) -> None:
+        """Refuse what a model that draws samples cannot have, and what no other may have."""
+        if self.condition != "image" and (self.task != "diffuse" or self.upscale or self.blur or self.noise):
+            raise UsageError(
+                f"condition is {self.condition}: the task diffuse alone makes images for labels or for none, and there "
+                "is no image to upscale, blur or put noise on; leave it out, or these"
+            )
+        if self.task == "diffuse" and (self.blind or self.predict_std or self.loss != "l2"):
+            raise UsageError(
+                "the task diffuse learns a velocity from pairs, and samples tell how sure it is: leave loss, blind and "
+                "predict_std out"
+            )
+        if self.task == "diffuse" and self.preset != "default":
+            raise UsageError(f"the preset {self.preset} is a network for labels; leave it out for the task diffuse")
+
     @property
     def learns_images(self) -> bool:
         """Whether the target is an image instead of labels."""
         return self.task in IMAGE_TASKS
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether pairs are of an image and its labels, as targets or as the condition of samples."""
+        return not self.learns_images or self.condition == "labels"
 
     @property
     def budget(self) -> float | None:

@@ -99,7 +99,7 @@ def begin(
     """Check, measure and plan as `train` does, with its parameters; return the training before its next step."""
     started = time.monotonic()
     start = None if init is None else as_model(init)
-    given, checked = (_opened(each, config.learns_images) for each in (pairs, validation))
+    given, checked = (_opened(each, config.reads_labels) for each in (pairs, validation))
     run, samples, held_out = yield from set_up(given, out, config, start, checked)
     with contextlib.ExitStack() as undo:
         undo.callback(run.release)
@@ -108,9 +108,9 @@ def begin(
     return training
 
 
-def _opened(pairs: Sequence[Pair], images: bool) -> list[Pair]:
+def _opened(pairs: Sequence[Pair], labels: bool) -> list[Pair]:
     """Open what is not open yet: images, and their labels or target images."""
-    other = open_stack if images else open_labels
+    other = open_labels if labels else open_stack
     return [(open_stack(one), target if isinstance(target, Stack) else other(target)) for one, target in pairs]
 
 

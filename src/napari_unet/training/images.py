@@ -9,9 +9,10 @@ import numpy as np
 
 from ..arrays.degrade import degraded
 from ..arrays.stack import Stack
-from ..errors import DataError, ModelError
+from ..errors import DataError, ModelError, UsageError
 from ..grid.blocks import blocks
 from ..intensities.normalise import Normalisation, Statistics, finite
+from ..objects.condition import conditioned
 from ..sources.position import brought_together
 from ..task import Autoencode, Diffuse, Restore, SuperResolve, Task
 from .config import TrainConfig
@@ -29,11 +30,18 @@ def factors_of(config: TrainConfig, axes: str) -> tuple[int, ...]:
 def inputs_of(pairs: Sequence[Pair], config: TrainConfig) -> list[Pair]:
     """Return the training pairs: the images blurred and downsampled if the settings say so.
 
+    Where samples are made for labels, or for none, what is made of these is in the place of the image, and the image is
+    the target.
+
     Raises
     ------
     DataError
-        Where an image is smaller than the factors, or lies elsewhere than its target.
+        Where an image is smaller than the factors, or lies elsewhere than its target; labels that are none.
+    UsageError
+        Where it is not said whether volumes are taken plane by plane: borders are others then.
     """
+    if config.condition != "image":
+        return [_conditioned(image, other, config) for image, other in pairs]
     return [_input_of(image, target, config) for image, target in pairs]
 
 
@@ -51,6 +59,17 @@ def _input_of(image: Stack, target: Stack, config: TrainConfig) -> Pair:
     if coarser or config.blur:
         image = degraded(image, config.blur, tuple(config.upscale or ()) if coarser else ())
     return image, target
+
+
+def _conditioned(image: Stack, other: Stack, config: TrainConfig) -> Pair:
+    if "z" in image.axes and config.ndim is None:
+        raise UsageError(
+            f"{image.name} has the axes {image.axes}: say with ndim 2 that planes are learnt each for itself, or with "
+            "ndim 3 that volumes are; objects have other borders in each"
+        )
+    if other is not image:
+        image, other = brought_together(image, other)
+    return conditioned(other, config.condition, config.ndim or 2), image
 
 
 def image_fingerprint(
@@ -83,7 +102,8 @@ def image_fingerprint(
     measured: list[tuple[Statistics, Statistics]] = []
     digests = []
     for number, pair in enumerate(pairs):
-        measured.append((_statistics(pair[0]), _statistics(pair[1])))
+        given = _statistics(pair[0]) if config.condition == "image" else _as_it_is(pair[0])
+        measured.append((given, _statistics(pair[1])))
         digests.append(_digest(pair))
         yield number + 1, len(pairs)
     blank = blank_of(pairs, [all((*image.scale, *target.scale)) for image, target in measured])
@@ -154,6 +174,11 @@ def _statistics(stack: Stack) -> Statistics:
     return Normalisation("zscore").measure(stack)
 
 
+def _as_it_is(stack: Stack) -> Statistics:
+    """Return those of what is between 0 and 1 already."""
+    return Statistics((0.0,) * stack.size("c"), (1.0,) * stack.size("c"))
+
+
 def _pooled(parts: Sequence[Statistics]) -> Statistics:
     """Return mean and standard deviation over all images, each counting the same."""
     means, sds = (np.array([getattr(p, name) for p in parts]) for name in ("offset", "scale"))
@@ -189,13 +214,21 @@ def make_restoration(
         "scale": found.target.scale,
     }
     if isinstance(init, Restore):
+        if init.given != config.condition:
+            raise ModelError(
+                f"the model to start from makes images for the condition {init.given}, not {config.condition}; give "
+                "its condition, or train anew"
+            )
         if len(init.channels) != len(found.channels):
             raise ModelError(
                 f"the targets have {len(found.channels)} channels, the model to start from gives {len(init.channels)}"
             )
         values = {name: getattr(init, name) for name in values}
     noise = tuple(config.noise / s for s in normalisation.scale) if config.noise else ()
-    about: dict[str, Any] = {"power": _power(found, init, normalisation, noise)} if kind is Diffuse else {}
+    about: dict[str, Any] = {}
+    if kind is Diffuse:
+        about = {"condition": config.condition}
+        about["power"] = _power(found, init, normalisation, noise) if config.condition == "image" else ()
     about |= {"loss_name": config.loss, "blind": config.blind, "predict_std": config.predict_std}
     return kind(**values, **about, noise=noise, dtype_name=config.result_type)
 

@@ -104,7 +104,7 @@ class TrainJob:
         from ..objects.classes import with_classes
         from ..sources import open_labels, open_stack
 
-        other = open_stack if self.settings.learns_images else open_labels
+        other = open_labels if self.settings.reads_labels else open_stack
         images = [open_stack(pair["image"], **pair.get("image_options", {})) for pair in self.pairs]
         labels = [other(pair["labels"], **pair.get("labels_options", {})) for pair in self.pairs]
         given = self.object_classes
@@ -157,9 +157,9 @@ class View:
 class Views:
     """Predictions of boxes with the network as it is."""
 
-    def __init__(self, images: "list[Stack]") -> None:
+    def __init__(self, pairs: "list[tuple[Stack, Stack]]", config: TrainConfig) -> None:
         self.training: Training | None = None  # of which there is none before it is planned
-        self._images = images
+        self._images = [other if config.condition == "labels" else image for image, other in pairs]
         self._statistics: dict[int, Any] = {}
         self._waiting: ViewRequest | None = None
 
@@ -185,8 +185,9 @@ class Views:
         from ..inference.lazy import Preview
         from ..inference.pixelsize import resample_to_model
         from ..inference.seen import read_objects
+        from ..objects.condition import conditioned
 
-        own = self._images[index]
+        own = conditioned(self._images[index], model.task.given, len(model.axes))
         stack = resample_to_model(own, model, PredictConfig())
         if index not in self._statistics:
             self._statistics[index] = model.normalisation.measure(stack)
@@ -213,7 +214,7 @@ def carry_out(path: Path, resume: bool = False) -> Generator[Any, Sequence[Any] 
     """
     job = TrainJob.read(path)
     pairs, ending = job.stacks(), False
-    views = Views([image for image, _ in pairs])
+    views = Views(pairs, job.settings)
     with contextlib.closing(_events(job, pairs, resume, views)) as events:
         try:
             event: Any = next(events)
