@@ -254,6 +254,12 @@ def _network(config: Mapping[str, Any], count: int) -> str:
         halo, stride = (" x ".join(map(str, config[name])) for name in ("halo", "stride"))
         exact = f"; {config['whole']}: expect seams" if config["whole"] else f"; looks {halo} far, grid {stride}"
         return f"{config['ndim']}-D ONNX network, {config['bytes']:,} bytes{exact}"
+    if config.get("kind") == "known":
+        told = [" x ".join(map(str, config[name])) for name in ("halo", "window")]
+        fixed = f"runs in windows of {told[1]} at fixed places, as its norm takes statistics of each"
+        return (
+            f"{config['ndim']}-D {config['network']}, {count:,} weights; {fixed if told[1] else f'looks {told[0]} far'}"
+        )
     exact = "" if config["norm"] in TILE_EXACT_NORMS else "; its norm takes statistics from the tile: expect seams"
     size = f"depth {config['depth']}, {config['base_features']} features, {count:,} weights"
     return f"{config['ndim']}-D U-Net, {size}{exact}"

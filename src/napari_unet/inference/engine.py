@@ -16,10 +16,10 @@ from ..arrays.views import Box
 from ..device import choose_device, choose_precision
 from ..errors import DataError, ModelError
 from ..grid.blocks import blocks
-from ..grid.tiles import Factor, Footprint, Tile, scaled
+from ..grid.tiles import Factor, Footprint, Tile, scaled, within
 from ..intensities.normalise import Statistics, finite, readable
 from ..model import Model
-from ..network import Graph, UNet, UNetConfig, deployable, footprint
+from ..network import Graph, Known, KnownConfig, UNet, UNetConfig, deployable, footprint
 from ..network.fused import fused
 from ..network.stream import Chain, Stream
 
@@ -74,7 +74,7 @@ class Engine:
     tta: bool = False
     axes: str = dataclasses.field(init=False)
     footprint: Footprint = dataclasses.field(init=False)
-    _graph: Graph | None = dataclasses.field(init=False, default=None)
+    _imported: Graph | Known | None = dataclasses.field(init=False, default=None)
     _constant: tuple[Any, Tensor] | None = dataclasses.field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -155,9 +155,9 @@ class Engine:
         """Return what runs: the network, its axes in another order if one is given."""
         if isinstance(self.model.config, UNetConfig):
             return self.whole_net(order)
-        if self._graph is None:
-            self._graph = self.model.graph()
-        return self._graph
+        if self._imported is None:
+            self._imported = self.model.imported(self.device)
+        return self._imported
 
     def read(self, box: Box) -> np.ndarray:
         """Read a box of the tiled axes as it is stored: (C, *box), NaN and infinity refused or filled."""
@@ -238,15 +238,42 @@ class Engine:
         mirrored = tile.mirror(self.drawn(data, tile.read))
         x = self.tensor(mirrored, tile.read)
         sample = x[(slice(0, 1), slice(None), *(slice(0, 1) for _ in x.shape[2:]))]
-        key = (mirrored.shape, tuple(sample.flatten().tolist())) if bool((x == sample).all()) else None
+        inner = tile.crop[self.batch_axes :]
+        same = (mirrored.shape, str(inner), tuple(sample.flatten().tolist()))
+        key = same if bool((x == sample).all()) else None
         if key is not None and self._constant is not None and self._constant[0] == key:
             out = self._constant[1]
         else:
-            out = self._seen(x).transpose(0, 1)
+            out = self._windows(x, inner).transpose(0, 1)
             out = out.reshape(len(out), *mirrored.shape[1 : 1 + self.batch_axes], *out.shape[2:])
             if key is not None:
                 self._constant = key, out
         return out[(slice(None), *scaled(tile.crop, self.factors))].float()
+
+    def _windows(self, x: Tensor, inner: Box) -> Tensor:
+        """Run the network on all of a tile, or window by window where its norm takes statistics of what it is given.
+
+        Windows lie where they do in the whole image: their cores begin where the tile's core does, and margins end
+        where the image ends::
+
+            |mm|cccc|mm|          m: margin, c: core, whose result is taken
+                 |mm|cccc|mm|
+        """
+        config = self.model.config
+        if not isinstance(config, KnownConfig) or not config.window:
+            return self._seen(x)
+        out = x.new_zeros((len(x), config.out_channels, *x.shape[2:]), dtype=torch.float32)
+        starts = (range(i.start, i.stop, c) for i, c in zip(inner, config.core, strict=True))
+        for at in itertools.product(*starts):
+            core = tuple(slice(a, a + c) for a, c in zip(at, config.core, strict=True))
+            sides = zip(core, config.margin, x.shape[2:], strict=True)
+            read = tuple(slice(max(c.start - m, 0), min(c.stop + m, n)) for c, m, n in sides)
+            part: Any = (..., *read)
+            found = self._seen(x[part].contiguous(memory_format=self.layout))
+            inside: Any = (..., *within(core, read))
+            place: Any = (..., *core)
+            out[place] = found[inside]
+        return out
 
     def _seen(self, x: Tensor) -> Tensor:
         """Run the network, on the mirror images too where that is wanted."""

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors.numpy
@@ -30,7 +30,17 @@ from ..cards import (
 from ..errors import UNUSABLE, ModelError, OutputError, ResourceError
 from ..files import make_folder, plain, replace
 from ..intensities.normalise import Normalisation
-from ..network import Graph, GraphConfig, NetworkConfig, UNet, UNetConfig
+from ..network import (
+    Graph,
+    GraphConfig,
+    Known,
+    KnownConfig,
+    LearntConfig,
+    NetworkConfig,
+    UNet,
+    UNetConfig,
+    read_network,
+)
 from ..network.graph import WEIGHT
 from ..settings import FORMER
 from ..task import Task, read_task
@@ -157,10 +167,27 @@ class Model:
         ModelError
             Where the network is another one.
         """
+        if isinstance(self.config, UNetConfig):
+            return self.config
+        name = self.config.network if isinstance(self.config, KnownConfig) else "ONNX"
+        raise ModelError(
+            f"the model is an imported {name} network: it can be run and previewed; encoding and export take a "
+            "U-Net of this package"
+        )
+
+    @property
+    def learnt(self) -> LearntConfig:
+        """What a network that can learn is built from.
+
+        Raises
+        ------
+        ModelError
+            Where the network cannot learn.
+        """
         if isinstance(self.config, GraphConfig):
             raise ModelError(
-                "the model is an imported ONNX network: it can be run and previewed; training, encoding, export take "
-                "a U-Net of this package"
+                "the model to start from is an imported ONNX network, which is a finished program and cannot learn; "
+                "start from a U-Net of this package, or import a package with the state dict of a network that is known"
             )
         return self.config
 
@@ -181,7 +208,7 @@ class Model:
             return self.config.whole
         return "" if self.config.tile_exact else "its norm takes statistics from the tile"
 
-    def graph(self) -> Graph:
+    def imported(self, device: str | torch.device = "cpu") -> Graph | Known:
         """Return the imported network, made ready to run.
 
         Raises
@@ -191,6 +218,8 @@ class Model:
         ModelError, UnsafeError
             Where it is a U-Net of ours, or cannot be run.
         """
+        if isinstance(self.config, KnownConfig):
+            return Known(self.config, self.weights, device)
         if not isinstance(self.config, GraphConfig):
             raise ModelError("the model is a U-Net of this package, not an imported network")
         return Graph(self.config, self.weights[WEIGHT].tobytes())
@@ -203,7 +232,7 @@ class Model:
         ModelError
             Where it is no U-Net of ours.
         """
-        net = meta(self.unet)
+        net = cast("UNet", meta(self.unet))
         tensors = {key: torch.tensor(value, device=device) for key, value in self.weights.items()}
         net.load_state_dict(tensors, strict=True, assign=True)
         return net.eval()
@@ -280,8 +309,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         raise ModelError(f"{folder} is not a model; a model is a folder with {CARD}")
     card = read_card(folder / CARD)
     try:
-        kind = GraphConfig if card["config"].get("kind") == GraphConfig.kind else UNetConfig
-        config = kind.from_json(card["config"])
+        config = read_network(card["config"])
         expected(config)
         task, normalisation = read_task(card["task"]), Normalisation.from_json(card["normalisation"])
         name, sha256 = card["weights"]["file"], str(card["weights"]["sha256"])
@@ -310,7 +338,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _chosen(part: Any) -> dict[str, Any]:
     """Return the fields that are not at their default: one that comes later leaves the hash of older models alone."""
-    if isinstance(part, GraphConfig):
+    if isinstance(part, GraphConfig | KnownConfig):
         return part.to_json()
     values = {field.name: (getattr(part, field.name), field.default) for field in dataclasses.fields(part)}
     return {FORMER.get(name, name): value for name, (value, default) in values.items() if value != default}

@@ -12,7 +12,7 @@ import torch
 
 from ..cards import SIZES, read_header
 from ..errors import ModelError
-from ..network import GraphConfig, NetworkConfig, UNet, UNetConfig
+from ..network import GraphConfig, KnownConfig, LearntConfig, NetworkConfig, UNet, build
 from ..network.graph import WEIGHT
 
 LISTED = 5  # names in a message: enough to see what kind of weights are wrong
@@ -36,7 +36,12 @@ def expected(config: NetworkConfig) -> Shapes:
     return found
 
 
-def meta(config: UNetConfig) -> UNet:
+def network_of(config: LearntConfig) -> torch.nn.Module:
+    """Return a network with new weights."""
+    return build(config) if isinstance(config, KnownConfig) else UNet(config)
+
+
+def meta(config: LearntConfig) -> torch.nn.Module:
     """Build the network without memory for its weights.
 
     Raises
@@ -46,7 +51,7 @@ def meta(config: UNetConfig) -> UNet:
     """
     try:
         with torch.device("meta"):
-            return UNet(config)
+            return network_of(config)
     except (RuntimeError, TypeError, OverflowError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)  # torch adds a trace of its own
         raise ModelError(f"no network can be built from these settings: {first[:200]}") from error
@@ -109,7 +114,7 @@ def read_weights(path: Path, config: NetworkConfig, sha256: str | None = None) -
 
     Parameters
     ----------
-    config : UNetConfig or GraphConfig
+    config : NetworkConfig
         Network that the weights must fit.
     sha256 : str, optional
         Of the whole file.

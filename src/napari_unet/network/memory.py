@@ -3,12 +3,17 @@
 import math
 from collections.abc import Sequence
 
-from . import UNetConfig, footprint
+import torch
+
+from . import KnownConfig, LearntConfig, build, footprint
 from .unet import MOMENT, WAVES
 
 
-def parameters(net: UNetConfig) -> int:
+def parameters(net: LearntConfig) -> int:
     """Return the number of weights of a network."""
+    if isinstance(net, KnownConfig):
+        with torch.device("meta"):
+            return sum(part.numel() for part in build(net).parameters())
     features, kernels = net.features, [math.prod(k) for k in net.kernel_list]
     extra = {"none": 1, "instance": 2, "group": 2, "batch": 2}[net.norm]
     total, previous = 0, net.in_channels
@@ -29,7 +34,7 @@ def parameters(net: UNetConfig) -> int:
     return total + net.out_channels * (features[0] + 1)
 
 
-def training_bytes(net: UNetConfig, patch: Sequence[int], batch: int, itemsize: int) -> int:
+def training_bytes(net: LearntConfig, patch: Sequence[int], batch: int, itemsize: int) -> int:
     """Estimate the bytes a training step holds: activations with their gradients, weights with optimiser and average.
 
     Parameters

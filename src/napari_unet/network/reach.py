@@ -5,10 +5,16 @@ import math
 from ..grid.tiles import Footprint
 from .config import UNetConfig
 from .graph import GraphConfig
+from .known import KnownConfig
 
 
-def footprint(config: UNetConfig | GraphConfig) -> Footprint:
+def footprint(config: UNetConfig | GraphConfig | KnownConfig) -> Footprint:
     """Compute from the config alone how far the network looks, and on which grid it may be tiled."""
+    if isinstance(config, KnownConfig):
+        none = (0,) * config.ndim
+        if config.window:  # the grid is that of the windows, and one more on each side holds their margins
+            return Footprint(config.core, config.core, none, none)
+        return Footprint(config.stride, config.halo or none, none, none)
     if isinstance(config, GraphConfig):
         return Footprint(config.stride, config.halo, (0,) * config.ndim, (0,) * config.ndim, config.least)
     parts = [_axis_same(config, i) if config.padding == "same" else _axis_valid(config, i) for i in range(config.ndim)]

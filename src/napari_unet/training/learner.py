@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..device import choose_device, choose_precision
 from ..model import Model
-from ..network import UNet
+from ..model.weights import network_of
 from ..task import Instances, Task
 from .config import TrainConfig
 from .plan import TrainingPlan
@@ -47,7 +47,7 @@ def weights_of(init: Model, task: Task) -> Mapping[str, np.ndarray]:
     if not isinstance(task, Instances) or not isinstance(init.task, Instances) or ours == theirs:
         return init.weights
     found = dict(init.weights)
-    for name in HEAD:
+    for name in HEAD if set(HEAD) <= set(found) else ():  # a network of another library names its output otherwise
         found[name] = np.zeros((len(ours), *init.weights[name].shape[1:]), init.weights[name].dtype)
         for row, each in enumerate(ours):
             if each in theirs:
@@ -75,14 +75,14 @@ class Learner:
         self.layout: Any = torch.channels_last if plan.network.ndim == 2 else torch.channels_last_3d
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            net = UNet(plan.network)
+            net = network_of(plan.network)
         if weights is not None:
             own = net.state_dict()
             fitting = {
                 k: torch.from_numpy(np.array(v)) for k, v in weights.items() if k in own and own[k].shape == v.shape
             }
             net.load_state_dict(own | fitting)
-        self.net: UNet = cast("Any", net.to(self.device)).to(memory_format=self.layout)
+        self.net: nn.Module = cast("Any", net.to(self.device)).to(memory_format=self.layout)
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.optimiser = self._optimiser()
         self.updates = 0

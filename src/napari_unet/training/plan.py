@@ -10,7 +10,7 @@ import numpy as np
 from ..device import choose_device, choose_precision
 from ..errors import DataError, ModelError, UsageError
 from ..intensities.normalise import Normalisation
-from ..network import UNetConfig, footprint, ronneberger2015
+from ..network import KnownConfig, LearntConfig, UNetConfig, footprint, read_network, ronneberger2015
 from ..network.memory import parameters
 from ..settings import to_keys
 from ..units import in_one
@@ -56,7 +56,7 @@ class TrainingPlan:
         Elements of the targets for one of the images, per axis, where not the network makes them finer.
     """
 
-    network: UNetConfig
+    network: LearntConfig
     axes: str
     patch: tuple[int, ...]
     batch: int
@@ -95,13 +95,13 @@ class TrainingPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
-        return to_keys(self)
+        return to_keys(self) | ({} if isinstance(self.network, UNetConfig) else {"network": self.network.to_json()})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Build from what `to_json` gave."""
         rest: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        rest["network"] = UNetConfig.from_json(values["network"])
+        rest["network"] = read_network(values["network"])
         rest["normalisation"] = Normalisation.from_json(values["normalisation"])
         return cls(**rest)
 
@@ -110,9 +110,10 @@ class TrainingPlan:
         net = self.network
         spacing = " x ".join(f"{s:g}" for s in self.spacing)
         norm = self.normalisation
+        kind = net.network if isinstance(net, KnownConfig) else f"U-Net ({self.preset})"
         intensities = f"percentiles {norm.low:g} to {norm.high:g}" if norm.kind == "percentile" else norm.kind
         return [
-            f"{net.ndim}-D U-Net ({self.preset}), depth {net.depth}, {parameters(net):,} weights, "
+            f"{net.ndim}-D {kind}, depth {net.depth}, {parameters(net):,} weights, "
             f"channels {', '.join(map(str, net.features))}",
             f"patch {' x '.join(map(str, self.patch))} ({self.axes}), batch {self.batch}, {net.padding} convolutions",
             f"pixel size {spacing} {self.units[-1] or 'pixel'}; strides {net.stride_list}, kernels {net.kernel_list}",
@@ -126,7 +127,7 @@ def make_plan(
     facts: Fingerprint,
     config: TrainConfig,
     out_channels: int,
-    init: UNetConfig | None = None,
+    init: LearntConfig | None = None,
     normalisation: Any = None,
 ) -> TrainingPlan:
     """Derive a plan from the data and from what the user chose.
@@ -137,7 +138,7 @@ def make_plan(
         Values that are given there are used unchanged, or refused.
     out_channels : int
         Channels that the task needs.
-    init : UNetConfig, optional
+    init : network config, optional
         Network of the model to start from: taken over, with the head the task needs.
     normalisation : Normalisation, optional
         Of the model to start from.
@@ -168,7 +169,7 @@ def make_plan(
     room = Room(config, device.type, ndim)
     channels = facts.channels + out_channels * (config.task == "diffuse"), out_channels
     if init is not None:
-        network = _from_init(init, channels[0], out_channels, config)
+        network: LearntConfig = _from_init(init, channels[0], out_channels, config)
     elif config.preset == "ronneberger2015":
         network = _paper(facts.channels, out_channels, config, ndim)
     else:
@@ -225,7 +226,7 @@ def _thin(facts: StackFacts) -> str:
     return ""
 
 
-def _from_init(init: UNetConfig, channels: int, out_channels: int, config: TrainConfig) -> UNetConfig:
+def _from_init(init: LearntConfig, channels: int, out_channels: int, config: TrainConfig) -> LearntConfig:
     if init.timed != (config.task == "diffuse"):
         raise ModelError(
             f"the model to start from {'draws samples' if init.timed else 'draws no samples'}, the task {config.task} "
@@ -246,7 +247,9 @@ def _from_init(init: UNetConfig, channels: int, out_channels: int, config: Train
         raise ModelError(
             "the model to start from is not the network of ronneberger2015; leave the preset out, or train anew"
         )
-    return dataclasses.replace(init, out_channels=out_channels)
+    found = dataclasses.replace(init, out_channels=out_channels)
+    # What is learnt is what the network gives itself, on patches; windows are of those when it is done.
+    return dataclasses.replace(found, window=(), head=0, after=()) if isinstance(found, KnownConfig) else found
 
 
 def _paper(channels: int, out_channels: int, config: TrainConfig, ndim: int) -> UNetConfig:

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import ResourceError
 from ..limits import memory
-from ..network import UNetConfig, footprint
+from ..network import LearntConfig, footprint
 from ..network.memory import training_bytes
 from .config import TrainConfig
 
@@ -18,7 +18,7 @@ SHORT_STEPS = 1000  # a run of no more is as short
 SAMPLED_DEPTH = {2: 3, 3: 2}  # at most, of a network that is run step by step: each step looks as far again
 
 
-def remainder(net: UNetConfig) -> tuple[int, ...]:
+def remainder(net: LearntConfig) -> tuple[int, ...]:
     """Return what output sizes are beside a multiple of the stride."""
     return footprint(net).remainder if net.padding == "valid" else (0,) * net.ndim
 
@@ -84,7 +84,7 @@ def aim(data: Data, voxels: int) -> tuple[int, ...]:
 
 
 def fit_memory(
-    net: UNetConfig, data: Data, room: Room, config: TrainConfig, itemsize: int
+    net: LearntConfig, data: Data, room: Room, config: TrainConfig, itemsize: int
 ) -> tuple[tuple[int, ...], int]:
     """Choose patch and batch within the memory: a smaller batch first, then a smaller patch."""
     paper = config.preset == "ronneberger2015"
@@ -112,7 +112,7 @@ def _batch(patch: tuple[int, ...], room: Room) -> int:
     return max(2, min(4 * room.batch, round(room.batch * room.voxels / math.prod(patch))))
 
 
-def _grid(wanted: Sequence[int], shape: Sequence[int], net: UNetConfig) -> tuple[int, ...]:
+def _grid(wanted: Sequence[int], shape: Sequence[int], net: LearntConfig) -> tuple[int, ...]:
     """Round a patch to what the network allows, down where the data end."""
     patch = []
     for n, most, stride, rest in zip(wanted, shape, net.stride, remainder(net), strict=True):
@@ -121,6 +121,6 @@ def _grid(wanted: Sequence[int], shape: Sequence[int], net: UNetConfig) -> tuple
     return tuple(patch)
 
 
-def step_bytes(net: UNetConfig, patch: Sequence[int], batch: int, itemsize: int, finer: Sequence[int]) -> int:
+def step_bytes(net: LearntConfig, patch: Sequence[int], batch: int, itemsize: int, finer: Sequence[int]) -> int:
     """Estimate the bytes of a training step, whose network works on `finer` elements for one of the patch."""
     return training_bytes(net, [n * f for n, f in zip(patch, finer or (1,) * len(patch), strict=True)], batch, itemsize)

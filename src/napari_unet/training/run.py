@@ -15,6 +15,7 @@ from ..events import Progress, wait
 from ..faults import persist
 from ..files import make_folder, refuse_link, remove_leftovers
 from ..model import Model
+from ..network import KnownConfig, windowed
 from ..settings import former_names, from_keys, to_keys
 from ..store.lock import Lock
 from ..store.ome import NAME
@@ -158,8 +159,9 @@ class Run:
         self, weights: Mapping[str, Tensor], record: dict[str, Any], settings: Mapping[str, Any] | None = None
     ) -> Model:
         """Return the model with some weights of the network, and fields of its task as validation has set them."""
+        network = self.plan.network
         return Model(
-            config=self.plan.network,
+            config=windowed(network, self.plan.patch) if isinstance(network, KnownConfig) else network,
             weights={k: v.cpu().numpy() for k, v in weights.items()},
             task=dataclasses.replace(cast("Any", self.task), **from_keys(type(self.task), settings or {})),
             normalisation=self.plan.normalisation,

@@ -267,7 +267,7 @@ def _working(
     if plan is not None:
         return Working(plan.axes, plan.shrink or (1.0,) * len(plan.axes), plan.spacing, plan.units)
     task = make_task(facts, config)
-    draft = make_plan(facts, config, task.out_channels, None if init is None else init.unet)
+    draft = make_plan(facts, config, task.out_channels, None if init is None else init.learnt)
     size = object_size(pairs, facts, draft.network.ndim)
     return choose_working(size, draft.network, (draft.spacing, draft.units), config, init)
 
@@ -286,7 +286,7 @@ def _decide(
         image = facts.intensities.image
         normalisation = normalisation or Normalisation("fixed", offset=image.offset, scale=image.scale)
         restored = make_restoration(facts.intensities, config, None if init is None else init.task, normalisation)
-        start = None if init is None else init.unet
+        start = None if init is None else init.learnt
         plan = make_plan(facts, config, restored.out_channels, start, normalisation)
         if isinstance(restored, Diffuse):
             restored = dataclasses.replace(restored, upscale=plan.finer)
@@ -297,7 +297,7 @@ def _decide(
             f"the model to start from finds objects, and the labels hold {len(facts.values)} values, each of which "
             "would become a class; choose the task instances"
         )
-    plan = make_plan(facts, config, task.out_channels, None if init is None else init.unet, normalisation)
+    plan = make_plan(facts, config, task.out_channels, None if init is None else init.learnt, normalisation)
     ndim = plan.network.ndim
     plan = _with_notes(plan, (*facts.notes, *check_labels(facts, config, ndim), *about_dropped(task, init)))
     if working is not None:

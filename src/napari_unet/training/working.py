@@ -10,7 +10,7 @@ from scipy import ndimage
 from ..arrays.resample import ResampledLabels, ResampledScribbles, resampled
 from ..arrays.stack import Stack
 from ..model import Model
-from ..network import UNetConfig, footprint
+from ..network import LearntConfig, footprint
 from ..objects.labelling import numbered
 from ..units import factor, is_length
 from .annotation import Crop, equivalent_diameters, labelled_crops
@@ -141,7 +141,7 @@ class Working:
 
 def choose_working(
     size: ObjectSize | None,
-    network: UNetConfig,
+    network: LearntConfig,
     place: tuple[tuple[float, ...], tuple[str | None, ...]],
     config: TrainConfig,
     init: Model | None = None,
@@ -150,7 +150,7 @@ def choose_working(
 
     Parameters
     ----------
-    network : UNetConfig
+    network : LearntConfig
         As it is planned for the images as they are: how far it sees.
     place : (spacing, units)
         Pixel size of the images, per axis of the network.
@@ -171,7 +171,7 @@ def choose_working(
 
 
 def _times(
-    size: ObjectSize | None, across: float | None, network: UNetConfig, config: TrainConfig, init: Model | None
+    size: ObjectSize | None, across: float | None, network: LearntConfig, config: TrainConfig, init: Model | None
 ) -> float:
     """Return how many pixels of the finest axis are made one."""
     if config.working_pixel_size is not None:
