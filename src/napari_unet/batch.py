@@ -33,7 +33,7 @@ from .store import find
 from .store.journal import FOLDER, Journal
 from .store.lock import Lock
 from .store.ome import check_path
-from .summary import LONGEST, SUMMARY, Files, Row, Summary, check_summary, printable
+from .summary import FOREGROUND, LONGEST, OBJECTS, SUMMARY, Files, Row, Summary, check_summary, printable
 from .targets import Target, find_targets, write_twins
 from .task import Task
 from .task.losses import BACKGROUND
@@ -240,11 +240,15 @@ def _has_grown(different: Sequence[Difference]) -> bool:
 
 
 def count_voxels(result: Stack, task: Task) -> dict[str, int]:
-    """Count the voxels of each class of a result, or its objects, block by block."""
+    """Count the voxels of each class of a result, or its objects and their voxels, block by block."""
     if task.result != "labels":
         return {}
     if task.objects is not None:
-        return {"objects": max(int(result.read(box).max()) for box in blocks(result.shape, result.chunks))}
+        most = inside = 0
+        for box in blocks(result.shape, result.chunks):
+            labels = result.read(box)
+            most, inside = max(most, int(labels.max())), inside + int(np.count_nonzero(labels))
+        return {OBJECTS: most, FOREGROUND: inside}
     names = {0: BACKGROUND} if not getattr(task, "sparse", False) else {}
     names |= {int(p["label-value"]): str(p["class"]) for p in task.attributes().get("properties", ())}
     counts: collections.Counter[int] = collections.Counter()

@@ -21,6 +21,7 @@ COLUMNS = ("file", "state", "seconds", "message", "result", "model")  # that eve
 TEXT = ("file", "state", "message", "result", "model")  # columns that are not numbers
 OF_PLATES = ("well", "field")  # columns of images in plates
 VOXELS = "voxels_"
+OBJECTS, FOREGROUND, BACKGROUND = "objects", "foreground", "background"  # counts: of objects, their voxels, all others
 LONGEST = 2000  # letters of a message; readers of CSV refuse fields of 131,072
 # What spreadsheets take for a formula; with the apostrophes before it, so that the rule can be undone.
 FORMULA = re.compile(r"'*(?:\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
@@ -43,7 +44,7 @@ class Row:
     model : str
         First characters of the model's SHA-256; of each model of a cascade.
     counts : mapping of str to int
-        Voxels of each class, by its name.
+        Voxels of each class, by its name; of objects their number, and voxels that lie in any.
     well, field : str
         Of an image in a plate: ``A1``, and the path of the image in its well.
     """
@@ -57,6 +58,12 @@ class Row:
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     well: str = ""
     field: str = ""
+
+    @property
+    def found(self) -> int:
+        """How many objects there are; else how many voxels are of any class but the background."""
+        every = sum(count for name, count in self.counts.items() if name != BACKGROUND)
+        return self.counts.get(OBJECTS, every)
 
     def to_csv(self) -> dict[str, str]:
         """Return its cells by column."""

@@ -8,15 +8,19 @@ pytest.importorskip("qtpy.QtWidgets")
 
 import tifffile
 from napari.layers import Labels
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
 
 from helpers import image_of
 from kinds import finder, restorer_of, small
 from napari_unet import open_labels
 from napari_unet.events import Progress
 from napari_unet.network import UNetConfig
-from napari_unet.summary import Files
+from napari_unet.summary import Files, Row
 from napari_unet.widgets.batch import BatchWidget
 from napari_unet.widgets.montage import odd, picture
+from napari_unet.widgets.plate import SHADE, PlateMap
+from plates import plate
 from windows import until
 
 
@@ -154,15 +158,15 @@ def test_the_montage_shows_a_picture_of_each_result(viewer, folders):
     widget = batch_of(viewer, folders)
     widget.start()
     until(lambda: not widget.busy)
-    widget.montage_button.clicked.emit(True)
-    assert widget.montage_button.text == "Table"
+    widget.looks["Montage"].clicked.emit(True)
+    assert widget.looks["Montage"].text == "Table"
     until(lambda: widget.montage.count() == 3)
     assert [widget.montage.item(i).text().partition("\n")[0] for i in range(3)] == ["0.tif", "1.tif", "2.tif"]
     widget.montage.itemClicked.emit(widget.montage.item(1))
     widget.montage.itemDoubleClicked.emit(widget.montage.item(1))
     assert viewer.layers[-1].name.startswith("1 ")
-    widget.montage_button.clicked.emit(True)
-    assert widget.montage_button.text == "Montage"
+    widget.looks["Montage"].clicked.emit(True)
+    assert widget.looks["Montage"].text == "Montage"
     found = picture(folders / "out" / "1.ome.zarr")
     labels = np.asarray(open_labels(folders / "out" / "1.ome.zarr").data[...]) > 0
     assert found.shape == (*labels.shape, 3)
@@ -200,3 +204,59 @@ def test_settings_are_in_groups_of_which_only_what_applies_is_shown_and_run_stay
     assert shown("border_bias")
     assert shown("probabilities")
     assert widget.run.native.parentWidget().parentWidget() is widget.pinned.native
+
+
+def test_the_wells_of_a_plate_are_coloured_by_what_was_found_and_a_click_shows_a_field(viewer, folders):
+    widget = batch_of(viewer, folders)
+    finder(2).save(folders / "elsewhere" / "cells.model")
+    widget.models.use(folders / "elsewhere" / "cells.model")
+    images = {place: image_of((40, 50), i) for i, place in enumerate(("A/1/0", "A/1/1", "B/3/0"))}
+    widget.folder.value = plate(folders / "screen.zarr", images)
+    widget.looks["Plate"].clicked.emit(True)
+    widget.start()
+    until(lambda: not widget.busy)
+    wells = widget.plate.wells
+    until(lambda: wells.item(1, 2) is not None and wells.item(1, 2).text())
+    assert (wells.rowCount(), wells.columnCount()) == (2, 3)  # of a plate whose last well is B3
+    assert [wells.horizontalHeaderItem(i).text() for i in range(3)] == ["1", "2", "3"]
+    counts = {place: open_labels(folders / "out" / "screen.ome.zarr" / place).data[...].max() for place in images}
+    shown = wells.item(0, 0).data(Qt.ItemDataRole.AccessibleTextRole)
+    assert shown == f"A1: {(counts['A/1/0'] + counts['A/1/1']) / 2:.3g} objects, mean of 2 fields"
+    assert wells.item(1, 2).text() == str(counts["B/3/0"])
+    assert wells.item(0, 1) is None
+    for place in ("A/1/0", "A/1/1", "A/1/0"):  # again and again: one field after the other
+        wells.cellClicked.emit(0, 0)
+        np.testing.assert_array_equal(np.asarray(viewer.layers[0].data), images[place])
+    wells.setCurrentCell(1, 2)
+    QTest.keyClick(wells, Qt.Key.Key_Return)
+    np.testing.assert_array_equal(np.asarray(viewer.layers[0].data), images["B/3/0"])
+    assert isinstance(viewer.layers[1], Labels)
+
+
+def row_of(place, state="done", **counts):
+    row, column, field = place.split("/")
+    return Row(f"p.zarr/{place}", state, 1.0, counts=counts, well=row + column, field=field)
+
+
+def test_a_well_whose_fields_failed_is_told_from_an_empty_one_and_its_colour_is_of_what_was_chosen(display, qtbot):
+    shown = PlateMap()
+    qtbot.addWidget(shown)
+    shown.put(row_of("A/1/0", objects=0, foreground=0))
+    shown.put(row_of("A/2/0", objects=10, foreground=50))
+    shown.put(row_of("A/2/1", "failed"))
+    shown.put(row_of("A/3/0", "failed"))
+    shown.put(row_of("A/4/0", "waiting"))
+    shown.put(row_of("A/5/0", objects=5, foreground=500))
+    shown.put(Row("other.tif", "done", 1.0, counts={"objects": 99}))
+    shown.draw()
+    said = [shown.wells.item(0, i).text() for i in range(5)]
+    assert said == ["0", "10!", "!", "", "5"]
+    assert [shown.wells.item(0, i).data(SHADE) for i in range(5)] == [0.0, 1.0, None, None, 0.5]
+    assert shown.values.itemText(2) == "voxels per object"
+    shown.values.setCurrentIndex(2)
+    shown.draw()
+    assert [shown.wells.item(0, i).text() for i in range(5)] == ["", "5!", "!", "", "100"]
+    shown.fields.setCurrentText("1")
+    shown.draw()
+    assert shown.wells.item(0, 1).text() == "!"
+    assert "1 failed" in shown.wells.item(0, 1).data(Qt.ItemDataRole.AccessibleTextRole)

@@ -249,9 +249,10 @@ def batch(
     with loading():
         from ..batch import run_batch
         from ..model import load_model
+        from ..sources.pairs import short_name
 
     rows = shown(run_batch(folder, [load_model(each) for each in model], out, config, pattern, **opening))
-    cells = [(Path(row.file).name, row.state, f"{row.seconds:.1f}", row.message) for row in rows]
+    cells = [(short_name(Path(row.file)), row.state, f"{row.seconds:.1f}", row.message) for row in rows]
     tell_table(("file", "state", "seconds", "message"), cells)
     if any(row.state == "failed" for row in rows):
         raise typer.Exit(FAILED)

@@ -96,6 +96,12 @@ def place_in_zarr(path: Path) -> str:
     return "/".join(parts[at + 1 :])
 
 
+def short_name(path: Path) -> str:
+    """Return what tells an image from others to who reads it: its name; of one in a plate ``screen.zarr/A/1/0``."""
+    inside = place_in_zarr(path)
+    return "/".join(path.parts[-inside.count("/") - 2 :]) if inside else path.name
+
+
 def _inside_zarr(path: Path, folder: Path) -> bool:
     parents = path.relative_to(folder).parents
     return any(is_image(folder / p) for p in parents if p != Path())
@@ -149,7 +155,7 @@ def pair_paths(images: Sequence[str | Path], labels: Sequence[str | Path]) -> li
 
 def paired_lines(pairs: Sequence[tuple[Any, Any]]) -> list[str]:
     """Return which image goes with which labels by their names, one per line; of many the first."""
-    lines = [f"{image.name} with {label.name}" for image, label in pairs[:LISTED] if image != label]
+    lines = [f"{short_name(image)} with {short_name(label)}" for image, label in pairs[:LISTED] if image != label]
     return lines + ([f"and {len(pairs) - LISTED} more pairs"] if len(pairs) > LISTED else [])
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from ..events import Progress
 from ..inference import PredictConfig
 from ..process.remote import Remote
 from ..sources.pairs import is_image
-from ..summary import Files
+from ..summary import BACKGROUND, OBJECTS, Files
 from . import away
 from .chain import Chain
 from .choice import ModelChoice, ReadingForm
@@ -23,6 +24,7 @@ from .groups import RunSettings
 from .jobs import Ended, Worker, duration
 from .montage import Montage, pictures
 from .panel import Panel, as_said_here, button, field, folder, path_in, plain_tip, row, text
+from .plate import PlateMap
 from .preferences import Preferences, models_changed
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 COLUMNS = ("file", "state", "result")
 COLOURS = {"done": "#009E73", "skipped": "#56B4E9", "failed": "#D55E00"}
 WIDTHS = (110, 60)  # pixels of the columns; the last one takes the rest, which is most of a dock
-OBJECTS = "objects"  # as they are counted, not voxels of a class
 STEPS = 100  # of a file, in the bar of all files
 ANY_AXES = "tczyx"  # of images that are not looked at yet
 HEIGHT = 200  # pixels: about six rows; with what is above it, the form fits into a window 720 high
@@ -68,13 +69,22 @@ class BatchWidget(Panel):
         self.show_button = button(
             "Show", self.show_chosen, "Show the chosen image with its result, as a double click does"
         )
-        self.montage_button = button("Montage", self.turn, "Small pictures of all results, to see the odd one")
-        self.table, self.montage, self.message = _table(), Montage(), text("")
+        self.table, self.montage, self.plate, self.message = _table(), Montage(), PlateMap(), text("")
+        self.looks = {
+            name: button(name, partial(self.turn, name), tip)
+            for name, tip in (
+                ("Montage", "Small pictures of all results, to see the odd one"),
+                ("Plate", "The wells of a plate, coloured by what was found in them"),
+            )
+        }
+        self.looks["Plate"].enabled = False  # until images are known to lie in one
         self.montage.setVisible(False)
+        self.plate.setVisible(False)
         self.table.itemDoubleClicked.connect(lambda _: self.show_chosen())
         self.table.itemSelectionChanged.connect(self._tell)
         self.montage.itemClicked.connect(lambda item: self._choose(self.montage.file_of(item)))
         self.montage.itemDoubleClicked.connect(lambda _: self.show_chosen())
+        self.plate.chosen.connect(self._show_field)
         self.extend(
             [
                 field("images", self.folder),
@@ -86,11 +96,11 @@ class BatchWidget(Panel):
                 field("channel", self.channel),
                 self.reading.field,
                 *self.settings.widgets,
-                row(self.show_button, self.montage_button),
+                row(self.show_button, *self.looks.values()),
             ]
         )
         self.pinned.extend([row(self.run, self.cancel), self.progress, self.status])
-        self.add_below(self.table, self.montage, self.message.native)
+        self.add_below(self.table, self.montage, self.plate, self.message.native)
         self._rows: dict[str, Row] = {}
         self._results = self._images = Path()
         self._files = (0, 0)  # that are done, of so many
@@ -121,6 +131,7 @@ class BatchWidget(Panel):
             return
         self.table.setRowCount(0)
         self.montage.clear()
+        self.plate.clear()
         self._rows, self._drawn, self._files, self._part = {}, set(), (0, 0), 0.0
         self.begin(Worker(work.events, self._heard, self._ran))
 
@@ -178,6 +189,8 @@ class BatchWidget(Panel):
             if column == 1 and found.state in COLOURS:
                 item.setForeground(QColor(COLOURS[found.state]))
             self.table.setItem(at, column, item)
+        self.plate.put(found)
+        self.looks["Plate"].enabled = self.looks["Plate"].enabled or bool(found.well)
         if found.state != "waiting":
             self.table.scrollToItem(self.table.item(at, 0))
             self._draw()
@@ -195,13 +208,20 @@ class BatchWidget(Panel):
     def _choose(self, file: str) -> None:
         self.table.selectRow(list(self._rows).index(file))
 
-    def turn(self) -> None:
-        """Show the montage in the place of the table, or the table again."""
-        to_montage = self.table.isVisibleTo(self.native)
-        self.table.setVisible(not to_montage)
-        self.montage.setVisible(to_montage)
-        self.montage_button.text = "Table" if to_montage else "Montage"
+    def turn(self, name: str) -> None:
+        """Show the montage, or the wells of a plate, in the place of the table; or the table again."""
+        name = "Table" if self.looks[name].text == "Table" else name
+        self.table.setVisible(name == "Table")
+        self.montage.setVisible(name == "Montage")
+        self.plate.setVisible(name == "Plate")
+        for each, look in self.looks.items():
+            look.text = "Table" if each == name else each
         self._draw()
+
+    def _show_field(self, file: str) -> None:
+        """Show a field of a well that was clicked."""
+        self._choose(file)
+        self.show_chosen()
 
     def _draw(self) -> None:
         """Make the pictures that are still missing, where they are looked at."""
@@ -220,9 +240,7 @@ class BatchWidget(Panel):
 
     def _name(self) -> None:
         """Write below the pictures how many objects there are, or voxels of what is found."""
-        rows = {file: row.counts for file, row in self._rows.items() if row.counts}
-        background = {file: counts.get("background", 0) for file, counts in rows.items()}
-        self.montage.name({file: sum(counts.values()) - background[file] for file, counts in rows.items()})
+        self.montage.name({file: row.found for file, row in self._rows.items() if row.counts})
 
     def _ran(self, how: Ended) -> None:
         self.ended(how)
@@ -265,7 +283,7 @@ def _said(found: "Row") -> str:
     """Return what came out of a file, in a line: counts and time, else what is wrong with it."""
     if found.state == "waiting":
         return ""
-    wanted = {name: f"{count:,}" for name, count in found.counts.items() if name != "background"}
+    wanted = {name: f"{count:,}" for name, count in found.counts.items() if name != BACKGROUND}
     counts = ", ".join(f"{count} {name}" if name == OBJECTS else f"{name} {count}" for name, count in wanted.items())
     parts = [counts, duration(found.seconds) if found.state == "done" else "", found.message]
     return "; ".join(filter(None, parts))

@@ -10,6 +10,7 @@ import numpy as np
 from napari.utils.colormaps import label_colormap
 
 from ..arrays.views import Box, View
+from ..summary import BACKGROUND, OBJECTS
 from .away import Counted, Finished, Looked
 from .jobs import Ended, Worker
 from .layers import Place, look, named, open_levels, seen, table
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 REFRESH = 0.5  # seconds between two looks at a result that is being written
 OPACITY = 0.7  # napari's own for labels
 SHOWN = 2**24  # elements of a level whose contrast is measured
-BACKGROUND = "background"  # as counts name it; the module that says so loads torch
 MARK = 12  # pixels, of a place to annotate
 
 
@@ -219,8 +219,8 @@ class ResultLayer:
 
 def found_in(found: Finished) -> str:
     """Say what was found, in a few words: the number of objects, or the share of each class."""
-    if "objects" in found.counts and not found.attributes:
-        return f"{found.counts['objects']:,} objects"
+    if OBJECTS in found.counts:
+        return f"{found.counts[OBJECTS]:,} objects"
     whole = sum(found.counts.values())
     shares = [f"{name} {100 * n / whole:.3g} %" for name, n in found.counts.items() if name != BACKGROUND and whole]
     return ", ".join(shares) or "the image"
