@@ -343,6 +343,16 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(tmp_path):
     refused(DataError, "127", tmp_path, [good], validation=[strange])
 
 
+def test_objects_that_leave_no_background_are_learnt_and_background_may_be_held_out(tmp_path):
+    ids = np.kron(np.arange(1, 10).reshape(3, 3), np.ones((16, 16), int)).astype(np.uint16)
+    image = Stack(example()[0].data, "yx", name="tissue")
+    config = small(task="instances")
+    edge = Stack(example(seed=1)[0].data, "yx", name="edge"), Stack(np.where(ids > 3, ids, 0).astype(ids.dtype), "yx")
+    wait(train([(image, Stack(ids, "yx"))], tmp_path / "a", config, validation=[edge]))
+    refused(DataError, "one class only", tmp_path, [(image, Stack(ids * 0 + 3, "yx"))], config)
+    refused(DataError, "one class only", tmp_path, [(image, Stack(ids, "yx"))], small(binary=True))
+
+
 def test_an_output_that_exists_is_left_alone(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "thesis.docx").write_text("mine")

@@ -362,7 +362,7 @@ def _check_classes(found: Fingerprint, training: Fingerprint | None) -> None:
     """Refuse labels that nothing can be learnt from."""
     names = ", ".join(f.name for f in found.stacks[:3]) + (", ..." if len(found.stacks) > 3 else "")
     if training is not None:
-        strange = sorted(set(found.values) - set(training.values))
+        strange = sorted(set(found.values) - set(training.values) - ({0} if _fill_all(training) else set()))
         if strange or not found.values:
             what = (
                 f"have the value {strange[0]}, which is not in the training labels" if strange else "are not annotated"
@@ -371,10 +371,16 @@ def _check_classes(found: Fingerprint, training: Fingerprint | None) -> None:
         return
     if not found.values:
         raise DataError(f"nothing is annotated in the labels of {names}; paint some of each class (0 is unlabelled)")
-    if len(found.values) > 1:
+    if len(found.values) > 1 or _fill_all(found):
         return
     value, count = found.values[0], sum(f.counts.get(found.values[0], 0) for f in found.stacks)
     if value == 0:
         raise DataError(f"the labels of {names} are only background (0, {count} voxels); label some objects")
     hint = "paint a second class, background too" if found.sparse else "label the background as 0"
     raise DataError(f"the labels of {names} hold one class only ({value}: {count} voxels); {hint}")
+
+
+def _fill_all(found: Fingerprint) -> bool:
+    """Whether several objects leave no background, as in a crop of a tissue: their borders are learnt."""
+    several = found.labelling is not None and found.labelling.values > 1
+    return several and found.objects is not None and not found.sparse and 0 not in found.values
