@@ -266,15 +266,19 @@ def test_classes_go_with_objects_to_other_programs(tmp_path):
     assert evaluate(tiff, out, "instances").scores["class_accuracy"] == 1
 
 
-def test_a_lazy_result_names_the_parts_that_it_gives_and_a_preview_gives_the_objects(tmp_path):
+def test_a_lazy_result_and_a_preview_give_the_objects_and_a_preview_says_their_classes(tmp_path):
     stack, model, config = cells((45, 50)), finder_of_classes((45, 50), min_size=3), PredictConfig(**FP32)
     labels = wait(predict(stack, model, tmp_path / "a.ome.zarr", config)).data[...]
-    lazy = predict_lazy(stack, model, config)
-    parts = open_labels(tmp_path / "a.ome.zarr" / "labels" / "instances_classes").data[...]
-    np.testing.assert_array_equal(np.asarray(lazy.data), parts)
-    assert lazy.name == "stack instances classes" and "1 inside of disc, 5 inside of ring" in lazy.notes[-1]
-    *_, (_, _, seen), _ = preview(stack, model, config).seen((slice(0, 45), slice(0, 50)))
+    lazy = predict_lazy(stack, model, dataclasses.replace(config, block=(16, 16)))
+    np.testing.assert_array_equal(
+        np.unique(np.asarray(lazy.data), return_inverse=True)[1].reshape(labels.shape), labels
+    )
+    *_, (_, _, seen), edges = preview(stack, model, config).seen((slice(0, 45), slice(0, 50)))
     np.testing.assert_array_equal(seen, labels)
+    wanted = {int(row["id"]): row["class"] for row in table_of(tmp_path / "a.ome.zarr")}
+    assert edges.classes == wanted and len(set(wanted.values())) == 2
+    each = [f"{sum(name == kind for name in wanted.values())} {kind}" for kind in ("disc", "ring")]
+    assert edges.story() == f"{len(wanted)} objects ({each[0]}, {each[1]})"
 
 
 def test_a_package_gives_the_same_objects_and_says_what_its_channels_are(tmp_path):

@@ -16,8 +16,8 @@ import zarr
 from qtpy.QtWidgets import QApplication
 
 from helpers import FP32, cells, image_of, tree
-from kinds import finder, small
-from napari_unet import PredictConfig, load_model, open_stack, predict, wait
+from kinds import finder, finder_of_classes, small
+from napari_unet import PredictConfig, load_model, open_stack, predict, read_table, wait
 from napari_unet.arrays.stack import Stack
 from napari_unet.cli import app
 from napari_unet.inference.diagnostics import annotate_next
@@ -214,6 +214,21 @@ def test_a_preview_of_objects_shows_them_and_names_those_that_its_edge_cuts(view
     kept = ~np.isin(labels, cut)
     assert kept.any() and len(np.unique(labels[kept])) == len(np.unique(whole[kept]))
     assert "of them cut by the edge of the preview" in viewer.status
+
+
+def test_a_preview_of_objects_with_classes_shows_the_class_of_each(viewer, folders, tmp_path):
+    finder_of_classes((45, 50), min_size=3).save(folders / "models" / "finder.model")
+    data = cells((45, 50)).data
+    image = viewer.add_image(data, name="cells")
+    widget = opened(viewer, folders, "finder")
+    image.corner_pixels = np.array([[0, 0], [45, 50]])
+    widget.show_preview()
+    until(lambda: widget._preview.layer is not None and not widget._preview.running)
+    shown = widget._preview.layer.features
+    wait(predict(Stack(data, "yx"), folders / "models" / "finder.model", tmp_path / "run.ome.zarr"))
+    run = read_table(tmp_path / "run.ome.zarr" / "labels" / "instances")
+    assert shown["index"].tolist() == run["index"].tolist() and shown["class"].tolist() == run["class"].tolist()
+    assert set(run["class"]) == {"", "disc", "ring"} and f"{(run['class'] == 'disc').sum()} disc" in viewer.status
 
 
 def test_a_run_shows_what_the_preview_did_until_the_image_is_changed(viewer, folders):

@@ -22,7 +22,7 @@ from .engine import Engine
 from .layout import block_of, choose_tile, device_memory
 from .outputs import result_of
 from .own import brought, covered, ratios, resampling
-from .seen import Edges, objects_seen
+from .seen import Edges, ObjectBlocks, objects_seen
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -37,17 +37,20 @@ def lazy_result(
 ) -> Stack:
     """Return the result of an engine as a lazy stack, in blocks of the size given, or chosen from the memory limit.
 
-    It lies at the pixels of `own`, what the model would take at the image's own, where that is given.
+    Of a task that finds objects these are given. It lies at the pixels of `own`, what the model would take at the
+    image's own, where that is given.
     """
     shape = tuple(engine.stack.size(a) for a in engine.axes)
     core = block_of(block, shape) or choose_tile(engine, device_memory(engine.device, config.memory))
     limit = max(CACHE_BYTES, int(config.memory * 2**30 / 2))
     blocks = LazyBlocks(engine, TileGrid(shape, core, engine.footprint), limit)
-    found = dataclasses.replace(result_of(engine.stack, engine.model), data=blocks.as_dask())
+    is_final = engine.model.task.objects is None
+    data = blocks.as_dask() if is_final else ObjectBlocks(blocks)
+    found = dataclasses.replace(result_of(engine.stack, engine.model), data=data)
     if own is None or own is engine.stack:
-        return found
+        return found if is_final else dataclasses.replace(found, data=blocks.derived(found))
     place = result_of(own, engine.model)
-    return dataclasses.replace(place, data=blocks.at_other_pixels(brought(found, place, engine.model.task.result)))
+    return dataclasses.replace(place, data=blocks.derived(brought(found, place, engine.model.task.result)))
 
 
 class LazyBlocks:
@@ -89,6 +92,10 @@ class LazyBlocks:
                     with self._guard:
                         self._kept.put(at, (found, _digest(data)))
         return found
+
+    def read(self, box: Box) -> np.ndarray:
+        """Return the labels in a box."""
+        return joined(box, ((self.grid.box(at), self.block(at)) for at in self.grid.under(box)), self.engine.factors)
 
     def _arranged(self, values: np.ndarray) -> np.ndarray:
         """Bring what the task gives to the axes of the result."""
@@ -165,7 +172,7 @@ class LazyBlocks:
             map_blocks(compute, name=name, chunks=chunks, dtype=dtype, meta=np.empty((0,) * len(chunks), dtype)),
         )
 
-    def at_other_pixels(self, stack: Stack) -> "da.Array":
+    def derived(self, stack: Stack) -> "da.Array":
         """Return a dask array of what is made of these blocks."""
         import dask.array as da
 

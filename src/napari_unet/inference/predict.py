@@ -241,8 +241,10 @@ def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = Non
     -------
     Stack
         Backed by a dask array with one chunk per block; the values are those of `predict`. Its notes say what is odd
-        about the intensities. Of a model of objects it is named after, and holds, what these are made of, the labels
-        ``NAME_classes`` of `predict`: ids need the whole image. `preview` gives the objects of a part.
+        about the intensities. Of a model of objects it holds these, each of them whole: around what is read as much is
+        computed as its objects need, up to 2**24 voxels. Ids rise as those of `predict`, with gaps, as that needs the
+        whole image: an object has the same id wherever it is read. One that is larger than that is cut, and has an id
+        in the upper half of their range, of uint32 from 2**31 on. Ids are not carried on over time.
 
     Raises
     ------
@@ -253,13 +255,8 @@ def predict_lazy(stack: Stack, model: Models, config: PredictConfig | None = Non
         resampled.
     """
     ready = prepare(stack, model, _whole(config)).measured()
-    found, notes = lazy_result(ready.engine, ready.config, ready.config.block, ready.own), ready.notes()
-    if ready.model.task.objects is None:
-        return with_notes(found, notes)
-    each = ready.model.task.attributes()["properties"]
-    said = ", ".join(f"{one['label-value']} {one['class']}" for one in each)
-    note = f"these are parts of objects ({said}): objects are numbered over the whole image; see preview and predict"
-    return with_notes(dataclasses.replace(found, name=f"{found.name} classes"), [*notes, note])
+    found = lazy_result(ready.engine, ready.config, ready.config.block, ready.own)
+    return with_notes(found, ready.notes())
 
 
 def _whole(config: PredictConfig | None) -> PredictConfig:

@@ -4,7 +4,7 @@ from .config import ObjectConfig
 from .decode import Canvas, Objects, decode, find, paint
 from .grid import ObjectGrid
 from .merge import label_dtype
-from .part import objects_of, objects_of_part
+from .part import PartObjects, objects_of, objects_of_part
 from .scratch import Scratch
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ObjectConfig",
     "ObjectGrid",
     "Objects",
+    "PartObjects",
     "Scratch",
     "decode",
     "find",

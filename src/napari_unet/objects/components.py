@@ -92,7 +92,7 @@ def scan_block(
             labels = np.where(holes > 0, holes + np.uint32(count), labels)
             total += found
             contacts = _contacts(labels, grid)
-    size, first = _measure(labels, total)
+    size, first = measure_parts(labels, total)
     corner = np.array([part.start for part in box])
     where = np.array(np.unravel_index(first, labels.shape)) + corner[:, None]
     tables = {
@@ -138,7 +138,7 @@ def votes_of(labels: np.ndarray, classes: np.ndarray, count: int, config: Object
     return np.bincount(keys, minlength=(count + 1) * kinds).reshape(count + 1, kinds)
 
 
-def _measure(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def measure_parts(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the size and the first flat index of the labels 1 ... count."""
     value, at, length = runs(labels)
     first = np.empty(count + 1, np.int64)

@@ -164,10 +164,13 @@ class Counted:
     story : str
     cut : tuple of int
         Ids of those that its edge cuts.
+    classes : dict
+        By id, the class of each; empty where objects have none.
     """
 
     story: str
     cut: tuple[int, ...]
+    classes: dict[int, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +207,7 @@ def look(sent: bytes | Run, box: Box) -> Generator[Any, None, None]:
     task = found.engine.model.task
     yield Looked(found.geometry, task.result, dict(task.attributes()) if task.objects is None else {})
     for event in found.seen(_resampled(box, given, found.own)):
-        yield event if isinstance(event, tuple) else Counted(event.story(), tuple(event.cut.tolist()))
+        yield event if isinstance(event, tuple) else Counted(event.story(), tuple(event.cut.tolist()), event.classes)
 
 
 def _resampled(box: Box, given: "Stack", stack: "Stack") -> Box:

@@ -234,6 +234,15 @@ def contrast(data: Any) -> tuple[float, float] | None:
     return (float(low), float(high)) if high > low else None
 
 
+def _known_of(objects: Counted) -> dict[str, list[Any]]:
+    """Return the features of the labels of a preview: the class of each object, and which of them the edge cuts."""
+    cut, kinds = set(objects.cut), objects.classes
+    shown = [0, *sorted(cut | kinds.keys())]
+    classes = {"class": [kinds.get(number, "") for number in shown]} if kinds else {}
+    marks = ["cut by the edge of the preview" * (number in cut) for number in shown]
+    return {"index": shown, **classes, "object": marks}
+
+
 class PreviewLayer:
     """The layer that shows the result of the part that is viewed.
 
@@ -283,8 +292,7 @@ class PreviewLayer:
         self._paste(view, events)
         for event in events:
             if isinstance(event, Counted) and self.layer in self.viewer.layers:
-                marks = ["", *["cut by the edge of the preview"] * len(event.cut)]
-                self.layer.features = {"index": [0, *event.cut], "object": marks}
+                self.layer.features = _known_of(event)
                 self.viewer.status = f"{self.layer.name}: {event.story}"
 
     def _paste(self, view: Look, events: list[Any]) -> None:
