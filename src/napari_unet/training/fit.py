@@ -32,6 +32,7 @@ from .sampling import Sampler, ahead
 from .setup import set_up
 from .split import Sample
 from .state import State
+from .targets import Targets
 from .validate import Validation
 
 Events = Generator[Progress | Epoch, None, Model]
@@ -141,7 +142,8 @@ class Training:
         weights = None if init is None else weights_of(init, run.task)
         self.learner = Learner(run.plan, run.task, config, weights)
         balance = 0.0 if config.learns_images else config.balance
-        self.sampler = Sampler(data[0], run.plan, config.seed, balance, config.sparse)
+        read = Targets(run.task, data[0]).read
+        self.sampler = Sampler(data[0], run.plan, config.seed, balance, config.sparse, read)
         self.validation = Validation(data[1], run.plan, run.task, config.seed)
         self.augmentation = augmentation(config)
         self.checkpoints = Checkpoints(run.folder)
@@ -278,8 +280,8 @@ class Training:
 
     def _batch(self, step: int) -> _Batch:
         """Read, encode and augment the batch of a step: a pure function of seed and step."""
-        images, labels = self.sampler.batch(step)
-        targets = torch.stack([torch.from_numpy(self.task.encode(part)) for part in labels])
+        images, encoded = self.sampler.batch(step)
+        targets = torch.stack([torch.from_numpy(part) for part in encoded])
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
         device = self.learner.device if self.learner.device.type == "cuda" else torch.device("cpu")
         batch = _Batch(torch.from_numpy(images).to(device), targets.to(device))

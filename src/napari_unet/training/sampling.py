@@ -27,6 +27,8 @@ class Sampler:
     balance : float
         Share of the patches that are centred near a voxel of a class drawn evenly; the others lie anywhere, or, where
         labels are sparse, near a voxel drawn evenly from all that are annotated.
+    read : callable
+        Reads a patch: sample, index along the batch axes, start and shape -> image and labels, or their target.
     """
 
     samples: Sequence[Sample]
@@ -34,6 +36,7 @@ class Sampler:
     seed: int
     balance: float = 0.5
     sparse: bool = False
+    read: Callable[..., tuple[np.ndarray, np.ndarray]] = Sample.read
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,9 +52,9 @@ class Sampler:
 
         Returns
         -------
-        (B, C, *shape) float32 intensities, B label arrays of `shape` (or of intensities, as the samples have them)
+        (B, C, *shape) float32 intensities, B arrays of what `read` gives beside them
         """
-        patches = [sample.read(at, start, self.shape) for sample, at, start in self.places(step)]
+        patches = [self.read(sample, at, start, self.shape) for sample, at, start in self.places(step)]
         return np.stack([image for image, _ in patches]), [labels for _, labels in patches]
 
     def _draw(self, rng: np.random.Generator) -> Place:

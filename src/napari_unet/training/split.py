@@ -97,16 +97,16 @@ class Sample:
         -------
         (C, *shape) float32 normalised intensities, (*shape) labels
         """
-        image, box, index = self._read_image(at, start, shape)
+        image, box, index = self.read_image(at, start, shape)
         labels = read_labels(self.labels, box, self.binary).reshape([b.stop - b.start for b in box[len(at) :]])
         for axis, i in enumerate(index):
             labels = np.take(labels, i - i.min(), axis)
         return image, labels
 
-    def _read_image(
+    def read_image(
         self, at: Sequence[int], start: Sequence[int], shape: Sequence[int]
     ) -> tuple[np.ndarray, Box, list[np.ndarray]]:
-        """Return normalised intensities, the box they are of, and the indices of each of the network's axes."""
+        """Read the image of a patch: normalised, the box it is of, and the indices along each of the network's axes."""
         index = [mirrored(a, a + s, n) for a, s, n in zip(start, shape, self.shape, strict=True)]
         box = (*(slice(i, i + 1) for i in at), *(slice(int(i.min()), int(i.max()) + 1) for i in index))
         return self.statistics.apply(_intensities(self.image, box, index)), box, index
@@ -129,7 +129,7 @@ class ImageSample(Sample):
 
     def read(self, at: Sequence[int], start: Sequence[int], shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Read one patch as `Sample.read`, and its target: (C', *(shape * factors)) intensities as they are stored."""
-        image, box, index = self._read_image(at, start, shape)
+        image, box, index = self.read_image(at, start, shape)
         finer = []
         for i, a, n, f in zip(index, start, self.shape, self.factors[len(at) :], strict=True):
             back = np.arange(a, a + len(i)) % max(2 * (n - 1), 1) >= n  # mirrored elements hold theirs in reverse

@@ -15,6 +15,7 @@ from ..task.losses import Scores
 from .learner import Learner
 from .plan import TrainingPlan
 from .split import Sample
+from .targets import Targets
 
 BATCHES = 12  # patches of so many steps: the mean of a score is steady, and an epoch is not all validation
 WHOLE = 2.5  # batches: an image of at most so much goes through the network as one tile
@@ -29,8 +30,10 @@ class Validation:
     task: Task
     seed: int
     tiles: tuple[tuple[int, tuple[int, ...], Tile], ...] = dataclasses.field(init=False)
+    _targets: Targets = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_targets", Targets(self.task, self.samples))
         object.__setattr__(self, "tiles", tuple(self._choose()))
 
     @property
@@ -68,11 +71,11 @@ class Validation:
         start = [w.start for w in tile.write]
         if self.task.learns_from == "image":
             return self._restored(learner, image, whole, tile)
-        _, labels = sample.read(at, start, [w.stop - w.start for w in tile.write])
+        _, wanted = self._targets.read(sample, at, start, [w.stop - w.start for w in tile.write])
         x = torch.from_numpy(image)[None].to(learner.device).contiguous(memory_format=learner.layout)
         with learner.autocast():
             logits = learner.average(x)
-        target = torch.from_numpy(self.task.encode(labels))[None].to(learner.device)
+        target = torch.from_numpy(wanted)[None].to(learner.device)
         return logits.float()[(..., *tile.crop)], target
 
     @torch.inference_mode()
