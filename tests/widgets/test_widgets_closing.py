@@ -31,9 +31,9 @@ def folders(folders):
     end_all()
 
 
-def start(viewer, folders):
+def start(viewer, folders, planes=60):
     """Open the panel by its menu entry and start a run that takes a while; return its dock, too."""
-    viewer.add_image(image_of((60, 96, 96)), name="cells")
+    viewer.add_image(image_of((planes, 96, 96)), name="cells")
     dock, widget = viewer.window.add_plugin_dock_widget(NAME, "Segment")
     widget.models.use(folders / "models" / "flat.model")
     widget.settings["precision"].value, widget.settings["device"].value = "fp32", "cpu"
@@ -83,11 +83,11 @@ def test_work_is_among_the_activities_of_napari_and_can_be_stopped_there(viewer,
 
 @pytest.mark.parametrize("answer", [STAY, STOP])
 def test_one_question_is_asked_whatever_is_running(answer, viewer, folders, monkeypatch):
-    _, widget = start(viewer, folders)
+    _, widget = start(viewer, folders, planes=240)  # it goes on while the other one begins
     other = opened(viewer, folders, block="1 32 32")
     other.out.value = str(folders / "other.ome.zarr")
     other.start()
-    until(lambda: other.progress.value > 20)
+    until(lambda: other.progress.value > 0)
     asked = []
     monkeypatch.setattr(QMessageBox, "exec", lambda box: asked.append([b.text() for b in box.buttons()]))
     monkeypatch.setattr(QMessageBox, "clickedButton", lambda box: next(b for b in box.buttons() if b.text() == answer))
