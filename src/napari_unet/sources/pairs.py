@@ -96,10 +96,10 @@ def place_in_zarr(path: Path) -> str:
     return "/".join(parts[at + 1 :])
 
 
-def short_name(path: Path) -> str:
-    """Return what tells an image from others to who reads it: its name; of one in a plate ``screen.zarr/A/1/0``."""
-    inside = place_in_zarr(path)
-    return "/".join(path.parts[-inside.count("/") - 2 :]) if inside else path.name
+def short_name(image: Any) -> str:
+    """Return what tells a path, or a layer, from others to who reads it; of one in a plate ``screen.zarr/A/1/0``."""
+    inside = place_in_zarr(image) if isinstance(image, Path) else ""
+    return "/".join(image.parts[-inside.count("/") - 2 :]) if inside else str(image.name)
 
 
 def _inside_zarr(path: Path, folder: Path) -> bool:
