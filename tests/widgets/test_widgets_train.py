@@ -40,6 +40,7 @@ def on_layers(viewer, labels):
 def test_what_will_be_learnt_from_is_said_before(viewer, folders):
     widget, *_ = on_layers(viewer, squares()[2])
     widget.sparse.value, widget.background.value = True, 1
+    widget.plan["learning_rate"].value = ""
     widget.analyse_data()
     until(lambda: not widget.busy)
     assert widget.facts.value.startswith("cells with drawn")
