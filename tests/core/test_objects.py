@@ -305,6 +305,12 @@ def test_ids_past_32_bits_are_wide():
     assert label_dtype(2**32) == np.uint64
 
 
+@pytest.mark.parametrize("block", [520, 521])  # 520 was cut into chunks of 174, the last of which the next block shared
+def test_blocks_that_are_written_at_the_same_time_lose_nothing(block):
+    volume = Volume(blobs((60, 8 * block)), "yx", (60, block))
+    np.testing.assert_array_equal(volume.decoded(), volume.expected())
+
+
 @pytest.mark.parametrize("name", ["job.json", "scan-0.npz", "labels.zarr/zarr.json", "labels.zarr/c/0/0"])
 @pytest.mark.parametrize("what", [b"", b"{", b"PK", b"[" * 100_000])
 def test_a_damaged_scratch_folder_is_named(tmp_path, name, what):

@@ -62,7 +62,7 @@ class Scratch:
     def _open(self, grid: ObjectGrid) -> "zarr.Array[Any]":
         sizes = [CHUNK[len(grid.spatial)] if i in grid.spatial else 1 for i in range(len(grid.shape))]
         blocks = [min(b, n) for b, n in zip(grid.core, grid.shape, strict=True)]
-        chunks = tuple(-(-b // -(-b // most)) for b, most in zip(blocks, sizes, strict=True))
+        chunks = tuple(_part(b, most) for b, most in zip(blocks, sizes, strict=True))
         store = LocalStore(self.folder / LABELS)
         if (self.folder / LABELS / "zarr.json").exists():
             found = open_own(self.folder / LABELS, "r+")
@@ -120,6 +120,12 @@ class Scratch:
     def remove(self) -> None:
         """Delete the folder."""
         discard(self.folder)
+
+
+def _part(block: int, most: int) -> int:
+    """Return the edge of a chunk: blocks are written at the same time, so none may have a chunk with another one."""
+    edge = max(n for n in range(1, min(block, most) + 1) if block % n == 0)
+    return edge if 4 * edge >= min(block, most) else block  # of a large prime number, whole
 
 
 def _job(path: Path) -> Any:
