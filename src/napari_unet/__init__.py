@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .model import Model, load_model
     from .network import UNet, UNetConfig, ronneberger2015
     from .objects.classes import with_classes
+    from .objects.simulate import simulate_labels
     from .sources import open_labels, open_stack
     from .store.table import read_table
     from .store.tiff import save_tiff
@@ -67,6 +68,7 @@ __all__ = [
     "run_batch",
     "save_tiff",
     "seam_check",
+    "simulate_labels",
     "train",
     "wait",
     "with_classes",
@@ -92,6 +94,7 @@ _ROOMS = {
     "model": ("Model", "load_model"),
     "network": ("UNet", "UNetConfig", "ronneberger2015"),
     "objects.classes": ("with_classes",),
+    "objects.simulate": ("simulate_labels",),
     "sources": ("open_labels", "open_stack"),
     "store.table": ("read_table",),
     "store.tiff": ("save_tiff",),

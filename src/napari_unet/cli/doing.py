@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..inference.config import PredictConfig
+from ..inference.config import MOST_SEED, PredictConfig
 from ..training.config import TrainConfig
 from .options import with_opening, with_settings
 from .output import say, tell, tell_lines, tell_table
@@ -224,6 +224,32 @@ def generate(
     source = to_generate(found, None if labels is None else open_labels(labels, **opening), tuple(shape or ()))
     result = shown(run(source, found, out, config))
     tell(f"the result is in {result.source}")
+
+
+@command
+@with_opening("axes", "level", "time", "pixel_size", "series", "allow_incomplete")
+def simulate(
+    labels: Annotated[list[str], typer.Argument(help="Labels of objects, or a folder of them.", show_default=False)],
+    shape: Annotated[list[int], typer.Option(help="Size along z y x, or y x.", min=1, show_default=False)],
+    out: Annotated[Path, typer.Option(help="Result: LABELS.ome.zarr.", show_default=False)],
+    seed: Annotated[int, typer.Option(help="Another number gives other objects.", min=0, max=MOST_SEED)] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote there.")] = False,
+    opening: Any = None,
+) -> None:
+    """Make labels of objects as large, as formed and as dense as those of given labels, to make images for.
+
+    [dim]napari-unet simulate painted/ --shape 2048 2048 --out labels.ome.zarr[/dim]
+
+    Objects are spread evenly: layers, clusters and gaps of the given labels are not there.
+    """
+    from ..objects.simulate import simulate_labels
+    from ..sources import list_images, open_labels
+    from ..store.save import save_stack
+
+    given = [open_labels(path, **opening) for each in labels for path in list_images(each)]
+    found = simulate_labels(given, tuple(shape), seed)
+    path = shown(save_stack(found, out, kind="labels", name="simulated", overwrite=overwrite))
+    tell(f"the labels are in {path}")
 
 
 @command
