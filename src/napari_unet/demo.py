@@ -1,6 +1,7 @@
 """The main job on an example that ships: train, predict a larger OME-Zarr, score it, and draw an overview."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from .examples import NOISE, PIXEL, noisy_nuclei, nuclei
 from .files import disk
 from .inference import PredictConfig
 from .inference.outputs import result_path
-from .inference.predict import predict
+from .inference.predict import predict, predict_lazy
 from .model import Model, load_model
 from .sources import open_stack
 from .store import Output, ResultStore, find
@@ -29,6 +30,7 @@ MOSAIC = (4, 10)  # times as high and as wide: larger than a screen, and run in 
 SHOWN = 192  # no more than is scored, so that no mirrored copy shows
 ZOOM = 3  # of 192 pixels, so that outlines are seen
 TRUTH, FOUND = (86, 180, 233), (230, 159, 0)  # blue and orange of Okabe and Ito: told apart by colour-blind eyes too
+STEPS, SAMPLE_STEPS, SAMPLES = 120, 8, 8  # of a training: a minute on two cores; of a sample; and how many of these
 MARK = "napari-unet demo"  # by which files of an earlier demo are known
 Events = Generator[Progress | Epoch, None, "Demo"]
 
@@ -53,6 +55,10 @@ class Scenario:
         Scores -> a line on them.
     draw : callable
         Image, truth, result, scores -> panels.
+    wishes : dict
+        Of the prediction.
+    mosaic : (int, int)
+        How many times as high and as wide the image is made.
     """
 
     example: str
@@ -64,6 +70,13 @@ class Scenario:
     scores: tuple[str, ...]
     said: Callable[[dict[str, float]], str]
     draw: Callable[[np.ndarray, np.ndarray, np.ndarray, dict[str, float]], list[Panel]]
+    wishes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    mosaic: tuple[int, int] = MOSAIC
+
+    @property
+    def noisy(self) -> bool:
+        """Whether noise is put on the image, and taken away."""
+        return self.kind == "image"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,7 +98,9 @@ class Demo:
     scores: dict[str, float]
 
 
-def run_demo(out: Path, steps: int = 120, *, seed: int = 0, restore: bool = False, break_lock: bool = False) -> Events:
+def run_demo(
+    out: Path, steps: int = STEPS, *, seed: int = 0, learn: str = "segment", break_lock: bool = False
+) -> Events:
     """Train on nuclei that ship with the package, predict a larger image of others, score and draw it.
 
     Run again in the same folder, it goes on where it was stopped, and does nothing a second time.
@@ -96,8 +111,8 @@ def run_demo(out: Path, steps: int = 120, *, seed: int = 0, restore: bool = Fals
         Folder for everything that is made.
     steps : int
         Steps of the training; the same number and seed give the same result on any machine of a kind.
-    restore : bool
-        Put noise on the image and learn to take it away, instead of finding the nuclei.
+    learn : "segment", "restore" or "diffuse"
+        Find the nuclei; or put noise on the image and learn to take it away, or to draw what it may have been.
     break_lock : bool
         Take over from a demo on another machine that is known to be gone.
 
@@ -108,7 +123,7 @@ def run_demo(out: Path, steps: int = 120, *, seed: int = 0, restore: bool = Fals
     ResourceError
         Where `out` cannot be written.
     """
-    out, job = Path(out), RESTORE if restore else SEGMENT
+    out, job = Path(out), SCENARIOS[learn]
     files = job.files
     demo = Demo(out / files[0], out / files[1], out / files[2], out / files[3], {})
     check_picture(demo.overview, MARK, "overview of the demo")
@@ -116,20 +131,24 @@ def run_demo(out: Path, steps: int = 120, *, seed: int = 0, restore: bool = Fals
         find(root, [""], False)  # refuses what is not ours now, and not after the training
     with disk(out):
         out.mkdir(parents=True, exist_ok=True)
-    image, truth = noisy_nuclei() if restore else example()
-    source = truth if restore else image  # the training puts its own noise on it, another one each time
+    image, truth = noisy_nuclei() if job.noisy else example()
+    source = truth if job.noisy else image  # the training puts its own noise on it, another one each time
     config = TrainConfig(steps=steps, seed=seed, resume=True, break_lock=break_lock, **job.settings)
     model = yield from _trained(source[:, :TRAINED], truth[:, :TRAINED], demo.model, config)
-    yield from _write_mosaic(demo.image, mosaic(image[:, TRAINED:]), mosaic(truth[:, TRAINED:]), job, break_lock)
-    result = yield from _predicted(demo.image, model, demo.result, break_lock)
+    other, clean = (mosaic(each[:, TRAINED:], job.mosaic) for each in (image, truth))
+    yield from _write_mosaic(demo.image, other, clean, job, break_lock)
+    result = yield from _predicted(demo.image, model, demo.result, PredictConfig(break_lock=break_lock, **job.wishes))
     yield Progress(0, 1, "evaluate")
     found = evaluate(result, demo.image / job.truth, job.scored).scores
-    if restore:
+    if job.noisy:
         found["psnr_before"] = evaluate(demo.image, demo.image / job.truth, job.scored).scores["psnr"]
     demo = dataclasses.replace(demo, scores={name: found[name] for name in job.scores})
     box = (slice(0, SHOWN), slice(0, SHOWN))
     planes = [stack.read(box) for stack in (open_stack(demo.image), open_stack(demo.image / job.truth), result)]
-    save_panels(demo.overview, job.draw(planes[0], planes[1], planes[2], demo.scores), MARK)
+    panels = job.draw(planes[0], planes[1], planes[2], demo.scores)
+    if job.wishes:
+        panels[1:2] = yield from _sampled(demo, model, job.wishes["steps"], panels[1], planes[1], box)
+    save_panels(demo.overview, panels, MARK)
     places = f"model {demo.model}, image {demo.image}, result {demo.result}, overview {demo.overview}"
     yield Progress(1, 1, "evaluate", f"{job.said(demo.scores)}; {places}")
     return demo
@@ -141,9 +160,9 @@ def example() -> tuple[np.ndarray, np.ndarray]:
     return image, (labels > 0).astype(np.uint8)
 
 
-def mosaic(part: np.ndarray) -> np.ndarray:
-    """Mirror a (Y, X) part again and again, without seams, to an image `MOSAIC` times as large."""
-    return np.pad(part, [(0, n * (times - 1)) for n, times in zip(part.shape, MOSAIC, strict=True)], mode="symmetric")
+def mosaic(part: np.ndarray, times: tuple[int, int] = MOSAIC) -> np.ndarray:
+    """Mirror a (Y, X) part again and again, without seams, to an image so many times as high and as wide."""
+    return np.pad(part, [(0, n * (m - 1)) for n, m in zip(part.shape, times, strict=True)], mode="symmetric")
 
 
 def _trained(
@@ -182,15 +201,34 @@ def _write_mosaic(
         yield from store.finish()
 
 
-def _predicted(image: Path, model: Model, root: Path, break_lock: bool) -> Generator[Progress, None, Stack]:
+def _predicted(image: Path, model: Model, root: Path, config: PredictConfig) -> Generator[Progress, None, Stack]:
     """Run the model, unless its result is there; that of another model is replaced."""
     name = result_path(model, None)
     earlier = find(root, [name], False)
     finished = earlier is not None and Journal.of(*earlier).finished
     if earlier and finished and earlier[1].settings.get("model") == model.sha256:
         return open_stack(root / name)
-    config = PredictConfig(overwrite=finished, break_lock=break_lock)
-    return (yield from predict(open_stack(image), model, root, config))
+    return (yield from predict(open_stack(image), model, root, dataclasses.replace(config, overwrite=finished)))
+
+
+def _sampled(
+    demo: Demo, model: Model, steps: int, mean: Panel, truth: np.ndarray, box: tuple[slice, slice]
+) -> Generator[Progress, None, list[Panel]]:
+    """Draw one sample, the mean of several, and how far they are apart, of a box; truth gives the contrast."""
+    yield Progress(0, 1, "predict", "a sample of the part that is shown")
+    one = predict_lazy(open_stack(demo.image), model, PredictConfig(steps=steps)).read(box)
+    apart = open_stack(demo.result / "uncertainty").read(box)
+    return [
+        ("one sample", enlarged(grey(one, _range(truth)), ZOOM), WHITE),
+        mean,
+        (f"their standard deviation ({apart.mean():.1f} on average)", enlarged(grey(apart), ZOOM), WHITE),
+    ]
+
+
+def _range(truth: np.ndarray) -> tuple[float, float]:
+    """Return the contrast in which an image, and what is made of it, are shown."""
+    low, high = np.percentile(truth, (0.5, 99.5))
+    return float(low), float(high)
 
 
 def _outlines(image: np.ndarray, truth: np.ndarray, found: np.ndarray, scores: dict[str, float]) -> list[Panel]:
@@ -203,16 +241,17 @@ def _outlines(image: np.ndarray, truth: np.ndarray, found: np.ndarray, scores: d
     ]
 
 
-def _greys(image: np.ndarray, truth: np.ndarray, found: np.ndarray, scores: dict[str, float]) -> list[Panel]:
+def _greys(
+    image: np.ndarray, truth: np.ndarray, found: np.ndarray, scores: dict[str, float], what: str = "U-Net"
+) -> list[Panel]:
     """Draw a noisy image, what was made of it, and the clean one, all (Y, X), in the contrast of the clean one."""
-    low, high = (float(v) for v in np.percentile(truth, (0.5, 99.5)))
     titles = (
         f"noisy, not trained on ({scores['psnr_before']:.1f} dB)",
-        f"U-Net ({scores['psnr']:.1f} dB)",
+        f"{what} ({scores['psnr']:.1f} dB)",
         "clean",
     )
     planes = zip(titles, (image, found, truth), strict=True)
-    return [(title, enlarged(grey(plane, (low, high)), ZOOM), WHITE) for title, plane in planes]
+    return [(title, enlarged(grey(plane, _range(truth)), ZOOM), WHITE) for title, plane in planes]
 
 
 SEGMENT = Scenario(
@@ -237,3 +276,12 @@ RESTORE = Scenario(
     said=lambda scores: f"PSNR {scores['psnr_before']:.1f} -> {scores['psnr']:.1f} dB",
     draw=_greys,
 )
+DIFFUSE = dataclasses.replace(
+    RESTORE,
+    files=("diffuse.model", "sampled.ome.zarr", "samples.ome.zarr", "samples.png"),
+    settings={"task": "diffuse", "noise": NOISE},
+    draw=functools.partial(_greys, what=f"mean of {SAMPLES}"),
+    wishes={"steps": SAMPLE_STEPS, "samples": SAMPLES},
+    mosaic=(1, 1),  # each of its pixels goes through the network 64 times
+)
+SCENARIOS = {"segment": SEGMENT, "restore": RESTORE, "diffuse": DIFFUSE}

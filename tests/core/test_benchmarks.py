@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from scipy import ndimage
 
 from napari_unet.arrays.stack import Stack
@@ -87,6 +88,18 @@ def test_images_are_learnt_and_judged(tmp_path):
     ).splitlines()
     assert re.fullmatch(r"\| a \| \d+\.\d+ -> \d+\.\d+ \|", lines[-1])
     assert (tmp_path / "out" / "blind-a.png").is_file()
+
+
+def test_samples_are_learnt_and_judged(tmp_path):
+    folder = tmp_path / "data" / "bsd68_set12" / "Set12"
+    folder.mkdir(parents=True)
+    for number in (1, 2, 3, 7, 11):
+        clean = 120 + 60 * np.sin(np.mgrid[:32, :32].sum(0) / (4 + number))
+        Image.fromarray(clean.astype(np.uint8)).save(folder / f"{number:02d}.png")
+    given = ("denoise", "--data", tmp_path / "data", "--out", tmp_path / "out", "--updates", 2, "--steps", 2)
+    lines = printed("diffusion", *given).splitlines()
+    assert [re.fullmatch(r"\| [^|]+ \| -?\d+\.\d+ \|", line) is not None for line in lines[-6:]] == [True] * 6
+    assert (tmp_path / "out" / "denoise-03.png").is_file()
 
 
 def test_turned_labels_lie_beside_what_they_mark_as_they_were_drawn(monkeypatch):

@@ -1,5 +1,6 @@
 """The example that ships is learnt from, and what is judged was not trained on."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from helpers import tree
-from napari_unet.demo import SHOWN, TRAINED, example, mosaic, run_demo
+from napari_unet.demo import DIFFUSE, SCENARIOS, SHOWN, TRAINED, example, mosaic, run_demo
 from napari_unet.errors import OutputError
 from napari_unet.evaluation.evaluate import evaluate
 from napari_unet.events import Epoch, Progress, wait
@@ -104,15 +105,29 @@ def test_a_model_made_anew_gives_a_result_made_anew(tmp_path):
     assert settings["model"] == load_model(demo.model).sha256
 
 
+def test_samples_are_drawn_of_what_was_not_trained_on(tmp_path, monkeypatch):
+    quick = dataclasses.replace(DIFFUSE, wishes={"steps": 2, "samples": 2}, settings=DIFFUSE.settings | {"depth": 1})
+    monkeypatch.setitem(SCENARIOS, "diffuse", quick)
+    demo = wait(run_demo(tmp_path, steps=1, learn="diffuse"))
+    assert load_model(demo.model).task.name == "diffuse" and np.isfinite(demo.scores["psnr"])
+    found = [open_stack(path) for path in (demo.image, demo.result, demo.result / "uncertainty")]
+    assert {each.shape for each in found} == {(512, 512 - TRAINED)}
+    with Image.open(demo.overview) as picture:
+        assert demo.overview.name == "samples.png" and picture.width > 4.5 * picture.height * 0.9
+    before = tree(tmp_path)
+    assert wait(run_demo(tmp_path, steps=1, learn="diffuse")) == demo
+    assert tree(tmp_path) == before
+
+
 def test_noise_is_taken_away_from_what_was_not_trained_on(tmp_path):
-    demo = wait(run_demo(tmp_path, steps=STEPS, restore=True))
+    demo = wait(run_demo(tmp_path, steps=STEPS, learn="restore"))
     assert demo.scores["psnr"] > demo.scores["psnr_before"] + 1
     noisy, clean, result = (open_stack(path) for path in (demo.image, demo.image / "clean", demo.result))
     assert noisy.shape == clean.shape == result.shape and noisy.scale == result.scale == (PIXEL, PIXEL)
     assert evaluate(demo.result, demo.image / "clean", "intensity").scores["psnr"] == demo.scores["psnr"]
     assert demo.overview.name == "restored.png"
     before = tree(tmp_path)
-    assert wait(run_demo(tmp_path, steps=STEPS, restore=True)) == demo
+    assert wait(run_demo(tmp_path, steps=STEPS, learn="restore")) == demo
     assert tree(tmp_path) == before
 
 

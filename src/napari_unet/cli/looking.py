@@ -195,12 +195,18 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("napari-unet-demo"),
     steps: Annotated[int, typer.Option(help="Steps of training; 120 take about a minute on two cores.", min=1)] = 120,
     restore: Annotated[bool, typer.Option("--restore", help="Take noise away instead of finding nuclei.")] = False,
+    diffuse: Annotated[
+        bool, typer.Option("--diffuse", help="Draw samples of what a noisy image may have been; some three minutes.")
+    ] = False,
     break_lock: BreakLock = False,
 ) -> None:
     """Train on a small example, predict a larger OME-Zarr, evaluate, and draw an overview."""
     from ..demo import run_demo
 
-    found = shown(run_demo(out, steps=steps, restore=restore, break_lock=break_lock))
+    if restore and diffuse:
+        raise typer.BadParameter("--restore and --diffuse are two demos; choose one")
+    learn = "diffuse" if diffuse else "restore" if restore else "segment"
+    found = shown(run_demo(out, steps=steps, learn=learn, break_lock=break_lock))
     tell_rows((name, getattr(found, name)) for name in ("model", "image", "result", "overview"))
     tell_rows((name, f"{score:.3f}") for name, score in found.scores.items())
 
