@@ -33,7 +33,10 @@ def drawn(model, image, seed=0, sample=0, time=0, steps=STEPS):
     for axis, factor in enumerate(factors, 1):
         given = np.repeat(given, factor, axis)
     box = (slice(time, time + 1), *(slice(0, 1),) * (3 - ndim), *(slice(0, n) for n in given.shape[1:]))
-    noise = np.stack([normal(box, seed, sample, i).reshape(given.shape[1:]) for i in range(model.task.drawn)])
+    sign = 1 - 2 * (sample % 2)  # two samples share their noise
+    noise = np.stack(
+        [sign * normal(box, seed, sample // 2, i).reshape(given.shape[1:]) for i in range(model.task.drawn)]
+    )
     x = torch.from_numpy(np.concatenate([noise, given]))
     # Mirrored at the far border up to the stride, as elements of the image: several of the finer grid together.
     for axis, (factor, stride) in enumerate(zip(factors, model.config.stride, strict=True), 1):

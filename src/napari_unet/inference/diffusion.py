@@ -127,14 +127,21 @@ class SamplingEngine(Engine):
         return data
 
     def _noise(self, box: Box, channel: int) -> np.ndarray:
-        """Return the noise of a channel in a box of the tiled axes, as fine as the result."""
+        """Return the noise of a channel in a box of the tiled axes, as fine as the result.
+
+        Two samples share their noise, the second with its sign changed: each is as likely as any, and in their mean
+        goes what is odd in the noise (antithetic variates, Hammersley and Morton 1956).
+        """
         place = dict(zip(self.axes, box, strict=True))
         whole = tuple(place.get(axis, slice(0, 1)) for axis in PLACES)
         shape = [b.stop - b.start for b in box]
         if self.samples == 1:
             return normal(whole, self.seed, 0, channel).reshape(shape)
         each = [divmod(t, self.samples) for t in range(whole[0].start, whole[0].stop)]
-        found = [normal((slice(t, t + 1), *whole[1:]), self.seed, sample, channel) for t, sample in each]
+        found = [
+            (1 - 2 * (sample % 2)) * normal((slice(t, t + 1), *whole[1:]), self.seed, sample // 2, channel)
+            for t, sample in each
+        ]
         return np.concatenate(found).reshape(shape)
 
     def tensor(self, data: np.ndarray, box: Box, order: tuple[int, ...] | None = None) -> Tensor:

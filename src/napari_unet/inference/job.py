@@ -72,12 +72,13 @@ def run_settings(stack: Stack, model: Model, config: PredictConfig, before: Sequ
     return {**drawing, **chosen, **cascade, "model": model.sha256, "image": image}
 
 
-def _drawing(config: PredictConfig, models: Sequence[Model]) -> dict[str, int]:
+def _drawing(config: PredictConfig, models: Sequence[Model]) -> dict[str, Any]:
     """Return what samples follow from; empty where no model draws any."""
     if not any(model.task.drawn for model in models):
         return {}
     values = config.steps or STEPS, config.samples or 1, config.seed or 0
-    return dict(zip(DRAWING, values, strict=True))
+    noise = {"noise": "pairs"} if values[1] > 1 else {}  # once each sample had noise of its own
+    return dict(zip(DRAWING, values, strict=True)) | noise
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
