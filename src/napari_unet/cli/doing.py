@@ -136,20 +136,25 @@ def finish(
 
 @command
 def import_(
-    package: Annotated[Path, typer.Argument(help="Package of bioimage.io, folder or zip.", show_default=False)],
+    package: Annotated[
+        Path, typer.Argument(help="Package of bioimage.io, result of nnU-Net, or file of weights.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
+    network: Annotated[
+        Path | None, typer.Option(help="JSON with what a file of weights does not say.", show_default=False)
+    ] = None,
     gives: Annotated[str, typer.Option(help="What its results are: labels or image.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there.")] = False,
 ) -> None:
-    """Make a model of a package of the BioImage Model Zoo; nothing in it is run but its network.
+    """Make a model of a package of the BioImage Model Zoo, of a result of nnU-Net or of weights; no code of it is run.
 
     [dim]napari-unet import zoo/package.zip --out theirs.model[/dim]
 
-    How far the network looks is measured, and the package's own test must come out.
+    How far the network looks is measured or computed, and a package's own test must come out.
     """
     from ..zoo import import_model
 
-    tell_lines(shown(import_model(package, out, cast("Any", gives), overwrite=overwrite)).card())
+    tell_lines(shown(import_model(package, out, cast("Any", gives), network, overwrite=overwrite)).card())
 
 
 @command

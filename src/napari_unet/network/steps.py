@@ -81,8 +81,8 @@ def _fixed(x: np.ndarray, axes: str, mean: Any, std: Any) -> np.ndarray:
     return (x - _of_channels(mean, x)) / _of_channels(std, x)
 
 
-def _clip(x: np.ndarray, axes: str, low: float | None = None, high: float | None = None) -> np.ndarray:
-    return np.clip(x, low, high)
+def _clip(x: np.ndarray, axes: str, low: Any = None, high: Any = None) -> np.ndarray:
+    return np.clip(x, *(None if bound is None else _of_channels(bound, x) for bound in (low, high)))
 
 
 def _sigmoid(x: np.ndarray, axes: str) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""Take in a package of the BioImage Model Zoo: a model folder like any other, once its own test comes out right."""
+"""Take in models of others, packages or weights: model folders like any other, once their own test comes out right."""
 
 import dataclasses
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,31 +17,44 @@ from ..network.graph import WEIGHT
 from .described import Described, Run, model_of, tested
 from .graphs import graph_of, sizes_of
 from .known import known, placed
+from .nnunet import is_result, model_of_result, open_result, read_json
 from .package import open_package
-from .states import fitted_to, read_state, tensors_of
+from .plain import model_of_weights
+from .states import fitted_to, read_state, read_weights, tensors_of
 from .translate import Gives
 
 GIVES = ("auto", "labels", "image")
+STATES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")  # files of weights alone
 
 
 def import_model(
-    package: str | os.PathLike[str], out: str | os.PathLike[str], gives: Gives = "auto", *, overwrite: bool = False
+    package: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    gives: Gives = "auto",
+    network: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Generator[Progress, None, Model]:
-    """Make a model folder of a package of the BioImage Model Zoo (0.4 or 0.5), without running anything in it.
+    """Make a model folder of a package of the BioImage Model Zoo, or of weights, without running anything in it.
 
-    Its weights are taken as a PyTorch state dict where the network is ours, else as ONNX. How far the network looks,
-    and the grid on which it may be cut, are measured; with them it runs on stacks of any size with intensities measured
-    on the whole image, tile by tile. The package's own test must come out within 1e-4.
+    Its weights are taken as a PyTorch state dict where the network is ours, or one of nnU-Net or MONAI, else as ONNX.
+    How far the network looks, and the grid on which it may be cut, are computed or measured; with them it runs on
+    stacks of any size with intensities measured on the whole image, tile by tile. A package's own test must come out
+    within 1e-4.
 
     Parameters
     ----------
     package : path
-        Folder or zip.
+        Folder or zip of a package (0.4 or 0.5); result folder of nnU-Net, or one of its folds; file of weights.
     out : path
         Model folder to make.
     gives : "auto", "labels" or "image"
         What its results are: labels of classes, or its output as an image. Labels where that is probabilities, if not
         said.
+    network : mapping, or path of a JSON file, optional
+        What a file of weights does not say: "network", such as "monai.networks.nets.UNet", and its "arguments";
+        "intensities", such as "zscore"; "classes"; "channels"; "pixel_size"; "unit". Without it the network is told by
+        the names and shapes of its weights, where they tell it.
     overwrite : bool
         Replace the model that is there.
 
@@ -59,7 +73,13 @@ def import_model(
     """
     if gives not in GIVES:
         raise UsageError(f"gives is {gives!r}; choose one of {', '.join(GIVES)}")
-    found = Described.of(open_package(Path(package)), gives)
+    path = Path(package).expanduser()
+    if is_result(path) or path.suffix.lower() in STATES:
+        taken = yield from _of_weights(path, gives, _description(network))
+        return taken.save(out, overwrite)
+    if network is not None:
+        raise UsageError(f"{path} is a package, which says itself what its network is; leave the network out")
+    found = Described.of(open_package(path), gives)
     yield Progress(0, 3, "import", f"{found.package.description.name}: {found.package.description.description}")
     model, run = _own(found) or _known(found) or (None, None)
     if model is None or run is None:
@@ -72,6 +92,31 @@ def import_model(
     difference = tested(found, run)
     yield Progress(2, 3, "import", f"its own test comes out, within {difference:.1g}")
     return model.save(out, overwrite)
+
+
+def _description(network: Mapping[str, Any] | str | os.PathLike[str] | None) -> Mapping[str, Any] | None:
+    """Return what is said of a network, read where it is a file."""
+    if network is None or isinstance(network, Mapping):
+        return network
+    found = read_json(Path(network))
+    if not isinstance(found, dict):
+        raise UsageError(f'{network} describes no network; write {{"network": NAME, "arguments": {{...}}}}')
+    return found
+
+
+def _of_weights(path: Path, gives: Gives, network: Mapping[str, Any] | None) -> Generator[Progress, None, Model]:
+    """Make a model of a result of nnU-Net, or of weights alone; what these should give is not known, and not tried."""
+    yield Progress(0, 1, "import", f"the weights in {path}")
+    state = read_weights(path) if path.is_file() else None
+    if state is None or is_result(path) or "init_args" in state:
+        result, notes = open_result(path, state)
+        model, more = model_of_result(result, gives)
+    else:
+        notes, (model, more) = [], model_of_weights(state, path, network, gives)
+    yield Progress(0, 1, "import", about(cast("KnownConfig", model.config)))
+    for note in (*notes, *more, "there is no test in it: compare its results with those of the program it is from"):
+        yield Progress(0, 1, "import", note)
+    return model
 
 
 def _own(found: Described) -> tuple[Model, Run] | None:

@@ -4,7 +4,8 @@ import contextlib
 import io
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,17 @@ import safetensors.numpy
 import torch
 
 from ..errors import ModelError, UnsafeError
+from ..files import read_plain
 from ..model.weights import expected
 from ..network import KnownConfig
+from .package import MOST
 
 # Where programs keep the weights in a checkpoint, the first that is there: nnU-Net, Lightning, MONAI, and others.
 KEPT = ("network_weights", "state_dict", "model_state_dict", "model", "net", "network", "weights")
 # What wrappers of networks write before the names of weights; several may be there.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "_model.")
+# Parts of names of weights that nnU-Net writes again under another name, or that served its training alone.
+BESIDE = (".all_modules.", "decoder.encoder.", "decoder.seg_layers.")
 MOST_WRAPPED = 4  # of which one holds the other
 # Numbers of numpy that checkpoints hold beside their tensors, such as the losses of a training: read as nothing.
 NUMPY = (
@@ -26,6 +31,21 @@ NUMPY = (
     "numpy._core.multiarray._reconstruct", "numpy.dtype", "numpy.ndarray", "_codecs.encode",
     *(f"numpy.dtypes.{kind}DType" for kind in ("Float32", "Float64", "Int32", "Int64", "Bool", "Str", "Object")),
 )  # fmt: skip
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """Return what a file of weights holds, as `read_state`.
+
+    Raises
+    ------
+    ModelError, UnsafeError
+        Where it cannot be read, or holds more.
+    """
+    try:
+        data = read_plain(path, MOST)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return read_state(data, str(path))
 
 
 class Nothing:
@@ -129,6 +149,9 @@ def fitted_to(config: KnownConfig, tensors: Mapping[str, np.ndarray], name: str)
             break
     counts = {key: np.zeros((), np.int64) for key in wanted if key.endswith("num_batches_tracked")}
     best = counts | best
+    more = next((key for key in found if key not in wanted and not any(part in key for part in BESIDE)), None)
+    if more is not None and len(best) == len(wanted):
+        raise ModelError(f"the weights in {name} have {more}, which {config.network} with these settings has not")
     missing = [key for key in wanted if key not in best]
     wrong = [
         f"{key} {best[key].shape} for {wanted[key][0]}"
@@ -141,6 +164,14 @@ def fitted_to(config: KnownConfig, tensors: Mapping[str, np.ndarray], name: str)
             f"{f'missing {missing[0]} and {len(missing) - 1} more' if missing else wrong[0]}"
         )
     return best
+
+
+def unwrapped(tensors: Mapping[str, np.ndarray], sign: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return weights without what wrappers write before their names: the first way in which one of `sign` is there."""
+    for prefix in _prefixes(tensors):
+        if any(prefix + each in tensors for each in sign):
+            return {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return dict(tensors)
 
 
 def _prefixes(tensors: Mapping[str, Any]) -> Iterator[str]:
