@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import FP32, image_of
-from napari_unet import PredictConfig, load_model, open_stack, predict, wait
+from helpers import FP32, example, image_of
+from napari_unet import PredictConfig, TrainConfig, load_model, open_stack, predict, train, wait
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import ModelError, UnsafeError
 from napari_unet.intensities.normalise import Normalisation
@@ -276,3 +276,29 @@ def test_a_card_with_settings_of_no_network_is_refused():
     for wrong in ({"features": [4] * 99}, {"units": 10**9}, {"strides": [[2], [2]]}, {"features": [-4, 4, 4]}):
         with pytest.raises(ModelError, match="cannot be built"):
             dataclasses.replace(config, settings=config.settings | wrong)
+
+
+@pytest.mark.parametrize("kind", ["plain", "unet", "basic"])
+def test_a_network_of_another_library_is_fine_tuned(kind, tmp_path):
+    """It goes on from its own weights, ends as a model of its kind, and a training that was stopped goes on."""
+    library, name, words, _ = THEIRS[kind]
+    one = {"input_channels": 1} if library == NNUNET else {"in_channels": 1}
+    config = placed(known(library, name, words | one))
+    weights = {k: v.numpy() for k, v in filled(build(config)).state_dict().items()}
+    task = Semantic((0, 1, 2), ("a", "b", "c"))
+    start = Model(config, weights, task, Normalisation("zscore"), "yx", record={"name": "theirs"})
+    pairs = [example((64, 64), seed=i, name=f"image {i}") for i in range(3)]
+    settings = {"steps": 4, "patch": (32, 32), "batch": 2, **FP32}
+    stopped = train(pairs, tmp_path / "tuned.model", TrainConfig(**settings), init=start)
+    for event in stopped:
+        if getattr(event, "message", "").startswith("step 2"):
+            break
+    stopped.close()
+    model = wait(train(pairs, tmp_path / "tuned.model", TrainConfig(**settings, resume=True), init=start))
+    at_once = wait(train(pairs, tmp_path / "whole.model", TrainConfig(**settings), init=start))
+    assert model.sha256 == at_once.sha256 == load_model(tmp_path / "tuned.model").sha256
+    assert model.config.network == config.network and model.task.values == (0, 255)
+    assert model.config.window == ((32, 32) if kind == "plain" else (64, 64) if kind == "basic" else (32, 32))
+    first = next(key for key, value in weights.items() if value.ndim == 4)
+    step = np.abs(model.weights[first] - weights[first]).max()
+    assert 0 < step < 0.05 * np.abs(weights[first]).max()

@@ -135,9 +135,9 @@ def test_a_fold_or_its_checkpoint_may_be_given_too(tmp_path):
     _, folder = result(tmp_path)
     found = [
         wait(import_model(path, tmp_path / f"{i}.model"))
-        for i, path in enumerate((folder / "fold_1", folder / "fold_1" / "checkpoint_final.pth"))
+        for i, path in enumerate((folder / "fold_1", folder / "fold_1" / "checkpoint_final.pth", folder / "plans.json"))
     ]
-    assert found[0].sha256 == found[1].sha256 and found[0].record["imported from"].endswith("fold_1")
+    assert found[0].sha256 == found[1].sha256 == found[2].sha256 and found[0].record["imported from"].endswith("fold_1")
 
 
 @pytest.mark.parametrize(

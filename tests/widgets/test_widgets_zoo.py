@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("napari")
 pytest.importorskip("qtpy.QtWidgets")
@@ -10,10 +11,12 @@ from helpers import FP32, image_of
 from kinds import small
 from napari_unet import Credit, Model, PredictConfig, export_model, load_model, open_stack, predict, wait
 from napari_unet.intensities.normalise import Normalisation
-from napari_unet.network import GraphConfig
+from napari_unet.network import GraphConfig, build
 from napari_unet.network.steps import Step
 from napari_unet.task import Semantic
 from napari_unet.widgets.segment import SegmentWidget
+from napari_unet.widgets.train import TrainWidget
+from napari_unet.zoo.known import known
 from windows import opened, ran, until
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -72,3 +75,17 @@ def test_a_package_is_imported_by_a_button_and_chosen(viewer, folders):
     assert "other.zip" in widget.status.value
     assert widget.model.value == found
     assert len(list((folders / "models").iterdir())) == 2
+
+
+def test_weights_of_a_known_network_are_imported_by_the_button_and_may_be_started_from(viewer, folders):
+    words = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2]}
+    torch.save(build(known("monai.networks.nets", "UNet", words)).state_dict(), folders / "weights.pth")
+    viewer.add_image(image_of((60, 70)), name="cells")
+    widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Segment")
+    widget.models.bring(folders / "weights.pth")
+    until(lambda: not widget.busy)
+    found = folders / "models" / "weights.model"
+    assert widget.model.value == found and load_model(found).config.network == "MONAI UNet"
+    train = TrainWidget(viewer)
+    assert found in train.start_from.choices

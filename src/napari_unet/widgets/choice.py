@@ -17,7 +17,7 @@ from .pixels import Fit
 from .preferences import Preferences, models_changed
 from .training_request import free_name
 
-PACKAGES = "BioImage Model Zoo (*.zip *.yaml *.yml)"
+PACKAGES = "Package, weights, or plans.json of nnU-Net (*.zip *.yaml *.yml *.pth *.pt *.ckpt *.safetensors plans.json)"
 PICTURE, SIDE = "picture.png", 32  # pixels: a nucleus can still be told from a membrane
 
 
@@ -131,7 +131,7 @@ class ModelChoice:
         self.picked = True
 
     def ask_import(self) -> None:
-        """Ask for a package of the BioImage Model Zoo, and make a model of it."""
+        """Ask for a package of the BioImage Model Zoo, weights or a result of nnU-Net, and make a model of it."""
         path, _ = QFileDialog.getOpenFileName(self._panel.native, "Package of a model", "", PACKAGES)
         if path:
             self.bring(Path(path))
@@ -142,7 +142,7 @@ class ModelChoice:
         if panel.busy:
             panel.fail("wait for the end of what is running, or cancel it")
             return
-        out = free_name(Preferences.read().models, package.stem if package.suffix == ".zip" else package.parent.name)
+        out = free_name(Preferences.read().models, _name_of(package))
 
         def done(how: Ended) -> None:
             panel.ended(how)
@@ -161,6 +161,13 @@ class ModelChoice:
         folder = QFileDialog.getExistingDirectory(self._panel.native, "Folder of a model", at)
         if folder:
             self.use(Path(folder))
+
+
+def _name_of(package: Path) -> str:
+    """Return a name for what is imported: that of its file, or of its folder where all files have the same name."""
+    if package.name == "plans.json":
+        return package.parent.parent.name
+    return package.parent.name if package.suffix in (".yaml", ".yml") else package.stem
 
 
 class ReadingForm:

@@ -103,7 +103,7 @@ class SegmentWidget(Panel):
         self.live = CheckBox(text="Live", value=False, tooltip="Update the preview when you pan, zoom or move a slider")
         self.seams = button("Seam check", self.check_seams, "Predict a sample on two grids, and compare")
         self.bring = button(
-            "Import a model…", self.models.ask_import, "Make a model of a package of the BioImage Model Zoo"
+            "Import a model…", self.models.ask_import, "Make a model of a zoo package, nnU-Net's plans.json, or weights"
         )
         self.run = button("Run", self.start, "Write the result of the whole image, from where you look outward")
         self.cancel = button("Cancel", self.stop, "Stop; what is done is kept, and Resume continues from it")

@@ -17,7 +17,7 @@ from ..network.graph import WEIGHT
 from .described import Described, Run, model_of, tested
 from .graphs import graph_of, sizes_of
 from .known import known, placed
-from .nnunet import is_result, model_of_result, open_result, read_json
+from .nnunet import DATASET, PLANS, is_result, model_of_result, open_result, read_json
 from .package import open_package
 from .plain import model_of_weights
 from .states import fitted_to, read_state, read_weights, tensors_of
@@ -74,6 +74,7 @@ def import_model(
     if gives not in GIVES:
         raise UsageError(f"gives is {gives!r}; choose one of {', '.join(GIVES)}")
     path = Path(package).expanduser()
+    path = path.parent if path.name in (PLANS, DATASET) and path.is_file() else path
     if is_result(path) or path.suffix.lower() in STATES:
         taken = yield from _of_weights(path, gives, _description(network))
         return taken.save(out, overwrite)

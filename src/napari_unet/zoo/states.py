@@ -151,7 +151,9 @@ def fitted_to(config: KnownConfig, tensors: Mapping[str, np.ndarray], name: str)
     best = counts | best
     more = next((key for key in found if key not in wanted and not any(part in key for part in BESIDE)), None)
     if more is not None and len(best) == len(wanted):
-        raise ModelError(f"the weights in {name} have {more}, which {config.network} with these settings has not")
+        raise ModelError(
+            f"the weights in {name} do not fit {config.network} with these settings: it has no {more[:200]}, they have"
+        )
     missing = [key for key in wanted if key not in best]
     wrong = [
         f"{key} {best[key].shape} for {wanted[key][0]}"
