@@ -50,6 +50,7 @@ def losses(model):
         ([(math.nan, 1.0), (math.nan, 0.9), (math.nan, 0.8)], 3),
         ([(0.6, 1.0), (0.6, 0.5), (0.6, 0.5)], 2),  # a tie: the loss, then the earlier
         ([(0.0, 0.1), (0.1, 2.0), (0.0, 0.01)], 2),
+        ([(0.014, 1.9), (0.0, 1.7), (0.0, 1.5)], 3),  # so little is found by chance
         ([(0.3, 1.0), (0.9, math.nan), (0.2, 0.1)], 1),  # what is not finite is never kept
         ([(-3.0, 1.0), (-2.0, 2.0), (-2.0, 1.5)], 3),
         ([(math.nan, math.inf), (math.nan, 3.0)], 2),
