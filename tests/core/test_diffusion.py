@@ -127,6 +127,31 @@ def test_mean_and_deviation_are_those_of_the_samples(timed, tmp_path):
     assert not list((tmp_path / "a.ome.zarr").rglob("working*"))
 
 
+@pytest.mark.parametrize("case", ["one time", "a series", "channels, finer, a part"])
+def test_each_sample_is_kept_beside_their_mean_where_that_is_wanted(case, tmp_path):
+    plain = case != "channels, finer, a part"
+    model = sampler(depth=1) if plain else sampler(depth=1, channels=1, outs=2, upscale=(2, 2), dtype_name="uint8")
+    image = image_of((2 if case == "a series" else 1, 40, 36))
+    stack = Stack(image, "tyx") if case == "a series" else Stack(image[0], "yx")
+    region = {} if plain else {"region": "8:29,4:33"}
+    given = {"steps": 2, "seed": 3, **region, **FP32}
+    found = []
+    for samples in (2, 3):
+        out = tmp_path / f"{samples}.ome.zarr"
+        wait(predict(stack, model, out, PredictConfig(samples=samples, each_sample=True, block=(16, 16), **given)))
+        found.append(open_stack(out / "samples"))
+    mean, each = np.asarray(open_stack(out).data[...]), np.asarray(found[1].data[...])
+    names = ("sample 1", "sample 2") if plain else ("sample 1 channel 0", "sample 1 channel 1")
+    assert found[1].channel_names[:2] == names
+    at = found[1].axes.index("c")
+    channels = each.shape[at] // 3
+    apart = np.stack(np.split(each, 3, at)).astype(float)
+    assert channels == (1 if plain else 2) and np.abs(apart.mean(0).reshape(mean.shape) - mean).max() < 1
+    first = wait(predict(stack, model, tmp_path / "one.ome.zarr", PredictConfig(**given)))
+    assert np.abs(apart[0].reshape(mean.shape) - first.data[...]).max() <= 1
+    assert (np.asarray(found[0].data[...]) == np.split(each, [2 * channels], at)[0]).all()
+
+
 @pytest.mark.parametrize("samples", [None, 3])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(samples, tmp_path):
     model, stack = sampler(), Stack(data=image_of((120, 60)), axes="yx")
@@ -224,6 +249,7 @@ def test_there_are_no_seams_and_a_cascade_takes_a_sample(tmp_path):
         (lambda: [sampler()], {"tta": True}, "give --samples"),
         (lambda: [sampler()], {"seed": 2**32}, "must be at most"),
         (lambda: [sampler()], {"uncertainty": True}, "--samples 2 or more"),
+        (lambda: [sampler()], {"each_sample": True}, "--samples 2 or more"),
     ],
 )
 def test_what_samples_cannot_have_is_refused_before_anything_is_written(models, wishes, says, tmp_path):

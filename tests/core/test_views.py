@@ -17,16 +17,20 @@ from napari_unet.arrays.resample import Resampled
 from napari_unet.arrays.stack import Stack
 from napari_unet.arrays.views import Cast, LazyBase, View, Zeros
 from napari_unet.events import wait
+from napari_unet.examples import nuclei
 from napari_unet.inference.config import PredictConfig
-from napari_unet.inference.diffusion import Completed, OverSamples, Several
+from napari_unet.inference.diffusion import Completed
 from napari_unet.inference.lazy import _Shown
 from napari_unet.inference.predict import preview
+from napari_unet.inference.samples import EachSample, OverSamples, Several
 from napari_unet.inference.seen import _InPlace
 from napari_unet.inference.stages import State
+from napari_unet.objects.condition import ObjectChannels
 from napari_unet.objects.config import ObjectConfig
 from napari_unet.objects.decode import _Named, find
 from napari_unet.objects.grid import ObjectGrid
 from napari_unet.objects.scratch import Scratch
+from napari_unet.objects.simulate import simulate_labels
 from napari_unet.sources import open_stack
 from napari_unet.sources.wholes import WholeNumbers
 from napari_unet.training.labels import Foreground
@@ -88,6 +92,11 @@ LAZY = {
     "Several of one": lambda _: Several(DATA, 3, True),
     "OverSamples": lambda _: OverSamples(DATA[[0, 1, 1, 2, 3, 4]], 3, False, True, np.dtype(np.float32)),
     "OverSamples of one": lambda _: OverSamples(DATA, 5, True, False, np.dtype(np.uint16)),
+    "EachSample": lambda _: EachSample(DATA[[0, 1, 1, 2, 3, 4]], 3, False, True, np.dtype(np.float32)),
+    "EachSample of one": lambda _: EachSample(DATA, 5, True, False, np.dtype(np.uint8)),
+    "ObjectChannels": lambda _: ObjectChannels(DATA, (2.0, 1.0, 1.0), 0),
+    "ObjectChannels of planes": lambda _: ObjectChannels(DATA // 50, (1.0, 1.0), 1),
+    "SimulatedLabels": lambda _: simulate_labels([Stack(nuclei()[1], "yx")], (40, 50)).data,
     "State": lambda _: State(DATA, 1),
     "State of one": lambda _: State(DATA, -1),
 }

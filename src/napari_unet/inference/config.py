@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 INTENSITIES = ("percentiles", "each_time", "padding")
 DRAWING = ("steps", "samples", "seed")  # of models that draw samples
-LATER = (*INTENSITIES, "diameter", "region", *DRAWING)  # runs of before these were there had none of them
+LATER = (*INTENSITIES, "diameter", "region", *DRAWING, "each_sample")  # runs of before they were there had none
 MOST_SEED = 2**32 - 1  # 32 bits are what the generator of the noise takes
 STEPS = 8  # of a sample: each costs a pass of the network, and nearly straight ways take few (Liu et al. 2023)
 OBJECT_OPTIONS = ("border_bias", "min_size", "fill_holes", "link")
@@ -63,6 +63,7 @@ class PredictConfig:
     seed: int | None = setting(
         None, "Samples: seed of the noise, 0 if not given; another one draws others", ge=0, le=MOST_SEED
     )
+    each_sample: bool = setting(False, "Samples: write each of them too, beside their mean")
     ome_version: str = setting("0.5", "Version of OME-Zarr that is written", choices=("0.5", "0.4"))
     in_source: bool = setting(False, "Write labels/NAME into the source's own OME-Zarr instead of a new one")
     border_bias: float | None = setting(None, "Objects: above 0 splits more, below 0 less; the model's if not given")
@@ -150,6 +151,8 @@ class PredictConfig:
             raise UsageError(
                 f"{', '.join(chosen)}: the model draws no samples; leave it out, or train one with --task diffuse"
             )
+        if self.each_sample and (self.samples or 1) == 1:
+            raise UsageError("each_sample is of several samples; give --samples 2 or more, or leave it out")
         if (self.samples or 1) > 1 and not drawing[-1]:
             raise UsageError(
                 f"samples is {self.samples}, but the last model draws none and takes one; leave samples out, or run "

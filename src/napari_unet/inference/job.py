@@ -40,6 +40,7 @@ from .outputs import (
     objects_output,
     overview_output,
     probabilities_output,
+    samples_output,
     std_output,
     uncertainty_output,
 )
@@ -160,6 +161,7 @@ class Job:
         grid = TileGrid(shape, core, engine.footprint)
         if task.result == "image":
             outputs = [image_output(engine, grid)] + [std_output(engine, grid)] * config.uncertainty
+            outputs += [samples_output(engine, grid, config.samples or 1)] * config.each_sample
             outputs += [error_output(engine, grid)] * config.error
             return cls(grid, layout, Decoder(engine, tuple(outputs), coarser, task), None, before)
         outputs = [labels_output(engine, grid, config.name)]

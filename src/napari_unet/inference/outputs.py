@@ -19,6 +19,7 @@ from ..store.save import storable_name
 from .engine import Engine
 
 OVERVIEW_BYTES = 2**30  # 1 GiB: an image beside labels is made coarser until it is no larger
+SAMPLES = "samples"  # where each of them lies in the store
 CHUNK_2D, CHUNK_3D = 1024, 128  # edges: 1 to 8 MiB a file, what viewers and object stores read well
 
 
@@ -79,6 +80,14 @@ def error_output(engine: Engine, grid: TileGrid) -> Output:
 def std_output(engine: Engine, grid: TileGrid) -> Output:
     """Lay out the standard deviation of each intensity, in the result's units."""
     return _finer_output(engine, grid, "uncertainty", engine.model.task.names, np.dtype(np.float32))
+
+
+def samples_output(engine: Engine, grid: TileGrid, samples: int) -> Output:
+    """Lay out each sample: a channel, or, where the result has several, as many in a row."""
+    names = engine.model.task.names
+    each = [(f"sample {i + 1}", name if len(names) > 1 else "") for i in range(samples) for name in names]
+    dtype = np.dtype(engine.model.task.dtype)
+    return _finer_output(engine, grid, SAMPLES, tuple(" ".join(filter(None, both)) for both in each), dtype)
 
 
 def _finer_output(engine: Engine, grid: TileGrid, path: str, names: tuple[str, ...], dtype: np.dtype[Any]) -> Output:

@@ -19,8 +19,10 @@ from ..grid.tiles import scaled
 from ..objects.scratch import discard
 from ..store import Output, ResultStore
 from ..store.layout import WORKING
-from .diffusion import OverSamples, SamplingEngine
+from .diffusion import SamplingEngine
 from .flow import IMAGE, DoneBlocks, raise_unfinished
+from .outputs import SAMPLES
+from .samples import EachSample, OverSamples
 
 if TYPE_CHECKING:
     from .job import Job
@@ -111,10 +113,16 @@ class _Brought:
 
     def _array(self, job: "Job", output: Output, own: Output, data: LazyArray) -> LazyBase:
         """Return what the network gave at the pixels of the result: cut, or resampled; of samples what they are."""
-        scale, new = output.scale, len(output.axes) > len(own.axes)
+        scale = output.scale
         if self._samples > 1:
-            data = OverSamples(data, self._samples, new, own.path == "uncertainty", own.dtype)
+            new = "t" not in own.axes
             scale = scale[1:] if new else scale
+            if own.path == SAMPLES:
+                at = own.axes.index("c")
+                data = EachSample(data, self._samples, new, "c" in output.axes, own.dtype)
+                scale = scale if "c" in output.axes else (*scale[:at], 1.0, *scale[at:])
+            else:
+                data = OverSamples(data, self._samples, new, own.path == "uncertainty", own.dtype)
         if job.corner is None:
             return resampling(output.kind)(data, own.shape, ratios(own.scale, scale))
         part: list[slice | int] = list(scaled(job.corner, self._own.decoder.engine.factors))

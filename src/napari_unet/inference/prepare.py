@@ -18,7 +18,7 @@ from ..objects.condition import conditioned
 from ..sources import open_stack
 from ..store.admission import own_root
 from .config import PredictConfig
-from .diffusion import engine_for, several
+from .diffusion import engine_for
 from .engine import Engine, check_fit
 from .intensities import measured, remarks
 from .job import Job, run_settings
@@ -27,6 +27,7 @@ from .outputs import result_of, result_path
 from .own import brought
 from .pixelsize import resample_to_model
 from .region import Region, region_of
+from .samples import several
 from .stages import alone, staged
 
 
@@ -139,7 +140,7 @@ class Prepared:
         engine = engine_for(self.own, self.model, self.engine.statistics, config)
         own = Job.plan(alone(engine), config, before)
         deviates = self.config.uncertainty and self.samples == 1
-        bare = dataclasses.replace(self.config, overview=False, error=False, uncertainty=deviates)
+        bare = dataclasses.replace(self.config, overview=False, error=False, each_sample=False, uncertainty=deviates)
         corner = None if self.region is None else self.region.corner(own.decoder.engine.axes)
         job = dataclasses.replace(Job.plan(self.engine, bare, before), objects=None, own=own, corner=corner)
         return staged(job if self.samples == 1 else job.of_samples(), self.config)

@@ -74,7 +74,7 @@ def staged(job: "Job", config: PredictConfig) -> "Job":
     full = [math.ceil(n / s) * s for n, s in zip(sizes, engine.footprint.stride, strict=True)]
     stack = completed(engine.stack, axes, full)
     engines = [engine.changed(stack=stack, extent=sizes, span=span) for span in parts]
-    bare = dataclasses.replace(config, uncertainty=False, error=False, overview=False)
+    bare = dataclasses.replace(config, uncertainty=False, error=False, each_sample=False, overview=False)
     jobs = [type(job).plan(each, bare, job.before) for each in engines]
     outputs = [
         dataclasses.replace(found, shape=wanted.shape, dtype=wanted.dtype)

@@ -19,7 +19,7 @@ from ..store.tiff import check_tiff, is_ours, replacement, save_tiff
 from .config import PredictConfig
 from .instances import is_table
 
-ALONE = ("probabilities", "uncertainty", "error")
+ALONE = ("probabilities", "uncertainty", "error", "each_sample")
 Then = Callable[[Stack], Iterator[Progress]]
 MakeResult = Callable[[Path, PredictConfig, Then], Generator[Progress, None, Stack]]
 
