@@ -19,7 +19,7 @@ from napari_unet.inference.diagnostics import seam_check
 from napari_unet.inference.predict import predict, predict_lazy
 from napari_unet.inference.prepare import prepare
 from napari_unet.intensities.normalise import Normalisation
-from napari_unet.network import drift
+from napari_unet.network import carried
 from napari_unet.objects.condition import conditioned
 from napari_unet.sources import open_stack
 
@@ -49,10 +49,10 @@ def drawn(model, image, seed=0, sample=0, time=0, steps=STEPS):
         state, rest = x[None, :moving], x[None, moving:]
         for step in range(steps):
             now = torch.full_like(rest[:, :1], step / steps)
-            told = [drift(step / steps, power) for power in model.task.powers]
-            place, share = (torch.tensor(each).reshape(1, -1, *(1,) * ndim) for each in zip(*told, strict=True))
+            told = [carried(step / steps, (step + 1) / steps, power) for power in model.task.powers]
+            place, share, length = (torch.tensor(each).reshape(1, -1, *(1,) * ndim) for each in zip(*told, strict=True))
             linear = place * state + (share * rest if model.task.power else 0)
-            state = state + (net(torch.cat([state, rest, now], 1)) + linear.float()) / steps
+            state = length * net(torch.cat([state, rest, now], 1)) + linear.float()
     return model.task.decode(state[0][(..., *(slice(0, n) for n in given.shape[1:]))])
 
 
@@ -146,7 +146,9 @@ def test_each_sample_is_kept_beside_their_mean_where_that_is_wanted(case, tmp_pa
     at = found[1].axes.index("c")
     channels = each.shape[at] // 3
     apart = np.stack(np.split(each, 3, at)).astype(float)
-    assert channels == (1 if plain else 2) and np.abs(apart.mean(0).reshape(mean.shape) - mean).max() < 1
+    inside = ((apart > 0) & (apart < 255)).all(0) if not plain else np.ones(apart.shape[1:], bool)  # else they are cut
+    assert channels == (1 if plain else 2) and inside.mean() > 0.8
+    assert np.abs((apart.mean(0) - mean.reshape(apart.shape[1:]))[inside]).max() < 1
     first = wait(predict(stack, model, tmp_path / "one.ome.zarr", PredictConfig(**given)))
     assert np.abs(apart[0].reshape(mean.shape) - first.data[...]).max() <= 1
     assert (np.asarray(found[0].data[...]) == np.split(each, [2 * channels], at)[0]).all()

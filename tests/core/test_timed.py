@@ -6,7 +6,7 @@ import torch
 
 from kinds import run_tiled, told
 from napari_unet.errors import ModelError
-from napari_unet.network import UNetConfig, deployable, euler_step
+from napari_unet.network import UNetConfig, deployable, step_of
 from napari_unet.network.memory import parameters
 from napari_unet.network.stream import Stream
 
@@ -23,7 +23,7 @@ def test_a_step_at_a_fixed_time_is_an_ordinary_network(ndim):
     for time, scale, length in ((0.0, 1.0, 0.25), (0.6, 1.7, 0.1)):
         moving = net.config.out_channels
         leans = [0.5, 0.0][:moving]  # of the second there is no channel in what is given
-        step = euler_step(net, time, (np.full(moving, scale), np.array(leans)), np.full(moving, length))
+        step = step_of(net, time, (np.full(moving, scale), np.array(leans)), np.full(moving, length))
         given = torch.zeros_like(x[:, :moving])
         given[:, 0] = 0.5 * x[:, moving]
         seen = torch.cat([scale * (x[:, :moving] + given), x[:, moving:]], 1)
@@ -51,7 +51,7 @@ def test_the_time_matters_and_is_that_of_each_sample():
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_step_streams_and_is_cut_up_as_any_network(ndim):
     moving = NETS[ndim].out_channels
-    step = euler_step(told(NETS[ndim]), 0.3, (np.full(moving, 1.2), np.zeros(moving)), np.full(moving, 0.2))
+    step = step_of(told(NETS[ndim]), 0.3, (np.full(moving, 1.2), np.zeros(moving)), np.full(moving, 0.2))
     image = np.random.default_rng(0).normal(size=(step.config.in_channels, *(40, 32, 16)[:ndim])).astype(np.float32)
     whole = run_tiled(step, image, image.shape[1:])
     assert np.abs(run_tiled(step, image, (16,) * ndim) - whole).max() <= 1e-5

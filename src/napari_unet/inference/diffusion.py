@@ -23,7 +23,7 @@ from ..grid.tiles import Footprint, Tile, mirrored, scaled
 from ..intensities.normalise import Statistics
 from ..limits import memory
 from ..model import Model
-from ..network import UNet, Way, deployable, euler_steps, footprint
+from ..network import UNet, Way, deployable, footprint, steps_of
 from ..network.fused import fused
 from ..network.stream import Chain
 from ..task import Diffuse
@@ -41,7 +41,7 @@ class SamplingEngine(Engine):
     Parameters
     ----------
     steps : int
-        From noise to sample: Euler's, all of one length.
+        From noise to sample, all of one length: see `network.timed.carried`.
     seed : int
         Of the noise.
     samples : int
@@ -174,7 +174,7 @@ class SamplingEngine(Engine):
         """Return all steps as one network, its axes in another order if one is given."""
         order = order or tuple(range(self.model.config.ndim))
         if order not in self._chains:
-            nets = euler_steps(self.model.network(), self.way)
+            nets = steps_of(self.model.network(), self.way)
             self._chains[order] = Steps([self._ready(nets[number], order) for number in self.numbers])
         return self._chains[order]
 

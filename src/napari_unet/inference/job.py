@@ -78,8 +78,8 @@ def _drawing(config: PredictConfig, models: Sequence[Model]) -> dict[str, Any]:
     if not any(model.task.drawn for model in models):
         return {}
     values = config.steps or STEPS, config.samples or 1, config.seed or 0
-    noise = {"noise": "pairs"} if values[1] > 1 else {}  # once each sample had noise of its own
-    return dict(zip(DRAWING, values, strict=True)) | noise
+    # Once steps were Euler's, and each sample had noise of its own: a run of then does not go on with others.
+    return dict(zip(DRAWING, values, strict=True)) | {"way": "exponential, noise in pairs"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

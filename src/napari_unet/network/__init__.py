@@ -7,7 +7,7 @@ from .config import UNetConfig, ronneberger2015
 from .graph import Graph, GraphConfig
 from .known import Known, KnownConfig, build, halo_of, windowed
 from .reach import footprint, receptive_radius
-from .timed import Way, drift, euler_step, euler_steps
+from .timed import Way, carried, drift, step_of, steps_of
 from .unet import ConvUnit, UNet, Up, crop_centre, deployable, pool, repeated
 
 NetworkConfig = UNetConfig | GraphConfig | KnownConfig
@@ -39,11 +39,10 @@ __all__ = [
     "Up",
     "Way",
     "build",
+    "carried",
     "crop_centre",
     "deployable",
     "drift",
-    "euler_step",
-    "euler_steps",
     "footprint",
     "halo_of",
     "pool",
@@ -51,5 +50,7 @@ __all__ = [
     "receptive_radius",
     "repeated",
     "ronneberger2015",
+    "step_of",
+    "steps_of",
     "windowed",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .unet import ConvUnit, UNet, deployable
 
+NODES = 16  # of a quadrature by Gauss and Legendre: of one step over all times it is right to 1e-9
 ALIKE = 0.95  # correlation that an image is taken to have with its degraded one: of 0.9 or 1 it tells as much
 
 
@@ -34,6 +35,37 @@ def drift(time: Any, power: Any = None) -> tuple[Any, Any]:
     return (along * power - time * ALIKE**2) / both, (place - along * time) * ALIKE / both
 
 
+def carried(start: float, stop: float, power: float | None = None) -> tuple[float, float, float]:
+    """Return what a step makes of where one is, of the image given, and of what the network gives at its start.
+
+    The velocity is `drift` and what the network adds; that is taken as it is at the start, and `drift` is followed
+    exactly, where Euler's steps lose a part of the noise: of 8 a quarter of its standard deviation. With the variance
+    of the place that the image leaves, D(t) = power ((1 - t)^2 + t^2) - (t ALIKE)^2, the place changes by D' / 2 D, so
+    it is carried by the root of D(stop) / D(start).
+
+    Parameters
+    ----------
+    start, stop : float
+        Times.
+    power : float, optional
+        As `drift` takes it.
+
+    References
+    ----------
+    Hochbruck and Ostermann 2010, of exponential integrators; Lu et al. 2022 for samples in few steps.
+    """
+    whole, alike = (1.0, 0.0) if power is None else (power, ALIKE)
+
+    def left(time: Any) -> Any:
+        return whole * ((1 - time) ** 2 + time**2) - (time * alike) ** 2
+
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    times = (start + stop) / 2 + (stop - start) / 2 * nodes
+    ways = np.sqrt(left(stop) / left(times)) * weights * (stop - start) / 2
+    image = ways * (1 - times) * alike / left(times)
+    return float(np.sqrt(left(stop) / left(start))), float(image.sum()), float(ways.sum())
+
+
 class Way:
     """Equal steps from noise to image, written so that networks only add to what they are given.
 
@@ -55,14 +87,14 @@ class Way:
     """
 
     def __init__(self, steps: int, power: Sequence[float | None]) -> None:
-        drifts = np.array([[drift(n / steps, each) for each in power] for n in range(steps)])
+        each = np.array([[carried(n / steps, (n + 1) / steps, one) for one in power] for n in range(steps)])
         left = [np.ones(len(power))]
         lean = [np.zeros(len(power))]
-        for place, image in zip(drifts[::-1, :, 0], drifts[::-1, :, 1], strict=True):
-            lean.insert(0, lean[0] - image * left[0] / steps)
-            left.insert(0, left[0] * (1 + place / steps))
-        self.scale, self.lean = [1 / each for each in left], lean
-        self.length = [each / steps for each in left[1:]]
+        for place, image in zip(each[::-1, :, 0], each[::-1, :, 1], strict=True):
+            lean.insert(0, lean[0] - image * left[0])
+            left.insert(0, left[0] * place)
+        self.scale, self.lean = [1 / one for one in left], lean
+        self.length = [after * one for after, one in zip(left[1:], each[:, :, 2], strict=True)]
 
     def start(self, noise: np.ndarray, image: np.ndarray) -> np.ndarray:
         """Return what the first network is given: (channels, ...) of noise and of the image."""
@@ -71,8 +103,8 @@ class Way:
         return noise / scale - (lean * image if bool(self.lean[0].any()) else 0)
 
 
-def euler_steps(net: UNet, way: Way) -> list[UNet]:
-    """Return the networks of the steps of a way, as `euler_step` gives them.
+def steps_of(net: UNet, way: Way) -> list[UNet]:
+    """Return the networks of the steps of a way, as `step_of` gives them.
 
     Parameters
     ----------
@@ -80,11 +112,11 @@ def euler_steps(net: UNet, way: Way) -> list[UNet]:
         Told a time; its output is the velocity of its first input channels, but for `drift`. Left as it is.
     """
     steps = len(way.length)
-    return [euler_step(net, n / steps, (way.scale[n], way.lean[n]), way.length[n]) for n in range(steps)]
+    return [step_of(net, n / steps, (way.scale[n], way.lean[n]), way.length[n]) for n in range(steps)]
 
 
 @torch.no_grad()
-def euler_step(net: UNet, time: float, place: tuple[np.ndarray, np.ndarray], length: np.ndarray) -> UNet:
+def step_of(net: UNet, time: float, place: tuple[np.ndarray, np.ndarray], length: np.ndarray) -> UNet:
     """Return the network of one step along what `net` gives, of an image y given an image c.
 
     As the time is fixed, its scale and shift are those of the convolutions themselves; and as the head is scaled by the

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..network import drift, repeated
+from ..network import carried, drift, repeated
 from ..objects.condition import CONDITIONS
 from ..settings import takes_former_names
 from .restore import Differences, Restore
@@ -94,8 +94,9 @@ class Diffuse(Restore):
             state = torch.randn(total.shape, generator=generator).to(total)
             for step in range(TRIED_STEPS):
                 time = torch.full((len(state), *(1,) * (state.ndim - 1)), step / TRIED_STEPS).to(state)
-                velocity = net(self._given(state, image, time)).float() + self._told(state, image, time)
-                state = state + velocity / TRIED_STEPS
+                place, seen, length = self._carried(step, state)
+                state = place * state + length * net(self._given(state, image, time)).float()
+                state = state + seen * image if self.power else state
             total += state / TRIED_SAMPLES
         return torch.cat([net(images).float(), total], 1)
 
@@ -109,6 +110,12 @@ class Diffuse(Restore):
         power = torch.tensor(self.power).to(state).reshape(1, -1, *(1,) * (state.ndim - 2)) if self.power else None
         place, given = drift(times, power)
         return place * state + (given * image if self.power else 0)
+
+    def _carried(self, step: int, like: Tensor) -> Tensor:
+        """Return what `carried` does of a step, channel by channel, to be multiplied with what is (B, C, *S)."""
+        ends = step / TRIED_STEPS, (step + 1) / TRIED_STEPS
+        each = torch.tensor([carried(*ends, power) for power in self.powers]).to(like)
+        return each.T.reshape(3, 1, -1, *(1,) * (like.ndim - 2))
 
     @staticmethod
     def _given(state: Tensor, image: Tensor, times: Tensor) -> Tensor:
