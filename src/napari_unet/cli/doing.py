@@ -144,6 +144,9 @@ def import_(
         Path | None, typer.Option(help="JSON with what a file of weights does not say.", show_default=False)
     ] = None,
     gives: Annotated[str, typer.Option(help="What its results are: labels or image.")] = "auto",
+    trust_torchscript: Annotated[
+        bool, typer.Option("--trust-torchscript", help="Follow a package's program once, confined, to make ONNX of it.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there.")] = False,
 ) -> None:
     """Make a model of a package of the BioImage Model Zoo, of a result of nnU-Net or of weights; no code of it is run.
@@ -154,7 +157,8 @@ def import_(
     """
     from ..zoo import import_model
 
-    tell_lines(shown(import_model(package, out, cast("Any", gives), network, overwrite=overwrite)).card())
+    how = {"trust_torchscript": trust_torchscript, "overwrite": overwrite}
+    tell_lines(shown(import_model(package, out, cast("Any", gives), network, **how)).card())
 
 
 @command

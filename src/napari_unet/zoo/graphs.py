@@ -9,6 +9,7 @@ from ..errors import ModelError, UnsafeError
 from ..events import Progress
 from ..network import Graph, GraphConfig
 from ..network.graph import check
+from .confined import converted
 from .described import Described
 from .measure import SHIFTS, WHOLE, Reach, look
 from .translate import upscale_of
@@ -20,8 +21,10 @@ WIDE = {
     3: 16,
 }  # across: narrow images cost little, and hide nothing of a network that is alike everywhere
 
+TRUST = ", or, where you trust who made it, let its TorchScript be followed: --trust-torchscript"
 
-def graph_of(found: Described) -> Generator[Progress, None, tuple[GraphConfig, bytes]]:
+
+def graph_of(found: Described, trust: bool = False) -> Generator[Progress, None, tuple[GraphConfig, bytes]]:
     """Return the ONNX network of a package, measured.
 
     Raises
@@ -30,15 +33,20 @@ def graph_of(found: Described) -> Generator[Progress, None, tuple[GraphConfig, b
         Where there is none, or it is not run.
     """
     described = found.package.description.weights.onnx
-    if described is None:
+    program = found.package.description.weights.torchscript
+    if described is None and program is not None and trust:
+        yield Progress(0, 3, "import", "its program is followed, in a process without files and network")
+        data = converted(found.package.file(program), _request(found), str(found.package.path))
+    elif described is None:
         kinds = [k for k, v in found.package.description.weights if v is not None]
         raise UnsafeError(
             f"{found.package.path} has its weights as {', '.join(kinds)}: programs, or for code of their author, which "
-            "is not run; get the package with ONNX weights, or have it converted by bioimageio.core"
+            f"is not run; get the package with ONNX weights{TRUST if program is not None else ''}"
         )
-    if getattr(described, "external_data", None) is not None:
+    elif getattr(described, "external_data", None) is not None:
         raise UnsafeError(f"{found.package.path} keeps weights of its ONNX file in another one: refused")
-    data = found.package.file(described)
+    else:
+        data = found.package.file(described)
     operators = check(data)
     draft = _draft(found, len(data))
     graph = Graph(draft, data)
@@ -53,6 +61,20 @@ def graph_of(found: Described) -> Generator[Progress, None, tuple[GraphConfig, b
         how = f"at all it is given ({config.whole}): not exact, its results depend on the tiles"
     yield Progress(0, 3, "import", f"the network looks {how}")
     return config, data
+
+
+def _request(found: Described) -> dict[str, Any]:
+    """Return the shape of an image that a network takes, and which of its axes may have other sizes."""
+    shape, free, least = [], [], WIDE[len(found.given.space)]
+    for place, letter in enumerate(found.given.axes):
+        if letter in "bc":
+            shape.append(1 if letter == "b" else len(found.given.names))
+            continue
+        size, step = _size(found.given.of(letter).size)
+        shape.append(size + math.ceil(max(least - size, 0) / step) * step if step else size)
+        free += [place] if step else []
+    letters = [found.given.axes[place] for place in free]
+    return {"shape": shape, "free": {"in": free, "out": [found.gives.axes.index(letter) for letter in letters]}}
 
 
 def _draft(found: Described, count: int) -> GraphConfig:
@@ -71,7 +93,7 @@ def _draft(found: Described, count: int) -> GraphConfig:
         least=tuple(least for least, _ in sizes),
         step=tuple(step for _, step in sizes),
         upscale=upscale_of(found.given, found.gives),
-        apart=found.given.apart or "b" not in found.given.axes,
+        apart=found.given.apart or "b" not in found.given.axes or found.package.description.weights.onnx is None,
         before=found.pointwise,
         after=found.steps,
     )

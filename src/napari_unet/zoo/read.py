@@ -33,6 +33,7 @@ def import_model(
     gives: Gives = "auto",
     network: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     *,
+    trust_torchscript: bool = False,
     overwrite: bool = False,
 ) -> Generator[Progress, None, Model]:
     """Make a model folder of a package of the BioImage Model Zoo, or of weights, without running anything in it.
@@ -55,6 +56,9 @@ def import_model(
         What a file of weights does not say: "network", such as "monai.networks.nets.UNet", and its "arguments";
         "intensities", such as "zscore"; "classes"; "channels"; "pixel_size"; "unit". Without it the network is told by
         the names and shapes of its weights, where they tell it.
+    trust_torchscript : bool
+        Let a program of TorchScript, where a package has its weights in no other way, become an ONNX graph: it is
+        followed once, in a process that Linux confines to computing, without files, network and other processes.
     overwrite : bool
         Replace the model that is there.
 
@@ -84,7 +88,7 @@ def import_model(
     yield Progress(0, 3, "import", f"{found.package.description.name}: {found.package.description.description}")
     model, run = _own(found) or _known(found) or (None, None)
     if model is None or run is None:
-        config, data = yield from graph_of(found)
+        config, data = yield from graph_of(found, trust_torchscript)
         run = Graph(config, data).run
         model = model_of(found, config, {WEIGHT: np.frombuffer(data, np.uint8)})
     elif isinstance(model.config, KnownConfig):
