@@ -52,8 +52,8 @@ def test_nothing_dangerous_is_called(path):
 def test_zarr_arrays_are_opened_where_their_metadata_was_checked():
     opening = re.compile(r"zarr\.(open|load)\w*\(|\bda\.from_zarr\(")
     found = {path.relative_to(SOURCE).as_posix() for path in MODULES if opening.search(path.read_text())}
-    # tifffile writes the metadata of a TIFF itself; scratch data is zarr v3, whose filters make no objects.
-    assert found <= {"sources/zarrays.py", "sources/tiff.py", "objects/scratch.py"}
+    # tifffile writes the metadata of a TIFF itself.
+    assert found <= {"sources/zarrays.py", "sources/tiff.py"}
 
 
 def test_the_drawing_for_contributors_has_the_rooms_of_the_contract():

@@ -47,13 +47,12 @@ def components(mask: np.ndarray, spatial: int, full: bool = False) -> tuple[np.n
 
 def runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return label, first flat index and length of each run of one label above 0 along the last axis."""
-    starts = np.ones(labels.shape, bool)
-    np.not_equal(labels[..., 1:], labels[..., :-1], out=starts[..., 1:])
-    at = np.flatnonzero(starts)
-    lengths = np.diff(at, append=labels.size)
-    value = labels.ravel()[at]
-    keep = value > 0
-    return value[keep], at[keep], lengths[keep]
+    there, differ = labels > 0, labels[..., 1:] != labels[..., :-1]
+    begins, ends = there.copy(), there
+    begins[..., 1:] &= differ
+    ends[..., :-1] &= differ
+    at = np.flatnonzero(begins)
+    return labels.ravel()[at], at, np.flatnonzero(ends) - at + 1
 
 
 def unique_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:

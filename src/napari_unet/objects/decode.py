@@ -170,8 +170,7 @@ def find(read: Read, grid: ObjectGrid, scratch: Path, config: ObjectConfig) -> G
     def scan(number: int) -> None:
         box = grid.block(number)
         labels, tables = scan_block(_classes(read, box), box, grid, config)
-        kept.write(box, labels)
-        kept.save(f"scan-{number}", tables)
+        kept.keep(number, labels, tables)
 
     pending = dict.fromkeys(n for n in range(blocks) if not kept.has(f"scan-{n}"))
     with contextlib.closing(in_threads(scan, pending)) as scanned:

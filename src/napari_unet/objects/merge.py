@@ -108,8 +108,8 @@ def named(scratch: Scratch, grid: ObjectGrid, box: Box, offset: np.ndarray, ids:
         own = ids[offset[number] : offset[number + 1] + 1].copy()
         own[0] = 0
         if len(places) == 1:
-            return own[parts]
-        labels[at] = own[parts[at]]
+            return own.take(parts)
+        labels[at] = own.take(parts[at])
     return labels
 
 

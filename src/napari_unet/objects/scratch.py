@@ -1,29 +1,30 @@
 """The folder that holds what is known so far: components of each block, and the marks of finished blocks."""
 
-import io
 import json
+import math
+import os
 import shutil
-import zipfile
-import zlib
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.storage import LocalStore
+from numcodecs.zstd import Zstd
 
 from ..arrays.views import Box
 from ..errors import UNUSABLE, LedgerError, OutputError
 from ..faults import out_of_memory, persist
 from ..files import PARTIAL, disk, make_folder, open_to_read, read, replace, replacing
-from ..sources.zarrays import open_own
+from ..grid.blocks import boxes_of
+from ..grid.tiles import within
 from .config import ObjectConfig
 from .grid import ObjectGrid
+from .packed import read_arrays, write_arrays
 
-CHUNK = {2: 256, 3: 64}  # edge: 256 kB to 1 MiB, a file that is written in a few ms
+PART = {2: 256, 3: 64}  # edge of what is packed together: 256 kB to 1 MiB, unpacked in less than a ms
+FAST = 1  # level of zstd, its fastest: labels have long runs, which it packs to a hundredth as well as others do
 JOB = "job.json"
-LABELS = "labels.zarr"
 MOST_OF_JOB = 2**16  # bytes: axes, sizes and settings
 
 
@@ -57,41 +58,54 @@ class Scratch:
                 raise OutputError(f"{folder} holds files that are not of this work; name an empty or a new folder")
             else:
                 self._put(JOB, json.dumps(job).encode())
-            self._labels = persist(lambda: self._open(grid))
-
-    def _open(self, grid: ObjectGrid) -> "zarr.Array[Any]":
-        sizes = [CHUNK[len(grid.spatial)] if i in grid.spatial else 1 for i in range(len(grid.shape))]
-        blocks = [min(b, n) for b, n in zip(grid.core, grid.shape, strict=True)]
-        chunks = tuple(_part(b, most) for b, most in zip(blocks, sizes, strict=True))
-        store = LocalStore(self.folder / LABELS)
-        if (self.folder / LABELS / "zarr.json").exists():
-            found = open_own(self.folder / LABELS, "r+")
-            if (found.shape, found.chunks, found.dtype) == (grid.shape, chunks, np.dtype("u4")):
-                return found
-            raise _damaged(self.folder / LABELS)
-        return zarr.create_array(store, shape=grid.shape, chunks=chunks, dtype="uint32", fill_value=0)
+        self._grid = grid
+        most = [PART[len(grid.spatial)] if i in grid.spatial else 1 for i in range(len(grid.shape))]
+        self._edges = [-(-b // -(-b // m)) for b, m in zip(grid.core, most, strict=True)]
 
     def _put(self, name: str, data: bytes) -> None:
         replace(self.folder / name, data)
 
+    def keep(self, number: int, labels: np.ndarray, tables: Mapping[str, np.ndarray]) -> None:
+        """Keep the local labels of a block with its tables, all of them or none."""
+        parts = {_name(part): _packed(labels[part]) for part in boxes_of(labels.shape, self._edges)}
+        self.save(f"scan-{number}", {**tables, **parts})
+
     def read(self, box: Box) -> np.ndarray:
         """Return local labels of a region."""
-        with disk(self.folder):
-            try:
-                return persist(lambda: np.asarray(self._labels[box]))
-            except (RuntimeError, ValueError) as error:
-                if out_of_memory(error):
-                    raise
-                raise _damaged(self.folder / LABELS) from error
+        out = np.empty([b.stop - b.start for b in box], np.uint32)
+        for place in self._grid.under(box):
+            block, number = self._grid.box(place), self._grid.number(place)
+            met = _shared(block, box)
+            wanted, shape = within(met, block), [b.stop - b.start for b in block]
+            parts = [
+                part for part in boxes_of(shape, self._edges) if all(p.start < p.stop for p in _shared(part, wanted))
+            ]
+            name = f"scan-{number}"
+            for part, data in zip(parts, self.load(name, *map(_name, parts)), strict=True):
+                inner = _shared(part, wanted)
+                at = tuple(
+                    slice(i.start + b.start - o.start, i.stop + b.start - o.start)
+                    for i, b, o in zip(inner, block, box, strict=True)
+                )
+                out[at] = self._unpacked(name, data, part)[within(inner, part)]
+        return out
 
-    def write(self, box: Box, labels: np.ndarray) -> None:
-        """Keep local labels of a region."""
-        with disk(self.folder):
-            persist(lambda: self._labels.__setitem__(box, labels))
+    def _unpacked(self, name: str, data: np.ndarray, part: Box) -> np.ndarray:
+        shape = [p.stop - p.start for p in part]
+        try:
+            raw = Zstd().decode(data[1:], bytearray(int(data[0]) * math.prod(shape)))
+            return np.frombuffer(raw, f"u{data[0]}").reshape(shape)
+        except (RuntimeError, *UNUSABLE) as error:
+            if out_of_memory(error):
+                raise
+            raise _damaged(self._path(name)) from error
 
     def has(self, name: str) -> bool:
         """Return whether the tables `name` are there."""
-        return (self.folder / f"{name}.npz").exists()
+        return self._path(name).exists()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.arrays"
 
     def save(self, name: str, tables: Mapping[str, np.ndarray]) -> None:
         """Keep arrays under one name, all of them or none."""
@@ -99,8 +113,8 @@ class Scratch:
             persist(lambda: self._save(name, tables))
 
     def _save(self, name: str, tables: Mapping[str, np.ndarray]) -> None:
-        with replacing(self.folder / f"{name}.npz") as file:
-            np.savez(file, **tables)  # type: ignore[arg-type]
+        with replacing(self._path(name)) as file:
+            write_arrays(file, tables)
 
     def load(self, name: str, *keys: str) -> list[np.ndarray]:
         """Return the arrays `keys` of the tables `name`."""
@@ -108,24 +122,32 @@ class Scratch:
             return persist(lambda: self._load(name, keys))
 
     def _load(self, name: str, keys: tuple[str, ...]) -> list[np.ndarray]:
-        path = self.folder / f"{name}.npz"
+        path = self._path(name)
         with open_to_read(path) as file:
-            data = io.BytesIO(file.read())  # in one: zipfile takes a disk that fails for a file that is no archive
-        try:
-            with np.load(data, allow_pickle=False) as tables:
-                return [tables[key] for key in keys]
-        except (*UNUSABLE, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise _damaged(path) from error
+            size = os.fstat(file.fileno()).st_size
+            try:
+                return read_arrays(file, keys, size)
+            except (*UNUSABLE, struct.error) as error:
+                raise _damaged(path) from error
 
     def remove(self) -> None:
         """Delete the folder."""
         discard(self.folder)
 
 
-def _part(block: int, most: int) -> int:
-    """Return the edge of a chunk: blocks are written at the same time, so none may have a chunk with another one."""
-    edge = max(n for n in range(1, min(block, most) + 1) if block % n == 0)
-    return edge if 4 * edge >= min(block, most) else block  # of a large prime number, whole
+def _name(part: Box) -> str:
+    return "labels-" + "-".join(str(p.start) for p in part)
+
+
+def _packed(labels: np.ndarray) -> np.ndarray:
+    """Pack labels as bytes, the first of which is how many each label has."""
+    narrow = labels.astype(np.min_scalar_type(int(labels.max(initial=0))))
+    packed = Zstd(FAST).encode(np.ascontiguousarray(narrow))
+    return np.frombuffer(bytes([narrow.itemsize]) + bytes(packed), np.uint8)
+
+
+def _shared(box: Box, other: Box) -> Box:
+    return tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True))
 
 
 def _job(path: Path) -> Any:

@@ -58,7 +58,7 @@ def open_array(node: Node) -> "zarr.Array[Any]":
 
 
 def open_own(folder: Path, mode: str = "r") -> "zarr.Array[Any]":
-    """Open an array of a result or of scratch data, behind the checks of metadata and chunks that any other has.
+    """Open an array of a result, behind the checks of metadata and chunks that any other has.
 
     It may come from elsewhere: a filter that runs code, a pipe or what unpacks without end may lie in it too.
 
