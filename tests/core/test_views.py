@@ -9,7 +9,8 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinds import small
+from helpers import cells
+from kinds import finder, small
 from napari_unet.arrays.cached import ChunkCache, chunk_edges
 from napari_unet.arrays.classed import ClassedLabels
 from napari_unet.arrays.degrade import Blurred
@@ -23,7 +24,7 @@ from napari_unet.inference.diffusion import Completed
 from napari_unet.inference.lazy import _Shown
 from napari_unet.inference.predict import preview
 from napari_unet.inference.samples import EachSample, OverSamples, Several
-from napari_unet.inference.seen import _InPlace
+from napari_unet.inference.seen import ObjectBlocks, _InPlace
 from napari_unet.inference.stages import State
 from napari_unet.objects.condition import ObjectChannels
 from napari_unet.objects.config import ObjectConfig
@@ -64,6 +65,11 @@ def shown(_):
     return _Shown(preview(Stack(DATA[:1].repeat(4, 1).repeat(5, 2)[0], "yx"), small(), config))
 
 
+def objects(_):
+    config = PredictConfig(precision="fp32", device="cpu", block=(16, 16))
+    return ObjectBlocks(preview(cells((40, 37)), finder(), config).lazy)
+
+
 def cached(_):
     zarr = pytest.importorskip("zarr")
     base = zarr.create_array(zarr.storage.MemoryStore(), data=DATA, chunks=(2, 4, 5))
@@ -82,6 +88,7 @@ LAZY = {
     "FileArray": file,
     "_Named": named,
     "_Shown": shown,
+    "ObjectBlocks": objects,
     "Foreground": lambda _: Foreground(DATA, Stack(DATA, "zyx"), 99, 0, False, None),
     "Zeros": lambda _: Zeros((5, 9, 8), np.uint16),
     "_InPlace": lambda _: _InPlace(DATA, (slice(1, 6), slice(0, 9), slice(2, 10)), (7, 9, 11)),
