@@ -158,7 +158,7 @@ def own_file(plan: Plan) -> re.Pattern[str]:
         allowed.append(rf"{prefix}({group}|{array}|{table}|{HIDDEN})")
     primary = next(iter(plan.outputs))
     ledger = re.escape(f"{primary}/{FOLDER}/" if primary else f"{FOLDER}/")
-    scratch = rf"objects(\.trash)?/(labels\.zarr/.*|[^/]+\.(npz|tmp|partial)|job\.json)|{WORKING}(\.trash)?/.*"
+    scratch = rf"objects(\.trash)?/(labels\.zarr/.*|[^/]+\.(arrays|npz|tmp|partial)|job\.json)|{WORKING}(\.trash)?/.*"
     marks = r"plan\.json|done\.jsonl|lock|unread|zarr\.json|\.zarray"
     allowed.append(rf"{ledger}({scratch}|{marks}|[a-z.]+\.tmp|{HIDDEN})")
     return re.compile("|".join(allowed))
