@@ -12,8 +12,9 @@ from qtpy.QtWidgets import QApplication
 
 from helpers import FP32, image_of
 from kinds import restorer as small
+from kinds import sampler
 from kinds import small as segmenter
-from napari_unet import PredictConfig, load_model, open_stack, predict, wait
+from napari_unet import PredictConfig, load_model, open_stack, predict, predict_lazy, wait
 from napari_unet.task import Autoencode, Diffuse, Restore, SuperResolve
 from napari_unet.widgets.batch import BatchWidget
 from napari_unet.widgets.segment import SegmentWidget
@@ -30,6 +31,7 @@ def folders(folders):
         "double": small(Restore, channels=2),
         "spread": small(Restore, predict_std=True),
         "parts": segmenter(2),
+        "draws": sampler(depth=1),
     }.items():
         model.save(folders / "models" / f"{name}.model")
     return folders
@@ -72,6 +74,37 @@ def test_an_image_that_is_made_is_an_image_layer_in_its_place(name, viewer, fold
     np.testing.assert_allclose(layer.scale, np.divide(image.scale, (1, factor, factor)))
     low, high = layer.contrast_limits
     assert wanted.min() <= low < high <= wanted.max()
+
+
+def test_samples_are_previewed_one_after_the_other_and_mean_and_deviation_are_layers(viewer, folders):
+    data = image_of((40, 48))
+    viewer.add_image(data, name="cells")
+    widget = opened(viewer, folders, "clean", "")
+    assert widget.another.native.isHidden() and widget.settings["samples"].native.isHidden()
+    widget.models.use(folders / "models" / "draws.model")
+    assert not widget.another.native.isHidden()
+    widget.settings["steps"].value = "2"
+    for seed, show in enumerate((widget.show_preview, widget.show_another, widget.show_another)):
+        show()
+        until(lambda: widget._preview.layer is not None and not widget._preview.running)
+        wanted = predict_lazy(
+            open_stack(data, "yx"), model_at(folders, "draws"), PredictConfig(steps=2, seed=seed, **FP32)
+        )
+        shown = widget._preview.layer.data
+        np.testing.assert_allclose(np.asarray(shown[0] if isinstance(shown, list) else shown), wanted.data, rtol=1e-4)
+    widget.settings["samples"].value, widget.settings["each_sample"].value = "2", True
+    ran(widget)
+    names = [layer.name.rpartition(": ")[2] for layer in viewer.layers]
+    assert names[-3:] == ["standard deviation", "sample 1", "sample 2"]
+    out = folders / "expected.ome.zarr"
+    config = PredictConfig(steps=2, seed=2, samples=2, each_sample=True, **FP32)
+    mean = wait(predict(open_stack(data, "yx"), model_at(folders, "draws"), out, config))
+    for layer, path in zip(viewer.layers[-4:], ("", "uncertainty", "samples", "samples"), strict=True):
+        values = np.asarray(open_stack(out / path).data if path else mean.data)
+        values = values[int(layer.name[-1]) - 1] if path == "samples" else values
+        found = layer.data[0] if layer.multiscale else layer.data
+        np.testing.assert_allclose(np.asarray(found), values, rtol=1e-4, atol=1e-3)
+        assert layer.contrast_limits[1] > 0.5 * values.max()
 
 
 def test_a_layer_a_channel_and_what_else_was_wanted(viewer, folders):

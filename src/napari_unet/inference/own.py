@@ -27,7 +27,7 @@ from .samples import EachSample, OverSamples
 if TYPE_CHECKING:
     from .job import Job
 
-STAGE = "pixel size"
+STAGE, MEAN = "pixel size", "mean of samples"
 
 
 def ratios(own: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
@@ -85,7 +85,7 @@ def bring_back(job: "Job", work: ResultStore, store: ResultStore) -> Iterator[Pr
         return
     failed: dict[int, str] = {}
     for event in own.through(_Brought(job, own, work), store, None, failed):
-        stage = STAGE if samples_of(job) == 1 else "mean of samples"
+        stage = STAGE if samples_of(job) == 1 else MEAN
         yield dataclasses.replace(event, done=job.apart + store.count, total=job.total, stage=stage)
     raise_unfinished(failed, len(own.grid))
 

@@ -27,7 +27,7 @@ from .instances import make_objects
 from .intensities import with_notes
 from .job import Job, forget_unread, note_unread
 from .lazy import LazyBlocks, Preview, lazy_result
-from .own import bring_back, workplace
+from .own import bring_back, samples_of, workplace
 from .prepare import Prepared, index_in, load_cascade, prepare
 from .reuse import Shown, blocks_of, reuse_blocks
 from .stages import forget, go_through
@@ -151,14 +151,17 @@ def execute(
 
     Returns a note on the objects for the user, if there is one.
     """
-    image = job.decoder.engine.stack
+    image, several = job.decoder.engine.stack, samples_of(job) > 1
     began = on_disk(image)
     with workplace(job, store) as work:
-        yield job.opened(work, said)
+        # Of several samples, which lie behind each other along t, their mean is shown, and no block of theirs.
+        whole = job.own.opened(store, said) if several and job.own is not None else job.opened(work, said)
+        yield dataclasses.replace(whole, done=work.count, total=job.total)
         yield from reuse_blocks(job, work, seen)
 
         def compute(part: Job, place: ResultStore) -> Iterator[Progress]:
-            return part.run(place, start) if client is None else run_on(client, part, place, start)
+            found = part.run(place, start) if client is None else run_on(client, part, place, start)
+            return (Progress(e.done, e.total, e.stage, e.message) for e in found) if several else found
 
         try:
             last = yield from go_through(job, work, compute)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ..summary import Row
 
 
+DEVIATION = "standard deviation"  # of several samples, as its layer is called
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A run as it is sent.
@@ -101,7 +104,8 @@ def segment(run: Run) -> Generator[Progress, None, Finished]:
 
 def _finished(result: "Stack", model: "Model", run: Run) -> Finished:
     """Say what is to be shown of a result that is there."""
-    from .. import annotate_next, count_voxels, read_table
+    from .. import annotate_next, count_voxels, open_stack, read_table
+    from ..inference.outputs import SAMPLES
 
     config, root, task = run.config, run.root, model.task
     channels = task.names if config.probabilities else ()
@@ -109,6 +113,11 @@ def _finished(result: "Stack", model: "Model", run: Run) -> Finished:
         (name, root / "probabilities", channel) for channel, name in enumerate(channels)
     ]
     more += [(name, root / name, None) for name in ("uncertainty", "error") if getattr(config, name)]
+    if (config.samples or 1) > 1:
+        more.append((DEVIATION, root / "uncertainty", None))
+    if config.each_sample:
+        names = open_stack(root / SAMPLES).channel_names
+        more += [(name, root / SAMPLES, channel) for channel, name in enumerate(names)]
     found = Finished(result, Path(result.source or root), count_voxels(result, task), {}, tuple(more))
     if task.result == "image":
         return found

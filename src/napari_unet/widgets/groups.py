@@ -16,7 +16,7 @@ from .panel import folded
 
 GROUPS = {
     "Objects": ("border_bias", "min_size", "fill_holes", "link"),
-    "Samples": DRAWING,
+    "Samples": (*DRAWING, "each_sample"),
     "Intensities": ("percentiles", "each_time", "padding", "nan", "missing"),
     "Output": (
         "probabilities",
@@ -121,7 +121,7 @@ class RunSettings(Groups):
         off = set() if task == "instances" else set(GROUPS["Objects"])
         off |= set() if entry is None or entry.gives == "labels" else {"probabilities", "name", "in_source"}
         off |= set() if task == "autoencode" else {"error"}
-        off |= {"tta"} if task == "diffuse" else set(DRAWING)
+        off |= {"tta", "uncertainty"} if task == "diffuse" else set(GROUPS["Samples"])
         off |= set() if "t" in axes else {"link", "each_time"}
         off |= set() if self["probabilities"].value else {"probability_type"}
         off |= set() if self["scheduler"].value else {"allow_tcp"}

@@ -21,6 +21,7 @@ from .source import Source
 if TYPE_CHECKING:
     from .. import Preflight, Seam, Stack
 
+SHOWN = ("predict", "mean of samples")  # stages whose blocks are those of the layer that fills in
 LOOK_PATIENCE = 10.0  # seconds: a look that is left ends with its block, and its process has the network ready
 
 
@@ -75,7 +76,7 @@ def segment(request: Request) -> Generator[Any, None, Finished]:
                 if isinstance(event, Opened):
                     live = Live(event)
                     yield live
-                elif live is not None and isinstance(event, Block) and event.stage == "predict":
+                elif live is not None and isinstance(event, Block) and event.stage in SHOWN:
                     live.add(event.box)
                 yield event
         except StopIteration as end:

@@ -71,6 +71,7 @@ class SegmentWidget(Panel):
     def _settle_soon(self, *_: Any) -> None:
         self._look = None
         self.settings.suit(self.cascade.last, self.axes.value)
+        self.another.visible = self.cascade.last is not None and self.cascade.last.task == "diffuse"
         self._settle.start()
 
     def _look_soon(self) -> None:
@@ -100,6 +101,9 @@ class SegmentWidget(Panel):
         self.settings = RunSettings(**{name: getattr(preferences, name) for name in SHARED})
         self.probabilities = self.settings["probabilities"]
         self.preview = button("Preview", self.show_preview, "The result in the current view, as Run writes it")
+        self.another = button(
+            "Another sample", self.show_another, "Preview another image that this may be: the next seed"
+        )
         self.live = CheckBox(text="Live", value=False, tooltip="Update the preview when you pan, zoom or move a slider")
         self.seams = button("Seam check", self.check_seams, "Predict a sample on two grids, and compare")
         self.bring = button(
@@ -126,7 +130,7 @@ class SegmentWidget(Panel):
         self.pinned.extend(
             [
                 self.preflight,
-                row(self.preview, self.live),
+                row(self.preview, self.another, self.live),
                 row(self.run, self.cancel),
                 self.progress,
                 self.status,
@@ -244,7 +248,7 @@ class SegmentWidget(Panel):
         for control in (self.run, self.seams):
             control.enabled = ready and not self.busy
         self.bring.enabled = not self.busy
-        self.preview.enabled = ready
+        self.preview.enabled = self.another.enabled = ready
         self.cancel.enabled = self.busy
         self.outcome.refresh()
 
@@ -340,6 +344,12 @@ class SegmentWidget(Panel):
             self._preview.show(self._look)
         except UnetError as error:
             self._looked(Ended(error=str(error)))
+
+    def show_another(self) -> None:
+        """Preview the sample of the next seed."""
+        seed = self.settings["seed"]
+        seed.value = str((int(seed.value) if seed.value.strip().isdigit() else 0) + 1)
+        self.show_preview()
 
     def _looked(self, how: Ended) -> None:
         if not self._preview.running:
