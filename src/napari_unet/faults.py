@@ -8,7 +8,7 @@ import contextlib
 import errno
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from .errors import IncompleteError, ResourceError, UnetError, UnreachableError
@@ -23,7 +23,21 @@ NAMES = (
 PASSING = {getattr(errno, name) for name in NAMES if hasattr(errno, name)}  # Windows has not all of them
 STATUSES = {403, 408, 425, 429, *range(500, 600)}  # 403 is what storage services say for a moment, too, when busy
 # What libraries raise for the network that is not an OSError, where they are loaded.
-NETWORK = (("aiohttp", "ClientError"), ("botocore.exceptions", "ClientError"), ("gcsfs.retry", "HttpError"))
+NETWORK = (
+    ("aiohttp", "ClientError"),
+    ("botocore.exceptions", "ClientError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+)
+# Of these, a connection that breaks off or does not come about, which holds no status of HTTP.
+BROKEN = (
+    ("aiohttp", "ClientConnectionError"),
+    ("aiohttp", "ClientPayloadError"),
+    ("botocore.exceptions", "ConnectionError"),
+    ("botocore.exceptions", "HTTPClientError"),
+    ("google.auth.exceptions", "TransportError"),
+)
 # How libraries say that there is no memory, for data or for the stack of a thread, in errors that are not MemoryError.
 NO_MEMORY = (
     "out of memory",
@@ -60,7 +74,8 @@ def _passes(error: BaseException) -> bool:
         return isinstance(error, UnreachableError)
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in PASSING
-    return isinstance(error, TimeoutError | ConnectionError) or _status(error) in STATUSES
+    broken: tuple[type[Exception], ...] = (TimeoutError, ConnectionError, *_loaded(BROKEN))
+    return isinstance(error, broken) or _status(error) in STATUSES
 
 
 def _status(error: BaseException) -> Any:
@@ -73,7 +88,12 @@ def _status(error: BaseException) -> Any:
 
 def network_errors() -> tuple[type[Exception], ...]:
     """Return the classes of what clients of the network raise that is not an OSError."""
-    found = [getattr(sys.modules.get(module), name, None) for module, name in NETWORK]
+    return _loaded(NETWORK)
+
+
+def _loaded(names: Sequence[tuple[str, str]]) -> tuple[type[Exception], ...]:
+    """Return the classes whose modules are loaded: what is not loaded has raised nothing."""
+    found = [getattr(sys.modules.get(module), name, None) for module, name in names]
     return tuple(each for each in found if each is not None)
 
 

@@ -2,20 +2,24 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import threading
 import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
 
 from helpers import FP32
 from kinds import small
-from napari_unet.errors import IncompleteError, OutputError, UnreachableError, UnsafeError
+from napari_unet.errors import DataError, IncompleteError, OutputError, UnreachableError, UnsafeError
 from napari_unet.events import wait
+from napari_unet.faults import FAULTS, network_errors, passing
 from napari_unet.inference import PredictConfig
 from napari_unet.inference.predict import predict
 from napari_unet.sources import open_stack
@@ -28,7 +32,15 @@ class Far(SimpleHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
+    def parse_request(self):
+        """Hang up without an answer, where the server is broken."""
+        understood = super().parse_request()
+        self.close_connection = self.close_connection or self.server.broken
+        return understood and not self.server.broken
+
     def do_GET(self):
+        if self.as_google() or self.as_listing():
+            return
         if self.server.elsewhere and not self.path.startswith("/x/"):
             self.send_response(302)
             self.send_header("Location", self.server.elsewhere + self.path)
@@ -46,7 +58,43 @@ class Far(SimpleHTTPRequestHandler):
             self.server.now -= 1
         super().do_GET()
 
+    def as_google(self):
+        """Take the address of an object in a bucket of Google's for that of its file; say what is known of it."""
+        about = self.path.startswith("/storage/v1/b/")
+        if not about and not self.path.startswith("/download/storage/v1/b/"):
+            return False
+        bucket, _, key = self.path.partition("/v1/b/")[2].partition("?")[0].partition("/o/")
+        self.path = f"/{bucket}/{unquote(key)}"
+        file = Path(self.translate_path(self.path))
+        if not about or not file.is_file() or self.server.gone:
+            return False
+        said = {
+            "name": unquote(key),
+            "bucket": bucket,
+            "size": str(file.stat().st_size),
+            "updated": "2020-01-01T00:00:00.000Z",
+        }
+        self.answer(json.dumps(said), "application/json")
+        return True
+
+    def as_listing(self):
+        """List no object: what is asked for by its name is there, or it is not."""
+        if "list-type=" not in self.path or self.server.gone:
+            return False
+        self.answer("<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>", "application/xml")
+        return True
+
+    def answer(self, text, kind):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
     def do_HEAD(self):
+        if self.server.gone:
+            self.send_error(503)
+            return
         if self.server.dumb:
             self.send_error(405)
             return
@@ -69,6 +117,7 @@ def server(tmp_path):
     made.daemon_threads, made.counting = True, threading.Lock()
     made.now = made.most = 0
     made.gone, made.elsewhere, made.latency, made.dumb, made.tags = False, "", 0.0, False, ""
+    made.broken = False
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield made
     made.shutdown()
@@ -89,8 +138,52 @@ def test_chunks_travel_at_the_same_time(server, tmp_path):
     assert server.most >= CHUNKS // 16
 
 
-def test_a_server_that_was_gone_for_a_while_costs_no_byte(server, tmp_path):
-    address, _ = store(server, tmp_path, 4)
+@pytest.fixture(params=["http", "s3", "gs"])
+def place(request, server, tmp_path, monkeypatch):
+    """Return how an address begins that the server answers, by the libraries' own settings; nobody is logged in."""
+    at = f"http://127.0.0.1:{server.server_port}"
+    if request.param == "http":
+        return at
+    pytest.importorskip({"s3": "s3fs", "gs": "gcsfs"}[request.param])
+    (tmp_path / "far" / "bucket").symlink_to(tmp_path / "far")
+    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+    settings = {"AWS_ENDPOINT_URL": at, "AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "1"}
+    settings |= {"STORAGE_EMULATOR_HOST": at, "NO_GCE_CHECK": "true"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    for files in ("s3", "gs"):
+        with contextlib.suppress(ImportError):
+            fsspec.get_filesystem_class(files).clear_instance_cache()
+    return f"{request.param}://bucket"
+
+
+def test_an_image_at_any_kind_of_address_is_read_without_logging_in(server, tmp_path, place):
+    _, data = store(server, tmp_path)
+    stack = open_stack(f"{place}/a.zarr")
+    assert (stack.read(tuple(slice(0, n) for n in stack.shape)) == data).all()
+    with pytest.raises(DataError, match="no zarr group or array"):
+        open_stack(f"{place}/none.zarr")
+
+
+# gcsfs itself tries again for half a minute, whatever is wrong.
+quick = pytest.mark.parametrize("place", ["http", "s3"], indirect=True)
+
+
+@quick
+def test_a_server_that_breaks_off_is_a_fault_that_passes(server, tmp_path, place):
+    store(server, tmp_path)
+    stack = open_stack(f"{place}/a.zarr")
+    server.broken = True
+    with pytest.raises(FAULTS + network_errors()) as found:
+        stack.read((slice(0, 40), slice(0, 40)))
+    assert passing(found.value)
+
+
+@quick
+def test_a_server_that_was_gone_for_a_while_costs_no_byte(server, tmp_path, place):
+    store(server, tmp_path, 4)
+    address = f"{place}/a.zarr"
     config = PredictConfig(**FP32, block=(16, 16))
     run = predict(open_stack(address), small(), tmp_path / "a.ome.zarr", config)
     for event in run:

@@ -1,7 +1,10 @@
 """Addresses: how a server is reached, what of it is followed, its metadata, which is read only so far, and versions."""
 
 import asyncio
+import functools
 import http
+import importlib.util
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,14 +15,35 @@ from ..errors import DataError, UnetError, UnreachableError, UnsafeError
 from ..faults import FAULTS, network_errors, persist
 
 MAX_METADATA = 16 * 2**20  # 16 MiB: consolidated, that of some ten thousand arrays
+LOGGED_IN = 60  # seconds after which credentials are looked for again: looking may ask a server, and people log in
 # What tells one version of a file from another, in the words of servers and libraries, the surest first.
 VERSION = ("etag", "content-md5", "md5hash", "last-modified", "lastmodified", "updated", "mtime")
 METADATA_SECONDS = 10.0  # metadata has some kB; 16 MiB arrive in it over 14 Mbit/s
 
 
 def options(url: str) -> dict[str, Any]:
-    """Return what fsspec opens an address with; credentials are found by the library for each kind of address."""
-    return {"get_client": _client} if url.startswith(("http://", "https://")) else {}
+    """Return what fsspec opens an address with; credentials are found by the library for each kind of address.
+
+    Where there are none for s3, what is public is read, as the library for gs does by itself.
+    """
+    if url.startswith(("http://", "https://")):
+        return {"get_client": _client}
+    public = url.startswith("s3://") and _is_anonymous(int(time.monotonic() // LOGGED_IN))
+    return {"anon": True} if public else {}
+
+
+@functools.lru_cache(1)
+def _is_anonymous(_: int) -> bool:
+    """Say whether there are no credentials for s3, in the environment, in files, or in settings of fsspec."""
+    if fsspec.config.conf.get("s3") or importlib.util.find_spec("botocore") is None:
+        return False
+    session = importlib.import_module("botocore.session").get_session()
+    try:
+        return session.get_credentials() is None
+    except Exception as error:
+        if not isinstance(error, network_errors()):
+            raise
+        return False  # what is wrong with them is said when they are used
 
 
 async def _client(**kwargs: Any) -> Any:
@@ -65,7 +89,10 @@ def fetch(url: str) -> bytes | None:
     if isinstance(content, UnetError):
         raise content
     if isinstance(content, Exception):
-        raise DataError(f"{url} cannot be reached: {type(content).__name__} {content}") from content
+        what = f"{url} cannot be reached: {type(content).__name__} {content}"
+        if isinstance(content, PermissionError):
+            what += "; if it is not public, log in as its own tools do (aws configure, gcloud auth)"
+        raise DataError(what) from content
     return bytes(content)
 
 
