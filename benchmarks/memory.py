@@ -2,7 +2,8 @@
 
 Each size runs in a process of its own on a zarr of noise in chunks of 64x256x256 float32, with a small 3-D network, and
 reports the peak resident memory of that process, the wall time and the voxels a second. With ``--cascade`` three
-networks run one into the other: restoration, twice as fine in y and x, classes.
+networks run one into the other: restoration, twice as fine in y and x, classes. With ``--samples`` one network draws a
+sample in four steps.
 """
 
 import argparse
@@ -34,13 +35,13 @@ def make_volume(path: Path, gib: float, width: int, sparse: bool) -> None:
             array[z : z + 64, y : y + 256, x : x + 256] = chunk[:, : width - y, : width - x]
 
 
-def models(cascade: bool) -> list[Any]:
+def models(kind: str) -> list[Any]:
     """Return networks with weights drawn at random."""
     import torch
 
     from napari_unet import Model, UNet, UNetConfig
     from napari_unet.intensities.normalise import Normalisation
-    from napari_unet.task import Restore, Semantic, SuperResolve
+    from napari_unet.task import Diffuse, Restore, Semantic, SuperResolve
 
     def drawn(task: Any, normalisation: Any, **config: Any) -> Any:
         network = UNetConfig(ndim=3, base_features=4, **config)
@@ -49,10 +50,12 @@ def models(cascade: bool) -> list[Any]:
         return Model(network, weights, task, normalisation, "zyx")
 
     classes = drawn(Semantic.of((0, 1)), Normalisation(), depth=2)
-    if not cascade:
+    if kind == "one":
         return [classes]
     images = {"channels": ("light",), "offset": (100.0,), "scale": (20.0,)}
     fixed = Normalisation("fixed", offset=(100.0,), scale=(20.0,))
+    if kind == "samples":
+        return [drawn(Diffuse(**images), fixed, depth=1, in_channels=2, out_channels=1, timed=True)]
     return [
         drawn(Restore(**images), fixed, depth=1, out_channels=1, residual=True),
         drawn(SuperResolve(**images), fixed, depth=1, out_channels=1, residual=True, upscale=(1, 2, 2)),
@@ -60,15 +63,15 @@ def models(cascade: bool) -> list[Any]:
     ]
 
 
-def run(volume: Path, out: Path, cascade: bool) -> None:
+def run(volume: Path, out: Path, kind: str) -> None:
     """Predict, and print what it took as JSON."""
     from napari_unet import PredictConfig, open_stack, predict, wait
 
-    chosen = models(cascade)
+    chosen = models(kind)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.monotonic()
     stack = open_stack(volume)
-    wait(predict(stack, chosen, out, PredictConfig(device="cpu", memory=1.0)))
+    wait(predict(stack, chosen, out, PredictConfig(device="cpu", memory=1.0, steps=4 if kind == "samples" else None)))
     seconds = time.monotonic() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     voxels = float(np.prod(stack.shape))
@@ -84,10 +87,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--sparse", action="store_true", help="volumes that are mostly empty")
     parser.add_argument("--cascade", action="store_true", help="three networks, one into the other")
+    parser.add_argument("--samples", action="store_true", help="a network that draws a sample in four steps")
     parser.add_argument("--run", type=Path, nargs=2, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
-        run(*args.run, args.cascade)
+        run(*args.run, "cascade" if args.cascade else "samples" if args.samples else "one")
         return
     print(f"{'GiB':>6} {'peak MiB':>9} {'before':>7} {'seconds':>8} {'Mvoxel/s':>9}")
     for gib in args.gib:
@@ -95,7 +99,7 @@ def main() -> None:
             volume = Path(folder) / "volume.zarr"
             make_volume(volume, gib, args.width, args.sparse)
             command = [sys.executable, __file__, "--run", str(volume), str(Path(folder) / "out.ome.zarr")]
-            command += ["--cascade"] * args.cascade
+            command += ["--cascade"] * args.cascade + ["--samples"] * args.samples
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             print(
                 f"{gib:6.1f} {found['peak_mib']:9.0f} {found['before_mib']:7.0f} {found['seconds']:8.0f} "

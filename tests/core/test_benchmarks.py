@@ -69,8 +69,8 @@ def test_commands_that_are_killed_or_get_mutated_inputs_are_counted(tmp_path):
     ]
 
 
-def test_memory_is_measured_of_one_network_and_of_a_cascade(tmp_path):
-    for more in ((), ("--cascade",)):
+def test_memory_is_measured_of_a_cascade_and_of_samples(tmp_path):
+    for more in (("--cascade",), ("--samples",)):
         lines = printed("memory", "--gib", 0.01, "--width", 128, "--folder", tmp_path, *more).splitlines()
         peak, before = map(float, lines[-1].split()[1:3])
         assert peak >= before > 50

@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 
 import dask
+import numpy as np
 import pytest
 import tifffile
 import zarr
 
-from helpers import FP32, image_of, tree
+from helpers import FP32, image_of, stopped_after, tree
 from kinds import cascade, finder, finder_of_classes, sampler, small
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import IncompleteError, OutputError, UsageError
@@ -90,6 +91,24 @@ def test_samples_are_those_of_a_run_here(samples, tmp_path, workers):
     events = list(predict(stack, model, there, on(workers, **wishes)))
     assert any("2 workers" in event.message for event in events)
     assert tree(here) == tree(there)
+
+
+def test_samples_stopped_killed_and_gone_on_with_anywhere_are_those_of_the_whole_at_once(tmp_path):
+    stack, model = stored(tmp_path, (96, 72), "yx"), sampler(depth=1)
+    wishes = {"block": (16, 24), "steps": 3, "samples": 2, "seed": 4, "each_sample": True}
+    at_once = PredictConfig(**wishes | {"block": (96, 72)}, **FP32)
+    wait(predict(stack, model, tmp_path / "whole.ome.zarr", at_once))
+    wait(predict(stack, model, tmp_path / "a.ome.zarr", PredictConfig(**wishes, **FP32)))
+    stopped_after(3, predict(stack, model, tmp_path / "b.ome.zarr", PredictConfig(**wishes, **FP32)))
+    with started() as own:
+        for number, _ in enumerate(predict(stack, model, tmp_path / "b.ome.zarr", on(own, **wishes))):
+            if number == 6:
+                os.kill(next(iter(own.workers.values())).pid, 9)
+    assert tree(tmp_path / "a.ome.zarr") == tree(tmp_path / "b.ome.zarr")
+    for path in ("", "uncertainty", "samples"):
+        sides = (open_stack(tmp_path / name / path) for name in ("whole.ome.zarr", "b.ome.zarr"))
+        wanted, found = (np.asarray(side.data[...]) for side in sides)
+        assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
 def test_stopped_and_gone_on_with_anywhere_it_ends_with_the_same_bytes(tmp_path, workers):
