@@ -326,6 +326,15 @@ def test_a_damaged_scratch_folder_is_named(tmp_path, name, what):
         wait(volume.decode(tmp_path / "scratch"))
 
 
+def test_work_that_an_earlier_version_began_is_begun_anew(tmp_path):
+    volume = Volume(blobs((24, 20)), "yx", (10, 7))
+    next(volume.decode(tmp_path / "scratch"))
+    (tmp_path / "scratch" / "scan-0.arrays").rename(tmp_path / "scratch" / "scan-0.npz")
+    (tmp_path / "scratch" / "labels.zarr").mkdir()
+    wait(volume.decode(tmp_path / "scratch"))
+    np.testing.assert_array_equal(volume.labels, volume.expected())
+
+
 def test_a_scratch_folder_of_other_work_or_of_the_user_is_left_alone(tmp_path):
     volume = Volume(np.ones((4, 4), np.uint8), "yx", (2, 2))
     next(volume.decode(tmp_path / "scratch"))
