@@ -15,6 +15,7 @@ from .restore import Differences, Restore
 
 # Of what is held out: half the steps of a run and few samples, so that an epoch is not all validation.
 TRIED_STEPS, TRIED_SAMPLES = 4, 4
+HALF = 2.353 * (1 + 1 / TRIED_SAMPLES) ** 0.5  # of an interval of 90 %, in deviations: Student's t of 3 degrees
 
 
 @takes_former_names
@@ -86,19 +87,22 @@ class Diffuse(Restore):
         return (logits[:, : self.drawn].float() - target[:, : self.drawn]).square().mean()
 
     def tried(self, net: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """Return the velocity, and the mean of a few samples, always of the same noise."""
+        """Return the velocity, and mean and standard deviation of a few samples, in pairs, always of the same noise."""
         image = images[:, self.drawn : -1]
         generator = torch.Generator().manual_seed(0)
-        total = torch.zeros_like(images[:, : self.drawn])
-        for _ in range(TRIED_SAMPLES):
-            state = torch.randn(total.shape, generator=generator).to(total)
+        noise = torch.zeros_like(images[:, : self.drawn])
+        found = []
+        for sample in range(TRIED_SAMPLES):
+            noise = -noise if sample % 2 else torch.randn(noise.shape, generator=generator).to(noise)
+            state = noise
             for step in range(TRIED_STEPS):
                 time = torch.full((len(state), *(1,) * (state.ndim - 1)), step / TRIED_STEPS).to(state)
                 place, seen, length = self._carried(step, state)
                 state = place * state + length * net(self._given(state, image, time)).float()
                 state = state + seen * image if self.power else state
-            total += state / TRIED_SAMPLES
-        return torch.cat([net(images).float(), total], 1)
+            found.append(state)
+        samples = torch.stack(found)
+        return torch.cat([net(images).float(), samples.mean(0), samples.std(0)], 1)
 
     @property
     def powers(self) -> tuple[float | None, ...]:
@@ -123,14 +127,25 @@ class Diffuse(Restore):
         return torch.cat([state, image, times.expand(-1, 1, *state.shape[2:])], 1)
 
     def scores(self) -> "Means":
-        """Return a new sum of scores: peak signal-to-noise ratio of the mean of samples."""
+        """Return a new sum of scores: of the mean of samples, and of their standard deviation."""
         return Means(self)
 
 
 class Means(Differences):
-    """Adds up how far the means of samples are from the true intensities."""
+    """Adds up how far the means of samples are from the true intensities, and how often within what they leave open."""
+
+    def __init__(self, task: Restore) -> None:
+        super().__init__(task)
+        self._held = self._places = 0
 
     def add(self, logits: Tensor, target: Tensor) -> None:
-        """Take in velocity and mean, and the true ones."""
+        """Take in velocity, mean and standard deviation, and the true velocity and intensities."""
         count: Any = len(self._task.channels)
-        super().add(logits[:, count:], target[:, count:])
+        mean, apart, truth = logits[:, count : 2 * count], logits[:, 2 * count :], target[:, count:]
+        super().add(mean, truth)
+        self._held += int(((mean - truth).abs() <= HALF * apart).sum())
+        self._places += truth.numel()
+
+    def result(self) -> dict[str, float]:
+        """Return what `Differences` does, and ``held_90``, the share of the truth in intervals of 90 %."""
+        return super().result() | ({"held_90": self._held / self._places} if self._places else {})
