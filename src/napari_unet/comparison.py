@@ -219,7 +219,8 @@ def _cut(plane: np.ndarray) -> np.ndarray:
 def _apart(labels: np.ndarray) -> np.ndarray:
     """Return labels without the pixels at which two of them meet, so that each is outlined for itself."""
     near = np.ones((3, 3), bool)
-    low = ndimage.grey_erosion(np.where(labels > 0, labels, labels.max(initial=0) + 1), footprint=near)
+    wide = labels.astype(np.int64)  # one more than the largest label may not fit in the type of labels
+    low = ndimage.grey_erosion(np.where(wide > 0, wide, wide.max(initial=0) + 1), footprint=near)
     return np.where(ndimage.grey_dilation(labels, footprint=near) > low, 0, labels)
 
 

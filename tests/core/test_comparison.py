@@ -10,7 +10,7 @@ from PIL import Image
 from helpers import FP32, call, image_of, tree
 from kinds import finder, model_of, restorer, small
 from napari_unet import PredictConfig, compare_models, evaluate, open_labels, predict, wait
-from napari_unet.comparison import FOUND, TRUTH
+from napari_unet.comparison import FOUND, TRUTH, _apart
 from napari_unet.errors import DataError, OutputError, UsageError
 from napari_unet.network import UNetConfig
 
@@ -119,3 +119,14 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(given):
     with pytest.raises(OutputError, match=r"comparison.csv"):
         wait(compare_models(given / "images", given / "truth", [right, right], given / "out"))
     assert [path.name for path in (given / "out").iterdir()] == ["comparison.csv"]
+
+
+def test_pixels_where_objects_meet_are_found_for_every_type_of_labels():
+    """The largest label of a type has no larger one to stand for the ground."""
+    labels = np.zeros((9, 9), np.uint8)
+    labels[1:4, 1:8], labels[4:8, 1:8] = 7, 255
+    wanted = labels.copy()
+    wanted[3:5, 1:8] = 0
+    with np.errstate(all="raise"):
+        assert np.array_equal(_apart(labels), wanted)
+        assert np.array_equal(_apart(labels.astype(np.uint32)), wanted)

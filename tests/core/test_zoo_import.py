@@ -11,8 +11,19 @@ import torch
 from test_zoo_export import CREDIT, model_of
 from torch import nn
 
-from helpers import FP32, call, image_of
-from napari_unet import Credit, PredictConfig, export_model, import_model, load_model, predict, predict_lazy, wait
+from helpers import FP32, call, example, image_of
+from napari_unet import (
+    Credit,
+    PredictConfig,
+    TrainConfig,
+    export_model,
+    import_model,
+    load_model,
+    predict,
+    predict_lazy,
+    train,
+    wait,
+)
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import ModelError, UnsafeError, UsageError
 from napari_unet.network import GraphConfig, build
@@ -450,3 +461,7 @@ def test_the_shell_imports_and_an_imported_network_is_not_trained_on(tmp_path):
         load_model(tmp_path / "theirs.model").network()
     with pytest.raises(UsageError, match="gives"):
         wait(import_model(tmp_path / "zoo", tmp_path / "more.model", gives="all"))
+    pairs, config = [example((48, 48), seed=i) for i in range(2)], TrainConfig(steps=2, **FP32)
+    with pytest.raises(ModelError, match="ONNX network, which is a finished program and cannot learn"):
+        wait(train(pairs, tmp_path / "tuned.model", config, init=tmp_path / "theirs.model"))
+    assert not list(tmp_path.glob("tuned*"))
