@@ -97,7 +97,7 @@ def test_a_training_from_the_window_shows_what_it_makes_of_labels(learnt):
     settings = {"task": "diffuse", "condition": "labels"}
     pair = {"image": str(learnt / "raw" / "a.ome.zarr"), "labels": str(learnt / "painted" / "a.ome.zarr")}
     job = TrainJob([pair], "m.model", settings)
-    views, model = Views(job.stacks(), job.settings), load_model(learnt / "m.model")
+    views, model = Views(job.viewed(job.stacks())), load_model(learnt / "m.model")
     request = ViewRequest(1, 0, (slice(0, 64), slice(0, 64)))
     found = views.predicted(model, request.image, request.box)
     labels = np.asarray(job.stacks()[0][1].data[...])

@@ -99,6 +99,10 @@ class TrainJob:
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"{path} is no job of a training: {error}") from error
 
+    def viewed(self, pairs: "list[tuple[Stack, Stack]]") -> "list[Stack]":
+        """Return of each pair what the network is run on: the image, or the labels that it makes images for."""
+        return [other if self.settings.condition == "labels" else image for image, other in pairs]
+
     def stacks(self) -> "list[tuple[Stack, Stack]]":
         """Open all pairs lazily."""
         from ..objects.classes import with_classes
@@ -157,9 +161,9 @@ class View:
 class Views:
     """Predictions of boxes with the network as it is."""
 
-    def __init__(self, pairs: "list[tuple[Stack, Stack]]", config: TrainConfig) -> None:
+    def __init__(self, images: "list[Stack]") -> None:
         self.training: Training | None = None  # of which there is none before it is planned
-        self._images = [other if config.condition == "labels" else image for image, other in pairs]
+        self._images = images
         self._statistics: dict[int, Any] = {}
         self._waiting: ViewRequest | None = None
 
@@ -214,7 +218,7 @@ def carry_out(path: Path, resume: bool = False) -> Generator[Any, Sequence[Any] 
     """
     job = TrainJob.read(path)
     pairs, ending = job.stacks(), False
-    views = Views(pairs, job.settings)
+    views = Views(job.viewed(pairs))
     with contextlib.closing(_events(job, pairs, resume, views)) as events:
         try:
             event: Any = next(events)
