@@ -63,7 +63,8 @@ def verify(root: Path) -> Generator[Progress, None, list[str]]:
         else:
             problems += filter(None, (_group_problem(base, path) for path in plan.outputs))
         if journal.damaged:
-            problems.append(f"{ledger.parent}: {journal.damaged} lines of the record are damaged; {REMEDY}")
+            lines = "a line is" if journal.damaged == 1 else f"{journal.damaged} lines are"
+            problems.append(f"{ledger.parent}: {lines} damaged in the record; {REMEDY}")
         arrays: dict[str, zarr.Array[Any]] = {}
         total = len(journal.records)
         for number, (unit, regions) in enumerate(journal.records.walk(), 1):
