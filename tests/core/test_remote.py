@@ -24,8 +24,6 @@ from napari_unet.inference import PredictConfig
 from napari_unet.inference.predict import predict
 from napari_unet.sources import open_stack
 
-CHUNKS = 64
-
 
 class Far(SimpleHTTPRequestHandler):
     """A server that takes its time, counts what it answers at once, may be gone, and may send elsewhere."""
@@ -135,7 +133,7 @@ def test_chunks_travel_at_the_same_time(server, tmp_path):
     stack = open_stack(address)
     server.most, server.latency = 0, 0.1  # seconds, as from another continent over a slow link
     assert (stack.read(tuple(slice(0, n) for n in stack.shape)) == data).all()
-    assert server.most >= CHUNKS // 16
+    assert server.most > 16  # zarr's own number is 10
 
 
 @pytest.fixture(params=["http", "s3", "gs"])
