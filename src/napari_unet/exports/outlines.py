@@ -65,7 +65,20 @@ def _rings(mask: np.ndarray, parts: np.ndarray) -> Iterator[tuple[int, Ring]]:
             at = (at[0] + step[0], at[1] + step[1])
             if at == start:
                 break
-        yield step[2], np.array(ring)
+        yield from ((step[2], np.array(each)) for each in _simple(ring))
+
+
+def _simple(ring: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Cut a ring where it comes to a corner again: a hole that touches the outside there is a ring of its own."""
+    path: dict[tuple[int, int], None] = {}
+    for corner in ring:
+        if corner in path:
+            cut = [path.popitem()[0]]
+            while cut[-1] != corner:
+                cut.append(path.popitem()[0])
+            yield cut[::-1]
+        path[corner] = None
+    yield list(path)
 
 
 def _area(ring: Ring) -> float:
