@@ -199,7 +199,7 @@ def to_generate(model: Model, labels: Stack | None, shape: tuple[int, ...] = ())
     wanted, given = "none" if labels is None else "labels", model.task.given
     name = model.record.get("name") or model.task.name
     if given != wanted:
-        how = "give it one with predict" if given == "image" else f"train one with --task diffuse --condition {wanted}"
+        how = "give it one with predict" if given == "image" else "train one with the task diffuse and that condition"
         raise UsageError(f"the model {name} makes images for the condition {given}, not {wanted}; {how}")
     if labels is not None:
         return labels
