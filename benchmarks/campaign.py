@@ -341,7 +341,7 @@ def make_inputs(folder: Path) -> None:
     zarr.create_array(folder / "small.zarr", data=small, chunks=(8, 16, 16), dimension_names=names)
     tifffile.imwrite(folder / "stack.tif", small, compression="zlib", predictor=True)
     tifffile.imwrite(folder / "series.ome.tif", small, bigtiff=True, tile=(16, 16), metadata={"axes": "ZYX"})
-    models(cascade=False)[0].save(folder / "model")
+    models("one")[0].save(folder / "model")
     labels = np.zeros((96, 96), np.uint8)
     labels[10:40, 10:40] = labels[50:80, 30:90] = 1
     for name, pixels in (

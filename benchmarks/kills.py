@@ -86,7 +86,7 @@ def main() -> None:
         folder = Path(name)
         data = np.random.default_rng(0).integers(0, 4000, args.shape).astype(np.uint16)
         zarr.create_array(folder / "image.zarr", data=data, chunks=(64, 64, 64), dimension_names=["z", "y", "x"])
-        models(cascade=False)[0].save(folder / "model")
+        models("one")[0].save(folder / "model")
         whole = Run(folder, folder / "whole.ome.zarr", args.block)
         whole.go_on()
         expected = files(whole.result)
