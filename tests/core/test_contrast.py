@@ -22,6 +22,7 @@ from napari_unet.training.fit import train
 FAST = {"precision": "fp32", "device": "cpu"}
 RNG = np.random.default_rng
 Y, X = np.mgrid[:160, :160]
+WIDE = ((np.mgrid[:256, :256] - 127.5) ** 2).sum(0)  # squares of distances from the middle
 
 
 def camera(seed=0, shape=(160, 160), level=100.0, sd=3.0):
@@ -56,6 +57,9 @@ CONTENT = {
     "stripes": camera() + 6 * np.sign(np.sin(X / 8)),
     "no noise": np.where((Y - 60) ** 2 + (X - 90) ** 2 < 900, 200.0, 100.0),
     "one value": np.full((160, 160), 7.0),
+    "a wide image with a narrow light": camera(1, (256, 256)) + 25 * np.exp(-WIDE / 3000),
+    "a wide image with a dim disc": camera(1, (256, 256)) + 12 * (WIDE < 60**2),
+    "a disc in the light of a laser": camera(1, (256, 256), 500, 10) + 500 * np.exp(-WIDE / 2**14) + 40 * (WIDE < 200),
 }
 
 
@@ -80,6 +84,7 @@ MORE_NOISE = {
     "photons that are multiplied": camera(sd=5.0) + RNG(1).poisson(0.7, (160, 160)) * RNG(2).gamma(1, 20, (160, 160)),
     "rows and columns of a camera": camera() + RNG(1).normal(0, 1, (160, 1)) + RNG(2).normal(0, 1, (1, 160)),
     "a steep gradient": camera() + 30 * X / 160,
+    "the light of a laser": camera(1, (256, 256), 500, 10) + 500 * np.exp(-WIDE / 2**14),
 }
 RECORD = {"level": [[0.0, 0.19]], "rough": [[0.05, 0.29]], "coarse": [[0.73, 0.99]]}
 

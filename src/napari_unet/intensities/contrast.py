@@ -14,11 +14,14 @@ UNEVEN = 12.0  # times the noise: light that falls off to the corners adds as mu
 STRIP = 256  # rows read at a time, whole patches
 SEEN = 2**16  # values that middle and deviation are taken of
 DEVIATION = 1.4826  # times the median of differences from the median is the standard deviation of normal values
-# Deviations; 8192 patches of noise reach 4.7, of noise in light that no quadratic describes 6.5, the faintest nuclei at
-# hand (confocal, 0.5 deviations above their background) 6.7.
+# Deviations; 8192 patches of noise reach 4.7, of noise in light that no polynomial describes 6.5, the faintest nuclei
+# at hand (confocal, 0.5 deviations above their background) 6.7.
 PATCH_PEAK = 5.5
 SKEWED = 0.6  # of means of patches: of noise to 0.4, of few photons multiplied; of the faintest nuclei 1.0
 SQUARE_PEAK = 5.0  # deviations of the least of 2 x 2 pixels: of noise to 4.7; a hot pixel is no square
+# Degrees of the polynomial that is taken for illumination: 2 is lenses', 6 a laser's, which is brighter in the middle.
+COARSEST, FINE = 2, 6
+MANY_PATCHES = 24  # along an axis, 192 pixels: in fewer one of degree 6 follows single objects too
 COARSE = 0.75  # of all fields without objects below 0.5; more is not looked at closely
 UNKNOWN = math.nan
 
@@ -70,7 +73,7 @@ class Contrast:
         if min(planes.shape[1:]) < PATCH:
             return found
         means = [np.concatenate([_patches(strip) for strip in _strips(plane)]) for plane in planes]
-        left = np.stack([each - _quadratic(each, each.shape) for each in means])
+        left = np.stack([each - _slow(each, each.shape) for each in means])
         rest = float(some.var() - np.stack(means).var() + left.var())  # of pixels without what varies slowly
         coarse = float(left.std()) / math.sqrt(rest) if rest > 0 else 1.0
         plain = coarse < COARSE and _is_plain(planes, some)
@@ -88,7 +91,7 @@ def _is_plain(planes: np.ndarray, some: np.ndarray) -> bool:
     away = DEVIATION * float(np.median(np.abs(some - middle))) or float(some.std()) / 2
     cut = [np.clip(plane.astype(np.float32), middle - PEAK * away, middle + PEAK * away) for plane in planes]
     means = [_patches(plane) for plane in cut]
-    left = np.stack([each - _quadratic(each, each.shape) for each in means])
+    left = np.stack([each - _slow(each, each.shape) for each in means])
     off = left - np.median(left)
     sd, all_sd = DEVIATION * float(np.median(np.abs(off))), float(left.std())
     if np.abs(off).max() > PATCH_PEAK * sd or abs(float((off**3).mean())) > SKEWED * all_sd**3:
@@ -97,7 +100,7 @@ def _is_plain(planes: np.ndarray, some: np.ndarray) -> bool:
 
 
 def _has_no_square(plane: np.ndarray, means: np.ndarray) -> bool:
-    even = plane - _quadratic(means, plane.shape)
+    even = plane - _slow(means, plane.shape)
     even -= np.median(even)
     least = np.minimum(even[1:], even[:-1])
     least = np.minimum(least[:, 1:], least[:, :-1])
@@ -107,9 +110,9 @@ def _has_no_square(plane: np.ndarray, means: np.ndarray) -> bool:
 
 
 def _is_even(planes: np.ndarray, means: list[np.ndarray], noise: float) -> bool:
-    """Whether nothing but noise is left of what varies as slowly as illumination does, a quadratic over each plane."""
-    slow = [_quadratic(each, plane.shape) for each, plane in zip(means, planes, strict=True)]
-    left = np.stack([each - _quadratic(each, each.shape) for each in means])
+    """Whether nothing but noise is left of what varies as slowly as illumination does over each plane."""
+    slow = [_slow(each, plane.shape) for each, plane in zip(means, planes, strict=True)]
+    left = np.stack([each - _slow(each, each.shape) for each in means])
     if _stands_out(left, -math.inf, noise):
         return False
     even = np.concatenate([(plane - each).ravel() for plane, each in zip(planes, slow, strict=True)])
@@ -135,19 +138,20 @@ def _patches(strip: np.ndarray) -> np.ndarray:
     return np.asarray(patches.mean((1, 3), dtype=np.float64))
 
 
-def _quadratic(means: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return, without its mean, the quadratic nearest to the means of patches, at as many places over the plane."""
-    fit = np.linalg.lstsq(_powers(means.shape, means.shape), means.ravel(), rcond=None)[0]
-    found = _powers(shape, means.shape) @ fit
+def _slow(means: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return, without its mean, the polynomial nearest to the means of patches, at as many places over the plane."""
+    degree = FINE if min(means.shape) >= MANY_PATCHES else COARSEST
+    fit = np.linalg.lstsq(_powers(means.shape, means.shape, degree), means.ravel(), rcond=None)[0]
+    found = _powers(shape, means.shape, degree) @ fit
     return np.asarray((found - found.mean()).reshape(shape))
 
 
-def _powers(shape: tuple[int, ...], patches: tuple[int, ...]) -> np.ndarray:
-    """Return 1, y, x, yy, yx, xx at `shape` places, from 0 to 1 over whole patches."""
+def _powers(shape: tuple[int, ...], patches: tuple[int, ...], degree: int) -> np.ndarray:
+    """Return the powers of y and x up to a degree at `shape` places, from -1 to 1 over whole patches."""
     edge = PATCH if shape != patches else 1
-    y, x = ((np.arange(n) + 0.5) / (edge * m) for n, m in zip(shape, patches, strict=True))
+    y, x = (2 * (np.arange(n) + 0.5) / (edge * m) - 1 for n, m in zip(shape, patches, strict=True))
     grid_y, grid_x = (part.ravel() for part in np.broadcast_arrays(y[:, None], x[None]))
-    return np.stack([np.ones(grid_y.size), grid_y, grid_x, grid_y**2, grid_y * grid_x, grid_x**2], 1)
+    return np.stack([grid_y**i * grid_x**j for i in range(degree + 1) for j in range(degree + 1 - i)], 1)
 
 
 def _steps(strip: np.ndarray, axis: int) -> np.ndarray:
