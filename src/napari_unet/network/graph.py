@@ -3,8 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,8 +11,7 @@ from torch import Tensor
 
 from ..errors import ModelError, UnsafeError, UsageError
 from ..grid.tiles import scaled
-from .config import refuse_unknown
-from .steps import Step, applied
+from .steps import Step, WithSteps, applied
 
 WEIGHT = "graph"  # the one weight that a model of this kind has: the bytes of its file
 MOST = 2**31  # bytes: what a file of this format can have
@@ -23,7 +21,7 @@ KINDS = (np.float32,)  # elements of input and output
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GraphConfig:
+class GraphConfig(WithSteps):
     """What an imported network is.
 
     Parameters
@@ -101,27 +99,6 @@ class GraphConfig:
     def tile_exact(self) -> bool:
         """Whether the result can be independent of the tiling."""
         return not self.whole
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for a JSON file."""
-        return {"kind": self.kind, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Build from what `to_json` gave.
-
-        Raises
-        ------
-        ModelError
-            Naming the entries that are not known.
-        """
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "kind"}
-        refuse_unknown(cls, given)
-        steps = {
-            name: tuple(Step(str(s["name"]), dict(s["values"])) for s in given.get(name, ()))
-            for name in ("before", "after")
-        }
-        return cls(**given | steps)
 
 
 class Graph:

@@ -3,18 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from .config import refuse_unknown
 from .layers import takes_statistics
 from .monai import BasicUNet, UNet
 from .nnunet import NnUNet
-from .steps import Step, applied
+from .steps import Step, WithSteps, applied
 
 Build = Callable[[int, int, int, Mapping[str, Any]], nn.Module]
 NETWORKS: dict[str, Build] = {
@@ -30,7 +29,7 @@ FAULTS = (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeEr
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class KnownConfig:
+class KnownConfig(WithSteps):
     """What a network of another library is built from.
 
     Parameters
@@ -158,27 +157,6 @@ class KnownConfig:
     def tile_exact(self) -> bool:
         """Whether the result can be independent of the tiling: where its norm measures, by windows at fixed places."""
         return not self.norm_measures or bool(self.window)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for a JSON file."""
-        return {"kind": self.kind, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Build from what `to_json` gave.
-
-        Raises
-        ------
-        ModelError
-            Naming the entries that are not known.
-        """
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "kind"}
-        refuse_unknown(cls, given)
-        steps = {
-            name: tuple(Step(str(s["name"]), dict(s["values"])) for s in given.get(name, ()))
-            for name in ("before", "after")
-        }
-        return cls(**given | steps)
 
 
 def _check(value: Any) -> None:

@@ -1,12 +1,13 @@
 """What a package does with intensities before and behind its network, on arrays of (batch, channel, *space)."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from ..errors import ModelError
+from .config import refuse_unknown
 
 CERTAIN = 1e-7  # of probabilities: what float32 can tell from 0 and 1
 EPSILON = 1e-6  # the specification's own, where a package says nothing
@@ -43,6 +44,35 @@ class Step:
         if self.name not in STEPS:
             raise ModelError(f"the step {self.name!r} is not known; known are {', '.join(STEPS)}")
         return np.asarray(STEPS[self.name](x, axes, **self.values), np.float32)
+
+
+class WithSteps:
+    """Settings of a network of others, a dataclass with the steps ``before`` and ``after`` it, as a file has them."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a JSON file."""
+        values: Any = self
+        return {"kind": self.kind, **dataclasses.asdict(values)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Build from what `to_json` gave.
+
+        Raises
+        ------
+        ModelError
+            Naming the entries that are not known.
+        """
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "kind"}
+        refuse_unknown(cls, given)
+        steps = {
+            name: tuple(Step(str(s["name"]), dict(s["values"])) for s in given.get(name, ()))
+            for name in ("before", "after")
+        }
+        return cls(**given | steps)
 
 
 def applied(steps: Sequence[Step], x: np.ndarray, axes: str) -> np.ndarray:
