@@ -163,25 +163,13 @@ def _follow(program: bytes, request: dict[str, Any]) -> bytes:
     """Return the graph of what a program computes of an input."""
     import torch
 
-    from .formats import OPSET
+    from .formats import followed
 
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with torch.no_grad():
         jit: Any = torch.jit
         net = jit.load(io.BytesIO(program), map_location="cpu").eval()
-        sample, out = torch.rand(request["shape"]), io.BytesIO()
         free = {name: {axis: f"{name}{axis}" for axis in axes} for name, axes in request["free"].items()}
-        torch.onnx.export(
-            net,
-            (sample,),
-            cast("Any", out),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["in"],
-            output_names=["out"],
-            dynamic_axes=free,
-        )
-    return out.getvalue()
+        return followed(net, torch.rand(request["shape"]), free)
 
 
 class _Filter(ctypes.Structure):

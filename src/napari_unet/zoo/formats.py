@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,7 +81,19 @@ def onnx(net: torch.nn.Module, sample: torch.Tensor, axes: str, names: tuple[str
     except ImportError as error:
         raise UsageError("ONNX takes a package: pip install 'napari-unet-stacks[zoo]'") from error
     free = {0: "batch"} | {2 + i: axis for i, axis in enumerate(axes)}
+    return followed(net, sample, {name: free for name in names})
+
+
+def followed(net: torch.nn.Module, sample: torch.Tensor, free: Mapping[str, Mapping[int, str]]) -> bytes:
+    """Return what a network does with an image as ONNX.
+
+    Parameters
+    ----------
+    free : mapping
+        Names of what goes in and what comes out, each with its axes that may have other sizes, and their names.
+    """
     out = io.BytesIO()
+    given, gives = free
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's newer way takes a further package, and gives the same graph
         torch.onnx.export(
@@ -89,8 +102,8 @@ def onnx(net: torch.nn.Module, sample: torch.Tensor, axes: str, names: tuple[str
             cast("Any", out),
             dynamo=False,
             opset_version=OPSET,
-            input_names=[names[0]],
-            output_names=[names[1]],
-            dynamic_axes={name: free for name in names},
+            input_names=[given],
+            output_names=[gives],
+            dynamic_axes=free,
         )
     return out.getvalue()
