@@ -160,10 +160,17 @@ def is_model(path: str | os.PathLike[str]) -> bool:
 
 def parse_card(path: Path) -> dict[str, Any]:
     """Read a card, not more than its greatest size; ValueError where it is none."""
-    found = json.loads(read_plain(path, CARD_BYTES))
+    found = json.loads(read_plain(path, CARD_BYTES), parse_float=_finite, parse_constant=_finite)
     if not isinstance(found, dict):
         raise ValueError("it holds no table")
     return found
+
+
+def _finite(text: str) -> float:
+    """Read a number; JSON has neither NaN nor infinity, nor does a card."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 def read_card(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -474,3 +475,12 @@ def test_statistics_past_the_range_of_float16_are_stored_whole(tmp_path):
     name = next(key for key in model.weights if key.endswith("running_var"))
     large = dataclasses.replace(model, weights=model.weights | {name: np.full_like(model.weights[name], 1e6)})
     assert np.array_equal(large.save(tmp_path / "m", half=True).weights[name], large.weights[name])
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e999"])
+def test_a_number_that_is_none_is_refused_where_a_card_is_only_shown(saved, number):
+    path = saved / "model.json"
+    path.write_text(re.sub('"depth": [0-9]+', f'"depth": {number}', path.read_text()))
+    for opened in (load_model, describe_model):
+        with pytest.raises(ModelError, match="finite number"):
+            opened(saved)
