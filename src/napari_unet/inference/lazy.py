@@ -16,7 +16,7 @@ from ..arrays.resample import Resampled
 from ..arrays.stack import Stack
 from ..arrays.views import Box, LazyBase
 from ..errors import UsageError
-from ..grid.tiles import Factor, TileGrid, remoteness, scaled, within
+from ..grid.tiles import Factor, TileGrid, overlap, remoteness, scaled, within
 from .config import PredictConfig
 from .engine import Engine
 from .layout import block_of, choose_tile, device_memory
@@ -206,7 +206,7 @@ def joined(box: Box, parts: Iterable[tuple[Box, np.ndarray]], factors: Sequence[
     out: np.ndarray | None = None
     whole = scaled(box, factors)
     for part, values in parts:
-        shared = [slice(max(p.start, b.start), min(p.stop, b.stop)) for p, b in zip(part, box, strict=True)]
+        shared = overlap(part, box)
         here, there = scaled(shared, factors), scaled(part, factors)
         if out is None:
             out = np.empty((*values.shape[: -len(box)], *(b.stop - b.start for b in whole)), values.dtype)

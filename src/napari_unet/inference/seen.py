@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays.resample import ResampledLabels
 from ..arrays.views import Box, LazyBase
-from ..grid.tiles import within
+from ..grid.tiles import overlap, within
 from ..objects import ObjectGrid, PartObjects, label_dtype, objects_of_part
 from ..objects.part import Ends
 from .own import covered
@@ -134,7 +134,7 @@ class _InPlace(LazyBase):
     def read(self, box: Box) -> np.ndarray:
         """Return the labels in a box."""
         out = np.zeros([b.stop - b.start for b in box], self.data.dtype)
-        shared = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, self.box, strict=True))
+        shared = overlap(box, self.box)
         if math.prod(max(s.stop - s.start, 0) for s in shared):
             out[within(shared, box)] = self.data[within(shared, self.box)]
         return out

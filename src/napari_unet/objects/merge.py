@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arrays.views import Box
 from ..errors import ResourceError
-from ..grid.tiles import within
+from ..grid.tiles import overlap, within
 from .components import unique_pairs
 from .config import ObjectConfig
 from .grid import ObjectGrid
@@ -101,9 +101,7 @@ def named(scratch: Scratch, grid: ObjectGrid, box: Box, offset: np.ndarray, ids:
     labels = np.empty(parts.shape, ids.dtype)
     for place in places:
         number = np.ravel_multi_index(place, grid.counts)
-        part = tuple(
-            slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(grid.box(place), box, strict=True)
-        )
+        part = overlap(grid.box(place), box)
         at = within(part, box)
         own = ids[offset[number] : offset[number + 1] + 1].copy()
         own[0] = 0

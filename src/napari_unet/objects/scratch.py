@@ -17,7 +17,7 @@ from ..errors import UNUSABLE, LedgerError, OutputError
 from ..faults import out_of_memory, persist
 from ..files import PARTIAL, disk, make_folder, open_to_read, read, replace, replacing
 from ..grid.blocks import boxes_of
-from ..grid.tiles import within
+from ..grid.tiles import overlap, within
 from .config import ObjectConfig
 from .grid import ObjectGrid
 from .packed import read_arrays, write_arrays
@@ -75,14 +75,14 @@ class Scratch:
         out = np.empty([b.stop - b.start for b in box], np.uint32)
         for place in self._grid.under(box):
             block, number = self._grid.box(place), self._grid.number(place)
-            met = _shared(block, box)
+            met = overlap(block, box)
             wanted, shape = within(met, block), [b.stop - b.start for b in block]
             parts = [
-                part for part in boxes_of(shape, self._edges) if all(p.start < p.stop for p in _shared(part, wanted))
+                part for part in boxes_of(shape, self._edges) if all(p.start < p.stop for p in overlap(part, wanted))
             ]
             name = f"scan-{number}"
             for part, data in zip(parts, self.load(name, *map(_name, parts)), strict=True):
-                inner = _shared(part, wanted)
+                inner = overlap(part, wanted)
                 at = tuple(
                     slice(i.start + b.start - o.start, i.stop + b.start - o.start)
                     for i, b, o in zip(inner, block, box, strict=True)
@@ -144,10 +144,6 @@ def _packed(labels: np.ndarray) -> np.ndarray:
     narrow = labels.astype(np.min_scalar_type(int(labels.max(initial=0))))
     packed = Zstd(FAST).encode(np.ascontiguousarray(narrow))
     return np.frombuffer(bytes([narrow.itemsize]) + bytes(packed), np.uint8)
-
-
-def _shared(box: Box, other: Box) -> Box:
-    return tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True))
 
 
 def _job(path: Path) -> Any:

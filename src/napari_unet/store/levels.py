@@ -23,7 +23,7 @@ from ..arrays.views import Box
 from ..errors import DataError
 from ..events import Progress
 from ..grid.blocks import Blocks
-from ..grid.tiles import within
+from ..grid.tiles import overlap, within
 from ..threads import in_threads
 from . import layout
 from .blocks import read_back, replaced
@@ -94,9 +94,7 @@ class Pyramids:
         for key in _parts_under(path, i + 1, grid, coarse):
             part = grid.block(key[2])
             if less is not None:
-                common = tuple(
-                    slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(coarse, part, strict=True)
-                )
+                common = overlap(coarse, part)
                 piece = common, less[within(common, coarse)].copy()
                 self._held.put(key, (*(self._held.get(key) or ()), piece))
             if _unit(*key) not in self._journal.records and self._is_ready(key, part):
