@@ -142,6 +142,7 @@ VERSION = 1  # raised only where an older package could misread a card
 WEIGHTS = ("weights.safetensors", "weights-2.safetensors")
 HEADER_BYTES = 4 * 2**20  # of a safetensors file: some 100 bytes per weight
 TILE_EXACT_NORMS = ("batch", "none")  # the others take statistics from the tile
+CONDITIONS = ("image", "labels", "none")  # what samples are made for
 # What a network for objects tells apart, by index; the order is in each model's weights.
 OBJECT_CLASSES = ("background", "inside", "border")
 LINE = 200  # characters of a record's entry that are shown

@@ -13,7 +13,6 @@ from ..errors import DataError
 from .borders import REACH, touching
 from .labelling import numbered
 
-CONDITIONS = ("image", "labels", "none")
 CHANNELS = ("inside", "border", "distance")
 FAR = 8.0  # pixels of the finest axis: farther inside an object than that all places look alike
 

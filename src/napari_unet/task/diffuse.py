@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..cards import CONDITIONS
 from ..errors import DataError
 from ..network import carried, drift, repeated
-from ..objects.condition import CONDITIONS
 from ..settings import takes_former_names
 from .restore import Differences, Restore
 

@@ -3,13 +3,13 @@
 import dataclasses
 from typing import Any
 
+from ..cards import CONDITIONS
 from ..device import DEVICES, PRECISIONS
 from ..errors import UsageError
 from ..settings import check, setting, takes_former_names, to_keys
 
 TASKS = ("semantic", "instances", "restore", "super_resolve", "autoencode", "diffuse")
 IMAGE_TASKS = TASKS[2:]  # whose targets are images
-CONDITIONS = ("image", "labels", "none")
 UPSCALED = ("super_resolve", "diffuse")  # whose targets may be finer
 PRESETS = ("default", "ronneberger2015")
 BORDER_WEIGHT = 10.0  # Ronneberger et al. 2015, section 3
