@@ -117,7 +117,7 @@ class Resampled(LazyBase):
         data = data.astype(np.float32 if exact else np.float64)
         for axis in sorted(weights, key=lambda i: -self.ratios[i]):
             data = weights[axis].apply(data, axis)
-        out[...] = _as(data, self.dtype)
+        out[...] = as_type(data, self.dtype)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ class Weights:
         return out
 
 
-def _as(data: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+def as_type(data: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """Bring to the element type, integers rounded and within its range."""
     if dtype.kind not in "iu":
         return (np.rint(data) if dtype.kind == "b" else data).astype(dtype)

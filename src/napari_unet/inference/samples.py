@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.resample import as_type
 from ..arrays.stack import Stack
 from ..arrays.views import Box, LazyArray, LazyBase, chunk_shape
 
@@ -88,7 +89,7 @@ class OverSamples(LazyBase):
         """Read a box of one sample after the other: always in the same order, so that sums are the same."""
         times, rest = (slice(0, 1), box) if self.new else (box[0], box[1:])
         found = np.stack([self._at(t, tuple(rest)) for t in range(times.start, times.stop)])
-        return _as(found, self.dtype)[0 if self.new else ...]
+        return as_type(found, self.dtype)[0 if self.new else ...]
 
     def _at(self, time: int, rest: Box) -> np.ndarray:
         """Return mean or standard deviation at one time point (Welford 1962)."""
@@ -150,12 +151,4 @@ class EachSample(LazyBase):
             at = (times.start + t) * self.samples + sample
             place = (slice(at, at + 1), *((slice(own, own + 1),) if self.channels else ()), *rest)
             found[t, channel] = np.asarray(self.base[place]).reshape(found.shape[2:])
-        return _as(found, self.dtype)[0 if self.new else ...]
-
-
-def _as(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """Bring values to an element type: integers are rounded, and kept in their range."""
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        values = np.rint(values).clip(limits.min, limits.max)
-    return values.astype(dtype)
+        return as_type(found, self.dtype)[0 if self.new else ...]

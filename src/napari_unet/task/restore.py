@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays.resample import as_type
 from ..errors import DataError, ModelError
 from ..metrics.objects import Intensity
 from ..settings import takes_former_names
@@ -156,12 +157,9 @@ class Restore(Task):
         own = self._of_channels(self.scale, found) * found.cpu().double().numpy() + self._of_channels(
             self.offset, found
         )
-        if self.dtype.kind in "iu":
-            limits = np.iinfo(self.dtype)
-            own = np.rint(own).clip(limits.min, limits.max)
-        elif self.dtype == np.float16:
+        if self.dtype == np.float16:
             own = own.clip(-float(np.finfo(np.float16).max), float(np.finfo(np.float16).max))
-        return own.astype(self.dtype)
+        return as_type(own, self.dtype)
 
     def predicted_std(self, logits: Tensor) -> np.ndarray:
         """Turn (K, *S) output into the standard deviation of each intensity, (C, *S) float32, in its own units."""
