@@ -139,19 +139,26 @@ def _patches(strip: np.ndarray) -> np.ndarray:
 
 
 def _slow(means: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return, without its mean, the polynomial nearest to the means of patches, at as many places over the plane."""
+    """Return, without its mean, the polynomial nearest to the means of patches, at as many places over the plane.
+
+    Products of polynomials that are orthonormal along each axis are orthonormal over the grid of patches: what is
+    nearest is a projection, and no array of all powers at all places is made.
+    """
     degree = FINE if min(means.shape) >= MANY_PATCHES else COARSEST
-    fit = np.linalg.lstsq(_powers(means.shape, means.shape, degree), means.ravel(), rcond=None)[0]
-    found = _powers(shape, means.shape, degree) @ fit
-    return np.asarray((found - found.mean()).reshape(shape))
+    (own_y, y), (own_x, x) = (_orthonormal(*sizes, degree) for sizes in zip(means.shape, shape, strict=True))
+    weights = own_y.T @ means @ own_x
+    weights[np.add.outer(*map(np.arange, weights.shape)) > degree] = 0
+    found = y @ weights @ x.T
+    return np.asarray(found - found.mean())
 
 
-def _powers(shape: tuple[int, ...], patches: tuple[int, ...], degree: int) -> np.ndarray:
-    """Return the powers of y and x up to a degree at `shape` places, from -1 to 1 over whole patches."""
-    edge = PATCH if shape != patches else 1
-    y, x = (2 * (np.arange(n) + 0.5) / (edge * m) - 1 for n, m in zip(shape, patches, strict=True))
-    grid_y, grid_x = (part.ravel() for part in np.broadcast_arrays(y[:, None], x[None]))
-    return np.stack([grid_y**i * grid_x**j for i in range(degree + 1) for j in range(degree + 1 - i)], 1)
+def _orthonormal(patches: int, places: int, degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return polynomials up to a degree, orthonormal over patches along an axis: there, and at as many places."""
+    edge = 1 if places == patches else PATCH
+    own, there = (2 * (np.arange(n) + 0.5) / m - 1 for n, m in ((patches, patches), (places, edge * patches)))
+    powers = range(min(degree, patches - 1) + 1)
+    found, triangle = np.linalg.qr(np.stack([own**i for i in powers], 1))
+    return found, np.linalg.solve(triangle.T, np.stack([there**i for i in powers])).T
 
 
 def _steps(strip: np.ndarray, axis: int) -> np.ndarray:
