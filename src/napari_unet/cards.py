@@ -185,14 +185,17 @@ def read_card(path: Path) -> dict[str, Any]:
     try:
         card = parse_card(path)
     except FileNotFoundError as error:
-        raise ModelError(f"{path.parent} is not a model: it has no {CARD}") from error
+        raise ModelError(f"{path.parent} is not a model: it has no {CARD}; give the folder that holds one") from error
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror or error}; check that it is there and that you may read it"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is damaged: {reason(error)}; get the model again") from error
     if card.get("format") != FORMAT:
         raise ModelError(
-            f"{path} is not a model card of this package: it says {str(card.get('format'))[:100]!r}, not {FORMAT!r}"
+            f"{path} is not a model card of this package: it says {str(card.get('format'))[:100]!r}, not {FORMAT!r}; "
+            "get the model again, or renew this package"
         )
     version = card.get("version")
     if not isinstance(version, int) or version < 1:
@@ -326,7 +329,9 @@ def _count(folder: Path, weights: Mapping[str, Any]) -> int:
         if found.hexdigest() != weights["sha256"]:
             raise ModelError(f"{path} is truncated or damaged: its sha256 is not the one in {CARD}; {AGAIN}")
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror or error}; check that it is there and that you may read it"
+        ) from error
     return sum(math.prod(entry["shape"]) for entry in entries if entry["dtype"] not in ("I64", "U8"))
 
 

@@ -58,7 +58,7 @@ def find_targets(folder: Path | str, out: Path, config: PredictConfig, pattern: 
     if base.resolve() in target.parents:
         images = [path for path in images if target not in path.resolve().parents]
     if not images:
-        raise DataError(f"{folder} holds no image but the results in {out}")
+        raise DataError(f"{folder} holds no image but the results in {out}; give the folder of the images")
     images, results = _without_results(images)
     files: dict[str, Target] = {}
     in_plate = functools.cache(is_plate)

@@ -1,6 +1,7 @@
 """What the documentation says runs: each command and each block of Python of a page, in a folder like the reader's."""
 
 import contextlib
+import importlib.util
 import re
 import shlex
 import shutil
@@ -11,7 +12,7 @@ import pytest
 import tifffile
 
 from helpers import FAST, call
-from napari_unet import Stack, examples, wait
+from napari_unet import Stack, UnetError, examples, load_model, open_stack, wait
 from napari_unet.store.save import save_stack
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -23,6 +24,12 @@ MADE = (  # what a reader has when a page begins
     "napari-unet train --images raw/ --labels painted/ --out own.model",
     "napari-unet predict stack.ome.zarr --model nuclei-2d --out cells.ome.zarr",
     "napari-unet batch raw/ --model nuclei-2d --out results/ --axes yx",
+)
+
+# How a message says what to do: after a semicolon or a question, as what must be, or as an order.
+REMEDY = re.compile(
+    r"; |\? |\bmust\b|\bneeds?\b|^choose |^give |: (give|paint|press|choose|use|name|one of each|pip install)"
+    r"|leave .* out|\b(damaged|open) at "  # with the message of what was wrong, which has it
 )
 
 pytestmark = pytest.mark.timeout(300)
@@ -83,6 +90,33 @@ def shortened(words):
         at = words.index("--minutes")
         words = [*words[:at], *words[at + 2 :]]
     return [*words, "--axes", "yx", "--steps", "1", *([] if "--init" in words else SHORT), *FAST]
+
+
+@pytest.fixture(scope="module")
+def listing():
+    """The module that lists every message on the page of troubles."""
+    spec = importlib.util.spec_from_file_location("messages", DOCS / "messages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_message_says_what_to_do(listing):
+    assert [each for each in listing.messages() if not REMEDY.search(each.text)] == []
+
+
+def test_a_message_is_found_on_the_page_of_troubles(listing, tmp_path):
+    page = listing.on_page_markdown((DOCS / "troubleshooting.md").read_text())
+    for said in (refused(Stack, np.zeros((4, 4)), "yxz"), refused(open_stack, tmp_path), refused(load_model, tmp_path)):
+        words = max(re.split(r"'[^']*'|\(.*?\)|/\S+", said.replace("_", r"\_")), key=len).strip(" ;,.")
+        assert len(words) > 20 and words in page.replace("**", ""), said
+
+
+def refused(call, *given):
+    """What a call says that is refused."""
+    with pytest.raises(UnetError) as caught:
+        call(*given)
+    return str(caught.value)
 
 
 def test_every_page_is_in_the_site():

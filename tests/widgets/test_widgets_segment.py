@@ -305,7 +305,7 @@ def test_a_run_whose_process_is_killed_says_so_and_goes_on_and_what_was_painted_
     for child in set(remote._children._all) - set(remote._children._idle):
         child.process.kill()  # as the system does when memory runs out
     until(lambda: not widget.busy)
-    assert 'memory ran out; what is done is kept. Close other programs, or choose less with "Memory"' in (
+    assert 'memory ran out; what is done is kept; close other programs, or choose less with "Memory"' in (
         widget.status.value
     )
     assert (painted.data[3] == 2).all()

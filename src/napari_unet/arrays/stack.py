@@ -132,7 +132,9 @@ class Stack:
             where = self.source or self.name
             if passing(error):
                 raise UnreachableError(f"{where} cannot be read now at {region}: {what}; try again later") from error
-            raise DataError(f"{where} is damaged at {region}: {what}") from error
+            if isinstance(error, DataError):  # it says what to do
+                raise DataError(f"{where} is damaged at {region}: {what}") from error
+            raise DataError(f"{where} is damaged at {region}: {what}; copy it again") from error
 
     def select(self, **parts: int | slice) -> "Stack":
         """Cut lazily along named axes; an integer removes the axis.
@@ -144,7 +146,7 @@ class Stack:
         """
         key = [parts.pop(a, slice(None)) for a in self.axes]
         if parts:
-            raise DataError(f"{self.name} has axes {self.axes!r}, no axis {', '.join(parts)}")
+            raise DataError(f"{self.name} has axes {self.axes!r}, no axis {', '.join(parts)}; choose among these")
         keep = [i for i, part in enumerate(key) if isinstance(part, slice)]
         starts = [part.indices(n)[0] if isinstance(part, slice) else 0 for part, n in zip(key, self.shape, strict=True)]
         names = self.channel_names
@@ -172,7 +174,9 @@ def check_axes(axes: str, shape: Sequence[int], name: str) -> None:
     """
     known = "".join(a for a in AXES if a in axes)
     if known != axes or not axes.endswith("yx"):
-        raise DataError(f"{name}: axes {axes!r} must be a subset of {AXES!r}, in that order, ending in 'yx'")
+        raise DataError(
+            f"{name}: axes {axes!r} must be a subset of {AXES!r}, in that order, ending in 'yx'; give such letters"
+        )
     if len(axes) != len(shape):
         raise DataError(f"{name}: axes {axes!r} do not fit the shape {tuple(shape)}; give one letter per dimension")
     for axis, n in zip(axes, shape, strict=True):

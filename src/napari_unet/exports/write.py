@@ -110,7 +110,7 @@ def _check_name(path: Path, tracks: bool) -> None:
     if ending not in KINDS:
         raise UsageError(f"{path} says no kind of file; its name must end in one of {', '.join(KINDS)}")
     if tracks and ending not in (".csv", ".parquet"):
-        raise UsageError(f"{path}: tracks are written as .csv or .parquet")
+        raise UsageError(f"{path}: tracks are written as .csv or .parquet; give it such a name")
 
 
 @contextlib.contextmanager

@@ -114,8 +114,9 @@ def _client(scheduler: str) -> Any:
     except (OSError, ValueError, TypeError) as error:
         with contextlib.suppress(Exception):
             client.close(timeout=1)
-        hint = "; name the certificates in dask's configuration (distributed.comm.tls)" if "TLS" in str(error) else ""
-        raise UsageError(f"the scheduler {scheduler} cannot be reached: {error}{hint}") from error
+        names = "name the certificates in dask's configuration (distributed.comm.tls)"
+        hint = names if "TLS" in str(error) else "check that it runs at this address"
+        raise UsageError(f"the scheduler {scheduler} cannot be reached: {error}; {hint}") from error
     return client
 
 

@@ -65,7 +65,9 @@ def region_of(text: str, stack: Stack, axes: str, footprint: Footprint) -> Regio
         low, high = match.groups() if match else ("", "")
         part = slice(int(low or 0), int(high or stack.size(axis)))
         if not 0 <= part.start < part.stop <= stack.size(axis):
-            raise UsageError(f"the region {text!r} leaves {stack.name} along {axis}, which has 0:{stack.size(axis)}")
+            raise UsageError(
+                f"the region {text!r} leaves {stack.name} along {axis}, which has 0:{stack.size(axis)}; choose within"
+            )
         wanted[axis] = part
     taken = {}
     for i, axis in enumerate(axes):

@@ -48,7 +48,7 @@ class Normalisation:
             raise ModelError(f"percentiles are {self.low} and {self.high}; they must rise between 0 and 100")
         if (self.kind == "fixed") != bool(self.offset) or len(self.offset) != len(self.scale):
             raise ModelError(
-                f"offset {self.offset} and scale {self.scale} are of fixed intensities: one each a channel"
+                f"offset {self.offset} and scale {self.scale} are of fixed intensities; give one each a channel"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -31,7 +31,9 @@ def v_scores(truth: np.ndarray, result: np.ndarray) -> tuple[float, float]:
     foreground-restricted scores after border thinning.
     """
     if truth.ndim != 2 or truth.shape != result.shape:
-        raise DataError(f"borders are scored on planes of one shape, not {truth.shape} and {result.shape}")
+        raise DataError(
+            f"borders are scored on planes of one shape, not {truth.shape} and {result.shape}; give planes of one image"
+        )
     cells, found = truth != 0, result != 0
     if not cells.any() or not found.any():
         same = 1.0 if cells.any() == found.any() else 0.0

@@ -103,7 +103,9 @@ def resolution(correlation: np.ndarray, shorter: int) -> float:
 
 def _checked(truth: np.ndarray, result: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if truth.ndim != 2 or truth.shape != result.shape:
-        raise DataError(f"similarity is of planes of one shape, not {truth.shape} and {result.shape}")
+        raise DataError(
+            f"similarity is of planes of one shape, not {truth.shape} and {result.shape}; give planes of one image"
+        )
     return truth.astype(np.float64), result.astype(np.float64)
 
 

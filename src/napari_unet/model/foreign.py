@@ -92,7 +92,7 @@ def _refuse_archive(path: Path) -> None:
                     with archive.open(name) as file:
                         _refuse_package(path, file.read(TEXT_BYTES + 1))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ModelError(f"{path} is a damaged archive: {error}") from error
+        raise ModelError(f"{path} is a damaged archive: {error}; get it again") from error
     raise ModelError(f"{path} is an archive; a model is a folder with model.json: unpack it and give that folder")
 
 

@@ -100,7 +100,9 @@ class Model:
     def __post_init__(self) -> None:
         ndim = self.config.ndim
         if self.axes != SPATIAL[-ndim:]:
-            raise ModelError(f"the model's axes are {self.axes!r}, a {ndim}-D network has {SPATIAL[-ndim:]!r}")
+            raise ModelError(
+                f"the model's axes are {self.axes!r}, a {ndim}-D network has {SPATIAL[-ndim:]!r}; give these"
+            )
         self._fill("scale", (1.0,) * ndim, ndim)
         self._fill("units", (None,) * ndim, ndim)
         self._fill("channel_names", (), self.in_channels)
@@ -112,7 +114,7 @@ class Model:
         if self.task.out_channels != self.config.out_channels:
             raise ModelError(
                 f"the network gives {self.config.out_channels} channels, its task {self.task.name!r} needs "
-                f"{self.task.out_channels}"
+                f"{self.task.out_channels}; give the network as many out_channels"
             )
         if bool(self.task.drawn) != self.config.timed or self.in_channels < 1:
             raise ModelError(
@@ -221,7 +223,9 @@ class Model:
         if isinstance(self.config, KnownConfig):
             return Known(self.config, self.weights, device)
         if not isinstance(self.config, GraphConfig):
-            raise ModelError("the model is a U-Net of this package, not an imported network")
+            raise ModelError(
+                "the model is a U-Net of this package, not an imported network; its network is model.network()"
+            )
         return Graph(self.config, self.weights[WEIGHT].tobytes())
 
     def network(self, device: str | torch.device = "cpu") -> UNet:
@@ -276,7 +280,9 @@ class Model:
         except OSError as error:
             if _points_to(folder) != name:
                 _tidy(folder, {name}, new)
-            raise ResourceError(f"the model cannot be written to {folder}: {error.strerror or error}") from error
+            raise ResourceError(
+                f"the model cannot be written to {folder}: {error.strerror or error}; choose another place for it"
+            ) from error
         _tidy(folder, set(WEIGHTS) - {name}, False)
         return model
 

@@ -54,7 +54,9 @@ def meta(config: LearntConfig) -> torch.nn.Module:
             return network_of(config)
     except (RuntimeError, TypeError, OverflowError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)  # torch adds a trace of its own
-        raise ModelError(f"no network can be built from these settings: {first[:200]}") from error
+        raise ModelError(
+            f"no network can be built from these settings: {first[:200]}; give smaller ones, or get the model again"
+        ) from error
 
 
 def weights_of(net: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -136,7 +138,9 @@ def read_weights(path: Path, config: NetworkConfig, sha256: str | None = None) -
         shapes = {key: (tuple(map(int, v["shape"])), v["dtype"] not in ("I64", "U8")) for key, v in entries.items()}
         size = start + sum(math.prod(shapes[key][0]) * SIZES[v["dtype"]] for key, v in entries.items())
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror or error}; check that it is there and that you may read it"
+        ) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"{damaged}: its header makes no sense; {remedy}") from error
     check_shapes(shapes, config, str(path))

@@ -115,7 +115,9 @@ class UNetConfig:
                 "it needs at least as many of these"
             )
         if self.timed and (self.upscale or self.residual or self.padding == "valid" or not self.tile_exact):
-            raise ModelError("a network that is told a time has same convolutions on one grid, norms batch or none")
+            raise ModelError(
+                "a network that is told a time has same convolutions on one grid, norms batch or none; choose these"
+            )
 
     def _fill(self, name: str, levels: int, default: int) -> None:
         """Complete `kernels` or `strides`, as tuples, and hold them against depth and ndim."""

@@ -74,12 +74,12 @@ class GraphConfig(WithSteps):
     def __post_init__(self) -> None:
         lists = (self.stride, self.halo, self.least, self.step, self.upscale or self.stride)
         if self.ndim not in (2, 3) or any(len(each) != self.ndim for each in lists):
-            raise ModelError(f"an imported network has {self.ndim} axes, and {lists} for them")
+            raise ModelError(f"an imported network has {self.ndim} axes, and {lists} for them; get the model again")
         fine = 0 < self.bytes < MOST and min(self.in_channels, self.out_channels, *self.stride, *self.least) > 0
         if not fine or min(*self.halo, *self.step) < 0:
             raise ModelError("an imported network has sizes that cannot be; get the model again")
         if any(h % s for h, s in zip(self.halo, self.stride, strict=True)):
-            raise ModelError(f"a halo of {self.halo} does not lie on the grid of {self.stride}")
+            raise ModelError(f"a halo of {self.halo} does not lie on the grid of {self.stride}; get the model again")
         space = "zyx"[-self.ndim :]
         for axes in (self.inner, self.outer):
             if sorted(axes) != sorted(set(axes)) or set(axes) - set("bc") != set(space):
@@ -152,7 +152,8 @@ class Graph:
         last = math.ceil((n - size) / stride) * stride
         if room < stride:
             raise ModelError(
-                f"the network takes {size} elements and looks {halo} to either side: nothing is left of a window"
+                f"the network takes {size} elements and looks {halo} to either side: nothing is left of a window; "
+                "get one that takes a larger size"
             )
         starts = [*range(0, last, room), last]
         edges = [start + halo for start in starts[1:]]
@@ -173,9 +174,13 @@ class Graph:
         try:
             found = self._session.run(None, {self._name: np.ascontiguousarray(given)})[0]
         except Exception as error:
-            raise ModelError(f"the network of the model fails on {x.shape}: {str(error)[:300]}") from error
+            raise ModelError(
+                f"the network of the model fails on {x.shape}: {str(error)[:300]}; get the model again"
+            ) from error
         if found.ndim != len(config.outer) or found.dtype.type not in KINDS:
-            raise ModelError(f"the network gives {found.dtype} of the shape {found.shape}, not {config.outer}")
+            raise ModelError(
+                f"the network gives {found.dtype} of the shape {found.shape}, not {config.outer}; get the model again"
+            )
         missing = [a for a in canonical if a not in config.outer]
         found = found.reshape(*found.shape, *(1,) * len(missing))
         order = config.outer + "".join(missing)
@@ -210,7 +215,10 @@ def session(data: bytes) -> Any:
     try:
         found = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ModelError(f"the ONNX file cannot be made ready: {str(error)[:300]}") from error
+        raise ModelError(
+            f"the ONNX file cannot be made ready: {str(error)[:300]}; "
+            "export it for an older opset, or renew onnxruntime"
+        ) from error
     counts = len(found.get_inputs()), len(found.get_outputs())
     if counts != (1, 1) or found.get_inputs()[0].type != "tensor(float)":
         raise ModelError(f"the ONNX file has {counts[0]} inputs and {counts[1]} outputs; one of float32 each is taken")
@@ -232,7 +240,7 @@ def check(data: bytes) -> list[str]:
     try:
         found = onnx.load_model_from_string(data)
     except (DecodeError, ValueError, RecursionError) as error:
-        raise ModelError(f"the ONNX file is damaged: {error}") from error
+        raise ModelError(f"the ONNX file is damaged: {error}; get it again") from error
     own = {function.domain for function in found.functions}
     names: list[str] = []
     pending: list[Any] = [found.graph, *found.functions]
@@ -240,7 +248,10 @@ def check(data: bytes) -> list[str]:
         part = pending.pop()
         for node in part.node:
             if node.domain not in STANDARD and node.domain not in own:
-                raise UnsafeError(f"the ONNX file asks for {node.domain}.{node.op_type}, no standard operator: refused")
+                raise UnsafeError(
+                    f"the ONNX file asks for {node.domain}.{node.op_type}, no standard operator; "
+                    "export it with standard operators alone"
+                )
             names.append(node.op_type)
             for attribute in node.attribute:
                 pending += [attribute.g] * attribute.HasField("g") + list(attribute.graphs)

@@ -87,15 +87,17 @@ class KnownConfig(WithSteps):
                 raise ValueError(f"kernels and strides are not of {self.ndim} axes")
             stride = self.stride
         except FAULTS as error:
-            raise ModelError(f"a {self.network} cannot be built from its settings: {str(error)[:200]}") from error
+            raise ModelError(
+                f"a {self.network} cannot be built from its settings: {str(error)[:200]}; get the model again"
+            ) from error
         if self.halo and (len(self.halo) != self.ndim or any(h % s for h, s in zip(self.halo, stride, strict=True))):
-            raise ModelError(f"a halo of {self.halo} does not lie on the grid of {stride}")
+            raise ModelError(f"a halo of {self.halo} does not lie on the grid of {stride}; get the model again")
         if self.window and (
             len(self.window) != self.ndim or any(w % s for w, s in zip(self.window, stride, strict=True))
         ):
-            raise ModelError(f"windows of {self.window} do not lie on the grid of {stride}")
+            raise ModelError(f"windows of {self.window} do not lie on the grid of {stride}; give multiples of it")
         if self.window and min(self.core) < 1:
-            raise ModelError(f"windows of {self.window} are too small for the grid of {stride}")
+            raise ModelError(f"windows of {self.window} are too small for the grid of {stride}; give larger ones")
 
     @property
     def stride(self) -> tuple[int, ...]:
@@ -194,7 +196,9 @@ def build(config: KnownConfig) -> nn.Module:
         ends = config.in_channels, config.head or config.out_channels
         net = NETWORKS[config.network](config.ndim, *ends, config.settings)
     except FAULTS as error:
-        raise ModelError(f"a {config.network} cannot be built from its settings: {str(error)[:200]}") from error
+        raise ModelError(
+            f"a {config.network} cannot be built from its settings: {str(error)[:200]}; get the model again"
+        ) from error
     if config.before:
         net.register_forward_pre_hook(_Before(config))
     return net
@@ -273,7 +277,7 @@ def _axis_reach(config: KnownConfig, axis: int) -> int:
                 start = length // 2 // stride * stride
                 return math.ceil(max(start - low, high - start - stride, 0) / stride) * stride
             length *= 2
-    raise ModelError(f"the network looks further than {FARTHEST} elements, which is not run here")
+    raise ModelError(f"the network looks further than {FARTHEST} elements; one of fewer levels can be run")
 
 
 def _along(levels: Sequence[Sequence[int]], axis: int) -> list[list[int]]:

@@ -177,7 +177,10 @@ class UNet(nn.Module):
             Where the network has skips: the bottleneck is not all it decodes.
         """
         if self.config.skips or self.config.residual:
-            raise ModelError("the network has skips: what it gives follows from more than its bottleneck")
+            raise ModelError(
+                "the network has skips: what it gives follows from more than its bottleneck; "
+                "train one with --task autoencode"
+            )
         for level in reversed(range(self.config.depth)):
             x = self.decoder[level](self.up[level](x))
         return cast("Tensor", self.head(x if self.finer is None else self.finer(x)))

@@ -86,7 +86,10 @@ def classes_of(labels: Sequence[Stack], classes: Any, names: Sequence[str] = ())
     numbered = all(value.isdecimal() for value in values)
     called = tuple(names) or tuple(f"class_{value}" if numbered else value for value in values)
     if len(called) != len(values):
-        raise DataError(f"{len(called)} class names are given for {len(values)} classes ({', '.join(values[:NAMED])})")
+        raise DataError(
+            f"{len(called)} class names are given for {len(values)} classes ({', '.join(values[:NAMED])}); "
+            "give one for each"
+        )
     of = dict(zip(values, called, strict=True))
     return [{number: of[str(value)] for number, value in given.items()} for given in found]
 

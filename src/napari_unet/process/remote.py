@@ -29,7 +29,7 @@ IDLE = 180.0  # seconds without work after which it ends: torch alone holds 300 
 ENDS = ("done", "closed", "failed", "refused", "gone")
 HERE_INSTEAD = "the image cannot be sent to a process of its own, so the work is done in this one, which may be slow"
 ENDED = (
-    "the system ended the process of this work, most likely because memory ran out; what is done is kept. Close other "
+    "the system ended the process of this work, most likely because memory ran out; what is done is kept; close other "
     "programs, or choose less with --memory, and go on"
 )
 HERE = versions(*SAME)  # as they are now: they may be replaced on the disk while the window is open

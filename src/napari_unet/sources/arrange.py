@@ -269,7 +269,7 @@ def choose(stack: Stack, channel: int | str | None, time: int | None) -> Stack:
         if not isinstance(time, int | np.integer):
             raise UsageError(f"time is {time!r}; give the number of a time point, from 0")
         if not 0 <= time < stack.size("t"):
-            raise DataError(f"{stack.name} has time points 0 to {stack.size('t') - 1}, not {time}")
+            raise DataError(f"{stack.name} has time points 0 to {stack.size('t') - 1}, not {time}; choose one of these")
         stack = stack.select(t=time) if "t" in stack.axes else stack
     return stack
 
@@ -286,7 +286,7 @@ def _channel(stack: Stack, channel: int | str) -> int:
         known = ", ".join(stack.channel_names) or f"no names, numbers 0 to {stack.size('c') - 1}"
         raise DataError(f"{stack.name} has no channel {channel!r}; it has {known}")
     if not 0 <= int(channel) < stack.size("c"):
-        raise DataError(f"{stack.name} has channels 0 to {stack.size('c') - 1}, not {channel}")
+        raise DataError(f"{stack.name} has channels 0 to {stack.size('c') - 1}, not {channel}; choose one of these")
     return int(channel)
 
 

@@ -47,7 +47,7 @@ def find_layer(layer: Any, level: int | None) -> Found:
     levels = layer.data if isinstance(layer.data, list | tuple) or getattr(layer, "multiscale", False) else [layer.data]
     at = level or 0
     if not 0 <= at < len(levels):
-        raise DataError(f"{name} has levels 0 to {len(levels) - 1}, not {at}")
+        raise DataError(f"{name} has levels 0 to {len(levels) - 1}, not {at}; choose one of these")
     data = levels[at]
     if not is_array(data) or not all(map(is_array, (levels[0], data))):
         raise DataError(f"{name} holds {type(data).__name__}, not an image; choose an image or a labels layer")

@@ -210,11 +210,13 @@ def find_level(image: Pyramid, level: int) -> Found:
     """Open one level of a pyramid, 0 the finest."""
     where = image.node.where
     if not 0 <= level < len(image.levels):
-        raise DataError(f"{where} has levels 0 to {len(image.levels) - 1}, not {level}")
+        raise DataError(f"{where} has levels 0 to {len(image.levels) - 1}, not {level}; choose one of these")
     chosen = image.levels[level]
     node = read_node(below(where, chosen.path))
     if node is None or not node.is_array:
-        raise DataError(f"{where}: its multiscales metadata names the array {chosen.path!r}, which is not there")
+        raise DataError(
+            f"{where}: its multiscales metadata names the array {chosen.path!r}, which is not there; copy it again"
+        )
     data = open_array(node)
     if data.ndim != len(image.known):
         raise DataError(
@@ -286,7 +288,7 @@ def _missing_note(image: Pyramid) -> list[str]:
 def _bare(node: Node, level: int | None) -> Found:
     """Open an array by its own path: with what the group around it knows, else with its dimension names."""
     if level:
-        raise DataError(f"{node.where} is a single array, there is no level {level}")
+        raise DataError(f"{node.where} is a single array, there is no level {level}; leave it out")
     info = array_info(node)
     around = None if is_remote(node.where) else _in_pyramid(Path(node.where))
     if around is not None:

@@ -159,7 +159,7 @@ def reached(find_it: Callable[[], Done]) -> Done:
 
 def _again(stack: Stack, axes: str | None, level: int | None) -> Stack:
     if level:
-        raise DataError(f"{stack.name} is open already, there is no level {level}")
+        raise DataError(f"{stack.name} is open already, there is no level {level}; leave it out")
     if axes is None or axes == stack.axes:
         return stack
     fields = {f.name: getattr(stack, f.name) for f in dataclasses.fields(Found) if f.name != "known"}
@@ -168,9 +168,9 @@ def _again(stack: Stack, axes: str | None, level: int | None) -> Stack:
 
 def _no_levels(found: Found, level: int | None, series: int | str | None = None) -> Found:
     if level:
-        raise DataError(f"{found.name} is a single image, there is no level {level}")
+        raise DataError(f"{found.name} is a single image, there is no level {level}; leave it out")
     if str(series or 0) != "0":
-        raise DataError(f"{found.name} is a single image, there is no image {series!r}")
+        raise DataError(f"{found.name} is a single image, there is no image {series!r}; leave it out")
     return found
 
 
@@ -197,7 +197,9 @@ def _find_path(where: str, level: int | None, more: More, colours: bool = True) 
             _check_finished(node)
         return _in_group(node, level, more)
     if not path.is_file():
-        raise DataError(f"{path} {'is no regular file' if path.exists() else 'does not exist'}")
+        raise DataError(
+            f"{path} {'is no regular file' if path.exists() else 'does not exist'}; give the place of an image"
+        )
     return _find_file(path, level, more, colours)
 
 
@@ -219,7 +221,7 @@ def _find_file(path: Path, level: int | None, more: More, colours: bool) -> Foun
         with path.open("rb") as file:
             magic = file.read(8)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {error}; check that it is there and that you may read it") from error
     ending = path.suffix.lower()
     is_tiff, is_picture = magic.startswith(TIFF_MAGIC), magic.startswith(PICTURE_MAGIC)
     for holds, kind, endings in ((is_tiff, "TIFF", PICTURE_ENDINGS), (is_picture, "PNG or JPEG", TIFF_ENDINGS)):

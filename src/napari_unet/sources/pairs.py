@@ -62,12 +62,15 @@ def list_images(folder: str | Path, pattern: str | None = None) -> list[Path]:
         return [image for image in _inside(folder) if image == folder or _matches(image, pattern)]
     if not folder.is_dir():
         what = "is neither a folder nor an image that is read" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {what}")
+        raise DataError(f"{folder} {what}; give the folder of the images")
     entries = folder.glob(pattern) if pattern else folder.iterdir()
     found = [p for p in entries if not p.name.startswith(".") and not _inside_zarr(p, folder) and is_image(p)]
     if not found:
         matching = f" that matches {pattern!r}" if pattern else ""
-        raise DataError(f"{folder} holds no image{matching} (TIFF, PNG, JPEG, OME-Zarr or another that is read)")
+        raise DataError(
+            f"{folder} holds no image{matching} (TIFF, PNG, JPEG, OME-Zarr or another that is read); "
+            "give another folder"
+        )
     first = [path for path in found if ending_of(path) not in FORMATS]
     return [image for path in sorted(first or found, key=_natural) for image in _inside(path)]
 

@@ -80,7 +80,7 @@ def fetch(url: str) -> bytes | None:
         missing = f"pip install 'napari-unet-stacks[remote]' ({error})"
         raise DataError(f"{url} cannot be reached: packages for such addresses are not installed; {missing}") from None
     except ValueError as error:
-        raise DataError(f"{url} cannot be reached: {error}") from None
+        raise DataError(f"{url} cannot be reached: {error}; check the address") from None
     content = _first_bytes(files, path)
     if isinstance(content, FileNotFoundError):
         return None
@@ -91,8 +91,8 @@ def fetch(url: str) -> bytes | None:
     if isinstance(content, Exception):
         what = f"{url} cannot be reached: {type(content).__name__} {content}"
         if isinstance(content, PermissionError):
-            what += "; if it is not public, log in as its own tools do (aws configure, gcloud auth)"
-        raise DataError(what) from content
+            raise DataError(f"{what}; if it is not public, log in as its own tools do (aws configure, gcloud auth)")
+        raise DataError(f"{what}; check the address and the connection") from content
     return bytes(content)
 
 

@@ -161,12 +161,15 @@ def _complete(
 def _found(path: Path, tif: tifffile.TiffFile, choice: Chosen, level: int) -> Found:
     series, image = choice.series, choice.image
     if not 0 <= level < len(series.levels):
-        raise DataError(f"{path} has levels 0 to {len(series.levels) - 1}, not {level}")
+        raise DataError(f"{path} has levels 0 to {len(series.levels) - 1}, not {level}; choose one of these")
     chosen = series.levels[level]
     known = _letters(tif, series, image)
     data: LazyArray = _lazy(path, choice.index, series, level)
     if tuple(data.shape) != tuple(chosen.shape):
-        raise DataError(f"{path}: level {level} has shape {tuple(data.shape)}, its metadata says {tuple(chosen.shape)}")
+        raise DataError(
+            f"{path}: level {level} has shape {tuple(data.shape)}, its metadata says {tuple(chosen.shape)}; "
+            "save it again"
+        )
     data, notes = _samples(data, known, series.keyframe)
     sizes = image.sizes if image is not None else pixel_sizes(tif, series)
     given = [sizes.found.get(a, (1.0, None)) for a in known]
@@ -269,7 +272,9 @@ class TiffArray(LazyBase):
         try:
             return np.asarray(self.base[box])
         except OF_STRUCTURE as error:
-            raise DataError(f"its tables of planes and tiles are damaged ({type(error).__name__} {error})") from error
+            raise DataError(
+                f"its tables of planes and tiles are damaged ({type(error).__name__} {error}); copy it again"
+            ) from error
         finally:
             with self._lock:
                 self._readers -= 1
@@ -321,9 +326,11 @@ def _named_errors(path: Path) -> Iterator[None]:
     except TIFF_ERRORS as error:
         if "imagecodecs" in str(error):
             raise DataError(f"{path}: {error}; install the package imagecodecs") from error
-        raise DataError(f"{path} cannot be read as TIFF: {type(error).__name__} {error}") from error
+        raise DataError(f"{path} cannot be read as TIFF: {type(error).__name__} {error}; copy it again") from error
     except MemoryError as error:
-        raise DataError(f"{path} cannot be read as TIFF: it declares sizes beyond this machine's memory") from error
+        raise DataError(
+            f"{path} cannot be read as TIFF: it declares sizes beyond this machine's memory; copy it again"
+        ) from error
 
 
 class _Collect(logging.Handler):

@@ -126,7 +126,7 @@ def _values(step: Mapping[str, Any], kind: str, node: Node) -> Any:
         return step.get(kind)
     stored = read_node(below(node.where, path))
     if stored is None or not stored.is_array or math.prod(array_info(stored).shape) > MOST_NUMBERS:
-        raise DataError(f"{node.where}: its {kind} should be in {path!r}, where there is no such array")
+        raise DataError(f"{node.where}: its {kind} should be in {path!r}, where there is no such array; copy it again")
     return np.asarray(open_array(stored)[...]).tolist()
 
 

@@ -57,7 +57,9 @@ def open_array(node: Node) -> "zarr.Array[Any]":
         guarded = Guarded(store, node.where, info, packed)
         return zarr.open_array(store=guarded, path=path, mode="r", zarr_format=2 if node.format == 2 else 3)
     except (ValueError, TypeError, KeyError, ImportError, OSError, ArithmeticError) as error:
-        raise DataError(f"{node.where}: zarr cannot open this array: {type(error).__name__} {error}") from error
+        raise DataError(
+            f"{node.where}: zarr cannot open this array: {type(error).__name__} {error}; copy it again"
+        ) from error
 
 
 def open_own(folder: Path, mode: str = "r") -> "zarr.Array[Any]":

@@ -132,7 +132,10 @@ def _node3(where: str, metadata: dict[str, Any]) -> Node:
         )
     kind, attributes = metadata.get("node_type"), metadata.get("attributes", {})
     if kind not in ("array", "group") or not isinstance(attributes, dict):
-        raise DataError(f"{where}/zarr.json: node_type {kind!r} with these attributes is neither an array nor a group")
+        raise DataError(
+            f"{where}/zarr.json: node_type {kind!r} with these attributes is neither an array nor a group; "
+            "save it again"
+        )
     return Node(where, 3, kind == "array", metadata, attributes)
 
 
@@ -147,7 +150,9 @@ def _read_json(where: str, name: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}/{name} is damaged ({len(raw)} bytes, not JSON: {error}); copy it again") from None
     if not isinstance(value, dict):
-        raise DataError(f"{where}/{name} is damaged: it must hold a JSON object, not a {type(value).__name__}")
+        raise DataError(
+            f"{where}/{name} is damaged: it must hold a JSON object, not a {type(value).__name__}; copy it again"
+        )
     return value
 
 
@@ -166,7 +171,7 @@ def _load(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {error}; check that it is there and that you may read it") from None
 
 
 def array_info(node: Node) -> ArrayInfo:
@@ -186,20 +191,27 @@ def array_info(node: Node) -> ArrayInfo:
     except DataError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
-        raise DataError(f"{node.where}: array metadata is damaged: {type(error).__name__} {error}") from None
+        raise DataError(
+            f"{node.where}: array metadata is damaged: {type(error).__name__} {error}; copy it again"
+        ) from None
     if (
         not len(info.shape) == len(info.chunks)
         or min((0, *info.shape)) < 0
         or min((1, *info.chunks, *(info.shards or ()))) < 1
     ):
-        raise DataError(f"{node.where}: shape {info.shape} and chunks {info.chunks} do not fit each other")
+        raise DataError(
+            f"{node.where}: shape {info.shape} and chunks {info.chunks} do not fit each other; save it again"
+        )
     if info.chunk_bytes > MAX_CHUNK:
         raise DataError(
             f"{node.where}: one chunk {info.chunks} of {info.dtype} is {info.chunk_bytes / 2**30:.3g} GiB, more than "
             f"{MAX_CHUNK >> 30}; store it in smaller chunks"
         )
     if info.shards and math.prod(s // c for s, c in zip(info.shards, info.chunks, strict=True)) > MAX_INNER_CHUNKS:
-        raise DataError(f"{node.where}: shards {info.shards} of chunks {info.chunks} hold too many chunks to read")
+        raise DataError(
+            f"{node.where}: shards {info.shards} of chunks {info.chunks} hold too many chunks to read; "
+            "save it with larger chunks"
+        )
     return info
 
 
@@ -224,12 +236,14 @@ def _info3(node: Node) -> ArrayInfo:
     sharding = [c for c in codecs if _codec_name(c) == "sharding_indexed"]
     if sharding:
         if len(codecs) != 1:
-            raise DataError(f"{node.where}: shards packed again by another codec (zarr v3) are not read")
+            raise DataError(
+                f"{node.where}: shards packed again by another codec (zarr v3) are not read; save it without that codec"
+            )
         inner = sharding[0]["configuration"]
         shards, chunks, codecs = chunks, _sizes(inner["chunk_shape"]), inner["codecs"]
         at_end = inner.get("index_location", "end") == "end"
         if any(s % c for s, c in zip(shards, chunks, strict=True)):
-            raise DataError(f"{node.where}: shards {shards} are not multiples of their chunks {chunks}")
+            raise DataError(f"{node.where}: shards {shards} are not multiples of their chunks {chunks}; save it again")
         index = [_codec_name(c) for c in inner.get("index_codecs", ())]
         _check_codecs(index, node.where)
         if index:
@@ -255,7 +269,7 @@ def _dtype(word: str, where: str) -> np.dtype[Any]:
     try:
         dtype = np.dtype(word)
     except (TypeError, ValueError, SyntaxError):
-        raise DataError(f"{where}: dtype {word!r} is not known") from None
+        raise DataError(f"{where}: dtype {word!r} is not known; only bool, integers and floats are read") from None
     if dtype.name not in DTYPES:
         raise DataError(f"{where}: dtype {word} cannot be read; only bool, integers and floats are")
     return dtype

@@ -80,12 +80,19 @@ class BlockWriter:
         if output is None:
             raise UsageError(f"there is no output {path!r}; the outputs are {', '.join(map(repr, self.outputs))}")
         if len(box) != len(output.shape) or data.dtype != output.dtype:
-            raise UsageError(f"{output.name} is {output.shape} {output.dtype}, got a box {box} of {data.dtype}")
+            raise UsageError(
+                f"{output.name} is {output.shape} {output.dtype}, got a box {box} of {data.dtype}; "
+                "give data of its axes and type"
+            )
         if data.shape != tuple(b.stop - b.start for b in box):
-            raise UsageError(f"{output.name}: data of shape {data.shape} does not fill the box {box}")
+            raise UsageError(
+                f"{output.name}: data of shape {data.shape} does not fill the box {box}; give both one shape"
+            )
         for axis, cut, n, unit in zip(output.axes, box, output.shape, output.unit, strict=True):
             if not 0 <= cut.start < cut.stop <= n or cut.step not in (None, 1):
-                raise UsageError(f"{output.name}: {cut} is outside axis {axis}, which has {n} elements")
+                raise UsageError(
+                    f"{output.name}: {cut} is outside axis {axis}, which has {n} elements; write within it"
+                )
             if cut.start % unit or (cut.stop % unit and cut.stop != n):
                 raise UsageError(
                     f"{output.name}: {cut} cuts a file of {unit} elements along {axis}; "

@@ -63,7 +63,10 @@ class Permit:
         OutputError
         """
         if not self.holds:
-            raise OutputError(f"{self.path.parent.parent}: another run has broken the lock, or this one was ended")
+            raise OutputError(
+                f"{self.path.parent.parent}: another run has broken the lock, or this one was ended; "
+                "run the same command again when no other writes there"
+            )
 
 
 class Lock:

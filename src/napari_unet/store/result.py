@@ -289,7 +289,8 @@ class ResultStore:
         for path, owners in self._owners.items():
             if not owners.all():
                 raise IncompleteError(
-                    f"{path or 'image'}: the {self.plan.blocks} blocks leave {int((owners == 0).sum())} files unwritten"
+                    f"{path or 'image'}: the {self.plan.blocks} blocks leave {int((owners == 0).sum())} files "
+                    "unwritten; choose blocks that cover the image"
                 )
         with disk(self.root):
             yield from self._check_blocks()

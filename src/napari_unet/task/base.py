@@ -127,7 +127,7 @@ class Task(abc.ABC):
         try:
             return cls(**given)
         except (TypeError, ValueError) as error:
-            raise ModelError(f"the task {cls.name!r} cannot be read: {error}") from error
+            raise ModelError(f"the task {cls.name!r} cannot be read: {error}; get the model again") from error
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -74,7 +74,8 @@ class Restore(Task):
     def __post_init__(self) -> None:
         if not self.channels or not len(self.channels) == len(self.offset) == len(self.scale):
             raise DataError(
-                f"channels {self.channels}, offset {self.offset} and scale {self.scale}: one of each a channel"
+                f"channels {self.channels}, offset {self.offset} and scale {self.scale} do not fit; "
+                "give one of each a channel"
             )
         if not np.isfinite([*self.offset, *self.scale, self.calibration]).all() or min(self.scale) <= 0:
             raise DataError(f"offset {self.offset} and scale {self.scale} must be finite, the scale above 0")

@@ -207,7 +207,7 @@ class Semantic(Task):
 
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise DataError(f"label value {value!r} is not a whole number")
+        raise DataError(f"label value {value!r} is not a whole number; give one such as 1")
     return int(value)
 
 

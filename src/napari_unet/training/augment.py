@@ -88,7 +88,8 @@ def augment(
     moved = config.deform and tuple(targets.shape[-len(shape) :]) != shape
     if finer or moved or len(targets) != len(images) or len(spacing) != len(shape):
         raise UsageError(
-            f"images {tuple(images.shape)}, targets {tuple(targets.shape)} and {len(spacing)} pixel sizes do not fit"
+            f"images {tuple(images.shape)}, targets {tuple(targets.shape)} and {len(spacing)} pixel sizes do not fit; "
+            "give each image a target of its size, and a pixel size for each axis"
         )
     config = config.strengthened()
     images, targets = images.clone(), targets.clone()

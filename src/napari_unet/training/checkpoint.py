@@ -30,7 +30,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         replace(path, data)
     except OSError as error:
         raise named(error) or ResourceError(
-            f"cannot write {path} ({len(data)} bytes): {error.strerror or error}"
+            f"cannot write {path} ({len(data)} bytes): {error.strerror or error}; "
+            "the one before it is kept: make room, and resume"
         ) from error
 
 

@@ -99,7 +99,10 @@ class TrainConfig:
         check(self)
         self._check_sizes()
         if self.background is not None and not self.sparse:
-            raise UsageError(f"background is label {self.background}, but 0 is background unless labels are sparse")
+            raise UsageError(
+                f"background is label {self.background}, but 0 is background unless labels are sparse; "
+                "leave it out, or give sparse"
+            )
 
         if self.above and not (self.binary or self.number_objects):
             raise UsageError(f"above is {self.above}, which needs binary or number_objects; give one of them")

@@ -54,7 +54,9 @@ def _input_of(image: Stack, target: Stack, config: TrainConfig) -> Pair:
     if coarser:
         whole = {a: slice(0, n // f * f) for a, n, f in zip(axes, shape, factors, strict=True)}
         if any(not part.stop for part in whole.values()):
-            raise DataError(f"{image.name} with shape {image.shape} is smaller than upscale {config.upscale}")
+            raise DataError(
+                f"{image.name} with shape {image.shape} is smaller than upscale {config.upscale}; leave it out"
+            )
         image, target = image.select(**whole), target.select(**whole)
     if coarser or config.blur:
         image = degraded(image, config.blur, tuple(config.upscale or ()) if coarser else ())
@@ -221,7 +223,8 @@ def make_restoration(
             )
         if len(init.channels) != len(found.channels):
             raise ModelError(
-                f"the targets have {len(found.channels)} channels, the model to start from gives {len(init.channels)}"
+                f"the targets have {len(found.channels)} channels, the model to start from gives {len(init.channels)}; "
+                "give as many, or train anew"
             )
         values = {name: getattr(init, name) for name in values}
     noise = tuple(config.noise / s for s in normalisation.scale) if config.noise else ()

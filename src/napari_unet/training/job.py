@@ -97,7 +97,9 @@ class TrainJob:
             values = from_keys(cls, json.loads(path.read_text("utf-8")))
             return cls(**{name: values[name] for name in FIELDS if name in values})
         except (OSError, ValueError, TypeError) as error:
-            raise UsageError(f"{path} is no job of a training: {error}") from error
+            raise UsageError(
+                f"{path} is no job of a training: {error}; give the file that the training wrote"
+            ) from error
 
     def viewed(self, pairs: "list[tuple[Stack, Stack]]") -> "list[Stack]":
         """Return of each pair what the network is run on: the image, or the labels that it makes images for."""

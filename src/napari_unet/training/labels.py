@@ -54,7 +54,9 @@ def check_object_classes(pairs: Sequence[Pair], config: TrainConfig) -> None:
         )
     if any(named):
         if config.task != "instances":
-            raise DataError(f"classes of objects are learnt with the task instances, not with {config.task}")
+            raise DataError(
+                f"classes of objects are learnt with the task instances, not with {config.task}; choose that task"
+            )
         if config.number_objects:
             raise DataError(
                 "classes are of the objects by their ids, and number_objects gives other ids; number the objects "

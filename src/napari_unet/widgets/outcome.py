@@ -305,7 +305,10 @@ def labels_of(layer: "Labels") -> "Stack":
         return open_labels(_about(layer)["path"])
     axes = _about(layer).get("axes") or usual_axes(layer)
     if len(axes) != layer.ndim:
-        raise UsageError(f"{layer.name} has {layer.ndim} dimensions and was made with {len(axes)}: {axes}")
+        raise UsageError(
+            f"{layer.name} has {layer.ndim} dimensions and was made with {len(axes)}, {axes}; "
+            "use the layer that the run made"
+        )
     if "c" not in axes:
         return open_labels(layer, axes)
     from ..sources import open_stack

@@ -148,7 +148,10 @@ def _check_size(image: Any, labels: Any, axes: str) -> None:
 def _labels_axes(layer: Any, inside: str) -> str:
     """Return the axes of a labels layer on an image with these: of as many dimensions, counted from the last."""
     if layer.ndim > len(inside):
-        raise DataError(f"{layer.name} has {layer.ndim} dimensions, its image has {len(inside)}: {inside}")
+        raise DataError(
+            f"{layer.name} has {layer.ndim} dimensions, its image has {len(inside)}, {inside}; "
+            "choose labels of that image"
+        )
     return inside[len(inside) - layer.ndim :]
 
 

@@ -74,7 +74,9 @@ def converted(program: bytes, request: dict[str, Any], name: str) -> bytes:
     if kind == b"graph":
         return content
     if kind == b"open":
-        raise UnsafeError(f"{name} is a program, and this kernel cannot confine a process: {_letters(content)}")
+        raise UnsafeError(
+            f"{name} is a program, and this kernel cannot confine a process: {_letters(content)}; get it as ONNX"
+        )
     said = _letters(content) or "its process ended"
     raise ModelError(f"the program in {name} cannot be converted: {said}; get the package as ONNX")
 

@@ -72,7 +72,9 @@ def model_of(found: Described, config: NetworkConfig, weights: dict[str, np.ndar
             parts = read_task(kept["task"]), Normalisation.from_json(kept["normalisation"]), str(kept["axes"])
             return Model(config, weights, *parts, record=record | dict(kept["record"]), **rest)
         except UNUSABLE as error:
-            raise ModelError(f"{found.package.path} has settings under {KEY} that cannot be used: {error}") from error
+            raise ModelError(
+                f"{found.package.path} has settings under {KEY} that cannot be used: {error}; get the package again"
+            ) from error
     axes = [found.given.of(letter) for letter in found.given.space]
     names = found.given.names if all(found.given.names) and len(set(found.given.names)) > 1 else ()
     scale, units = tuple(float(a.scale) for a in axes), tuple(canonical(a.unit) for a in axes)
@@ -106,7 +108,10 @@ def tested(found: Described, run: Run) -> float:
     """
     (one,), (other,) = found.package.description.inputs, found.package.description.outputs
     if one.test_tensor is None or other.test_tensor is None:
-        raise ModelError(f"{found.package.path} has no test: what its network should give is not known")
+        raise ModelError(
+            f"{found.package.path} has no test: what its network should give is not known; "
+            "get a package with test tensors"
+        )
     given = _canonical(found.package.array(one.test_tensor), found.given)
     wanted = _canonical(found.package.array(other.test_tensor), found.gives)
     axes = "c" + found.given.space
@@ -116,7 +121,9 @@ def tested(found: Described, run: Run) -> float:
     got = np.concatenate([run(each[None]) for each in applied(found.pointwise, prepared, bc)])
     got = applied(found.after, got, bc)
     if got.shape != wanted.shape:
-        raise ModelError(f"the test of {found.package.path} gives the shape {got.shape}, not {wanted.shape}")
+        raise ModelError(
+            f"the test of {found.package.path} gives the shape {got.shape}, not {wanted.shape}; get the package again"
+        )
     most = max(float(np.abs(wanted).max()), 1e-6)
     difference = float(np.abs(got - wanted).max()) / most
     if not difference <= TOLERANCE:

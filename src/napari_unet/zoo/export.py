@@ -173,7 +173,9 @@ def _packed(files: dict[str, bytes], description: dict[str, Any]) -> bytes:
         )
     if isinstance(checked, spec.InvalidDescr):
         said = [f"{'.'.join(map(str, e.loc))}: {e.msg}" for d in checked.validation_summary.details for e in d.errors]
-        raise ModelError(f"the specification of bioimage.io does not take this model: {'; '.join(said)[:500]}")
+        raise ModelError(
+            f"the specification of bioimage.io does not take this model: {', '.join(said)[:500]}; change what it names"
+        )
     text = io.StringIO()
     spec.save_bioimageio_yaml_only(checked, file=text)
     out = io.BytesIO()

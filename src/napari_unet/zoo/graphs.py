@@ -44,7 +44,7 @@ def graph_of(found: Described, trust: bool = False) -> Generator[Progress, None,
             f"is not run; get the package with ONNX weights{TRUST if program is not None else ''}"
         )
     elif getattr(described, "external_data", None) is not None:
-        raise UnsafeError(f"{found.package.path} keeps weights of its ONNX file in another one: refused")
+        raise UnsafeError(f"{found.package.path} keeps weights of its ONNX file in another one; save them within it")
     else:
         data = found.package.file(described)
     operators = check(data)
@@ -105,7 +105,10 @@ def _size(size: Any) -> tuple[int, int]:
         return size, 0
     if hasattr(size, "min"):
         return int(size.min), int(size.step)
-    raise ModelError(f"the network takes a size that depends on another axis ({size}), which is not done here")
+    raise ModelError(
+        f"the network takes a size that depends on another axis ({size}), which is not done; "
+        "get one of free or fixed sizes"
+    )
 
 
 def _measured(graph: Graph, draft: GraphConfig) -> Reach:

@@ -40,9 +40,11 @@ def known(library: str, name: str, given: Mapping[str, Any]) -> KnownConfig | No
     try:
         found = reader(left)
     except FAULTS as error:
-        raise ModelError(f"a {name} with {dict(given)} is not understood: {str(error)[:200]}") from error
+        raise ModelError(
+            f"a {name} with {dict(given)} is not understood: {str(error)[:200]}; get the model as ONNX"
+        ) from error
     if left:
-        raise ModelError(f"a {name} with {', '.join(sorted(map(str, left)))} is not known here")
+        raise ModelError(f"a {name} with {', '.join(sorted(map(str, left)))} is not known; get the model as ONNX")
     return found
 
 

@@ -85,7 +85,10 @@ def _checkpoint(path: Path) -> tuple[Path, list[str]]:
     folds = [path] if any((path / name).is_file() for name in CHECKPOINTS) else sorted(path.glob("fold_*"))
     found = [(fold / name) for fold in folds for name in CHECKPOINTS if (fold / name).is_file()]
     if not found:
-        raise ModelError(f"{path} has no fold_*/{CHECKPOINTS[0]}: it is no finished training of nnU-Net")
+        raise ModelError(
+            f"{path} has no fold_*/{CHECKPOINTS[0]}: it is no finished training of nnU-Net; "
+            "give the folder of its trainer, which has it"
+        )
     whole = [each for each in found if each.parent.name == "fold_all"]
     place = (whole or found)[0]
     others = sorted({each.parent.name for each in found} - {place.parent.name})
@@ -105,7 +108,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_plain(path, JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {str(error)[:200]}") from error
+        raise ModelError(
+            f"{path} cannot be read: {str(error)[:200]}; check that it is there and that you may read it"
+        ) from error
 
 
 def _configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
@@ -120,7 +125,9 @@ def _configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
         name = str(each.get("inherits_from", ""))
         if not name:
             return found
-    raise ModelError("the plans have a configuration that inherits from itself, or none")
+    raise ModelError(
+        "the plans have a configuration that inherits from itself, or none; copy the result's folder again"
+    )
 
 
 def model_of_result(result: Result, gives: Gives) -> tuple[Model, list[str]]:
@@ -144,7 +151,7 @@ def model_of_result(result: Result, gives: Gives) -> tuple[Model, list[str]]:
         raise
     except UNUSABLE as error:
         said = f"{type(error).__name__} {str(error)[:200]}"
-        raise ModelError(f"the plans of {place} are not understood: {said}") from error
+        raise ModelError(f"the plans of {place} are not understood: {said}; get the model as ONNX") from error
     places = (0, 1, *(2 + i for i in order))
     weights = {k: np.ascontiguousarray(np.transpose(v, places)) if v.ndim > 2 else v for k, v in weights.items()}
     settings = config.settings | {
@@ -248,7 +255,9 @@ def _intensities(result: Result, channels: tuple[str, ...]) -> tuple[Normalisati
     if set(schemes) <= RANGES:
         return Normalisation("percentile", 0.0, 100.0), (), []
     if not set(schemes) <= {*FIXED, "CTNormalization"}:
-        raise ModelError(f"intensities are normalised by {', '.join(schemes)}, which is not done here")
+        raise ModelError(
+            f"intensities are normalised by {', '.join(schemes)}, which is not done here; get the model as ONNX"
+        )
     parts = []
     for i, scheme in enumerate(schemes):
         offset, scale, low, high = *FIXED.get(scheme, (0.0, 1.0)), -FURTHEST, FURTHEST

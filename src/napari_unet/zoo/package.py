@@ -61,7 +61,9 @@ class Package:
         try:
             return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
         except (ValueError, EOFError, SyntaxError, TypeError, MemoryError) as error:
-            raise ModelError(f"{described.source} in {self.path} is no array of numbers: {str(error)[:200]}") from error
+            raise ModelError(
+                f"{described.source} in {self.path} is no array of numbers: {str(error)[:200]}; get it again"
+            ) from error
 
 
 def open_package(path: Path) -> Package:
@@ -91,9 +93,11 @@ def open_package(path: Path) -> Package:
         found: Any = spec.build_description(values, format_version="latest", context=context)
     if isinstance(found, spec.InvalidDescr):
         said = [f"{'.'.join(map(str, e.loc))}: {e.msg}" for d in found.validation_summary.details for e in d.errors]
-        raise ModelError(f"{path} does not follow the specification of bioimage.io: {'; '.join(said)[:500]}")
+        raise ModelError(
+            f"{path} does not follow the specification of bioimage.io: {', '.join(said)[:500]}; get it again"
+        )
     if found.type != "model":
-        raise ModelError(f"{path} describes a {found.type}, not a model")
+        raise ModelError(f"{path} describes a {found.type}, not a model; get the package of a model")
     return Package(path, found)
 
 
@@ -102,7 +106,9 @@ def _described(path: Path) -> bytes:
     there = _checked(path) if zipfile.is_zipfile(path) else [name for name in ZOO if (path / name).is_file()]
     names = [name for name in ZOO if name in there]
     if not names:
-        raise ModelError(f"{path} is no package of bioimage.io: it has none of {', '.join(ZOO)}")
+        raise ModelError(
+            f"{path} is no package of bioimage.io: it has none of {', '.join(ZOO)}; give the folder or zip that has one"
+        )
     return _read(path, names[0], TEXT_BYTES)
 
 
@@ -115,10 +121,10 @@ def _checked(path: Path) -> dict[str, zipfile.ZipInfo]:
     except UnetError:
         raise
     except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
-        raise ModelError(f"{path} is a damaged archive: {error}") from error
+        raise ModelError(f"{path} is a damaged archive: {error}; get it again") from error
     for name, member in members.items():
         if member.file_size > max(SMALL, RATIO * member.compress_size):
-            raise UnsafeError(f"{path} has the member {name!r} of {member.file_size} bytes, a bomb: refused")
+            raise UnsafeError(f"{path} has the member {name!r} of {member.file_size} bytes, a bomb; do not open it")
     return members
 
 
@@ -126,7 +132,7 @@ def _read(path: Path, name: str, most: int) -> bytes:
     """Return the content of a file of a package, at most so many bytes."""
     data = _from_folder(path, name, most) if path.is_dir() else _from_zip(path, name, most)
     if len(data) > most:
-        raise ModelError(f"{name} in {path} has more than {most} bytes, which is more than is read")
+        raise ModelError(f"{name} in {path} has more than {most} bytes, more than is read; get it again")
     return data
 
 
@@ -140,7 +146,9 @@ def _from_folder(path: Path, name: str, most: int) -> bytes:
     except UnetError:
         raise
     except OSError as error:
-        raise ModelError(f"{path} names {name}, which cannot be read: {error.strerror or error}") from error
+        raise ModelError(
+            f"{path} names {name}, which cannot be read: {error.strerror or error}; download the whole package"
+        ) from error
 
 
 def _from_zip(path: Path, name: str, most: int) -> bytes:
@@ -150,7 +158,7 @@ def _from_zip(path: Path, name: str, most: int) -> bytes:
         with zipfile.ZipFile(path) as archive, archive.open(name) as file:
             return file.read(most + 1)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-        raise ModelError(f"{name} in {path} is damaged: {error}") from error
+        raise ModelError(f"{name} in {path} is damaged: {error}; get it again") from error
 
 
 def _parsed(text: bytes, path: Path) -> dict[str, Any]:
@@ -174,7 +182,7 @@ def _parsed(text: bytes, path: Path) -> dict[str, Any]:
             raise UnsafeError(f"{path} has a description that repeats itself by aliases; it is not read")
         found = ruyaml.YAML(typ="safe", pure=True).load(io.BytesIO(text))
     except (ruyaml.error.YAMLError, ValueError, RecursionError, AttributeError) as error:
-        raise ModelError(f"the description of {path} cannot be read: {str(error)[:200]}") from error
+        raise ModelError(f"the description of {path} cannot be read: {str(error)[:200]}; get it again") from error
     if not isinstance(found, dict):
-        raise ModelError(f"the description of {path} is no table")
+        raise ModelError(f"the description of {path} is no table; get it again")
     return found

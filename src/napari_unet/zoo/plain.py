@@ -73,7 +73,9 @@ def model_of_weights(
     except UnetError:
         raise
     except UNUSABLE as error:
-        raise ModelError(f"{name} or its description is not understood: {str(error)[:200]}") from error
+        raise ModelError(
+            f"{name} or its description is not understood: {str(error)[:200]}; get the model as ONNX"
+        ) from error
 
 
 def _intensities(told: Mapping[str, Any], notes: list[str]) -> Normalisation:

@@ -172,11 +172,13 @@ def _known(found: Described) -> tuple[Model, Run] | None:
         return None
     axes = "bc" + found.given.space
     if (found.given.axes, found.gives.axes) != (axes, axes):
-        raise ModelError(f"a network of {library} takes the axes {axes!r}, not {found.given.axes!r}")
+        raise ModelError(
+            f"a network of {library} takes the axes {axes!r}, not {found.given.axes!r}; get the model as ONNX"
+        )
     if config.ndim != len(found.given.space) or config.in_channels != len(found.given.names):
         raise ModelError(
             f"{name} takes {config.in_channels} channels and {config.ndim} axes, the package describes "
-            f"{len(found.given.names)} and {len(found.given.space)}"
+            f"{len(found.given.names)} and {len(found.given.space)}; get the package again"
         )
     place = str(found.package.path)
     read = fitted_to(config, tensors_of(read_state(found.package.file(weights), place), place), place)

@@ -44,7 +44,10 @@ def read_weights(path: Path) -> dict[str, Any]:
     try:
         data = read_plain(path, MOST)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise ModelError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; "
+            "check that it is there and that you may read it"
+        ) from error
     return read_state(data, str(path))
 
 
@@ -76,9 +79,11 @@ def read_state(data: bytes, name: str) -> dict[str, Any]:
         try:
             found = {k: torch.from_numpy(v.copy()) for k, v in safetensors.numpy.load(data).items()}
         except (safetensors.SafetensorError, ValueError, TypeError) as error:
-            raise ModelError(f"{name} is no file of weights: neither PyTorch's nor safetensors'") from error
+            raise ModelError(
+                f"{name} is no file of weights: neither PyTorch's nor safetensors'; get it again"
+            ) from error
     if not isinstance(found, Mapping):
-        raise ModelError(f"{name} holds a {type(found).__name__}, not weights by their names")
+        raise ModelError(f"{name} holds a {type(found).__name__}, not weights by their names; save its state_dict")
     return {str(key): value for key, value in found.items()}
 
 
@@ -152,7 +157,8 @@ def fitted_to(config: KnownConfig, tensors: Mapping[str, np.ndarray], name: str)
     more = next((key for key in found if key not in wanted and not any(part in key for part in BESIDE)), None)
     if more is not None and len(best) == len(wanted):
         raise ModelError(
-            f"the weights in {name} do not fit {config.network} with these settings: it has no {more[:200]}, they have"
+            f"the weights in {name} do not fit {config.network} with these settings: "
+            f"it has no {more[:200]}, they have; give the settings it was made with"
         )
     missing = [key for key in wanted if key not in best]
     wrong = [
@@ -163,7 +169,8 @@ def fitted_to(config: KnownConfig, tensors: Mapping[str, np.ndarray], name: str)
     if missing or wrong:
         raise ModelError(
             f"the weights in {name} do not fit {config.network} with these settings: "
-            f"{f'missing {missing[0]} and {len(missing) - 1} more' if missing else wrong[0]}"
+            f"{f'missing {missing[0]} and {len(missing) - 1} more' if missing else wrong[0]}; "
+            "give the settings it was made with"
         )
     return best
 

@@ -81,7 +81,9 @@ def _step(name: str, values: dict[str, Any], axes: str) -> list[Step]:
     if name == "ensure_dtype":
         if values["dtype"] in FLOATS or values["dtype"] == "bool":
             return []
-        raise ModelError(f"the package converts intensities to {values['dtype']}, which is not done here")
+        raise ModelError(
+            f"the package converts intensities to {values['dtype']}, which is not done here; get one without"
+        )
     if name == "softmax" and str(values["axis"]) == "channel":
         return [Step(name)]
     if name == "sigmoid":
@@ -98,7 +100,7 @@ def _step(name: str, values: dict[str, Any], axes: str) -> list[Step]:
             {"low": values["min_percentile"], "high": values["max_percentile"]} if name == "scale_range" else {}
         )
         return [Step(name, {"joint": joint, "eps": values["eps"], **percentiles})]
-    raise ModelError(f"the package asks for the step {name} with {values}, which is not done here")
+    raise ModelError(f"the package asks for the step {name} with {values}, which is not done here; get one without")
 
 
 def _by_channel(values: dict[str, Any]) -> bool:
@@ -145,7 +147,9 @@ def task_of(output: Any, names: tuple[str, ...], after: list[Step], gives: Gives
         Where labels are wanted of what holds no classes, or steps need the whole output.
     """
     if any(step.measures for step in after):
-        raise ModelError("the package measures its whole output before it is final, which is not done here")
+        raise ModelError(
+            "the package measures its whole output before it is final, which is not done here; get one without"
+        )
     last = after[-1].name if after else ""
     span = getattr(output.data, "range", (None, None))
     classes = last in ("softmax", "binarize") or (len(names) == 1 and (last == "sigmoid" or tuple(span) == (0.0, 1.0)))
@@ -202,7 +206,9 @@ def upscale_of(given: Side, gives: Side) -> tuple[int, ...]:
         size, one, other = gives.of(letter).size, given.of(letter), gives.of(letter)
         fixed = isinstance(size, int) and isinstance(one.size, int)
         if getattr(size, "offset", 0) or (isinstance(size, int) and not fixed):
-            raise ModelError(f"the output of the network is cut along {letter}, which is not done here")
+            raise ModelError(
+                f"the output of the network is cut along {letter}, which is not done here; get one that is not"
+            )
         ratio = size / one.size if fixed else one.scale / other.scale
         if ratio < 1 - SAME or abs(ratio - round(ratio)) > SAME:
             raise ModelError(f"the network gives {ratio:g} elements for one along {letter}; whole numbers are taken")

@@ -45,7 +45,7 @@ def dataset(file: "h5py.File", name: str) -> "h5py.Dataset":
             raise UnsafeError(f"{file.filename}: {name} is a link, which may lead to another file; refused")
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):
-        raise DataError(f"{file.filename} has no dataset {name!r}")
+        raise DataError(f"{file.filename} has no dataset {name!r}; choose one that napari-unet info shows")
     if found.external or found.is_virtual:
         raise UnsafeError(f"{file.filename}: the elements of {name} lie in other files; refused, copy them into one")
     return found

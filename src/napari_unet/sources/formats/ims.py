@@ -75,7 +75,7 @@ def find_ims(path: Path, level: int | None, series: int | str | None) -> Found:
     with named_errors(path, "Imaris"), open_file(path) as file:
         levels = sum(f"ResolutionLevel {i}" in file["DataSet"] for i in range(len(file["DataSet"])))
         if not 0 <= level < levels:
-            raise DataError(f"{path} has levels 0 to {levels - 1}, not {level}")
+            raise DataError(f"{path} has levels 0 to {levels - 1}, not {level}; choose one of these")
         times = min(MOST, len(file[f"DataSet/ResolutionLevel {level}"]))
         channels = min(MOST, len(file[_place(level, 0, 0).rpartition("/")[0]]))
         for at in ((t, c) for t in range(times) for c in range(channels)):

@@ -158,7 +158,7 @@ class FileArray(LazyBase):
         except (UnetError, OSError):
             raise
         except FOREIGN as error:
-            raise DataError(f"{type(error).__name__} {error}") from error
+            raise DataError(f"{type(error).__name__} {error}; copy it again") from error
 
 
 def read_frames(outer: int, box: Box, dtype: Any, frame: Callable[[tuple[int, ...], Box], np.ndarray]) -> np.ndarray:
@@ -204,7 +204,9 @@ def named_errors(path: Path, kind: str, *more: type[Exception]) -> Iterator[None
             raise
         raise DataError(f"{path} cannot be read as {kind}: {type(error).__name__} {error}; copy it again") from error
     except MemoryError as error:
-        raise DataError(f"{path} cannot be read as {kind}: it declares sizes beyond this machine's memory") from error
+        raise DataError(
+            f"{path} cannot be read as {kind}: it declares sizes beyond this machine's memory; copy it again"
+        ) from error
 
 
 def pick(path: Path, names: Sequence[str], shapes: Sequence[Sequence[int]], series: int | str | None) -> int:

@@ -81,5 +81,5 @@ def find_format(path: Path, level: int | None, series: int | str | None) -> Foun
     if kind.function == "find_ims":
         return find(path, level, series)
     if level:
-        raise DataError(f"{path} is opened without a pyramid, there is no level {level}")
+        raise DataError(f"{path} is opened without a pyramid, there is no level {level}; leave it out")
     return find(path, series)
