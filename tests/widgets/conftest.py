@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -29,3 +31,14 @@ def folders(tmp_path):
     folders.results, folders.models = str(tmp_path / "results"), str(tmp_path / "models")
     yield tmp_path
     folders.results, folders.models = before
+
+
+@pytest.fixture
+def server(folders):
+    """The address of a server of what lies in the folder."""
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    found = ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: quiet(*args, directory=str(folders)))
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{found.server_port}"
+    found.shutdown()
+    found.server_close()

@@ -233,6 +233,42 @@ def test_the_wells_of_a_plate_are_coloured_by_what_was_found_and_a_click_shows_a
     assert isinstance(viewer.layers[1], Labels)
 
 
+def test_a_plate_and_an_image_at_an_address_are_run_and_shown(viewer, folders, server):
+    widget = batch_of(viewer, folders)
+    images = {place: image_of((40, 50), i) for i, place in enumerate(("A/1/0", "B/3/0"))}
+    plate(folders / "screen.zarr", images)
+    for name, files in (("screen.zarr", [f"screen.zarr/{place}" for place in images]), ("screen.zarr/B/3/0", ["0"])):
+        widget.folder.line_edit.value, widget.out.value = f"{server}/{name}", folders / name.replace("/", "-")
+        widget.start()
+        until(lambda: not widget.busy)
+        assert [row[:2] for row in cells(widget)] == [[file, "done"] for file in files], widget.status.value
+        widget.table.selectRow(len(files) - 1)
+        widget.show_chosen()
+        np.testing.assert_array_equal(np.asarray(viewer.layers[0].data), images["B/3/0"])
+        assert isinstance(viewer.layers[1], Labels)
+        copy = folders / name if name == "screen.zarr" else folders / "screen.zarr" / "B" / "3" / "0"
+        widget.folder.value, widget.out.value = copy, folders / f"{name.replace('/', '-')}-disk"
+        shown = np.asarray(viewer.layers[1].data)
+        widget.start()
+        until(lambda: not widget.busy)
+        widget.table.selectRow(len(files) - 1)
+        widget.show_chosen()
+        np.testing.assert_array_equal(np.asarray(viewer.layers[1].data), shown)
+
+
+@pytest.mark.parametrize(
+    ("images", "results", "words"),
+    [("ftp://x/a.zarr", "out", "use one of"), ("images", "https://x/out", "choose a folder on a disk here")],
+)
+def test_an_address_that_cannot_be_is_named_as_it_was_written(images, results, words, viewer, folders):
+    widget = batch_of(viewer, folders)
+    widget.folder.line_edit.value, widget.out.line_edit.value = images, results
+    widget.start()
+    assert not widget.busy
+    assert words in widget.status.value
+    assert (images if "://" in images else results) in widget.status.value
+
+
 def row_of(place, state="done", **counts):
     row, column, field = place.split("/")
     return Row(f"p.zarr/{place}", state, 1.0, counts=counts, well=row + column, field=field)

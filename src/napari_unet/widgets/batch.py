@@ -15,6 +15,7 @@ from ..events import Progress
 from ..inference import PredictConfig
 from ..process.remote import Remote
 from ..sources.pairs import is_image
+from ..sources.zarrmeta import below
 from ..summary import BACKGROUND, OBJECTS, Files
 from . import away
 from .chain import Chain
@@ -23,7 +24,7 @@ from .files import add_layers
 from .groups import RunSettings
 from .jobs import Ended, Worker, duration
 from .montage import Montage, pictures
-from .panel import Panel, as_said_here, button, field, folder, path_in, plain_tip, row, text
+from .panel import Panel, as_said_here, button, field, folder, path_in, place_in, plain_tip, row, text
 from .plate import PlateMap
 from .preferences import Preferences, models_changed
 
@@ -49,7 +50,7 @@ class BatchWidget(Panel):
     def __init__(self, napari_viewer: "napari.Viewer") -> None:
         super().__init__(napari_viewer)
         preferences = Preferences.read()
-        self.folder = folder("Folder with images")
+        self.folder = folder("Folder of images; or an OME-Zarr image or plate, also at an https:// or s3:// address")
         self.pattern = LineEdit(tooltip="Take only what this matches, such as *.tif")
         self.axes = LineEdit(tooltip="Letters of tczyx, where the files do not say what their axes are")
         self.channel = LineEdit(tooltip="Take one channel: its number, from 0, or its name")
@@ -102,7 +103,8 @@ class BatchWidget(Panel):
         self.pinned.extend([row(self.run, self.cancel), self.progress, self.status])
         self.add_below(self.table, self.montage, self.plate, self.message.native)
         self._rows: dict[str, Row] = {}
-        self._results = self._images = Path()
+        self._results = Path()
+        self._images: Path | str = Path()  # what the names of files begin at; of what lies at an address, one too
         self._files = (0, 0)  # that are done, of so many
         self._part = 0.0  # of the file at work
         self._drawn: set[str] = set()  # files whose picture is in the montage
@@ -137,10 +139,10 @@ class BatchWidget(Panel):
 
     def _batch(self) -> Remote:
         """Return the batch that the form asks for."""
-        images, out = path_in(self.folder), path_in(self.out)
+        images, out = place_in(self.folder), path_in(self.out)
         if images is None or out is None:
             raise UsageError("choose the folder of the images, and one for the results")
-        self._results, self._images = out, images.parent if images.is_file() or is_image(images) else images
+        self._results, self._images = out, _base_of(images)
         config = PredictConfig(**self.settings.chosen())
         named = {"pattern": self.pattern, "axes": self.axes, "channel": self.channel}
         opening = {name: control.value.strip() or None for name, control in named.items()} | self.reading.chosen()
@@ -205,6 +207,10 @@ class BatchWidget(Panel):
         at = self.table.currentRow()
         return list(self._rows.values())[at] if 0 <= at < len(self._rows) else None
 
+    def _place_of(self, file: str) -> Path | str:
+        """Return where an image lies, by its name in the table."""
+        return self._images / file if isinstance(self._images, Path) else below(self._images, file)
+
     def _choose(self, file: str) -> None:
         self.table.selectRow(list(self._rows).index(file))
 
@@ -261,7 +267,7 @@ class BatchWidget(Panel):
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
         self._shown = []
-        wanted = [self._images / found.file]
+        wanted = [self._place_of(found.file)]
         if found.result and self._results / found.result != wanted[0]:
             wanted.append(self._results / found.result)
         for path in wanted:
@@ -277,6 +283,13 @@ class BatchWidget(Panel):
         super().gone()
         if self._drawing is not None:
             self._drawing.abandon()
+
+
+def _base_of(images: Path | str) -> Path | str:
+    """Return what the names of images begin at: their folder, or what holds the one image or plate."""
+    if isinstance(images, str):
+        return images.rstrip("/").rpartition("/")[0]
+    return images.parent if images.is_file() or is_image(images) else images
 
 
 def _said(found: "Row") -> str:

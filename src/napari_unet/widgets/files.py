@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -95,6 +95,12 @@ def add_layers(viewer: Any, path: str | Path, labels_only: bool = False) -> list
     found = read(path)
     kept = [layer for layer in found if layer[2] == "labels"] if labels_only else found
     return [viewer.add_layer(Layer.create(*layer)) for layer in kept or found]
+
+
+def reading(path: str) -> Generator[None, None, list[LayerTuple]]:
+    """Open an image as `read` does, as a piece of work beside the window: an address may take its time."""
+    yield
+    return read(path)
 
 
 def _hidden(where: str, node: Any) -> list[LayerTuple]:

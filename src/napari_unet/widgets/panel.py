@@ -14,7 +14,9 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
+from ..errors import UsageError
 from ..events import Progress
+from ..sources.zarrmeta import is_remote
 from .activity import Activity
 from .closing import STAY, STOP, DockWatch, Guard, Reopened, forget, work_ended
 from .floors import check_viewer
@@ -281,10 +283,32 @@ def folder(tooltip: str = "") -> FileEdit:
     return found
 
 
-def path_in(control: FileEdit) -> Path | None:
-    """Return the one path of a control, None where it is empty."""
-    value = control.value
+def place_in(control: FileEdit) -> Path | str | None:
+    """Return the path of a control, or the address as it is written, None where it is empty.
+
+    Raises
+    ------
+    UsageError
+        Where it is an address of a kind that is not opened.
+    """
+    written, value = control.line_edit.value.strip(), control.value
+    if is_remote(written):
+        return written
     return value if isinstance(value, Path) and str(value) not in ("", ".") else None
+
+
+def path_in(control: FileEdit) -> Path | None:
+    """Return the one path of a control, None where it is empty.
+
+    Raises
+    ------
+    UsageError
+        Where it is an address.
+    """
+    found = place_in(control)
+    if isinstance(found, str):
+        raise UsageError(f"{found} is an address; choose a folder on a disk here")
+    return found
 
 
 def shrink(control: Widget) -> None:
