@@ -255,6 +255,16 @@ def test_a_weight_between_parts_needs_a_loss_that_takes_it():
         Semantic((0, 1), loss_name="dice", w0=10.0)
 
 
+def test_classes_are_named_in_order_or_by_their_labels():
+    assert Semantic.of((0, 3, 7), ("a", "b", "c")).names == ("a", "b", "c")
+    assert Semantic.of((0, 3, 7), ("7=cell wall",)).names == ("background", "class_3", "cell wall")
+    assert Semantic.of((0, 1), ("1=nucleus",)).names == ("background", "nucleus")
+    with pytest.raises(DataError, match="label 4, the labels hold 0, 3, 7"):
+        Semantic.of((0, 3, 7), ("4=a",))
+    with pytest.raises(DataError, match="different"):
+        Semantic.of((0, 3, 7), ("3=a", "7=a"))
+
+
 @pytest.mark.parametrize("task", [Semantic.of((0, 1)), Instances(w0=0.0), Instances(w0=0.0, sparse=True, background=3)])
 @pytest.mark.parametrize("most", [0, 1, 3])
 @pytest.mark.parametrize("shape", [(32, 32), (6, 20, 20)])

@@ -18,6 +18,7 @@ from napari_unet.arrays.classed import apart
 from napari_unet.cards import models
 from napari_unet.training.job import TrainJob
 from napari_unet.widgets.closing import BACKGROUND, STOP
+from napari_unet.widgets.outcome import legend
 from napari_unet.widgets.pairs_form import FOLDERS
 from napari_unet.widgets.segment import SegmentWidget
 from napari_unet.widgets.train import TrainWidget
@@ -56,6 +57,8 @@ def test_painted_layers_become_a_model_that_segment_offers_at_once(viewer, folde
     segment = SegmentWidget(viewer)
     viewer.window.add_dock_widget(segment, name="Segment")
     widget.sparse.value, widget.background.value, widget.title.value = True, 1, "my squares"
+    assert [field.visible for field in widget.meaning.names.fields[:2]] == [widget.visible, False]
+    widget.meaning.names.fields[0].value = "square, bright"
     widget.start()
     until(lambda: any(layer.name == "cells live" for layer in viewer.layers))
     until(lambda: not widget.busy)
@@ -63,7 +66,7 @@ def test_painted_layers_become_a_model_that_segment_offers_at_once(viewer, folde
     epochs, losses = widget.curves.points["training"]
     assert len(epochs) == len(losses) > 1
     model = load_model(folders / "models" / "my_squares.model")
-    assert model.task.names == ("background", "class_2")
+    assert model.task.names == ("background", "square, bright")
     assert model.scale == (0.5, 0.5)
     assert "my_squares" in [name for name, _ in segment.models.choices()]
     assert "dice" in widget.card.value
@@ -73,6 +76,24 @@ def test_painted_layers_become_a_model_that_segment_offers_at_once(viewer, folde
     until(lambda: not segment.busy)
     found = np.asarray(segment._result.layer.data)
     assert (found == squares()[1] + 1).mean() > 0.9
+    assert [line.partition("</span> ")[2].split(" ")[:2] for line in legend(segment._result.layer)][-1] == [
+        "square,",
+        "bright",
+    ]
+    assert list(segment._result.layer.features["class"]) == ["background", "background", "square, bright"]
+
+
+def test_a_model_that_goes_on_learning_keeps_the_names_of_its_classes(viewer, folders):
+    widget, _, drawn = on_layers(viewer, squares()[1])
+    widget.meaning.names.fields[0].value = "square"
+    widget.start()
+    until(lambda: not widget.busy)
+    assert load_model(widget._model).task.names == ("background", "square")
+    widget.meaning.names.fields[0].value = ""
+    assert not drawn.metadata["napari_unet"]["class names"]
+    widget.fine_tune()
+    until(lambda: not widget.busy)
+    assert load_model(widget._model).task.names == ("background", "square")
 
 
 def test_paused_and_gone_on_with_when_the_layers_are_gone(viewer, folders):
@@ -207,12 +228,16 @@ def test_the_class_of_each_object_is_painted_in_a_second_layer(viewer, folders):
     job = TrainJob.read(wait(export_pairs(request)))
     ((_, labels),) = job.stacks()
     assert labels.object_classes == ("class_1", "class_4")
+    until(lambda: widget.meaning.seen is not None and widget.meaning.seen.kinds == (1, 4))
+    widget.meaning.names.fields[1].value = "round"
+    job = TrainJob.read(wait(export_pairs(widget.request())))
+    assert job.stacks()[0][1].object_classes == ("round", "class_1")
     found = apart(labels.data[...])
     np.testing.assert_array_equal(found[0], ids)
     np.testing.assert_array_equal(found[1], np.select([ids == 3, ids == 7], [1, 2]))
     widget.analyse_data()
     until(lambda: not widget.busy)
-    assert "1 objects without a class: " in widget.facts.value and "3 class_4: " in widget.facts.value
+    assert "1 objects without a class: " in widget.facts.value and " round: " in widget.facts.value
     kinds[75, 15:20], kinds[76, 15:20] = 1, 4
     widget.start()
     until(lambda: not widget.busy)

@@ -1,6 +1,7 @@
 """One class per voxel."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,6 +17,7 @@ from .losses import BACKGROUND, IGNORE, Confusion, cross_entropy, dice, focal, l
 
 LOSSES = ("ce+dice", "ce", "dice", "focal")
 MAX_CLASSES = 4096  # more are numbers of objects
+NAMED = re.compile(r"(\d+)=(.+)")
 LISTED = 5  # values in a message: enough to see what kind they are
 LOOKUP = 2**16  # values that are looked up in a table, ten times as fast as searching for them
 
@@ -67,7 +69,7 @@ class Semantic(Task):
     def __post_init__(self) -> None:
         values = tuple(map(_whole, self.values))
         object.__setattr__(self, "values", values)
-        object.__setattr__(self, "class_names", tuple(self.class_names) or _default_names(values))
+        object.__setattr__(self, "class_names", tuple(self.class_names) or usual_names(values))
         _check_values(values, self.sparse)
         _check_names(self.class_names, values)
         if self.loss_name not in LOSSES:
@@ -91,13 +93,18 @@ class Semantic(Task):
     ) -> Self:
         """Build from the label values that were found, in any order; 0 is left out where the labels are sparse.
 
+        Parameters
+        ----------
+        names : sequence of str, optional
+            In the order of the values; or ``VALUE=NAME`` of some, such as ``2=nucleus``.
+
         Raises
         ------
         DataError
-            Where they make less than two classes.
+            Where they make less than two classes, or a value is named that is not there.
         """
         found = sorted({_whole(v) for v in values} - ({0} if sparse else set()))
-        return cls(tuple(found), tuple(names or ()), sparse, None, loss_name)
+        return cls(tuple(found), _names_of(found, names or ()), sparse, None, loss_name)
 
     @property
     def out_channels(self) -> int:
@@ -211,10 +218,22 @@ def _whole(value: Any) -> int:
     return int(value)
 
 
-def _default_names(values: Sequence[int]) -> tuple[str, ...]:
+def usual_names(values: Sequence[int]) -> tuple[str, ...]:
+    """Return what classes are called that nobody named."""
     if len(values) == 2 and values[0] == 0:
         return BACKGROUND, "foreground"
     return tuple(f"class_{v}" if v else BACKGROUND for v in values)
+
+
+def _names_of(values: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
+    """Return names in the order of values, where they are given by value."""
+    given = [NAMED.fullmatch(name) for name in names]
+    if not given or not all(given):
+        return tuple(names)
+    of = {int(match[1]): match[2].strip() for match in given if match}
+    if unknown := sorted(of.keys() - set(values)):
+        raise DataError(f"a name is given for the label {unknown[0]}, the labels hold {_list(values)}")
+    return tuple(of.get(value, usual) for value, usual in zip(values, usual_names(values), strict=True))
 
 
 def _check_values(values: Sequence[int], sparse: bool) -> None:

@@ -43,7 +43,9 @@ class TrainConfig:
     number_objects: bool = setting(False, "Objects: take each connected piece of a mask as an object of its own")
     above: int = setting(0, "With binary or number_objects: values above this are foreground", ge=0)
     background: int | None = setting(None, "With sparse labels: the label value of background", ge=1)
-    class_names: tuple[str, ...] | None = setting(None, "Name of each class, in the order of label values")
+    class_names: tuple[str, ...] | None = setting(
+        None, "Name of each class, in the order of label values; or VALUE=NAME of some"
+    )
     ndim: int | None = setting(None, "Dimensions of the network; chosen from the data if not given", ge=2, le=3)
     preset: str = setting("default", "default, or the network and training of the 2015 paper", choices=PRESETS)
     patch: tuple[int, ...] | None = setting(None, "Patch per axis (z y x, or y x); chosen from the data if not given")

@@ -18,6 +18,7 @@ from ..objects.labelling import GROW
 from ..store.plan import FOLDER
 from ..task import Diffuse, Instances, Semantic, Task
 from ..task.losses import BACKGROUND
+from ..task.semantic import usual_names
 from .annotation import ObjectLabels
 from .config import TrainConfig
 from .fingerprint import Fingerprint, Pair, fingerprint
@@ -291,7 +292,7 @@ def _decide(
         if isinstance(restored, Diffuse):
             restored = dataclasses.replace(restored, upscale=plan.finer)
         return restored, _with_notes(plan, facts.notes)
-    task = make_task(facts, config)
+    task = make_task(facts, config, None if init is None else init.task)
     if init is not None and init.task.objects is not None and len(facts.values) > MANY and config.task == "semantic":
         raise ModelError(
             f"the model to start from finds objects, and the labels hold {len(facts.values)} values, each of which "
@@ -311,8 +312,8 @@ def _with_notes(plan: TrainingPlan, notes: Sequence[str]) -> TrainingPlan:
     return dataclasses.replace(plan, reasons=(*plan.reasons, *notes))
 
 
-def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:
-    """Return the task for labels with these values.
+def make_task(facts: Fingerprint, config: TrainConfig, before: Task | None = None) -> Semantic | Instances:
+    """Return the task for labels with these values; where no class is named, names are those of the model before.
 
     Raises
     ------
@@ -322,7 +323,8 @@ def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:
     if config.task == "instances":
         kinds = facts.objects.kinds if facts.objects is not None else ()
         return Instances(config.sparse, config.background, w0=config.w0, grow=GROW, nearest=True, object_classes=kinds)
-    task = dataclasses.replace(Semantic.of(facts.values, config.class_names, config.sparse), w0=config.w0)
+    names = config.class_names or _names_of(before, facts.values)
+    task = dataclasses.replace(Semantic.of(facts.values, names, config.sparse), w0=config.w0)
     if config.background is None:
         return task
     if config.background not in task.values:
@@ -333,6 +335,14 @@ def make_task(facts: Fingerprint, config: TrainConfig) -> Semantic | Instances:
     pairs = zip(task.values, task.class_names, strict=True)
     names = tuple(BACKGROUND if value == config.background else name for value, name in pairs)
     return dataclasses.replace(task, class_names=names)
+
+
+def _names_of(before: Task | None, values: Sequence[int]) -> list[str]:
+    """Return what somebody named of these values when a model of classes was trained."""
+    if not isinstance(before, Semantic):
+        return []
+    each = zip(before.values, before.class_names, usual_names(before.values), strict=True)
+    return [f"{v}={name}" for v, name, usual in each if v in values and name not in (usual, BACKGROUND)]
 
 
 def _usual(facts: Fingerprint) -> dict[str, Any]:

@@ -27,7 +27,7 @@ LABELS = {
     "probabilities": "Probabilities",
     "uncertainty": "Uncertainty",
     "overview": "Image beside the labels",
-    "region": "Part of the image",
+    "region": "Part",
     "in_source": "Into the image's OME-Zarr",
     "ome_version": "OME-Zarr version",
     "tta": "Test-time augmentation",
@@ -135,9 +135,10 @@ def _plain(hint: Any) -> Any:
 
 
 def _several(text: str, kind: Any) -> tuple[Any, ...]:
-    """Read values apart by spaces, commas or, between numbers, x."""
-    words = text.replace(",", " ") if kind is str else text.replace(",", " ").replace("x", " ")
-    return tuple(map(kind, words.split()))
+    """Read values apart by commas, spaces where there are none or, between numbers, x."""
+    if kind is str:  # names may hold spaces
+        return tuple(filter(None, (word.strip() for word in text.split(",")))) if "," in text else tuple(text.split())
+    return tuple(map(kind, text.replace(",", " ").replace("x", " ").split()))
 
 
 def _written(value: Any) -> str:

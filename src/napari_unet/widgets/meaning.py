@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox, Container, Widget
-from qtpy.QtCore import QTimer
 
 from ..errors import UsageError
 from ..training.config import IMAGE_TASKS
 from .groups import SAMPLES
-from .jobs import Ended, Worker
+from .jobs import Ended, Worker, quiet
+from .names import ClassNames
 from .panel import Panel, field, text
 from .source import OURS
 
@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 ASK, NONE = -1, 0  # the label of background: not said yet; none of them
 MARGIN = 24  # pixels for the scroll bar of a list of choices
+CHANGES = ("paint", "data", "labels_update")  # events of a labels layer
 MOST = 2**24  # labels that are looked at: 4096 x 4096, in some tenths of a second
 LISTED = 4  # labels that a line names
 LITTLE = 0.05  # share that is painted, below which it may be that a part was
@@ -47,11 +48,14 @@ class Seen:
         In how many connected pieces each of them is.
     share : float
         Of all that was looked at, how much is not 0.
+    kinds : tuple of int
+        Classes that objects have, in labels of their own.
     """
 
     values: tuple[int, ...] = ()
     pieces: tuple[int, ...] = ()
     share: float = 0.0
+    kinds: tuple[int, ...] = ()
 
     @property
     def numbered(self) -> bool:
@@ -67,8 +71,8 @@ class Seen:
         return len(self.pieces) > 0 and float(np.median(self.pieces)) > LISTED
 
 
-def looked_at(layers: Sequence[Any]) -> Generator[None, None, Seen]:
-    """Look at labels layers, of large ones at the middle."""
+def looked_at(layers: Sequence[Any], kinds: Sequence[Any] = ()) -> Generator[None, None, Seen]:
+    """Look at labels layers, and at those of the classes of objects; of large ones at the middle."""
     from ..objects.labelling import numbered, pieces_of
 
     values: set[int] = set()
@@ -85,7 +89,8 @@ def looked_at(layers: Sequence[Any]) -> Generator[None, None, Seen]:
         painted, size = painted + int(np.count_nonzero(data)), size + data.size
         yield
     order = tuple(sorted(values))
-    return Seen(order, tuple(pieces.get(v, 1) for v in order), painted / size if size else 0.0)
+    classes = {int(v) for layer in kinds for v in np.unique(middle(layer))} - {0}
+    return Seen(order, tuple(pieces.get(v, 1) for v in order), painted / size if size else 0.0, tuple(sorted(classes)))
 
 
 def middle(layer: Any) -> np.ndarray:
@@ -104,18 +109,19 @@ class Meaning(Container[Widget]):
     ----------
     panel : Panel
         That it belongs to.
-    layers : callable
-        Returns the labels layers that are learnt from.
+    layers, kinds : callable
+        Return the labels layers that are learnt from, and those of the classes of their objects.
     """
 
-    def __init__(self, panel: Panel, layers: Callable[[], list[Any]]) -> None:
+    def __init__(self, panel: Panel, layers: Callable[[], list[Any]], kinds: Callable[[], list[Any]]) -> None:
         super().__init__(labels=False)
         self.margins = (0, 0, 0, 0)
-        self._panel, self._layers = panel, layers
+        self._panel, self._layers, self._kinds_of = panel, layers, kinds
         self.seen: Seen | None = None
         self._said_kind = self._said_sparse = False  # by the user
         self._own = False  # whether a change is ours
         self._watched: list[Any] = []
+        self._kinds: list[Any] = []
         self._job: Worker | None = None
         self.line = text("")
         self.kind = ComboBox(choices=list(KINDS), tooltip="What the labels mean, or what images are learnt for")
@@ -125,11 +131,9 @@ class Meaning(Container[Widget]):
         self.sparse.tooltip = "Learn from painted pixels only; paint background with a label of its own"
         self.background = ComboBox(choices=self._backgrounds, tooltip="The label that was painted on background")
         self._behind = field("background", self.background)
-        self.extend([field("task", self.kind), self.sparse, self._behind, self.line])
-        self._settle = QTimer(panel.native)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(SETTLE)
-        self._settle.timeout.connect(self.look)
+        self.names = ClassNames()
+        self.extend([field("task", self.kind), self.sparse, self._behind, self.line, self.names])
+        self._settle = quiet(panel.native, SETTLE, self.look)
         self.kind.changed.connect(self._say_kind)
         self.sparse.changed.connect(self._say_sparse)
         self.background.changed.connect(self._tell)
@@ -153,24 +157,27 @@ class Meaning(Container[Widget]):
 
     def watch(self) -> None:
         """Look at the labels that are learnt from, now and after each change of them."""
-        for layer in self._watched:
-            for name in ("paint", "data", "labels_update"):
-                getattr(layer.events, name).disconnect(self._soon)
+        self._leave()
         self._watched = [] if self.learns_images else [layer for layer in self._layers() if layer is not None]
-        for layer in self._watched:
-            for name in ("paint", "data", "labels_update"):
+        self._kinds = self._kinds_of() if self.kind.value == OBJECTS else []
+        for layer in {*self._watched, *self._kinds}:
+            for name in CHANGES:
                 getattr(layer.events, name).connect(self._soon)
         self.seen = None
         self.look()
 
     def forget(self) -> None:
         """Look no more."""
-        self._watched, layers = [], self._watched
-        for layer in layers:
-            for name in ("paint", "data", "labels_update"):
-                getattr(layer.events, name).disconnect(self._soon)
+        self._leave()
         if self._job is not None:
             self._job.abandon()
+
+    def _leave(self) -> None:
+        """Listen to no layer any more."""
+        for layer in {*self._watched, *self._kinds}:
+            for name in CHANGES:
+                getattr(layer.events, name).disconnect(self._soon)
+        self._watched, self._kinds = [], []
 
     def _soon(self, *_: Any) -> None:
         self._settle.start()
@@ -179,11 +186,12 @@ class Meaning(Container[Widget]):
         """Look at the labels, beside the window."""
         if self._job is not None:
             self._job.abandon()
-        layers = list(self._watched)
+        layers, kinds = list(self._watched), list(self._kinds)
         if not layers:
             self.line.value = ""
+            self.names.show_of([], [])
             return
-        self._job = Worker(lambda: looked_at(layers), lambda _: None, self._looked).start()
+        self._job = Worker(lambda: looked_at(layers, kinds), lambda _: None, self._looked).start()
 
     def _looked(self, how: Ended) -> None:
         if how.result is not None:
@@ -221,6 +229,10 @@ class Meaning(Container[Widget]):
         """Say in a line what the labels are taken for."""
         self._behind.visible = bool(self.sparse.value) and not self.learns_images
         self.line.value = "" if self.learns_images or self.seen is None else self._told(self.seen)
+        seen, classes = self.seen or Seen(), self.kind.value == CLASSES and not self.learns_images
+        behind = self.background.value if self.sparse.value else 0
+        values = [v for v in seen.values if v != behind] if classes else seen.kinds
+        self.names.show_of(self._watched if classes else self._kinds, values)
 
     def _told(self, seen: Seen) -> str:
         if not seen.values:
@@ -253,6 +265,11 @@ class Meaning(Container[Widget]):
             return "Was only a part painted? Then tick Sparse labels, and paint background with a label of its own."
         return ""
 
+    def _named(self) -> dict[str, Any]:
+        """Return what classes are called, where somebody named them."""
+        names = self.names.given() if self.kind.value == CLASSES else {}
+        return {"class_names": tuple(f"{value}={name}" for value, name in names.items())} if names else {}
+
     def chosen(self) -> dict[str, Any]:
         """Return the settings of a training.
 
@@ -261,7 +278,7 @@ class Meaning(Container[Widget]):
         UsageError
             Where the labels do not say enough, or hold nothing to learn.
         """
-        found = {"sparse": self.sparse.value} | KINDS[self.kind.value]
+        found = {"sparse": self.sparse.value} | KINDS[self.kind.value] | self._named()
         if self.learns_images or not self._watched:
             if self.sparse.value and self.background.value > 0:
                 found["background"] = self.background.value

@@ -21,6 +21,7 @@ NAMES = ("Background", "Class A", "Class B", "Class C")
 KEYS = ("Q", "A", "S", "D")  # under the left hand; napari's own for labels are elsewhere
 COLOURS = ("#808080", "#E69F00", "#56B4E9", "#009E73")  # grey; Okabe and Ito 2008, told apart by all
 IN_MEMORY = 2**30  # bytes of labels; a larger layer is a file, of which only what is painted takes room
+CALLED = "class names"  # of a labels layer, by value, among what we keep with it
 NEXT_KEY = "N"
 BRUSH = 10.0  # pixels on the screen
 LATELY = "annotate next"  # ending of the layer of places
@@ -76,6 +77,7 @@ class PaintForm(Container[Widget]):
         layer = self.layer
         objects = self._objects()
         for at, control in enumerate(self.classes):
+            control.text = name_of(layer, BACKGROUND + at) or NAMES[at]
             control.visible = not (objects and at)
             control.enabled = layer is not None
         self.object.visible, self.object.enabled = objects, layer is not None
@@ -160,6 +162,13 @@ class PaintForm(Container[Widget]):
         self._at = (self._at + 1) % len(places.data)
         go_to(viewer, np.asarray(places.data_to_world(places.data[self._at])))
         self._panel.status.value = f"place {self._at + 1} of {len(places.data)} to annotate"
+
+
+def name_of(layer: Any, value: int) -> str:
+    """Return what a class of a layer is called: by somebody, else by the button that paints it; nothing for others."""
+    about, at = getattr(layer, "metadata", {}).get(OURS, {}), value - BACKGROUND
+    made_here = about.get("painted") is not None and not about["painted"]["objects"] and 0 <= at < len(NAMES)
+    return str(about.get(CALLED, {}).get(value) or (NAMES[at] if made_here else ""))
 
 
 def go_to(viewer: Any, point: np.ndarray) -> None:

@@ -134,6 +134,11 @@ class PairsForm(Container[Widget]):
             return path_in(self.classes)
         return tuple(pair[2].value for pair in self._pairs() if pair[0].value is not None and pair[1].value is not None)
 
+    def class_layers(self) -> list[Any]:
+        """Return the labels layers of the classes of objects that are chosen."""
+        found = self.classes_of_objects if self.origin.value == LAYERS else None
+        return [layer for layer in found if layer is not None] if isinstance(found, tuple) else []
+
     def _show_axes(self, *_: Any) -> None:
         """Show the axes of the first image."""
         image = next((image for image, _ in self.chosen if image is not None), None)

@@ -22,7 +22,7 @@ from .jobs import Ended, Worker
 from .live_view import LiveView
 from .meaning import OBJECTS, Meaning
 from .paint import PaintForm
-from .pairs_form import PairsForm
+from .pairs_form import LAYERS, PairsForm
 from .panel import Panel, button, field, plain_tip, row, text
 from .preferences import Preferences, models_changed
 from .training_request import (
@@ -71,7 +71,7 @@ class TrainWidget(Panel):
         self.form = PairsForm(self, lambda: self._view.layer)
         self.origin, self.pairs, self.add_pair = self.form.origin, self.form.rows, self.form.add
         self.images, self.annotations, self.reading = self.form.images, self.form.annotations, self.form.reading
-        self.meaning = Meaning(self, lambda: [labels for _, labels in self.form.chosen])
+        self.meaning = Meaning(self, lambda: [labels for _, labels in self.form.chosen], self.form.class_layers)
         self.kind, self.sparse, self.background = self.meaning.kind, self.meaning.sparse, self.meaning.background
         self.painting = PaintForm(
             self,
@@ -120,6 +120,7 @@ class TrainWidget(Panel):
         self.add_below(self.curves, self.facts.native, self.card.native)
         self.form.altered.connect(self._aim_labels)
         self.kind.changed.connect(self._aim)
+        self.meaning.names.changed.connect(lambda _: self.painting.refresh())
         self.start_from.changed.connect(lambda _: self.enable())
         self.live.changed.connect(lambda on: setattr(self._view, "on", on))
 
@@ -148,11 +149,11 @@ class TrainWidget(Panel):
         self.form.aim(self.meaning.learns_images, self.kind.value == OBJECTS)
         self.painting.visible = not self.meaning.learns_images
         self.painting.refresh()
-        self.plan.suit(self.kind.value)
 
     def _aim_labels(self) -> None:
         self.meaning.watch()
         self.painting.refresh()
+        self.plan.suit(self.kind.value, named=self.origin.value == LAYERS)
 
     def _starts(self, _: Any) -> list[tuple[str, Path | str]]:
         found = models(SHIPPED) | models(Preferences.read().models)
@@ -186,6 +187,7 @@ class TrainWidget(Panel):
             on_disconnect=preferences.when_closed,
             reading=self.reading.chosen(),
             classes=self.form.classes_of_objects,
+            class_names=self.meaning.names.given(),
         )
         if start is not None:
             related(found, Entry.read(start))

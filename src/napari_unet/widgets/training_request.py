@@ -44,6 +44,8 @@ class TrainingRequest:
         How images are opened that are paths.
     classes : tuple of (labels layer or None), or Path, optional
         The class of each object of each pair; or where classes are of labels that are paths.
+    class_names : dict of int to str
+        What painted classes of objects are called.
     """
 
     pairs: tuple[tuple[Any, Any], ...]
@@ -53,6 +55,7 @@ class TrainingRequest:
     on_disconnect: str = "stop"
     reading: dict[str, Any] = dataclasses.field(default_factory=dict)
     classes: tuple[Any, ...] | Path | None = None
+    class_names: dict[int, str] = dataclasses.field(default_factory=dict)
 
     @property
     def reading_of_others(self) -> dict[str, Any]:
@@ -71,15 +74,18 @@ class TrainingRequest:
         pairs = self.stacks()
         if not self.has_classes:
             return pairs
-        labels = with_classes([labels for _, labels in pairs], self.given_classes())
+        given = self.classes if isinstance(self.classes, Path) else self.named_classes([labels for _, labels in pairs])
+        labels = with_classes([labels for _, labels in pairs], given)
         return [(image, each) for (image, _), each in zip(pairs, labels, strict=True)]
 
-    def given_classes(self) -> Any:
-        """Return the classes of objects as `with_classes` takes them."""
-        if isinstance(self.classes, Path):
-            return self.classes
-        each = zip(self.classes or (), self.pairs, strict=True)
-        return [{} if layer is None else self._kinds(layer, image) for layer, (image, _) in each]
+    def named_classes(self, labels: Sequence[Stack]) -> list[dict[int, str]]:
+        """Return the name of the class of each object, by its id, where classes are painted in layers."""
+        from ..objects.classes import classes_of
+
+        each = zip(self.classes if isinstance(self.classes, tuple) else (), self.pairs, strict=True)
+        painted: list[Any] = [{} if layer is None else self._kinds(layer, image) for layer, (image, _) in each]
+        called = {f"class_{value}": name for value, name in self.class_names.items()}
+        return [{i: called.get(name, name) for i, name in found.items()} for found in classes_of(labels, painted)]
 
     @staticmethod
     def _kinds(layer: Any, image: Any) -> Stack:
@@ -201,14 +207,12 @@ def _tables(
     request: TrainingRequest, pairs: Sequence[tuple[Stack, Stack]], folder: Path
 ) -> str | tuple[str, ...] | None:
     """Write the classes of objects that are painted in layers as tables, and return where they are."""
-    from ..objects.classes import classes_of
-
     if not request.has_classes:
         return None
     if isinstance(request.classes, Path):
         return str(request.classes)
     found = []
-    for number, kinds in enumerate(classes_of([labels for _, labels in pairs], request.given_classes())):
+    for number, kinds in enumerate(request.named_classes([labels for _, labels in pairs])):
         path = folder / f"{number}-classes.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
