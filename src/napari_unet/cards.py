@@ -21,6 +21,7 @@ WORDS = {
     "autoencode": "gives the image itself, through a bottleneck",
     "diffuse": "gives samples of a restored image",
 }
+MADE = {"labels": "makes images for labels of objects", "none": "makes images like those that it learnt from"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +40,8 @@ class Entry:
         Pixel size per axis.
     record : dict
         How it came about.
+    given : "image", "labels" or "none"
+        What it is run on; of none the size alone counts.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Entry:
     record: dict[str, Any]
     diameter: float | None = None
     shrink: tuple[float, ...] = ()
+    given: str = "image"
 
     @classmethod
     def read(cls, folder: Path) -> "Entry":
@@ -77,6 +81,7 @@ class Entry:
             record=dict(card["record"]),
             diameter=None if card.get("diameter") is None else float(card["diameter"]),
             shrink=tuple(float(s) for s in card.get("shrink", ())),
+            given=str(card["task"].get("condition", "image")),
         )
 
     @property
@@ -95,17 +100,22 @@ class Entry:
     def sentence(self) -> str:
         """One plain sentence: what the model is for, and what it gives."""
         about = self.record.get("about")
-        given = "objects" if self.task == "instances" else WORDS.get(self.task) or ", ".join(self.classes) or self.task
+        gives = "objects" if self.task == "instances" else self._words or ", ".join(self.classes) or self.task
         if not isinstance(about, str) or not about:
-            return f"{given[:1].upper()}{given[1:]}; a model of your own."
-        return f"{about[:1].upper()}{about[1:]}: {given}."
+            return f"{gives[:1].upper()}{gives[1:]}; a model of your own."
+        return f"{about[:1].upper()}{about[1:]}: {gives}."
+
+    @property
+    def _words(self) -> str:
+        """What it gives, where that is an image, in words."""
+        return MADE.get(self.given) or WORDS.get(self.task, "")
 
     def summary(self) -> str:
         """Describe the model in a few lines: task, score and training data."""
         sizes, unit = in_one(self.scale, self.units)
         size = " x ".join(f"{s:g}" for s in sizes) + f" {unit or 'pixel'}"
         channels = f"{self.channels} channel{'s' * (self.channels != 1)}"
-        lines = [f"{len(self.axes)}-D, {channels}, {size}; {WORDS.get(self.task) or self.task}"]
+        lines = [f"{len(self.axes)}-D, {channels}, {size}; {self._words or self.task}"]
         lines[0] += f": {', '.join(self.classes)}" if self.classes else ""
         scores, source = self.record.get("scores"), self.record.get("data")
         if isinstance(scores, dict):

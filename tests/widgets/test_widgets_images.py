@@ -32,6 +32,7 @@ def folders(folders):
         "spread": small(Restore, predict_std=True),
         "parts": segmenter(2),
         "draws": sampler(depth=1),
+        "makes": sampler(channels=3, depth=1, condition="labels"),
     }.items():
         model.save(folders / "models" / f"{name}.model")
     return folders
@@ -105,6 +106,30 @@ def test_samples_are_previewed_one_after_the_other_and_mean_and_deviation_are_la
         found = layer.data[0] if layer.multiscale else layer.data
         np.testing.assert_allclose(np.asarray(found), values, rtol=1e-4, atol=1e-3)
         assert layer.contrast_limits[1] > 0.5 * values.max()
+
+
+def test_a_model_that_makes_images_for_labels_is_run_on_a_labels_layer(viewer, folders):
+    image = viewer.add_image(image_of((40, 48)), name="cells")
+    widget = opened(viewer, folders, "clean", "")
+    assert widget.image.value is image
+    name = next(name for name, path in widget.models._ranked() if path.stem == "makes")
+    assert name == "makes (for labels)"
+    widget.models.use(folders / "models" / "makes.model")
+    assert (widget.image.value, widget.run.enabled) == (None, False)
+    assert "labels" in widget.note.value
+    labels = np.zeros((2, 40, 48), np.uint16)
+    labels[:, 5:20, 5:20], labels[1, 15:35, 20:40] = 3, 7
+    drawn = viewer.add_labels(labels, name="drawn", scale=(2, 0.5, 0.5), translate=(1, 2, 3))
+    assert widget.image.value is drawn
+    widget.settings["steps"].value = "2"
+    layer = ran(widget)
+    wanted = expected(open_stack(drawn, "zyx"), folders, "makes", steps=2)
+    np.testing.assert_allclose(np.asarray(layer.data), np.asarray(wanted.data), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(layer.data_to_world((1, 2, 3)), drawn.data_to_world((1, 2, 3)))
+    widget.show_preview()
+    until(lambda: widget._preview.layer is not None and not widget._preview.running)
+    widget.models.use(folders / "models" / "clean.model")
+    assert widget.image.value is image
 
 
 def test_a_layer_a_channel_and_what_else_was_wanted(viewer, folders):

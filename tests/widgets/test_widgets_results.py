@@ -13,10 +13,13 @@ import tifffile
 from helpers import FP32, cells, image_of, tree
 from kinds import finder, finder_of_classes, small
 from napari_unet import PredictConfig, load_model, open_labels, predict, wait
+from napari_unet.arrays.stack import Stack
+from napari_unet.store.save import save_stack
 from napari_unet.widgets import live
 from napari_unet.widgets.files import read
 from napari_unet.widgets.layers import Place
 from napari_unet.widgets.outcome import legend
+from napari_unet.widgets.snippets import command
 from windows import opened, ran, until
 
 
@@ -258,7 +261,19 @@ def test_a_tiff_is_opened_from_the_panel_with_its_pixel_size_and_chosen(viewer, 
     viewer.add_image(data, name="other")
     widget = opened(viewer, folders)
     widget.form.open(str(folders / "a.tif"))
-    assert widget.image.value.name == "a"
+    until(lambda: widget.image.value.name == "a")
     assert tuple(widget.image.value.scale) == (3.0, 0.5, 0.5)
     widget.form.open(str(folders / "nothing.tif"))
-    assert "nothing.tif" in widget.status.value
+    until(lambda: "nothing.tif does not exist" in widget.status.value)
+
+
+def test_an_image_is_opened_by_its_address_and_run(viewer, folders, server):
+    wait(save_stack(Stack(image_of((40, 50)), "yx", scale=(0.5, 0.5), units=("um",) * 2), folders / "a.ome.zarr"))
+    widget = opened(viewer, folders)
+    widget.form.open(f"{server}/a.ome.zarr")
+    until(lambda: widget.image.value is not None)
+    at_address = np.asarray(ran(widget).data)
+    assert f"{server}/a.ome.zarr" in command(widget.request())
+    widget.form.open(str(folders / "a.ome.zarr"))
+    until(lambda: widget.form.source.path == str(folders / "a.ome.zarr"))
+    np.testing.assert_array_equal(at_address, np.asarray(ran(widget).data))

@@ -1,18 +1,24 @@
 """What is segmented: an open layer, its axes, one of its channels, and what is done about its pixel size."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox, Container, LineEdit, Widget
 from psygnal import Signal
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu
 
 from ..cards import Entry
-from ..errors import DataError, UnetError
-from .files import add_layers
+from ..errors import DataError, UnetError, UsageError
+from .files import reading
+from .jobs import Ended, Worker
 from .panel import Panel, as_said_here, button, field, text
 from .pixels import AS_IS, choices, understood
-from .source import Source, known_axes, levels_of, say_axes, usual_axes
+from .source import Source, is_rgb, known_axes, levels_of, say_axes, usual_axes
 
+if TYPE_CHECKING:
+    from .. import Stack
+
+ADDRESS = "https://, s3:// or gs://, of an image or a plate's field:"
 OTHERS = {3: "tyx or cyx", 4: "czyx or tcyx", 5: "tzcyx"}  # what images of so many dimensions are as well
 PLACE = ("scale", "units", "translate", "axis_labels", "metadata")  # of a layer, what counts whenever it is changed
 
@@ -42,8 +48,12 @@ class ImageForm(Container[Widget]):
         self._sizes, self._channels = [AS_IS], list[tuple[str, int]]()
         self._entry: Entry | None = None
         self._watched: Any = None
+        self._reading: Worker | None = None
         self._wrong = ""  # what is wrong with the axes
-        self.image = ComboBox(choices=self._images, tooltip="The open image that is segmented")
+        self.image = ComboBox(
+            choices=self._images,
+            tooltip="The open image that is run; for a model that makes images for labels, these",
+        )
         self.axes = LineEdit(
             tooltip="What the image's dimensions are, in its order: letters such as czyx, or names: channel, z, y, x"
         )
@@ -51,10 +61,10 @@ class ImageForm(Container[Widget]):
         self.size = ComboBox(choices=lambda _: self._sizes, tooltip="What is done where image and model differ")
         self.note = text("")
         self._rows = field("channel", self.channel), field("pixel size", self.size)
-        opening = button(
-            "…", self._open, "Open an image with its axes and pixel size; of a large one what is seen is read"
+        self.opening = button(
+            "…", self._ask, "Open an image with its axes and pixel size; of a large one what is seen is read"
         )
-        self.extend([field("image", self.image, opening), field("axes", self.axes), *self._rows])
+        self.extend([field("image", self.image, self.opening), field("axes", self.axes), *self._rows])
         self.image.changed.connect(self.take)
         self.axes.changed.connect(self._take_axes)
         for control in (self.channel, self.size):
@@ -62,25 +72,46 @@ class ImageForm(Container[Widget]):
         self._fill()
 
     def _images(self, _: Any) -> list[Any]:
-        from napari.layers import Image
+        """Return the layers that the model can be run on: images, or the labels that it makes an image for."""
+        from napari.layers import Image, Labels
 
-        return [layer for layer in self._panel.viewer.layers if isinstance(layer, Image)]
+        wanted = Labels if self._for_labels else Image
+        return [layer for layer in self._panel.viewer.layers if isinstance(layer, wanted)]
 
-    def _open(self) -> None:
-        """Ask for a file, and open it with this plugin's reader, which napari's own would take for a plain array."""
-        path, _ = QFileDialog.getOpenFileName(self.native, "Image")
-        if path:
-            self.open(path)
+    @property
+    def _for_labels(self) -> bool:
+        return self._entry is not None and self._entry.given == "labels"
+
+    def _ask(self) -> None:
+        """Ask where an image is, and open it with this plugin's reader, which napari's own would take for an array."""
+        at: Any = self.opening.native
+        menu = QMenu(at)
+        asks: dict[str, Callable[[], str]] = {
+            "A file…": lambda: QFileDialog.getOpenFileName(at, "Image")[0],
+            "An OME-Zarr folder…": lambda: QFileDialog.getExistingDirectory(at, "OME-Zarr"),
+            "An address…": lambda: QInputDialog.getText(at, "OME-Zarr at an address", ADDRESS)[0],
+        }
+        for name, ask in asks.items():
+            menu.addAction(name).triggered.connect(lambda _, ask=ask: self.open(ask()))
+        menu.popup(at.mapToGlobal(at.rect().bottomLeft()))
 
     def open(self, path: str) -> None:
-        """Open an image, and choose it."""
-        from napari.layers import Image
-
-        try:
-            added = add_layers(self._panel.viewer, path)
-        except (UnetError, OSError) as error:
-            self._panel.fail(str(error))
+        """Open an image, and choose it; nothing where nothing is given."""
+        path = path.strip()
+        if not path:
             return
+        self._panel.status.value = f"opening {path} …"
+        self._reading = Worker(lambda: reading(path), lambda _: None, self._opened).start()
+
+    def _opened(self, how: Ended) -> None:
+        """Show what was opened."""
+        from napari.layers import Image, Layer
+
+        if how.result is None:
+            self._panel.fail(how.error)
+            return
+        self._panel.status.value = ""
+        added = [self._panel.viewer.add_layer(Layer.create(*layer)) for layer in how.result]
         images = [layer for layer in added if isinstance(layer, Image) and layer.visible]
         self.image.value = images[0] if images else self.image.value
 
@@ -102,9 +133,24 @@ class ImageForm(Container[Widget]):
             raise DataError(self._wrong)
         return Source(self.layer, usual_axes(self.layer), self.size.value.level, self.channel.value)
 
+    def opened(self) -> "tuple[Source, Stack]":
+        """Return the layer as it is taken, and what is opened of it for the model.
+
+        Raises
+        ------
+        UsageError, DataError
+            Where there is none, or its axes cannot be.
+        """
+        if self.layer is None:
+            raise UsageError("open an image first")
+        source = self.source
+        return source, source.stack(1 if self._entry is None else self._entry.channels)
+
     def forget(self) -> None:
         """Listen to no layer any more."""
         self._watch(None)
+        if self._reading is not None:
+            self._reading.abandon()
 
     def _watch(self, layer: Any) -> None:
         """Hear of what is changed of a layer in the viewer."""
@@ -149,7 +195,10 @@ class ImageForm(Container[Widget]):
 
     def suit(self, entry: Entry | None) -> None:
         """Offer what there is for a model; what was chosen stays where it can."""
+        before = self._for_labels
         self._entry = entry
+        if self._for_labels != before:
+            self.image.reset_choices()
         self._fill()
 
     def _fill(self) -> None:
@@ -157,8 +206,8 @@ class ImageForm(Container[Widget]):
         self._channels, sizes = [], [AS_IS]
         if layer is not None and not self._wrong:
             axes = usual_axes(layer)
-            count = 3 if layer.rgb else levels_of(layer)[0][axes.index("c")] if "c" in axes else 1
-            names = ("red", "green", "blue") if layer.rgb else map(str, range(count))
+            count = 3 if is_rgb(layer) else levels_of(layer)[0][axes.index("c")] if "c" in axes else 1
+            names = ("red", "green", "blue") if is_rgb(layer) else map(str, range(count))
             if count > 1 and (entry is None or entry.channels == 1):
                 self._channels = [(name, number) for number, name in enumerate(names)]
             sizes = choices(layer, axes, entry) if entry is not None else sizes
@@ -176,7 +225,8 @@ class ImageForm(Container[Widget]):
         """Say what is taken for what, and what is done about the pixel size."""
         layer, entry = self.layer, self._entry
         if layer is None or entry is None or self._wrong:
-            self.note.value = self._wrong if layer is not None else "Open an image first."
+            nothing = "Open labels of objects first, or paint some." if self._for_labels else "Open an image first."
+            self.note.value = self._wrong if layer is not None else nothing
             return
         axes = usual_axes(layer)
         lines = [understood(layer, axes, entry, self.size.value)]

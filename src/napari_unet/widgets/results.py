@@ -166,7 +166,7 @@ class ResultLayer:
                     arranged if len(arranged) > 1 else arranged[0],
                     multiscale=len(arranged) > 1,
                     name=self.name if count == 1 else f"{self.name}: channel {channel}",
-                    contrast_limits=contrast(parts[-1]) or self.source.layer.contrast_limits,
+                    contrast_limits=contrast(parts[-1]) or limits_of(self.source.layer),
                     **(place.shown() if place else {}),
                 )
             )
@@ -232,6 +232,11 @@ def contrast(data: Any) -> tuple[float, float] | None:
         return None
     low, high = np.percentile(np.asarray(data), (0.1, 99.9))
     return (float(low), float(high)) if high > low else None
+
+
+def limits_of(layer: Any) -> Any:
+    """Return how an image is shown, for a result of it of one value; None of labels, which have no brightness."""
+    return getattr(layer, "contrast_limits", None)
 
 
 def _known_of(objects: Counted) -> dict[str, list[Any]]:
@@ -318,7 +323,7 @@ class PreviewLayer:
         if self.layer in self.viewer.layers:
             self._move(data, about)
         elif kind == "image":
-            limits = contrast(data) or source.layer.contrast_limits
+            limits = contrast(data) or limits_of(source.layer)
             self.layer = self.viewer.add_image(data, contrast_limits=limits, **about)
         else:
             self.layer = self.viewer.add_labels(data, opacity=OPACITY, **about)

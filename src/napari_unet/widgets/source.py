@@ -155,6 +155,11 @@ def say_axes(layer: Any, written: str) -> str:
     return letters
 
 
+def is_rgb(layer: Any) -> bool:
+    """Whether a layer is an image of colours."""
+    return bool(getattr(layer, "rgb", False))
+
+
 def levels_of(layer: Any) -> list[tuple[int, ...]]:
     """Return the shape of each level of a layer, the finest first."""
     return [tuple(level.shape[: layer.ndim]) for level in (layer.data if layer.multiscale else [layer.data])]
