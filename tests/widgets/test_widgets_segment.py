@@ -24,6 +24,8 @@ from napari_unet.inference.diagnostics import annotate_next
 from napari_unet.inference.preflight import preflight
 from napari_unet.process import remote
 from napari_unet.process.parcel import NotSentError, pack
+from napari_unet.store.save import save_stack
+from napari_unet.widgets.files import add_layers
 from napari_unet.widgets.panel import STAY, STOP
 from napari_unet.widgets.segment import SegmentWidget
 from windows import opened, ran, until
@@ -239,9 +241,6 @@ def test_a_run_shows_what_the_preview_did_until_the_image_is_changed(viewer, fol
     until(lambda: widget._preview.layer is not None and not widget._preview.running)
     previewed = np.array(widget._preview.layer.data)
     np.testing.assert_array_equal(np.asarray(ran(widget).data), previewed)
-    widget.start()
-    until(lambda: not widget.busy)
-    assert 'is finished already; choose another place, or replace it with "Overwrite"' in widget.status.value
     image.data[70, 70] ^= 1  # as a user does who mends a pixel by hand
     widget.out.value = str(folders / "results" / "mended.ome.zarr")
     whole = expected(Stack(image.data, "yx"), folders)
@@ -317,10 +316,30 @@ def test_a_finished_result_is_never_written_over(viewer, folders):
     viewer.add_image(image_of((50, 60)), name="cells")
     widget = opened(viewer, folders)
     first = widget.out.value
-    ran(widget)
-    until(lambda: widget.out.value != first)
-    assert widget.out.value.endswith("cells-flat-2.ome.zarr")
+    layer = ran(widget)
+    widget.out.value = first
+    again = ran(widget)  # at once, before it is known what lies there
+    assert widget._root.name == "cells-flat-2.ome.zarr"
+    assert again is not layer
+    until(lambda: widget.out.value.endswith("cells-flat-3.ome.zarr"))
     until(lambda: "block" in widget.preflight.value)
+
+
+def test_labels_that_are_finished_in_an_image_itself_are_named_and_the_form_stays(viewer, folders):
+    wait(save_stack(Stack(image_of((50, 60)), "yx"), folders / "a.ome.zarr"))
+    add_layers(viewer, folders / "a.ome.zarr")
+    widget = opened(viewer, folders)
+    widget.settings["in_source"].value = True
+    ran(widget)
+    out = widget.out.value
+    until(lambda: "of this name already" in widget.preflight.value)
+    assert widget.out.value == out
+    widget.start()
+    until(lambda: not widget.busy)
+    assert "finished already" in widget.status.value
+    widget.settings["name"].value = "again"
+    until(lambda: "block" in widget.preflight.value)
+    assert widget.run.text == "Run"
 
 
 def test_the_image_may_be_removed_while_it_is_segmented(viewer, folders):
@@ -355,7 +374,8 @@ def test_two_runs_into_one_place_are_kept_apart(viewer, folders):
     widgets[1].out.value = widgets[0].out.value
     widgets[1].start()
     until(lambda: not widgets[1].busy)
-    assert "is being written by" in widgets[1].status.value or "finished" in widgets[1].status.value
+    refused = "is being written by" in widgets[1].status.value
+    assert refused or widgets[1]._root != widgets[0]._root  # the first had ended: it stays, and the next name is taken
     until(lambda: not widgets[0].busy)
     assert widgets[0].status.value.startswith("done")
 

@@ -34,6 +34,11 @@ class Preflight:
     free: float
     state: str
 
+    @property
+    def taken(self) -> bool:
+        """Whether something lies at the place of the result that is left as it is unless it is overwritten."""
+        return self.state in ("finished", "other")
+
     def __str__(self) -> str:
         parts = [self.way, f"memory about {byte_size(self.memory)}", f"disk up to {byte_size(self.disk)}"]
         if self.disk > self.free:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arrays.views import Box
 from ..events import Progress
+from ..files import following
 from ..inference import PredictConfig
 from ..process.parcel import unpack
 from ..training.config import TrainConfig
@@ -90,16 +91,35 @@ class Finished:
     labels: Any = None
 
 
-def segment(run: Run) -> Generator[Progress, None, Finished]:
+@dataclasses.dataclass(frozen=True)
+class Writing:
+    """Where a run writes: the first that is said of it."""
+
+    root: Path
+
+
+def segment(run: Run) -> Generator[Progress | Writing, None, Finished]:
     """Run a model into an OME-Zarr; what was looked at before is not computed again where it is of the same result."""
     from .. import predict
 
     models = run.load()
+    run = _beside_finished(run, models)
+    yield Writing(run.root)
     same = [kept.preview for kept in _kept if (kept.run.models, kept.run.config) == (run.models, run.config)]
     shown = same[0] if same else None
     result = yield from predict(run.stack, models, run.out, run.config, near=run.near, shown=shown)
     yield Progress(0, 0, "count")
     return _finished(result, models[-1], run)
+
+
+def _beside_finished(run: Run, models: "tuple[Model, ...]") -> Run:
+    """Return a run to the next name that is free: what is finished, or a run of other settings, stays as it is."""
+    from .. import preflight
+
+    fixed = run.config.overwrite or run.config.in_source
+    while not fixed and preflight(run.stack, models, run.out, run.config).taken:
+        run = dataclasses.replace(run, out=following(run.out))
+    return run
 
 
 def _finished(result: "Stack", model: "Model", run: Run) -> Finished:

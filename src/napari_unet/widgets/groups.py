@@ -108,12 +108,18 @@ class RunSettings(Groups):
     ----------
     more : mapping of title to names of fields
         Groups before the others, of what the panel has no controls of its own for.
+    own : collection of str
+        Fields that the panel has controls of its own for.
     values : mapping of str to value
         Instead of the defaults.
     """
 
-    def __init__(self, more: Mapping[str, Collection[str]] | None = None, **values: Any) -> None:
-        super().__init__(PredictConfig, {**(more or {}), **GROUPS}, **values)
+    def __init__(
+        self, more: Mapping[str, Collection[str]] | None = None, own: Collection[str] = (), **values: Any
+    ) -> None:
+        groups = {**(more or {}), **GROUPS}
+        kept = {title: [name for name in names if name not in own] for title, names in groups.items()}
+        super().__init__(PredictConfig, kept, **values)
 
     def suit(self, entry: Entry | None, axes: str) -> None:
         """Show what means something for the model whose result is written, and images of these axes."""
@@ -134,12 +140,12 @@ class TrainSettings(Groups):
     def __init__(self, **values: Any) -> None:
         super().__init__(TrainConfig, PLAN, **values)
 
-    def suit(self, kind: str) -> None:
-        """Show what means something for what is learnt."""
+    def suit(self, kind: str, named: bool = False) -> None:
+        """Show what means something for what is learnt; classes of layers are `named` in fields of their own."""
         images = kind.startswith(OF_PICTURES)
         off = set(OF_LABELS) if images else set(OF_IMAGES)
         off |= set() if kind.startswith("Objects") else set(OF_OBJECTS)
-        off |= set() if kind.startswith("Classes") else {"class_names"}
+        off |= set() if kind.startswith("Classes") and not named else {"class_names"}
         off |= set() if kind.startswith(("Objects", "Foreground")) else {"above"}
         samples = kind == SAMPLES
         off |= set() if samples or kind.startswith("Super") else {"upscale"}

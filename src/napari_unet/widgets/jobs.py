@@ -170,6 +170,15 @@ def _step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
+def quiet(parent: Any, milliseconds: int, then: Callable[[], None]) -> QTimer:
+    """Return a timer that, started again and again, does something once it was left alone for so long."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(then)
+    return timer
+
+
 class Clock:
     """Time left of a piece of work, from how fast it went lately.
 

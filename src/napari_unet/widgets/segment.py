@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, LineEdit
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from ..cards import Entry
@@ -18,16 +17,18 @@ from ..files import following
 from ..inference import PredictConfig
 from ..process.remote import Remote
 from . import runs, snippets, speed
+from .away import Writing
 from .chain import Chain
 from .choice import ModelChoice
 from .diameter import DiameterForm
 from .groups import RunSettings
 from .image_form import ImageForm
-from .jobs import Ended, Worker, duration
+from .jobs import Ended, Worker, duration, quiet
 from .layers import where_seen
 from .live import Live
 from .outcome import Outcome
 from .panel import Panel, as_said_here, button, field, row, text
+from .part import PartForm
 from .preferences import Preferences, models_changed
 from .results import PreviewLayer, ResultLayer, found_in
 from .runs import Look, Request
@@ -40,6 +41,8 @@ SHARED = ("device", "precision", "memory")  # their defaults are the plugin's pr
 SETTLE = 300  # milliseconds without a change before something is made of it
 WAKING, ESTIMATING = "PyTorch is being loaded in the background …", "Finding out what a run will take …"
 
+INSIDE = "The image holds labels of this name already; give another Name below Output, or tick Overwrite."
+
 
 class SegmentWidget(Panel):
     """Run a model on an open layer."""
@@ -50,7 +53,7 @@ class SegmentWidget(Panel):
         self._checking: Worker | None = None
         self._result: ResultLayer | None = None
         self._preview = PreviewLayer(napari_viewer, self._looked)
-        self._settle, self._moved = _timer(self, self._check), _timer(self, self._follow)
+        self._settle, self._moved = (quiet(self.native, SETTLE, then) for then in (self._check, self._follow))
         self._root = Path()
         self._awake = False  # whether PyTorch has been loaded
         self._left: tuple[Path, ResultLayer] | None = None  # a run that was stopped: its group, and what it showed
@@ -58,7 +61,7 @@ class SegmentWidget(Panel):
         self.form.renewed.connect(self._suggest)
         self.form.altered.connect(self._settle_soon)
         self.model.changed.connect(self._fill)
-        for changed in (self.cascade, self.out, self.settings, self.diameter):
+        for changed in (self.cascade, self.out, self.settings, self.diameter, self.part):
             changed.changed.connect(self._settle_soon)
         camera = getattr(napari_viewer, "scene", napari_viewer).camera  # the viewer itself has it before napari 0.9
         for signal in (camera.events, napari_viewer.dims.events.point, napari_viewer.dims.events.order):
@@ -97,8 +100,9 @@ class SegmentWidget(Panel):
         self.cascade = Chain(self.models)
         self.preflight = text("")
         self.diameter = DiameterForm(lambda: getattr(self._preview.layer, "data", None), self.fail)
+        self.part = PartForm(self, self.form)
         self.out = LineEdit(tooltip="OME-Zarr to write, or to resume")
-        self.settings = RunSettings(**{name: getattr(preferences, name) for name in SHARED})
+        self.settings = RunSettings(own=("region",), **{name: getattr(preferences, name) for name in SHARED})
         self.probabilities = self.settings["probabilities"]
         self.preview = button("Preview", self.show_preview, "The result in the current view, as Run writes it")
         self.another = button(
@@ -120,6 +124,7 @@ class SegmentWidget(Panel):
                 self.cascade,
                 self.note,
                 self.diameter,
+                self.part,
                 field("result", self.out, button("…", self._choose_out, "Choose where the result goes")),
                 self.outcome,
                 *self.settings.widgets,
@@ -190,7 +195,8 @@ class SegmentWidget(Panel):
         if layer is None or entry is None:
             raise UsageError("choose an image and a model first")
         source = self.form.source
-        taken = {"resample": self.size.value.resample, "diameter": self.diameter.chosen()}
+        taken: dict[str, Any] = {"resample": self.size.value.resample, "diameter": self.diameter.chosen()}
+        taken["region"] = self.part.chosen()
         out = Path(self.out.value).expanduser()
         models = (entry.path, *self.cascade.folders)
         found = Request(source, entry.channels, models, out, PredictConfig(**self.settings.chosen(), **taken))
@@ -235,8 +241,12 @@ class SegmentWidget(Panel):
             return
         self._awake = True
         takes, needed = found
-        if takes.state in ("finished", "other") and not self.settings["overwrite"].value:
-            self.out.value = str(following(Path(self.out.value)))  # an earlier result stays as it is
+        if takes.taken and not self.settings["overwrite"].value:  # an earlier result stays as it is
+            self.run.text = "Run"
+            if self.settings["in_source"].value:
+                self.preflight.value = INSIDE
+            else:
+                self.out.value = str(following(Path(self.out.value)))
             return
         time = "" if needed is None else f"Takes about {duration(needed)}. "
         self.preflight.value = as_said_here(f"{time}{takes}")
@@ -302,7 +312,9 @@ class SegmentWidget(Panel):
 
     def _heard(self, events: list[Any]) -> None:
         for event in events:
-            if isinstance(event, Live) and self._result is not None:
+            if isinstance(event, Writing):
+                self._root = event.root
+            elif isinstance(event, Live) and self._result is not None:
                 self._result.open(event)
         self._advanced(events)
         if self._result is not None:
@@ -385,12 +397,3 @@ class SegmentWidget(Panel):
         if clipboard is not None:
             clipboard.setText(found)
         self.status.value = f"copied:\n{found}"
-
-
-def _timer(panel: Panel, action: Callable[[], None]) -> QTimer:
-    """Return a timer that waits until nothing has changed for a moment."""
-    timer = QTimer(panel.native)
-    timer.setSingleShot(True)
-    timer.setInterval(SETTLE)
-    timer.timeout.connect(action)
-    return timer
