@@ -10,122 +10,20 @@ import argparse
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import napari
 import numpy as np
 import tifffile
-from PIL import Image, ImageChops, ImageDraw
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
+from screen import NAME, Window
 
 from napari_unet.cards import locate
 from napari_unet.demo import example
 from napari_unet.widgets.preferences import plugin_settings
 
-NAME = "napari-unet-stacks"
-SIZE = (1380, 860)
-COLOURS = 200
-FILM, FILM_COLOURS = (920, 573), 96  # pixels, and colours: a moving picture of half a minute stays below 4 MB
-EVERY, SHOWN = 0.4, 200  # seconds between its pictures, and milliseconds that each is shown: twice as fast
-MOST_STILL = 6  # of pictures in which nothing moves
-RING = 9  # pixels: radius of the mark where the mouse is
 LEAST_DICE = 0.9  # of the model that ships, on an image like those it learnt from
-
-
-class Window:
-    """A viewer that is driven by a script.
-
-    Parameters
-    ----------
-    out : Path
-        Folder for the pictures.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.film: list[Image.Image] | None = None
-        self._taken = 0.0
-        self._mouse: tuple[int, int] | None = None
-        self.viewer = napari.Viewer()
-        self.viewer.window._qt_window.resize(*SIZE)
-        self.wait(0.5)
-
-    def widget(self, name: str) -> Any:
-        """Open one of the plugin's widgets."""
-        dock, widget = self.viewer.window.add_plugin_dock_widget(NAME, name, tabify=True)
-        dock.show()
-        dock.raise_()
-        self.wait(0.5)
-        return widget
-
-    def wait(self, seconds: float) -> None:
-        """Let the window work for a while."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.turn()
-
-    def until(self, done: Callable[[], bool], seconds: float = 600) -> None:
-        """Let the window work until something is so."""
-        end = time.monotonic() + seconds
-        while not done():
-            if time.monotonic() > end:
-                raise TimeoutError("it never came to that")
-            self.turn()
-
-    def turn(self) -> None:
-        """Let the window work for a moment; while a film is made, take its next picture when it is time."""
-        QApplication.processEvents()
-        time.sleep(0.005)
-        if self.film is not None and time.monotonic() - self._taken > EVERY:
-            self._taken = time.monotonic()
-            picture = Image.fromarray(self.viewer.screenshot(canvas_only=False, flash=False)[..., :3])
-            if self._mouse is not None:
-                x, y = (round(at * picture.width / SIZE[0]) for at in self._mouse)
-                ImageDraw.Draw(picture).ellipse((x - RING, y - RING, x + RING, y + RING), outline="orange", width=3)
-            self.film.append(picture.resize(FILM, Image.Resampling.LANCZOS))
-
-    def click(self, control: Any) -> None:
-        """Press a button with the mouse, where it can be seen."""
-        native, window = control.native, self.viewer.window._qt_window
-        if not native.isVisible() or not native.isEnabled():
-            raise SystemExit(f"{control.text} cannot be pressed")
-        middle = native.mapTo(window, native.rect().center())
-        self._mouse = middle.x(), middle.y()
-        self.wait(0.8)
-        QTest.mouseClick(native, Qt.MouseButton.LeftButton)
-        self.wait(0.4)
-
-    def save_film(self, name: str) -> None:
-        """Keep the film as a GIF, in which nothing stands still for long."""
-        kept: list[Image.Image] = []
-        still = 0
-        for picture in self.film or []:
-            still = still + 1 if kept and not ImageChops.difference(picture, kept[-1]).getbbox() else 0
-            if still < MOST_STILL:
-                kept.append(picture)
-        palette = Image.new("RGB", (FILM[0], FILM[1] * 3))
-        for at, share in enumerate((0, 0.4, 0.9)):
-            palette.paste(kept[int(share * len(kept))], (0, at * FILM[1]))
-        colours = palette.quantize(FILM_COLOURS, dither=Image.Dither.NONE)
-        first, *others = [picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in kept]
-        self.film = None
-        first.save(self.out / f"{name}.gif", save_all=True, append_images=others, duration=SHOWN, loop=0, optimize=True)
-
-    def shot(self, name: str) -> None:
-        """Keep a picture of the whole window."""
-        self.wait(0.6)
-        picture = Image.fromarray(self.viewer.screenshot(canvas_only=False, flash=False)[..., :3])
-        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(self.out / f"{name}.png", optimize=True)
-
-    def close(self) -> None:
-        """Close the window."""
-        self.viewer.close()
-        self.wait(0.2)
 
 
 def segment(out: Path) -> None:
