@@ -128,28 +128,41 @@ class Summary:
     def __init__(self, out: Path) -> None:
         self._path, self._changing = out / SUMMARY, threading.Lock()
         self.rows = {row.file: row for row in check_summary(self._path) if _stands(out, row)}
+        self._cells = {file: row.to_csv() for file, row in self.rows.items()}
+        self._columns: tuple[str, ...] = ()
+        self._lines: dict[str, str] = {}  # as they were written last, under these columns
 
     def put(self, row: Row) -> None:
         """Write it with the row of a file put in place."""
         with self._changing:
-            self.rows[row.file] = row
+            self.rows[row.file], self._cells[row.file] = row, row.to_csv()
+            self._lines.pop(row.file, None)
             self._write()
 
     def drop(self, file: str) -> None:
         """Write it without the row of a file, whose result is about to change."""
         with self._changing:
             if self.rows.pop(file, None) is not None:
+                del self._cells[file]
+                self._lines.pop(file, None)
                 self._write()
 
     def _write(self) -> None:
-        lines = [row.to_csv() for row in self.rows.values()]
-        columns = dict.fromkeys(itertools.chain(COLUMNS, *lines))
-        text = io.StringIO(newline="")
-        table = csv.DictWriter(text, list(columns), restval="")
-        table.writeheader()
-        table.writerows(lines)
+        columns = tuple(dict.fromkeys(itertools.chain(COLUMNS, *self._cells.values())))
+        if columns != self._columns:
+            self._columns, self._lines = columns, {}
+        self._lines.update({f: _line(cells, columns) for f, cells in self._cells.items() if f not in self._lines})
+        text = _line(dict(zip(columns, columns, strict=True)), columns) + "".join(
+            map(self._lines.__getitem__, self.rows)
+        )
         with disk(self._path.parent):
-            replace(self._path, text.getvalue().encode(), self._path.parent / FOLDER)
+            replace(self._path, text.encode(), self._path.parent / FOLDER)
+
+
+def _line(cells: Mapping[str, str], columns: tuple[str, ...]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow([cells.get(column, "") for column in columns])
+    return text.getvalue()
 
 
 def _stands(out: Path, row: Row) -> bool:
