@@ -30,7 +30,7 @@ def printed(name, *arguments):
     [
         ("peers", ("--shape", 96, 96, "--rounds", 1, "--methods", "ours, bf16", "ours, fp32")),
         ("wall", ("--shape", 128, 128, "--rounds", 1)),
-        ("beside", ("--shape", 32, 64, 64, "--rounds", 1, "--sleep", 1)),
+        ("beside", ("--shape", 16, 64, 64, "--rounds", 1, "--sleep", 1)),
         ("small", ("one", "--size", 32, "--rounds", 1)),
         ("small", ("batch", "--size", 32, "--images", 2, "--rounds", 1)),
         ("blocks", ("--blocks", 27)),
@@ -71,7 +71,7 @@ def test_commands_that_are_killed_or_get_mutated_inputs_are_counted(tmp_path):
 
 def test_memory_is_measured_of_a_cascade_and_of_samples(tmp_path):
     for more in (("--cascade",), ("--samples",)):
-        lines = printed("memory", "--gib", 0.01, "--width", 128, "--folder", tmp_path, *more).splitlines()
+        lines = printed("memory", "--gib", 0.001, "--width", 64, "--folder", tmp_path, *more).splitlines()
         peak, before = map(float, lines[-1].split()[1:3])
         assert peak >= before > 50
 

@@ -25,7 +25,7 @@ from napari_unet.task import Restore, SuperResolve
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_cascade_equals_its_models_one_after_the_other(ndim, tmp_path):
     models = three(ndim)
-    stack = Stack(data=image_of((150, 70, 60)[:ndim]), axes=models[0].axes, scale=(0.5,) * ndim)
+    stack = Stack(data=image_of({2: (150, 70), 3: (60, 50, 40)}[ndim]), axes=models[0].axes, scale=(0.5,) * ndim)
     config = PredictConfig(block=(24,) * ndim, **FP32)
     step, after = stack, []
     for number, model in enumerate(models):

@@ -20,6 +20,15 @@ from napari_unet.sources import open_labels, open_stack
 STEPS, FEW = 25, 4
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """A mosaic of a few copies: what holds for it holds for the whole."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("segment", "restore"):
+            patch.setitem(SCENARIOS, name, dataclasses.replace(SCENARIOS[name], mosaic=(1, 2)))
+        yield
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A short demo: (folder, what it returned)."""

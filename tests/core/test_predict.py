@@ -141,7 +141,7 @@ def test_norms_of_the_tile_run_tile_by_tile_and_say_so(norm, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_closed_run_resumes_to_the_same_bytes(kind, ndim, tmp_path):
     model = KINDS[kind](ndim)
-    stack = Stack(data=image_of((90, 40, 40)[:ndim]), axes="zyx"[-ndim:])
+    stack = Stack(data=image_of({2: (90, 40), 3: (48, 40, 40)}[ndim]), axes="zyx"[-ndim:])
     config = PredictConfig(block=(24, 24, 24)[:ndim], probabilities=kind == "semantic", **FP32)
     wait(predict(stack, model, tmp_path / "whole.ome.zarr", config))
     for after in (0, 1, 4, 7):
@@ -162,7 +162,7 @@ from helpers import FP32
 from kinds import KINDS
 from napari_unet import PredictConfig, open_stack, predict, wait
 kind, source, out = sys.argv[1:]
-wait(predict(open_stack(source), KINDS[kind](3), out, PredictConfig(block=(8, 30, 30), **FP32)))
+wait(predict(open_stack(source), KINDS[kind](3), out, PredictConfig(block=(8, 20, 20), **FP32)))
 """
 
 
@@ -170,7 +170,7 @@ wait(predict(open_stack(source), KINDS[kind](3), out, PredictConfig(block=(8, 30
 def test_a_killed_run_resumes_to_the_same_bytes(kind, tmp_path):
     source = tmp_path / "source.zarr"
     array = zarr.create_array(
-        source, shape=(64, 60, 60), dtype="u2", chunks=(16, 60, 60), dimension_names=["z", "y", "x"]
+        source, shape=(48, 40, 40), dtype="u2", chunks=(16, 40, 40), dimension_names=["z", "y", "x"]
     )
     array[:] = image_of(array.shape)
 
@@ -179,7 +179,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(kind, tmp_path):
 
     assert run(tmp_path / "whole.ome.zarr").wait() == 0
     out = tmp_path / "cut.ome.zarr"
-    for blocks in (3, 20):
+    for blocks in (3, 12):
         process = run(out)
         while process.poll() is None and sum(1 for _ in done_lines(out)) < blocks:
             time.sleep(0.01)
