@@ -1,7 +1,7 @@
 """Which device, which precision and which packages a run uses."""
 
 import importlib.metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
 
@@ -90,5 +90,13 @@ def computes_bfloat16(device: "torch.device") -> bool:
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type == "cpu":
         found = torch.cpu.get_capabilities()
-        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16")) and onednn_takes_bfloat16()
     return False
+
+
+def onednn_takes_bfloat16() -> bool:
+    """Whether oneDNN takes bfloat16: not on processors with AVX2 alone, nor where ONEDNN_MAX_CPU_ISA leaves no more."""
+    import torch
+
+    operators: Any = torch.ops.mkldnn
+    return not hasattr(operators, "_is_mkldnn_bf16_supported") or bool(operators._is_mkldnn_bf16_supported())

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -25,3 +29,24 @@ def test_weights_are_laid_out_for_the_shape_that_comes_and_give_what_they_gave(d
         assert (found - wanted).abs().max() <= {torch.float32: 1e-4, torch.bfloat16: 0.05}[dtype] * wanted.abs().max()
         assert {tuple(unit._packed[0][0][2:]) for unit in units} == {(size >> level,) * 2 for level in range(3)}
         assert torch.equal(mine(x).float(), found)
+
+
+def test_where_onednn_takes_no_bfloat16_float32_is_chosen_and_bfloat16_still_runs():
+    # What processors with AVX2 alone do, on any: oneDNN reads its limit when it is loaded.
+    program = """
+import torch
+from napari_unet.device import choose_precision
+from napari_unet.network import UNet, UNetConfig, deployable
+from napari_unet.network.fused import fused
+assert choose_precision("auto", torch.device("cpu")) == torch.float32
+torch.manual_seed(0)
+net = deployable(UNet(UNetConfig(depth=1, base_features=8)).eval()).bfloat16()
+x = torch.rand(1, 1, 32, 32, dtype=torch.bfloat16)
+with torch.inference_mode():
+    assert torch.allclose(fused(deployable(net))(x).float(), net.float()(x.float()), atol=0.05)
+"""
+    limit = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **limit}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

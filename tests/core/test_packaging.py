@@ -25,6 +25,8 @@ INNER = {
     # PyTorch's own fused convolution of the CPU; the module does without where it is missing.
     ("fused.py", "_reorder_convolution_weight"),
     ("fused.py", "_convolution_pointwise"),
+    # What oneDNN takes: what the processor has says more than its settings allow.
+    ("device.py", "_is_mkldnn_bf16_supported"),
 }
 
 

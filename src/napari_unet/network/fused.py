@@ -5,6 +5,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..device import onednn_takes_bfloat16
 from . import ConvUnit, UNet
 
 
@@ -49,9 +50,10 @@ def fused(net: UNet) -> UNet:
     net : UNet
         As `deployable` gives it, on its device and in its precision.
     """
-    device = next(net.parameters()).device
+    first = next(net.parameters())
+    device, taken = first.device, first.dtype != torch.bfloat16 or onednn_takes_bfloat16()
     there = hasattr(torch.ops.mkldnn, "_convolution_pointwise") and cast("Any", torch.backends.mkldnn).is_available()
-    if device.type == "cpu" and there and torch.cpu.get_capabilities().get("avx2"):
+    if device.type == "cpu" and there and taken and torch.cpu.get_capabilities().get("avx2"):
         finer = [] if net.finer is None else [net.finer]
         for block in (*net.encoder, net.bottleneck, *net.decoder, *finer):
             units = cast("nn.Sequential", block)
