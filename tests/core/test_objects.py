@@ -4,6 +4,7 @@ import dataclasses
 import heapq
 import itertools
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy import ndimage
 from napari_unet.errors import DataError, OutputError, UnetError, UsageError
 from napari_unet.events import wait
 from napari_unet.objects import Canvas, ObjectConfig, ObjectGrid, decode, find, label_dtype, paint
-from napari_unet.objects.components import components
+from napari_unet.objects.components import components, measure_objects
 
 
 def faces(spatial):
@@ -375,3 +376,17 @@ def test_found_once_objects_can_be_painted_elsewhere(tmp_path):
     assert wait(find(volume.read, volume.grid, tmp_path / "scratch", volume.config)) == 1
     assert len(wait(paint(volume.read, volume.grid, Canvas(volume.write), tmp_path / "scratch", volume.config))) == 1
     assert (volume.labels == 1).all()
+
+
+@pytest.mark.parametrize("shape", [(4096, 32), (40, 64, 128)])
+def test_intensities_of_many_objects_are_added_up_in_few_passes(shape):
+    ids = np.arange(1, np.prod(shape) + 1, dtype=np.uint32).reshape(shape) // 3
+    image = np.random.default_rng(0).integers(0, 2**16, (2, *shape)).astype(np.uint16)
+    grid, box = ObjectGrid(shape, shape, "zyx"[-len(shape) :]), tuple(slice(0, n) for n in shape)
+    began = time.process_time()
+    found = measure_objects(ids, box, grid, image)
+    spent = time.process_time() - began
+    for channel in range(2):
+        wanted = np.bincount(ids.ravel(), image[channel].ravel())[1:]
+        assert np.array_equal(found["light"][:, channel], wanted)
+    assert spent < 0.2  # 0.05 s; a pass for each row of the first took 0.45

@@ -11,6 +11,7 @@ from .config import CORE, INSIDE, PARTS, ObjectConfig
 from .grid import ObjectGrid
 
 MARKED = 64  # marks for each value: as much time as sorting
+SUMMED = 2**18  # elements whose intensities are added up at once: 2 MiB of rows, and few calls for a small image
 
 
 def components(mask: np.ndarray, spatial: int, full: bool = False) -> tuple[np.ndarray, int]:
@@ -238,11 +239,13 @@ def _distinct(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sums(objects: np.ndarray, ids: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Return the sums of (C, *S) intensities over each object, (n, C); a plane at a time, to hold little."""
+    """Return the sums of (C, *S) intensities over each object, (n, C); some planes at a time, to hold little."""
     sums = np.zeros((len(objects), len(image)))
-    for number, plane in enumerate(ids):
-        inside = plane > 0
-        rows = np.searchsorted(objects, plane[inside])
+    step = max(1, SUMMED // max(1, ids[:1].size))
+    for first in range(0, len(ids), step):
+        part = ids[first : first + step]
+        inside = part > 0
+        rows = np.searchsorted(objects, part[inside])
         for channel in range(len(image)):
-            sums[:, channel] += np.bincount(rows, image[channel, number][inside], len(objects))
+            sums[:, channel] += np.bincount(rows, image[channel, first : first + step][inside], len(objects))
     return sums
