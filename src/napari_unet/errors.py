@@ -73,3 +73,7 @@ class IncompleteError(UnetError, RuntimeError):
     """A run that stopped before its end; what it finished is kept and it can be resumed."""
 
     exit_code = 7
+
+
+class GoneError(IncompleteError):
+    """A server that does not answer any more: no part of its images can be read now."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from .errors import IncompleteError, ResourceError, UnetError, UnreachableError
+from .errors import GoneError, IncompleteError, ResourceError, UnetError, UnreachableError
 
 Done = TypeVar("Done")
 WAITS = (0.2, 1.0)  # seconds before the second and the third try: a server's hiccup, a network disk that is remounted
@@ -103,7 +103,7 @@ def persist(work: Callable[[], Done]) -> Done:
         try:
             return work()
         except FAULTS + network_errors() as error:
-            if not passing(error):
+            if not passing(error) or isinstance(error, UnreachableError | GoneError):  # these were tried again
                 raise
         time.sleep(wait)
     return work()

@@ -17,12 +17,13 @@ import zarr
 
 from helpers import FP32
 from kinds import small
-from napari_unet.errors import DataError, IncompleteError, OutputError, UnreachableError, UnsafeError
+from napari_unet.arrays.cached import cached
+from napari_unet.errors import DataError, GoneError, IncompleteError, OutputError, UnreachableError, UnsafeError
 from napari_unet.events import wait
 from napari_unet.faults import FAULTS, network_errors, passing
 from napari_unet.inference import PredictConfig
 from napari_unet.inference.predict import predict
-from napari_unet.sources import open_stack
+from napari_unet.sources import open_stack, remote
 
 
 class Far(SimpleHTTPRequestHandler):
@@ -46,7 +47,15 @@ class Far(SimpleHTTPRequestHandler):
             self.end_headers()
             return
         if self.server.gone:
+            self.server.refused.append(self.path)
             self.send_error(503)
+            return
+        if self.path == self.server.ill:
+            self.send_error(500)
+            return
+        if self.server.silent.is_set():
+            self.server.refused.append(self.path)
+            self.server.ended.wait()
             return
         with self.server.counting:
             self.server.now += 1
@@ -115,11 +124,21 @@ def server(tmp_path):
     made.daemon_threads, made.counting = True, threading.Lock()
     made.now = made.most = 0
     made.gone, made.elsewhere, made.latency, made.dumb, made.tags = False, "", 0.0, False, ""
-    made.broken = False
+    made.ill = ""
+    made.broken, made.refused, made.silent, made.ended = False, [], threading.Event(), threading.Event()
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield made
+    made.ended.set()
     made.shutdown()
     made.server_close()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    for name, seconds in {"PATIENCE": 1.0, "PAUSE": 0.1, "SILENT": 2.0}.items():
+        monkeypatch.setattr(remote, name, seconds)
+    remote._gone.clear()
+    fsspec.get_filesystem_class("http").clear_instance_cache()  # the clients of others know other seconds
 
 
 def store(server, tmp_path, side=8):
@@ -195,6 +214,60 @@ def test_a_server_that_was_gone_for_a_while_costs_no_byte(server, tmp_path, plac
     far = wait(predict(open_stack(address), small(), tmp_path / "a.ome.zarr", config))
     near = wait(predict(open_stack(tmp_path / "far" / "a.zarr"), small(), tmp_path / "b.ome.zarr", config))
     assert (np.asarray(far.data) == np.asarray(near.data)).all()
+
+
+def _ran(address, out, then=lambda: None):
+    """Run an image with blocks of one chunk; do something after the first block."""
+    config = PredictConfig(**FP32, block=(16, 16))
+    with contextlib.closing(predict(open_stack(address), small(), out, config)) as run:
+        while True:
+            try:
+                event = next(run)
+            except StopIteration as end:
+                return np.asarray(end.value.data)
+            if type(event).__name__ == "Block":
+                then()
+                then = bool
+
+
+GONE = {  # ways in which a server is gone
+    "it refuses": lambda server: setattr(server, "gone", True),
+    "it is silent": lambda server: server.silent.set(),
+    "it breaks off": lambda server: setattr(server, "broken", True),
+}
+
+
+@quick
+@pytest.mark.parametrize("way", GONE)
+def test_a_server_that_stays_gone_ends_a_run_and_is_not_asked_for_each_block(server, tmp_path, place, way, monkeypatch):
+    store(server, tmp_path)
+    monkeypatch.setattr(cached, "__defaults__", (2**12,))  # bytes: 4 of 64 chunks
+    with pytest.raises(GoneError, match=r"has not answered for .*run the same command again"):
+        _ran(f"{place}/a.zarr", tmp_path / "a.ome.zarr", lambda: GONE[way](server))
+    assert len(set(server.refused)) < 32  # what is read at once, and its parts
+
+
+@quick
+def test_a_run_waits_for_a_server_that_starts_again(server, tmp_path, place, monkeypatch):
+    store(server, tmp_path)
+    monkeypatch.setattr(cached, "__defaults__", (2**12,))
+    monkeypatch.setattr(remote, "PATIENCE", 60.0)
+
+    def restart():
+        server.gone = True
+        threading.Timer(2, lambda: setattr(server, "gone", False)).start()  # seconds: longer than a disk is waited for
+
+    far = _ran(f"{place}/a.zarr", tmp_path / "a.ome.zarr", restart)
+    assert server.refused
+    assert (far == _ran(tmp_path / "far" / "a.zarr", tmp_path / "b.ome.zarr")).all()
+
+
+def test_a_chunk_that_a_server_cannot_give_costs_no_block_that_does_not_need_it(server, tmp_path):
+    address, _ = store(server, tmp_path, 4)
+    server.ill = "/a.zarr/c/3/3"
+    with pytest.raises(IncompleteError, match=r"of 16 blocks could not be done .*500") as found:
+        _ran(address, tmp_path / "a.ome.zarr")
+    assert not isinstance(found.value, GoneError)
 
 
 @pytest.mark.parametrize("where", ["http://localhost:1", "http://10.0.0.1", "https://other.example"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..arrays.cached import cached
 from ..arrays.stack import Stack
-from ..errors import DataError, IncompleteError
+from ..errors import DataError, GoneError, IncompleteError
 from ..events import Progress
 from ..faults import named_faults
 from ..intensities.normalise import Statistics
@@ -167,8 +167,9 @@ def execute(
             last = yield from go_through(job, work, compute)
             for event in compute(last, work):
                 yield dataclasses.replace(event, done=event.done + job.ahead) if job.ahead else event
-        except IncompleteError:
-            note_unread(image, work.ledger)
+        except IncompleteError as error:
+            if not isinstance(error, GoneError):  # nothing is damaged, and nobody answers what it is
+                note_unread(image, work.ledger)
             raise
         forget(job, work)
         yield from bring_back(job, work, store)

@@ -5,20 +5,26 @@ import functools
 import http
 import importlib.util
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import fsspec
 import fsspec.asyn
 
-from ..errors import DataError, UnetError, UnreachableError, UnsafeError
-from ..faults import FAULTS, network_errors, persist
+from ..errors import DataError, GoneError, UnetError, UnreachableError, UnsafeError
+from ..faults import FAULTS, network_errors, passing, persist
 
+Got = TypeVar("Got")
 MAX_METADATA = 16 * 2**20  # 16 MiB: consolidated, that of some ten thousand arrays
 LOGGED_IN = 60  # seconds after which credentials are looked for again: looking may ask a server, and people log in
 # What tells one version of a file from another, in the words of servers and libraries, the surest first.
 VERSION = ("etag", "content-md5", "md5hash", "last-modified", "lastmodified", "updated", "mtime")
 METADATA_SECONDS = 10.0  # metadata has some kB; 16 MiB arrive in it over 14 Mbit/s
+SILENT = 15.0  # seconds without a byte after which a server is taken for gone: s3fs has the same
+PATIENCE = 20.0  # seconds that a server may be gone in the middle of a run: a service restarts in some ten
+PAUSE = 1.0  # seconds between two tries: 20 requests of each reader while a server starts again
+REQUESTS = 32  # under way at the same time: over 30 ms to a server 2.4 times as fast as 10, and no slower than 64
+_gone: dict[str, tuple[float, float]] = {}  # of a server: since when it has not answered, and when it last did not
 
 
 def options(url: str) -> dict[str, Any]:
@@ -28,8 +34,26 @@ def options(url: str) -> dict[str, Any]:
     """
     if url.startswith(("http://", "https://")):
         return {"get_client": _client}
-    public = url.startswith("s3://") and _is_anonymous(int(time.monotonic() // LOGGED_IN))
-    return {"anon": True} if public else {}
+    if not url.startswith("s3://"):
+        return {"requests_timeout": _timeout()}
+    # Tries of a library multiply with those of the library above it and with ours: `arrive` alone tries again.
+    settings = {"retries": {"total_max_attempts": 1}, "max_pool_connections": REQUESTS}
+    settings |= fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    public = {"anon": True} if _is_anonymous(int(time.monotonic() // LOGGED_IN)) else {}
+    return {"config_kwargs": {"connect_timeout": SILENT, "read_timeout": SILENT} | settings} | public
+
+
+def once(files: Any) -> Any:
+    """Return a file system of fsspec that tries nothing again by itself, where it can be told so."""
+    files.retries = 1
+    return files
+
+
+def _timeout() -> Any:
+    """Return how long a server may be silent; what it sends may take as long as it takes."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=SILENT, sock_read=SILENT)
 
 
 @functools.lru_cache(1)
@@ -52,7 +76,7 @@ async def _client(**kwargs: Any) -> Any:
 
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(_check_redirect)
-    return aiohttp.ClientSession(trace_configs=[trace], **kwargs)
+    return aiohttp.ClientSession(trace_configs=[trace], timeout=_timeout(), **kwargs)
 
 
 async def _check_redirect(session: Any, context: Any, found: Any) -> None:
@@ -62,6 +86,57 @@ async def _check_redirect(session: Any, context: Any, found: Any) -> None:
     target = url.join(type(url)(location))
     if target.host != url.host:
         raise UnsafeError(f"{url} sends to another server, {target}; refused: give that address itself")
+
+
+async def arrive(where: str, read: Callable[[], Awaitable[Got]], probe: Callable[[], Awaitable[Any]]) -> Got:
+    """Read a part of an image from a server, again while the server is gone, but no longer than it may be.
+
+    What counts is how long it has answered nobody: readers that wait beside and behind each other do not each wait as
+    long. Where it answers, what failed is told at once, as any other fault of one part.
+
+    Parameters
+    ----------
+    probe : callable
+        Asks the server for something small.
+
+    Raises
+    ------
+    GoneError
+        Where the server stays gone: no other part can be read either.
+    """
+    server = "/".join(where.split("/")[:3])
+    while True:
+        began = time.monotonic()
+        try:
+            got = await read()
+        except FAULTS + network_errors() as error:
+            if _is_answer(error) or await _answers(probe):
+                _gone.pop(server, None)
+                raise
+            since, last = _gone.get(server, (began, began))
+            since, now = (since if began - last < PATIENCE else began), time.monotonic()
+            _gone[server] = since, now
+            if now - since >= PATIENCE:
+                raise GoneError(
+                    f"{where} cannot be read: its server has not answered for {now - since:.0f} s "
+                    f"({type(error).__name__} {error}); finished work is kept: run the same command again later"
+                ) from error
+        else:
+            _gone.pop(server, None)
+            return got
+        await asyncio.sleep(PAUSE)
+
+
+def _is_answer(error: Exception) -> bool:
+    return isinstance(error, PermissionError) or not passing(error)
+
+
+async def _answers(probe: Callable[[], Awaitable[Any]]) -> bool:
+    try:
+        await probe()
+    except FAULTS + network_errors() as error:
+        return _is_answer(error)
+    return True
 
 
 def fetch(url: str) -> bytes | None:
@@ -76,6 +151,7 @@ def fetch(url: str) -> bytes | None:
     """
     try:
         files, path = fsspec.core.url_to_fs(url, **options(url))
+        once(files)
     except ImportError as error:
         missing = f"pip install 'napari-unet-stacks[remote]' ({error})"
         raise DataError(f"{url} cannot be reached: packages for such addresses are not installed; {missing}") from None
@@ -133,6 +209,7 @@ def versions(where: str, keys: Sequence[str]) -> list[tuple[int, str] | None]:
         Where the server cannot be reached.
     """
     files, root = fsspec.core.url_to_fs(where, **options(where))
+    once(files)
 
     async def look() -> list[tuple[int, str] | None]:
         each = (_version(files, f"{root.rstrip('/')}/{key}") for key in keys)

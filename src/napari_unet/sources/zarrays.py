@@ -6,7 +6,7 @@ import lzma
 import math
 import stat
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numcodecs
 import zarr
 from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 
 from ..arrays.cached import ChunkCache
@@ -38,7 +39,6 @@ UNPACKERS: dict[str, Callable[[], Any]] = {
 EMPTY = 2**64 - 1  # the place of an inner chunk that was never written, by the sharding codec of zarr 3
 AT_ONCE = "async.concurrency"  # of zarr: requests that are under way at the same time
 ZARRS_OWN = 10  # its own number, for disks; who has set another one means it
-REQUESTS = 32  # over 30 ms to a server 2.4 times as fast as 10, and no slower than 64
 
 
 def open_array(node: Node) -> "zarr.Array[Any]":
@@ -85,8 +85,10 @@ def open_own(folder: Path, mode: str = "r") -> "zarr.Array[Any]":
 def _bare(where: str) -> Store:
     if is_remote(where):
         if zarr.config.get(AT_ONCE, None) == ZARRS_OWN:
-            zarr.config.set({AT_ONCE: REQUESTS})
-        return FsspecStore.from_url(where, remote.options(where), read_only=True)
+            zarr.config.set({AT_ONCE: remote.REQUESTS})
+        store = FsspecStore.from_url(where, remote.options(where), read_only=True)
+        remote.once(store.fs)
+        return store
     return LocalStore(Path(where).absolute(), read_only=True)  # workers have folders of their own
 
 
@@ -123,7 +125,8 @@ class Guarded(WrapperStore[Store]):
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Read a chunk, or a part of a shard, and look at the size that it announces."""
         self._check_file(key, [byte_range])
-        return self._looked_at(key, await self.inner.get(key, prototype, byte_range), byte_range)
+        buffer = await self._arrived(lambda: self.inner.get(key, prototype, byte_range))
+        return self._looked_at(key, buffer, byte_range)
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
@@ -136,7 +139,11 @@ class Guarded(WrapperStore[Store]):
         """Read several parts of a shard and look at each, however many of them zarr (from 3.2) reads at once."""
         self._check_file(key, byte_ranges)
         given = {name: value for name, value in options.items() if value is not None}
-        async for group in self.inner.get_ranges(key, byte_ranges, **given):
+
+        async def groups() -> list[Any]:
+            return [group async for group in self.inner.get_ranges(key, byte_ranges, **given)]
+
+        for group in await self._arrived(groups):
             yield [(i, self._looked_at(key, buffer, byte_ranges[i])) for i, buffer in group]
 
     def get_ranges_sync(self, key: str, byte_ranges: Sequence[Any], **options: Any) -> list[Any]:
@@ -150,6 +157,11 @@ class Guarded(WrapperStore[Store]):
     ) -> list[Buffer | None]:
         """Read parts of several files and look at each."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def _arrived(self, read: Callable[[], Awaitable[Any]]) -> Any:
+        if not is_remote(self.where):
+            return await read()
+        return await remote.arrive(self.where, read, lambda: self.inner.get(METADATA[0], default_buffer_prototype()))
 
     def _check_file(self, key: str, byte_ranges: Sequence[ByteRequest | None]) -> None:
         """Refuse what is not a plain file, or more than a chunk can be packed to, before any of it is read."""
