@@ -68,13 +68,21 @@ class Row:
     def to_csv(self) -> dict[str, str]:
         """Return its cells by column."""
         cells = {name: cell(getattr(self, name)) for name in (*TEXT, *(OF_PLATES if self.well else ()))}
-        counts = {VOXELS + printable(name): str(n) for name, n in self.counts.items()}
+        apart = (
+            FOREGROUND in self.counts and BACKGROUND not in self.counts
+        )  # of a class "objects" the voxels are counted
+        counts = {
+            (OBJECTS if apart and name == OBJECTS else VOXELS + printable(name)): str(n)
+            for name, n in self.counts.items()
+        }
         return cells | {"seconds": f"{self.seconds:.1f}"} | counts
 
     @classmethod
     def from_csv(cls, cells: Mapping[str, str]) -> "Row":
         """Build from the cells of a line."""
-        counts = {k.removeprefix(VOXELS): int(v) for k, v in cells.items() if k.startswith(VOXELS) and v}
+        # In older tables the number of objects is called "voxels_objects".
+        columns = {k: v for k, v in cells.items() if (k == OBJECTS or k.startswith(VOXELS)) and v}
+        counts = {k.removeprefix(VOXELS): int(v) for k, v in columns.items()}
         fixed: dict[str, Any] = {name: _text(cells[name]) for name in TEXT}
         fixed |= {name: _text(cells.get(name) or "") for name in OF_PLATES}
         return cls(**fixed | {"seconds": float(cells["seconds"]), "counts": counts})

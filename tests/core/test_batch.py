@@ -26,7 +26,7 @@ from napari_unet.sources import open_labels, open_stack
 from napari_unet.store.editable import editable_copy
 from napari_unet.store.save import save_stack
 from napari_unet.store.tiff import save_tiff
-from napari_unet.summary import check_summary, printable
+from napari_unet.summary import Row, Summary, check_summary, printable
 
 CONFIG = PredictConfig(**FP32)
 
@@ -52,6 +52,31 @@ def test_every_file_gets_a_result_and_a_row(folder, tmp_path):
         assert sum(row.counts.values()) == 40 * 44
         assert written["file"] == row.file
         assert sum(int(n) for key, n in written.items() if key.startswith("voxels_") and n) == 40 * 44
+
+
+COUNTED = {  # columns of the table: what was counted
+    ("objects", "voxels_foreground"): {"objects": 3, "foreground": 40},
+    ("voxels_objects", "voxels_background"): {"objects": 40, "background": 9},
+    ("voxels_cell", "voxels_foreground"): {"cell": 40, "foreground": 9},
+}
+
+
+@pytest.mark.parametrize("columns", COUNTED)
+def test_a_column_of_voxels_holds_voxels_and_that_of_objects_their_number(tmp_path, columns):
+    (tmp_path / ".napari_unet").mkdir()
+    row = Row("a.tif", "failed", 1.0, counts=COUNTED[columns])
+    Summary(tmp_path).put(row)
+    assert tuple(table(tmp_path)[0])[-2:] == columns
+    assert check_summary(tmp_path / "summary.csv") == [row]
+
+
+def test_tables_that_call_the_number_of_objects_voxels_are_read(tmp_path):
+    (tmp_path / ".napari_unet").mkdir()
+    row = Row("a.tif", "failed", 1.0, counts={"objects": 3, "foreground": 40})
+    Summary(tmp_path).put(row)
+    path = tmp_path / "summary.csv"
+    path.write_text(path.read_text().replace(",objects,", ",voxels_objects,"))
+    assert check_summary(path) == [row]
 
 
 def test_what_is_done_is_skipped_and_stays_as_it_is(folder, tmp_path):
