@@ -169,6 +169,16 @@ def is_model(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def holds_card(path: Path) -> bool:
+    """Whether a folder holds a model's card: one of ours, or one so damaged that it does not say whose it is."""
+    try:
+        return bool(parse_card(path / CARD).get("format") == FORMAT)
+    except OSError:
+        return os.path.isfile(path / CARD)  # noqa: PTH113 - no error where the disk refuses to say
+    except (ValueError, RecursionError):
+        return True
+
+
 def parse_card(path: Path) -> dict[str, Any]:
     """Read a card, not more than its greatest size; ValueError where it is none."""
     found = json.loads(read_plain(path, CARD_BYTES), parse_float=_finite, parse_constant=_finite)

@@ -70,3 +70,12 @@ def test_a_damaged_array_is_bad_input_for_info_and_unnamed_axes_are_not(here: Pa
     path.write_text(json.dumps({**values, **damage}))
     found = CliRunner().invoke(app, ["info", "a.zarr"])
     assert found.exit_code == 3 and "to be given" not in found.output, found.output
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "napari_unet model", "version": 0}'])
+@pytest.mark.parametrize("name", ["a.model", "a.model/model.json"])
+def test_info_says_what_is_wrong_with_the_card_of_a_model(here: Path, content: str, name: str) -> None:
+    (here / "a.model").mkdir()
+    (here / "a.model" / "model.json").write_text(content)
+    found = CliRunner().invoke(app, ["info", name])
+    assert found.exit_code == 3 and "model.json is damaged" in found.output, found.output

@@ -151,11 +151,12 @@ def info(
     opening: Any = None,
 ) -> None:
     """Describe an image, labels or a result as they would be opened; of a model, print its card."""
-    from ..cards import describe_model, is_model, locate
+    from ..cards import CARD, describe_model, holds_card, locate
 
     if "://" not in path:
         place = locate(path)
-        if is_model(place):
+        place = place.parent if place.name == CARD else place
+        if holds_card(place):
             tell_lines(describe_model(place))
             return
     from ..sources import describe
