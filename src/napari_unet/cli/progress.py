@@ -58,19 +58,22 @@ class _Lines:
     """Writes an event as a plain line, but not more often than anybody wants to read."""
 
     def __init__(self) -> None:
-        self._stage, self._said = "", 0.0
+        self._stage, self._message, self._said = "", "", 0.0
 
     def __call__(self, event: Progress | Epoch) -> None:
         now = time.monotonic()
         if isinstance(event, Epoch):
             line = epoch_line(event)
-        elif event.stage != self._stage or now - self._said >= EVERY or (event.message and event.stage != "train"):
-            self._stage = event.stage
+        elif event.stage != self._stage or now - self._said >= EVERY or self._is_news(event):
+            self._stage, self._message = event.stage, event.message
             line = f"{event.stage} {event.done}/{event.total} {event.message}".rstrip()
         else:
             return
         self._said = now
         sys.stderr.write(f"{escaped(line)}\n")
+
+    def _is_news(self, event: Progress) -> bool:
+        return event.message not in ("", self._message) and event.stage != "train"
 
 
 def epoch_line(event: Epoch) -> str:
