@@ -2,8 +2,9 @@
 
 Segment a pyramid of 8192 x 8192 that ships as sample data; paint a few labels, train, and segment with the new model;
 segment a folder. ``clicks`` is a fourth, short one, made with the mouse alone: it fails where the result is not what it
-should be. ``recording`` makes the moving picture of the README: preview, run, correct, fine-tune. All that is made
-goes to a temporary folder. Needs a screen, or ``xvfb-run``.
+should be. ``correct`` and ``paint`` are made with the mouse alone on ``--images``, ``montage`` on folders, in a window
+of ``--size``; they say what each step took in clicks and seconds. ``recording`` makes the moving picture of the README:
+preview, run, correct, fine-tune. All that is made goes to a temporary folder. Needs a screen, or ``xvfb-run``.
 """
 
 import argparse
@@ -15,9 +16,10 @@ from pathlib import Path
 import napari
 import numpy as np
 import tifffile
+from mouse import JOURNEYS
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from screen import NAME, Window
+from screen import NAME, SIZE, Window
 
 from napari_unet.cards import locate
 from napari_unet.demo import example
@@ -178,6 +180,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("journeys", nargs="*", default=["segment", "train", "batch"])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", type=int, nargs=2, default=SIZE)
+    parser.add_argument("--theme", choices=("dark", "light"), default="dark")
+    parser.add_argument("--images", type=Path, nargs="*", default=[])
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
@@ -185,7 +190,10 @@ def main() -> None:
         settings = plugin_settings()
         settings.folders.results, settings.folders.models = f"{work}/results-here", f"{work}/models"
         for name in args.journeys:
-            if name == "batch":
+            if name in JOURNEYS:
+                for path in args.images:
+                    JOURNEYS[name](path, args.out, tuple(args.size), args.theme)
+            elif name == "batch":
                 batch(args.out, Path(work))
             else:
                 {"segment": segment, "train": train, "clicks": clicks, "recording": recording}[name](args.out)

@@ -29,6 +29,8 @@ class Window:
         Folder for the pictures.
     size : (width, height)
         Of the window, in pixels.
+    theme : str
+        Of napari: dark or light.
 
     Attributes
     ----------
@@ -36,12 +38,13 @@ class Window:
         Of the mouse so far; a choice of a list is two, what is typed into a field one.
     """
 
-    def __init__(self, out: Path, size: tuple[int, int] = SIZE) -> None:
+    def __init__(self, out: Path, size: tuple[int, int] = SIZE, theme: str = "dark") -> None:
         self.out, self.size, self.clicks = out, size, 0
         self.film: list[Image.Image] | None = None
         self._taken = 0.0
         self._mouse: tuple[int, int] | None = None
         self.viewer = napari.Viewer()
+        self.viewer.theme = theme
         self.viewer.window._qt_window.resize(*size)
         self.wait(0.5)
 
@@ -122,7 +125,7 @@ class Window:
         native = self.reach(control)
         native.setFocus()
         native.selectAll()
-        QTest.keyClicks(native, written)
+        QTest.keyClicks(native.lineEdit() if hasattr(native, "lineEdit") else native, written)
         QTest.keyClick(native, Qt.Key.Key_Return)
         self.wait(0.3)
 

@@ -131,6 +131,21 @@ def test_a_row_shows_its_image_with_its_result_in_the_place_of_the_row_before(vi
     assert not viewer.layers
 
 
+def test_what_was_painted_on_a_result_stays_when_another_row_is_shown(viewer, folders):
+    widget = batch_of(viewer, folders)
+    widget.start()
+    until(lambda: not widget.busy)
+    names = [row[0] for row in cells(widget)]
+    for name in ("0.tif", "2.tif", "1.tif"):
+        widget.table.selectRow(names.index(name))
+        widget.show_chosen()
+        if name == "0.tif":
+            corrected = viewer.layers[1]
+            corrected.data_setitem((np.array([3]), np.array([4])), 9)
+    assert corrected in viewer.layers and corrected.data[3, 4] == 9
+    assert len(viewer.layers) == 3
+
+
 def test_the_bar_is_of_all_files_and_says_how_many_are_done(viewer, folders):
     widget = batch_of(viewer, folders)
     widget.pattern.value = "[0-9].tif"

@@ -1,5 +1,7 @@
 """The Train form: labels that are made and painted with help, what they are taken for, and what is refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -261,6 +263,18 @@ def test_fine_tuning_says_from_what_and_refuses_a_model_of_something_else(viewer
     widget.kind.value = OBJECTS
     widget.fine_tune()
     assert "flat was trained for the task semantic, the form asks for instances" in widget.status.value
+
+
+def test_a_model_to_start_from_that_is_gone_is_named(viewer, folders):
+    small(2).save(folders / "models" / "mine.model")
+    image, mask, _ = squares()
+    widget = train(viewer)
+    widget.form.learn_from(viewer.add_image(image, name="cells"), viewer.add_labels(mask, name="drawn"))
+    widget.start_from.value = folders / "models" / "mine.model"
+    shutil.rmtree(folders / "models" / "mine.model")
+    widget.fine_tune()
+    assert not widget.busy
+    assert "mine.model is no model any more" in widget.status.value
 
 
 def test_resume_with_several_and_none_chosen_asks_which(viewer, folders):

@@ -70,7 +70,7 @@ def set_up(
         run.data |= _usual(facts)  # of a training that began before there was such a record, too
         if config.learning_rate is not None:
             run.plan = dataclasses.replace(run.plan, learning_rate=config.learning_rate)
-    for line in [*(_left_out(extra) if extra is not None else []), *_story(facts, run.plan)]:
+    for line in [*(_left_out(extra) if extra is not None else []), *_story(facts, run.plan, run.task)]:
         yield Progress(0, 1, "plan", line)
     training = _samples(pairs, facts, run.plan, init)
     if extra is not None:
@@ -163,7 +163,7 @@ class Outlook:
         facts, count = self.facts, len(self.facts.stacks)
         totals = {v: sum(f.counts.get(v, 0) for f in facts.stacks) for v in facts.values}
         if facts.intensities is not None:
-            return _story(facts, self.plan)
+            return _story(facts, self.plan, self.task)
         found = [f"{count} labelled image{'s' * (count != 1)}{', 0 is unlabelled' * facts.sparse}"]
         names = _names(facts, self.task)
         found += [
@@ -366,11 +366,8 @@ def _left_out(facts: Fingerprint) -> list[str]:
     return [f"left out, because all of it is one value: {', '.join(names[:NAMED])}{more}"]
 
 
-def _story(facts: Fingerprint, plan: TrainingPlan) -> list[str]:
+def _story(facts: Fingerprint, plan: TrainingPlan, task: Task) -> list[str]:
     """Describe data and plan for the user, one line each."""
-    shares = ", ".join(f"{v}: {100 * share:.3g} %" for v, share in facts.frequencies.items())
-    kind = "painted classes (0 is unlabelled)" if facts.sparse else "classes in order of label value"
-    kind = kind if facts.objects is None else ", ".join(facts.objects.names.values()).replace(", ", " and ", 1)
     count = len(facts.stacks)
     if facts.intensities is not None:
         both = zip(("image", "target"), (facts.intensities.image, facts.intensities.target), strict=True)
@@ -379,4 +376,7 @@ def _story(facts: Fingerprint, plan: TrainingPlan) -> list[str]:
         ]
         line = f"{count} image{'s' * (count != 1)}; intensities: {', '.join(parts)}"
         return [*_left_out(facts), line, *plan.summary()]
-    return [*_left_out(facts), f"{count} labelled image{'s' * (count != 1)}; {kind}: {shares}", *plan.summary()]
+    names = _names(facts, task)
+    shares = ", ".join(f"{names[value]} {100 * share:.3g} %" for value, share in facts.frequencies.items())
+    line = f"{count} labelled image{'s' * (count != 1)}{', 0 is unlabelled' * facts.sparse}: {shares}"
+    return [*_left_out(facts), line, *plan.summary()]

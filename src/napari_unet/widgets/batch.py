@@ -23,6 +23,7 @@ from .choice import ModelChoice, ReadingForm
 from .files import add_layers
 from .groups import RunSettings
 from .jobs import Ended, Worker, duration
+from .meaning import CHANGES
 from .montage import Montage, pictures
 from .panel import Panel, as_said_here, button, field, folder, path_in, place_in, plain_tip, row, text
 from .plate import PlateMap
@@ -110,6 +111,7 @@ class BatchWidget(Panel):
         self._drawn: set[str] = set()  # files whose picture is in the montage
         self._drawing: Worker | None = None
         self._shown: list[Any] = []  # layers of the row that was shown last
+        self._painted: set[Any] = set()  # those of which were changed by hand
         self.listen(models_changed, self.reset_choices)
         self.reset_choices()
         self._suit()
@@ -258,25 +260,39 @@ class BatchWidget(Panel):
             self.status.value = f"{', '.join(parts)}; the table is in {self._results / 'summary.csv'}"
 
     def show_chosen(self) -> None:
-        """Show the chosen image with its result in the place of what was shown before."""
+        """Show the chosen image with its result in the place of what was shown before, but for what was painted on."""
         found = self._chosen
         if found is None:
             self.status.value = "choose a file in the table first"
             return
         for layer in self._shown:
-            if layer in self.viewer.layers:
+            if layer in self.viewer.layers and layer not in self._painted:
                 self.viewer.layers.remove(layer)
         self._shown = []
-        wanted = [self._place_of(found.file)]
-        if found.result and self._results / found.result != wanted[0]:
-            wanted.append(self._results / found.result)
-        for path in wanted:
-            try:
-                self._shown += add_layers(self.viewer, path, labels_only=path is not wanted[0])
-            except (UnetError, OSError) as error:
-                self.fail(str(error))
+        image = self._place_of(found.file)
+        self._show(image)
+        if found.result and self._results / found.result != image:
+            self._show(self._results / found.result, labels_only=True)
         if not found.result:
             self.status.value = f"{found.file} has no result: {_said(found)}"
+
+    def _show(self, path: Path | str, labels_only: bool = False) -> None:
+        """Add what lies at a path, and hear whether somebody paints on it."""
+        from napari.layers import Labels
+
+        try:
+            added = add_layers(self.viewer, path, labels_only=labels_only)
+        except (UnetError, OSError) as error:
+            self.fail(str(error))
+            return
+        self._shown += added
+        for layer in added:
+            for name in CHANGES if isinstance(layer, Labels) else ():
+                getattr(layer.events, name).connect(partial(self._keep, layer))
+
+    def _keep(self, layer: Any, _: Any = None) -> None:
+        """Keep a layer that was painted on: the next row that is shown does not take it away."""
+        self._painted.add(layer)
 
     def gone(self) -> None:
         """Leave what is running, and listen no more."""

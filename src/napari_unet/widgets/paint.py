@@ -56,13 +56,13 @@ class PaintForm(Container[Widget]):
         self.margins = (0, 0, 0, 0)
         self._panel, self._image, self._made, self._pairs, self._objects = panel, image, made, pairs, objects
         self._at = -1
-        new = button("New labels", self.new, "Make a labels layer on the image, and take the brush")
+        self.new_button = button("New labels", self.new, "Make a labels layer on the image, and take the brush")
         place = button("Next place", self.next_place, f"Go to the next place where labels help most (key {NEXT_KEY})")
         onto = button("Lay on image", self.lay, "Give the labels the place and pixel size of their image")
         self.classes = [self._class(*each) for each in enumerate(zip(NAMES, KEYS, COLOURS, strict=True))]
         self.object = button("Object +1", self.next_object, "Paint the next object, with a number of its own (key A)")
         self._rows = row(*self.classes[:2], self.object), row(*self.classes[2:])
-        self.extend([row(new, place, onto), *self._rows])
+        self.extend([row(self.new_button, place, onto), *self._rows])
         self.refresh()
 
     def _class(self, number: int, what: tuple[str, str, str]) -> PushButton:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container, LineEdit, Widget
+from magicgui.widgets import ComboBox, Container, Label, LineEdit, Widget
 from psygnal import Signal
 
 from ..errors import UnetError, UsageError
@@ -41,6 +41,8 @@ class PairsForm(Container[Widget]):
         self._panel, self._hidden = panel, hidden
         self.learns_images, self.learns_objects = False, False
         self.origin = ComboBox(choices=[LAYERS, FOLDERS], tooltip="Open layers, or folders of files")
+        self._target, self._classed = Label(value="Labels"), Label(value="Classes of objects")
+        self.heads = row(Label(value="Image"), self._target, self._classed)
         self.rows = column()
         self.more = button("Add another pair", self.add, "Learn from one more image and its labels")
         self.axes = LineEdit(tooltip="What the first image's dimensions are: letters such as czyx, or channel, z, y, x")
@@ -52,7 +54,17 @@ class PairsForm(Container[Widget]):
         places = field("images", self.images), field("labels", self.annotations), self._classes_row
         self._folders = column(*places, self.reading.field)
         self._axes_row = field("axes", self.axes)
-        self.extend([field("learn from", self.origin), self.rows, self._axes_row, self.wrong, self.more, self._folders])
+        self.extend(
+            [
+                field("learn from", self.origin),
+                self.heads,
+                self.rows,
+                self._axes_row,
+                self.wrong,
+                self.more,
+                self._folders,
+            ]
+        )
         self.origin.changed.connect(self._turn)
         self.axes.changed.connect(self._take_axes)
         self.add()
@@ -66,14 +78,15 @@ class PairsForm(Container[Widget]):
         return [layer for layer in self._panel.viewer.layers if isinstance(layer, wanted) and layer is not hidden]
 
     def _turn(self, origin: str) -> None:
-        self.rows.visible = self.more.visible = origin == LAYERS
+        self.heads.visible = self.rows.visible = self.more.visible = origin == LAYERS
         self._folders.visible = origin == FOLDERS
         self._show_axes()
 
     def aim(self, learns_images: bool, learns_objects: bool = False) -> None:
         """Offer images in the place of labels where those are learnt, and classes beside the labels of objects."""
         self.learns_images, self.learns_objects = learns_images, learns_objects
-        self._classes_row.visible = learns_objects
+        self._classes_row.visible = self._classed.visible = learns_objects
+        self._target.value = "Target" if learns_images else "Labels"
         for pair in self._pairs():
             pair[1].reset_choices()
             pair[2].visible = learns_objects

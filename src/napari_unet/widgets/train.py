@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit
 from qtpy.QtCore import QTimer
 
-from ..cards import SHIPPED, Entry, models
+from ..cards import SHIPPED, models
 from ..errors import UnetError, UsageError
 from ..events import Epoch, Progress
 from ..process.remote import Remote
@@ -190,7 +190,7 @@ class TrainWidget(Panel):
             class_names=self.meaning.names.given(),
         )
         if start is not None:
-            related(found, Entry.read(start))
+            related(found, start)
         return found
 
     def analyse_data(self) -> None:
@@ -307,7 +307,8 @@ class TrainWidget(Panel):
             self.status.value = "paused; Resume continues exactly from here"
         elif how.result is not None:
             self._model, self.card.value = how.result
-            self.status.value = f"{self._verdict()}: {self._model}"
+            name = self._model.name.removesuffix(".model")
+            self.status.value = f"{self._verdict()}: Segment offers {name} now; it lies in {self._model}"
         models_changed.emit()
         if how.result is not None and self.start_from.value != NEW and self._model in self.start_from.choices:
             self.start_from.value = self._model  # what was learnt last is what is corrected next

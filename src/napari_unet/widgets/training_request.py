@@ -284,8 +284,8 @@ def paired(images: Path, labels: Path) -> tuple[tuple[Path, Path], ...]:
     return tuple((p, p) for p in list_images(images)) if images == labels else tuple(pair_paths([images], [labels]))
 
 
-def related(request: TrainingRequest, entry: Entry) -> None:
-    """Refuse to go on from a model that learnt something else than is asked for.
+def related(request: TrainingRequest, start: Path) -> None:
+    """Refuse to go on from a model that is gone, or learnt something else than is asked for.
 
     Raises
     ------
@@ -293,6 +293,10 @@ def related(request: TrainingRequest, entry: Entry) -> None:
         Naming both, and what to choose.
     """
     config = request.config
+    try:
+        entry = Entry.read(start)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{start} is no model any more ({error}); start from another one") from error
     if entry.task != config.task:
         raise ModelError(
             f"{entry.name} was trained for the task {entry.task}, the form asks for {config.task}; choose the same "
