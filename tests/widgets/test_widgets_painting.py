@@ -207,6 +207,22 @@ def test_classes_are_painted_by_buttons_and_keys_and_the_form_knows_which_is_bac
     assert layer.selected_label == 1
 
 
+def test_a_result_that_has_just_come_is_not_painted_on_in_the_place_of_the_labels(viewer, folders):
+    viewer.add_image(squares()[0], name="cells")
+    widget = train(viewer)
+    widget.painting.new()
+    drawn = viewer.layers.selection.active
+    result = viewer.add_labels(squares()[1], name="cells nuclei-2d")
+    assert viewer.layers.selection.active is result
+    widget.painting.classes[1].native.click()
+    assert viewer.layers.selection.active is drawn
+    assert (drawn.selected_label, result.mode) == (2, "pan_zoom")
+    viewer.layers.remove(drawn)
+    viewer.layers.selection = {result}
+    widget.painting.classes[1].native.click()
+    assert result.mode == "paint"
+
+
 def test_objects_are_painted_with_a_number_each(viewer, folders):
     viewer.add_image(squares()[0], name="cells")
     widget = train(viewer)

@@ -13,16 +13,18 @@ pytest.importorskip("qtpy.QtWidgets")
 
 import tifffile
 
+from kinds import small
 from napari_unet import load_model, open_labels, wait
 from napari_unet.arrays.classed import apart
 from napari_unet.cards import models
+from napari_unet.errors import ModelError
 from napari_unet.training.job import TrainJob
 from napari_unet.widgets.closing import BACKGROUND, STOP
 from napari_unet.widgets.outcome import legend
 from napari_unet.widgets.pairs_form import FOLDERS
 from napari_unet.widgets.segment import SegmentWidget
 from napari_unet.widgets.train import TrainWidget
-from napari_unet.widgets.training_request import export_pairs, paused_runs
+from napari_unet.widgets.training_request import cut_pairs, export_pairs, paused_runs
 from windows import squares, trainer, until
 
 
@@ -244,6 +246,32 @@ def test_the_class_of_each_object_is_painted_in_a_second_layer(viewer, folders):
     assert "1 of 3 objects of ids have two classes or more (id 9)" in widget.status.value
     widget.kind.value = "Classes (semantic)"
     assert widget.request().classes is None and not widget.pairs[0][2].visible
+
+
+@pytest.mark.parametrize("kind", ["rgb", "cyx"])
+def test_one_channel_of_an_image_with_several_is_corrected_and_learnt_from(kind, viewer, folders):
+    image, mask, _ = squares()
+    several = np.stack([image, np.zeros_like(image), image / 2], 0 if kind == "cyx" else -1)
+    several = (several / several.max() * 255).astype(np.uint8)
+    layer = viewer.add_image(several, name="colours", rgb=kind == "rgb")
+    small(2).save(folders / "models" / "one.model")
+    widget = trainer(viewer)
+    widget.form.learn_from(layer, viewer.add_labels(mask, name="drawn"))
+    if kind == "cyx":
+        widget.form.axes.value = "cyx"
+    assert [name for name in widget.form.channel.choices] == [None, 0, 1, 2]
+    widget.start_from.value = folders / "models" / "one.model"
+    with pytest.raises(
+        ModelError, match="one takes 1 channel; colours has the axes cyx and 3 channels: choose one below"
+    ):
+        widget.request()
+    widget.form.channel.value = 2
+    ((stack, _),) = widget.request().stacks()
+    np.testing.assert_array_equal(stack.data[...], several[2] if kind == "cyx" else several[..., 2])
+    ((kept, labels),) = TrainJob.read(wait(export_pairs(widget.request()))).stacks()
+    np.testing.assert_array_equal(kept.data[...], stack.data[...])
+    np.testing.assert_array_equal(labels.data[...], mask)
+    assert not cut_pairs(widget.request())
 
 
 @pytest.mark.parametrize("task", ["Classes (semantic)", "Restore (pairs of images)"])

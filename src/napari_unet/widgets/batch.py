@@ -25,7 +25,7 @@ from .groups import RunSettings
 from .jobs import Ended, Worker, duration
 from .meaning import CHANGES
 from .montage import Montage, pictures
-from .panel import Panel, as_said_here, button, field, folder, path_in, place_in, plain_tip, row, text
+from .panel import Panel, as_said_here, button, counted, field, folder, path_in, place_in, plain_tip, row, text
 from .plate import PlateMap
 from .preferences import Preferences, models_changed
 
@@ -312,8 +312,11 @@ def _said(found: "Row") -> str:
     """Return what came out of a file, in a line: counts and time, else what is wrong with it."""
     if found.state == "waiting":
         return ""
-    wanted = {name: f"{count:,}" for name, count in found.counts.items() if name != BACKGROUND}
-    counts = ", ".join(f"{count} {name}" if name == OBJECTS else f"{name} {count}" for name, count in wanted.items())
+    counts = ", ".join(
+        counted(count, "object") if name == OBJECTS else f"{name} {count:,}"
+        for name, count in found.counts.items()
+        if name != BACKGROUND
+    )
     parts = [counts, duration(found.seconds) if found.state == "done" else "", found.message]
     return "; ".join(filter(None, parts))
 

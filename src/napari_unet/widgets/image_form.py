@@ -13,7 +13,7 @@ from .files import reading
 from .jobs import Ended, Worker
 from .panel import Panel, as_said_here, button, field, text
 from .pixels import AS_IS, choices, understood
-from .source import Source, is_rgb, known_axes, levels_of, say_axes, usual_axes
+from .source import Source, channels_of, known_axes, say_axes, usual_axes
 
 if TYPE_CHECKING:
     from .. import Stack
@@ -206,9 +206,8 @@ class ImageForm(Container[Widget]):
         self._channels, sizes = [], [AS_IS]
         if layer is not None and not self._wrong:
             axes = usual_axes(layer)
-            count = 3 if is_rgb(layer) else levels_of(layer)[0][axes.index("c")] if "c" in axes else 1
-            names = ("red", "green", "blue") if is_rgb(layer) else map(str, range(count))
-            if count > 1 and (entry is None or entry.channels == 1):
+            names = channels_of(layer, axes)
+            if len(names) > 1 and (entry is None or entry.channels == 1):
                 self._channels = [(name, number) for number, name in enumerate(names)]
             sizes = choices(layer, axes, entry) if entry is not None else sizes
         anew, self._sizes = sizes != self._sizes, sizes

@@ -13,7 +13,7 @@ from ..training.config import IMAGE_TASKS
 from .groups import SAMPLES
 from .jobs import Ended, Worker, quiet
 from .names import ClassNames
-from .panel import Panel, field, text
+from .panel import Panel, counted, field, text
 from .source import OURS
 
 CLASSES, OBJECTS = "Classes (semantic)", "Objects (instances)"
@@ -243,11 +243,10 @@ class Meaning(Container[Widget]):
             behind = {ASK: "background is: choose it", NONE: "none of them is background"}.get(
                 self.background.value, f"background is {self.background.value}"
             )
-            what = f"{len(names)} objects" if objects else self._classes(names)
+            what = counted(len(names), "object") if objects else self._classes(names)
             return f"Taken for sparse: {what}; {behind}; 0 is unlabelled."
-        what = (
-            f"{count} objects" if objects else "one class" if self.kind.value != CLASSES else self._classes(seen.values)
-        )
+        whole = "one class" if self.kind.value != CLASSES else self._classes(seen.values)
+        what = counted(count, "object") if objects else whole
         return f"Taken for {what}; background is 0, all that is not painted. {self._hint(seen, objects)}".strip()
 
     @staticmethod

@@ -19,7 +19,7 @@ from ..sources.zarrays import open_own
 from ..store.table import CLASS_COLUMNS
 from . import corrections
 from .jobs import Ended, Worker
-from .panel import Panel, button, field, plain_tip, row
+from .panel import Panel, button, counted, field, plain_tip, row
 from .source import OURS, Source, path_of, usual_axes
 from .writing import known
 
@@ -225,10 +225,11 @@ class Outcome(Container[Widget]):
             train.add_pair()
         pair = free[0] if free else train.pairs[-1]
         pair[0].value, pair[1].value = image, layer
-        one = "c" not in usual_axes(image)  # a model of one channel cannot go on from several
+        channel = _about(layer).get("channel")
+        one = channel is not None or "c" not in usual_axes(image)  # a model of one channel cannot go on from several
         model = Path(_about(layer).get("model", "")) if one else None
         kind = CLASSES if of_classes(layer) else OBJECTS
-        for box, wanted in ((train.start_from, model), (train.kind, kind)):
+        for box, wanted in ((train.form.channel, channel), (train.start_from, model), (train.kind, kind)):
             if wanted in box.choices:
                 box.value = wanted
 
@@ -359,7 +360,7 @@ def how_many(layer: "Labels") -> str:
     """Say in a few words what the table of a layer holds."""
     if of_classes(layer):
         return f"{sum(map(bool, layer.features['class']))} classes"
-    return f"{layer.features['index'].nunique():,} objects"
+    return counted(layer.features["index"].nunique(), "object")
 
 
 def legend(layer: "Labels") -> Iterator[str]:

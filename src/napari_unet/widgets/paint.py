@@ -85,15 +85,20 @@ class PaintForm(Container[Widget]):
 
     @property
     def layer(self) -> "Labels | None":
-        """The labels layer that is painted on: of the selected ones, else of those that were made here, the last."""
+        """The labels layer that is painted on: the selected one of those that are learnt from or were made here.
+
+        Else the first that is learnt from, else the last that was made here: a result that has just come, and is
+        selected, is none of them. Where there is none at all, any that is selected.
+        """
         from napari.layers import Labels
 
         layers = self._panel.viewer.layers
-        active = layers.selection.active
-        if isinstance(active, Labels) and active.editable:
+        active, labels = layers.selection.active, [i for i in layers if isinstance(i, Labels) and i.editable]
+        learnt = [layer for _, layer in self._pairs() if layer in labels]
+        known = [*learnt, *(layer for layer in reversed(labels) if "painted" in layer.metadata.get(OURS, {}))]
+        if active in labels and (active in known or not known):
             return active
-        made = [layer for layer in layers if isinstance(layer, Labels) and "painted" in layer.metadata.get(OURS, {})]
-        return made[-1] if made else None
+        return known[0] if known else None
 
     def new(self) -> None:
         """Make a labels layer on the image's grid, select it, and take the brush."""

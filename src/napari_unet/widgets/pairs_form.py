@@ -9,11 +9,17 @@ from psygnal import Signal
 
 from ..errors import UnetError, UsageError
 from .choice import ReadingForm
-from .panel import Panel, as_said_here, button, column, field, folder, path_in, row, shrink, text
-from .source import say_axes, usual_axes
+from .panel import Panel, as_said_here, button, column, field, folder, path_in, plain_tip, row, shrink, text
+from .source import channels_of, say_axes, usual_axes
 from .training_request import paired
 
 LESS_WIDTH = 28  # pixels: one sign
+ALL: tuple[str, int | None] = ("all of them", None)
+TIPS = (
+    "Image",
+    "Its labels, or what it should become",
+    "The class of each object, if they have classes: labels with one value inside each of them",
+)
 LAYERS, FOLDERS = "layers", "folders"
 
 
@@ -54,12 +60,16 @@ class PairsForm(Container[Widget]):
         places = field("images", self.images), field("labels", self.annotations), self._classes_row
         self._folders = column(*places, self.reading.field)
         self._axes_row = field("axes", self.axes)
+        self._channels: list[tuple[str, int | None]] = [ALL]
+        self.channel = ComboBox(choices=lambda _: self._channels, tooltip="The channel that is learnt from")
+        self._channel_row = field("channel", self.channel)
         self.extend(
             [
                 field("learn from", self.origin),
                 self.heads,
                 self.rows,
                 self._axes_row,
+                self._channel_row,
                 self.wrong,
                 self.more,
                 self._folders,
@@ -85,28 +95,36 @@ class PairsForm(Container[Widget]):
     def aim(self, learns_images: bool, learns_objects: bool = False) -> None:
         """Offer images in the place of labels where those are learnt, and classes beside the labels of objects."""
         self.learns_images, self.learns_objects = learns_images, learns_objects
-        self._classes_row.visible = self._classed.visible = learns_objects
+        self._classes_row.visible = learns_objects
         self._target.value = "Target" if learns_images else "Labels"
         for pair in self._pairs():
             pair[1].reset_choices()
-            pair[2].visible = learns_objects
         self._show_axes()
+
+    def reset_choices(self, *_: Any) -> None:
+        """Make all choices anew; classes are offered where there are labels that could hold them."""
+        super().reset_choices()
+        self._offer_classes()
+
+    def _offer_classes(self) -> None:
+        """Show where classes of objects are chosen: only beside other labels, as names need the room."""
+        offered = self.learns_objects and len(self._layers("labels")) > 1
+        self._classed.visible = offered
+        for pair in self._pairs():
+            pair[2].visible = offered
 
     def add(self) -> None:
         """Add a pair of an image and its labels."""
-        image = ComboBox(choices=lambda _: self._layers("image"), tooltip="Image")
+        image = ComboBox(choices=lambda _: self._layers("image"))
         labels = ComboBox(
             choices=lambda _: self._layers("image" if self.learns_images else "labels"),
-            tooltip="Its labels, or what it should become",
             nullable=True,
         )
         classes = ComboBox(
             choices=lambda _: self._layers("labels"),
-            tooltip="The class of each object, if they have classes: labels with one value inside each of them",
             nullable=True,
         )
         pair = row(image, labels, classes)
-        classes.visible = self.learns_objects
         for control in (image, labels, classes):
             shrink(control)
             control.changed.connect(self._show_axes)
@@ -153,7 +171,11 @@ class PairsForm(Container[Widget]):
         return [layer for layer in found if layer is not None] if isinstance(found, tuple) else []
 
     def _show_axes(self, *_: Any) -> None:
-        """Show the axes of the first image."""
+        """Show the axes of the first image, and names that are cut off as tips."""
+        self._offer_classes()
+        for pair in self._pairs():
+            for control, tip in zip(pair, TIPS, strict=False):
+                control.tooltip = plain_tip(f"{tip}: {control.value.name}" if control.value is not None else tip)
         image = next((image for image, _ in self.chosen if image is not None), None)
         self._axes_row.visible = image is not None
         self.wrong.value = ""
@@ -165,7 +187,15 @@ class PairsForm(Container[Widget]):
             with self.axes.changed.blocked():
                 self.axes.value = axes
         self.wrong.visible = bool(self.wrong.value)
+        self._offer_channels(image)
         self.altered.emit()
+
+    def _offer_channels(self, image: Any) -> None:
+        """Let one be chosen of the channels of the first image; a model of one channel can learn from no more."""
+        names = () if image is None or self.wrong.value else channels_of(image, usual_axes(image))
+        self._channels = [ALL, *((name, number) for number, name in enumerate(names if len(names) > 1 else ()))]
+        self.channel.reset_choices()
+        self._channel_row.visible = len(self._channels) > 1
 
     def _take_axes(self, written: str) -> None:
         """Keep with all images of as many dimensions what was typed."""
@@ -180,6 +210,7 @@ class PairsForm(Container[Widget]):
         except UnetError as error:
             self.wrong.value = as_said_here(str(error))
         self.wrong.visible = bool(self.wrong.value)
+        self._offer_channels(first)
         self.altered.emit()
 
     def pairs(self) -> tuple[Any, ...]:

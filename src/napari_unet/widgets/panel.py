@@ -235,6 +235,11 @@ def text(value: str, **more: Any) -> Label:
     return label
 
 
+def counted(number: int, thing: str) -> str:
+    """Return how many things there are, in words."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
 def plain_tip(value: str) -> str:
     """Return a tooltip that shows a text as it is, whatever Qt would take for HTML in it."""
     return f"<qt>{html.escape(value)}</qt>"

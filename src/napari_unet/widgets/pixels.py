@@ -8,7 +8,7 @@ import numpy as np
 
 from ..cards import Entry
 from ..units import factor, in_one, is_length, short
-from .source import is_rgb, levels_of
+from .source import channels_of, levels_of
 
 ALIKE = 1.25  # pixel sizes that differ by less are taken as the same
 FAR = 4.0  # pixel sizes that differ by more are told in the list of models: objects look like other ones
@@ -88,8 +88,7 @@ class Fit:
             return cls(1, np.inf, f"needs {' and '.join(lacking)}")
         if entry.given != "image":
             return cls(1, np.inf, "for labels" if entry.given == "labels" else "makes others like it")
-        count = 3 if is_rgb(layer) else levels_of(layer)[0][axes.index("c")] if "c" in axes else 1
-        if entry.channels not in (1, count):
+        if entry.channels not in (1, len(channels_of(layer, axes))):
             return cls(1, np.inf, f"needs {entry.channels} channels")
         size = misfit(layer, axes, entry)
         if "z" in axes and "z" not in entry.axes:

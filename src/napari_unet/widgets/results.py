@@ -15,6 +15,7 @@ from .away import Counted, Finished, Looked
 from .jobs import Ended, Worker
 from .layers import Place, look, named, open_levels, seen, table
 from .live import Live
+from .panel import counted
 from .runs import Look
 from .source import OURS, Source, path_of
 
@@ -98,7 +99,7 @@ class ResultLayer:
             self.layer.features = features
         image = self.source.layer
         about: dict[str, Any] = {"path": str(found.group), "axes": self._place.order, "model": str(self._model)}
-        about |= {"image": path_of(image), "image name": image.name}
+        about |= {"image": path_of(image), "image name": image.name, "channel": self.source.channel}
         self.layer.metadata[OURS] = about
         self._add_more(found, axes)
 
@@ -220,7 +221,7 @@ class ResultLayer:
 def found_in(found: Finished) -> str:
     """Say what was found, in a few words: the number of objects, or the share of each class."""
     if OBJECTS in found.counts:
-        return f"{found.counts[OBJECTS]:,} objects"
+        return counted(found.counts[OBJECTS], "object")
     whole = sum(found.counts.values())
     shares = [f"{name} {100 * n / whole:.3g} %" for name, n in found.counts.items() if name != BACKGROUND and whole]
     return ", ".join(shares) or "the image"

@@ -160,6 +160,13 @@ def is_rgb(layer: Any) -> bool:
     return bool(getattr(layer, "rgb", False))
 
 
+def channels_of(layer: Any, axes: str) -> tuple[str, ...]:
+    """Return what the channels of a layer with these axes are called; of one without any, one."""
+    if is_rgb(layer):
+        return ("red", "green", "blue")
+    return tuple(map(str, range(levels_of(layer)[0][axes.index("c")]))) if "c" in axes else ("0",)
+
+
 def levels_of(layer: Any) -> list[tuple[int, ...]]:
     """Return the shape of each level of a layer, the finest first."""
     return [tuple(level.shape[: layer.ndim]) for level in (layer.data if layer.multiscale else [layer.data])]

@@ -188,6 +188,7 @@ class TrainWidget(Panel):
             reading=self.reading.chosen(),
             classes=self.form.classes_of_objects,
             class_names=self.meaning.names.given(),
+            channel=self.form.channel.value,
         )
         if start is not None:
             related(found, start)

@@ -18,7 +18,8 @@ from ..training.config import TrainConfig
 from ..training.job import TrainJob, carry_out
 from . import away
 from .layers import warm_up
-from .source import OURS, Source, file_options, path_of, pixel_size, usual_axes
+from .panel import counted
+from .source import OURS, Source, channels_of, file_options, path_of, pixel_size, usual_axes
 
 SAME = 1e-3  # relative difference of two roundings of one pixel size
 SAVES = 600.0  # seconds in which a training must have saved its state: on a slow disk that takes its time
@@ -46,6 +47,8 @@ class TrainingRequest:
         The class of each object of each pair; or where classes are of labels that are paths.
     class_names : dict of int to str
         What painted classes of objects are called.
+    channel : int or None
+        The one that is learnt from, of images in the viewer that have several; all if None.
     """
 
     pairs: tuple[tuple[Any, Any], ...]
@@ -56,6 +59,7 @@ class TrainingRequest:
     reading: dict[str, Any] = dataclasses.field(default_factory=dict)
     classes: tuple[Any, ...] | Path | None = None
     class_names: dict[int, str] = dataclasses.field(default_factory=dict)
+    channel: int | None = None
 
     @property
     def reading_of_others(self) -> dict[str, Any]:
@@ -98,6 +102,10 @@ class TrainingRequest:
         _check_size(image, layer, kinds.spatial)
         return brought_together(Source(image, axes).stack(), kinds)[1]
 
+    def channel_of(self, layer: Any) -> int | None:
+        """Return the channel of an image that is learnt from; None where that is all of it."""
+        return self.channel if len(channels_of(layer, usual_axes(layer))) > 1 else None
+
     def stacks(self) -> list[tuple[Stack, Stack]]:
         """Open all pairs lazily.
 
@@ -118,10 +126,10 @@ class TrainingRequest:
                 found.append((open_stack(image, **self.reading), other(labels, **self.reading_of_others)))
                 continue
             axes = usual_axes(image)
+            stack = Source(image, axes, channel=self.channel_of(image)).stack()
             if self.config.learns_images:
-                found.append((Source(image, axes).stack(), Source(labels, usual_axes(labels)).stack()))
+                found.append((stack, Source(labels, usual_axes(labels)).stack()))
                 continue
-            stack = Source(image, axes).stack()
             painted = open_labels(labels, _labels_axes(labels, axes.replace("c", "")))
             _check_size(image, labels, painted.spatial)
             try:
@@ -177,7 +185,7 @@ def export_pairs(request: TrainingRequest) -> Generator[Progress, None, Path]:
             pairs.append(_pair(image, labels, request.reading, request.reading_of_others))
             continue
         root = folder / f"{number}.ome.zarr"
-        source, opening = yield from _kept(image, stacks[0], root)
+        source, opening = yield from _kept(image, stacks[0], root, request.channel_of(image))
         if labels is image:
             pairs.append(_pair(source, source, opening, opening))
             continue
@@ -221,11 +229,13 @@ def _tables(
     return tuple(found)
 
 
-def _kept(layer: Any, stack: Stack, root: Path) -> Generator[Progress, None, tuple[str, dict[str, Any]]]:
+def _kept(
+    layer: Any, stack: Stack, root: Path, channel: int | None = None
+) -> Generator[Progress, None, tuple[str, dict[str, Any]]]:
     """Return where the image of a layer lies, and how it is opened; one only in the viewer is written to `root`."""
     from ..store.save import save_stack
 
-    source, opening = _on_disk(layer, stack)
+    source, opening = _on_disk(layer, stack, channel)
     if source is None or _is_cut(layer, stack):
         opening = {}
         yield from save_stack(stack, root)
@@ -242,7 +252,8 @@ def cut_pairs(request: TrainingRequest) -> frozenset[int]:
 
 
 def _is_cut(layer: Any, stack: Stack) -> bool:
-    return Source(layer, usual_axes(layer)).stack().shape != stack.shape
+    axes = stack.axes.replace("c", "")
+    return Source(layer, usual_axes(layer)).stack().values_along(axes, "shape") != stack.values_along(axes, "shape")
 
 
 def _on(source: str, opening: dict[str, Any], labels: Stack) -> Stack:
@@ -253,7 +264,7 @@ def _on(source: str, opening: dict[str, Any], labels: Stack) -> Stack:
     return dataclasses.replace(labels, translation=image.values_along(labels.axes, "translation"))
 
 
-def _on_disk(layer: Any, stack: Stack) -> tuple[str | None, dict[str, Any]]:
+def _on_disk(layer: Any, stack: Stack, channel: int | None) -> tuple[str | None, dict[str, Any]]:
     """Return where the image of a layer lies, and how it is opened as just this stack, where our reader made it."""
     from ..sources import open_stack
 
@@ -261,6 +272,7 @@ def _on_disk(layer: Any, stack: Stack) -> tuple[str | None, dict[str, Any]]:
     if "path" not in about:
         return None, {}
     said = {name: about[name] for name in ("channel", "axes") if about.get(name) is not None}
+    said |= {} if channel is None else {"channel": channel}
     if len(said) == 2:  # the axes of one channel are not those of the file
         return None, {}
     path, opening = path_of(layer), file_options(layer) | said
@@ -306,10 +318,11 @@ def related(request: TrainingRequest, start: Path) -> None:
         channels = image.size("c") if "c" in image.axes else 1
         lacking = sorted(set(entry.axes) - set(image.axes))
         if channels != entry.channels or lacking:
-            what = f"needs {' and '.join(lacking)}" if lacking else f"takes {entry.channels} channels"
+            what = f"needs {' and '.join(lacking)}" if lacking else f"takes {counted(entry.channels, 'channel')}"
+            one = "choose one below Channel, or " if entry.channels == 1 and channels > 1 and not lacking else ""
             raise ModelError(
-                f"{entry.name} {what}; {image.name} has the axes {image.axes} and {channels} channels: start from "
-                "another model, or from a new network"
+                f"{entry.name} {what}; {image.name} has the axes {image.axes} and {counted(channels, 'channel')}: "
+                f"{one}start from another model, or from a new network"
             )
 
 
