@@ -56,6 +56,8 @@ class BatchWidget(Panel):
         self.axes = LineEdit(tooltip="Letters of tczyx, where the files do not say what their axes are")
         self.channel = LineEdit(tooltip="Take one channel: its number, from 0, or its name")
         self.reading = ReadingForm()
+        for control, usual in ((self.pattern, "all"), (self.axes, "as the files say"), (self.channel, "all")):
+            control.native.setPlaceholderText(usual)
         self.models = ModelChoice(self)
         self.model = self.models.box
         self.cascade = Chain(self.models)

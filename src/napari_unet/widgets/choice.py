@@ -175,6 +175,7 @@ class ReadingForm:
 
     def __init__(self) -> None:
         self.series = LineEdit(tooltip="Image of files with several: its number, from 0, or its name; else the largest")
+        self.series.native.setPlaceholderText("the largest")
         self.allow_incomplete = CheckBox(
             text="Allow incomplete", tooltip="Read what is there of files that lack planes"
         )
