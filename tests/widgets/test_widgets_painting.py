@@ -200,6 +200,8 @@ def test_classes_are_painted_by_buttons_and_keys_and_the_form_knows_which_is_bac
     until(lambda: widget.meaning.seen is not None and widget.meaning.seen.values == (1, 2))
     assert widget.sparse.value and widget.background.value == 1
     assert widget.meaning.line.value == "Taken for sparse: 1 class (2); background is 1; 0 is unlabelled."
+    widget.meaning.names.fields[0].value = "cells"
+    assert [control.text for control in widget.painting.classes] == ["Background", "cells", "Class B", "Class C"]
     config = widget.request().config
     assert (config.task, config.sparse, config.background) == ("semantic", True, 1)
     keys = {str(key): action for key, action in layer.keymap.items()}

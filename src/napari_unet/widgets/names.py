@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from magicgui.widgets import Container, LineEdit, Widget
+from psygnal import Signal
 
 from .paint import CALLED, name_of
 from .panel import field
@@ -15,7 +16,9 @@ EDGE = 8  # pixels of a label's colour beside its field
 
 
 class ClassNames(Container[Widget]):
-    """Fields for the names of classes."""
+    """Fields for the names of classes; `renamed` tells that one was kept."""
+
+    renamed = Signal()
 
     def __init__(self) -> None:
         super().__init__(labels=False)
@@ -23,9 +26,7 @@ class ClassNames(Container[Widget]):
         self.fields = [
             LineEdit(tooltip="What this class is called, in the model and in its results") for _ in range(MOST)
         ]
-        self._rows = [
-            field("" if at else "class names", *self.fields[at : at + BESIDE]) for at in range(0, MOST, BESIDE)
-        ]
+        self._rows = [field("" if at else "names", *self.fields[at : at + BESIDE]) for at in range(0, MOST, BESIDE)]
         self.extend(self._rows)
         self._layers: list[Any] = []
         self._values: list[int] = []
@@ -57,6 +58,7 @@ class ClassNames(Container[Widget]):
             about = layer.metadata.get(OURS, {})
             called = {**about.get(CALLED, {}), self._values[at]: written.strip()}
             layer.metadata = {**layer.metadata, OURS: {**about, CALLED: {v: n for v, n in called.items() if n}}}
+        self.renamed.emit()
 
     def called(self, value: int) -> str:
         """Return what a label is called, by the first layer that says it; nothing where none does."""

@@ -120,7 +120,7 @@ class TrainWidget(Panel):
         self.add_below(self.curves, self.facts.native, self.card.native)
         self.form.altered.connect(self._aim_labels)
         self.kind.changed.connect(self._aim)
-        self.meaning.names.changed.connect(lambda _: self.painting.refresh())
+        self.meaning.names.renamed.connect(self.painting.refresh)
         self.start_from.changed.connect(lambda _: self.enable())
         self.live.changed.connect(lambda on: setattr(self._view, "on", on))
 
