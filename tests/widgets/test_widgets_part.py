@@ -8,6 +8,7 @@ pytest.importorskip("qtpy.QtWidgets")
 
 from helpers import image_of
 from kinds import finder, small
+from napari_unet.errors import UsageError
 from napari_unet.widgets.part import DRAWN, VISIBLE, WHOLE
 from windows import opened, ran, until
 
@@ -113,6 +114,21 @@ def test_a_part_is_of_its_image_alone(viewer, folders):
     widget.start()
     until(lambda: not widget.busy)
     assert "give y0:y1,x0:x1" in widget.status.value
+
+
+def test_a_part_is_in_pixels_of_the_level_that_it_was_chosen_on(viewer, folders):
+    add(viewer, "levels")
+    widget = opened(viewer, folders)
+    widget.part.kind.value = VISIBLE
+    level = next(size for size in widget.size.choices if size.level)
+    with widget.size.changed.blocked():  # as another model brings another level with it
+        widget.size.value = level
+    with pytest.raises(UsageError, match="another level"):
+        widget.request()
+    widget.part.kind.native.activated.emit(1)
+    assert widget.request().config.region == "0:48,0:60"
+    widget.size.value = widget.size.choices[0]
+    assert widget.request().config.region is None
 
 
 def _command(widget, folders):

@@ -40,6 +40,7 @@ class PartForm(Container[Widget]):
         self.margins = (0, 0, 0, 0)
         self._panel, self._form = panel, form
         self._drawn: Shapes | None = None
+        self._level = 0  # of the image, whose pixels the part is in
         self.kind = ComboBox(choices=[WHOLE, VISIBLE, DRAWN], tooltip="Run all of the image, or a part of it alone")
         self.line = LineEdit(
             tooltip="From and to along z, y, x, in pixels from 0: 0:20,100:300,50:250; an end left out is the image's"
@@ -50,6 +51,7 @@ class PartForm(Container[Widget]):
         self.kind.changed.connect(self._take)
         box: Any = self.kind.native
         box.activated.connect(self._take)  # chosen again: what is visible may be another part now
+        self.line.changed.connect(self._note)
         for changed in (form.image, form.size):  # of another image, or in other pixels, it would be another part
             changed.changed.connect(lambda _: self.forget())
 
@@ -59,10 +61,12 @@ class PartForm(Container[Widget]):
         Raises
         ------
         UsageError
-            Where no rectangle is drawn yet.
+            Where no rectangle is drawn yet, or the part is of another level of the image.
         """
         if self.kind.value == WHOLE:
             return None
+        if self._form.size.value.level != self._level:
+            raise UsageError("the part was chosen in pixels of another level of the image; choose it again at Part")
         if not self.line.value.strip():
             raise UsageError(f"no part is chosen: draw a rectangle on the image, or choose {WHOLE} at Part")
         return str(self.line.value).strip()
@@ -85,6 +89,11 @@ class PartForm(Container[Widget]):
             self._panel.fail(str(error))
         written = ",".join(f"{each.start}:{each.stop}" for each in part.values())
         self.line.value = written
+        self._note()
+
+    def _note(self, *_: Any) -> None:
+        """Note which level the part is in pixels of."""
+        self._level = self._form.size.value.level
 
     def _rectangle(self) -> Mapping[str, slice]:
         """Return the part below the rectangle that is selected, else the last one; without one let it be drawn."""
