@@ -282,8 +282,9 @@ def _channels(card: Mapping[str, Any]) -> int:
 def _network(config: Mapping[str, Any], count: int) -> str:
     """Say what a network is, and whether its results depend on the tiles."""
     if config.get("kind") == "onnx":
-        halo, stride = (" x ".join(map(str, config[name])) for name in ("halo", "stride"))
+        halo, stride, window = (" x ".join(map(str, config.get(name, ()))) for name in ("halo", "stride", "window"))
         exact = f"; {config['whole']}: expect seams" if config["whole"] else f"; looks {halo} far, grid {stride}"
+        exact = f"; runs in windows of {window} at fixed places, as {config['whole']}" if window else exact
         return f"{config['ndim']}-D ONNX network, {config['bytes']:,} bytes{exact}"
     if config.get("kind") == "known":
         told = [" x ".join(map(str, config[name])) for name in ("halo", "window")]

@@ -1,5 +1,6 @@
 """Packages of others: read as data, run tile by tile like the whole, refused where they are not what they say."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -28,7 +29,8 @@ from napari_unet.arrays.stack import Stack
 from napari_unet.errors import ModelError, UnsafeError, UsageError
 from napari_unet.network import GraphConfig, build
 from napari_unet.network.steps import Step, applied
-from napari_unet.zoo.known import known
+from napari_unet.sources import open_stack
+from napari_unet.zoo.known import WINDOW, known
 from napari_unet.zoo.measure import look
 
 pytest.importorskip("bioimageio.spec", reason="bioimageio.spec is not installed")
@@ -193,15 +195,38 @@ def test_how_far_a_network_looks_is_measured_to_the_pixel():
     assert max(radius) in (far, far - 1)  # a cut is made on the grid of 2 alone
 
 
-def test_a_network_that_looks_at_all_is_named(tmp_path):
-    net = Small(whole=True)
-    events = import_model(package(tmp_path / "zoo", net, fixed=True), tmp_path / "theirs.model")
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_network_that_looks_at_all_gives_the_same_for_every_tiling(tmp_path, monkeypatch, fixed):
+    monkeypatch.setitem(WINDOW, 2, SIZE)
+    events = import_model(package(tmp_path / "zoo", Small(whole=True), fixed=fixed), tmp_path / "theirs.model")
     said = [event.message for event in events]
+    assert any(f"windows of {SIZE} x {SIZE} at fixed places" in each for each in said)
     model = load_model(tmp_path / "theirs.model")
-    assert not model.config.tile_exact and any("not exact" in each for each in said)
+    assert model.config.whole and model.config.window == (SIZE, SIZE)
     code, told = call("info", tmp_path / "theirs.model")
+    assert code == 0 and f"windows of {SIZE} x {SIZE} at fixed places, as it looks further" in told
+
+    def run(name, **settings):
+        config = PredictConfig(**FP32, probabilities=True, **settings)
+        wait(predict(image(), model, tmp_path / name, config))
+        return open_stack(tmp_path / name / "probabilities")
+
+    whole = run("whole.ome.zarr", block=(256, 256))
+    assert np.ptp(whole.data[...]) > 0.1
+    assert (np.asarray(run("cut.ome.zarr", block=(32, 32)).data) == np.asarray(whole.data)).all()
+    part = np.asarray(run("part.ome.zarr", region="30:90,50:170").data)
+    assert (part == np.asarray(whole.data)[..., 30:90, 50:170]).all()
+
+
+def test_a_network_that_was_imported_without_windows_is_said_to_have_seams(tmp_path):
+    wait(import_model(package(tmp_path / "zoo", Small(whole=True), fixed=True), tmp_path / "theirs.model"))
+    model = load_model(tmp_path / "theirs.model")
+    former = dataclasses.replace(model, config=dataclasses.replace(model.config, window=()))
+    assert "window" not in former.config.to_json() and not former.config.tile_exact
+    former.save(tmp_path / "former.model")
+    code, told = call("info", tmp_path / "former.model")
     assert code == 0 and "expect seams" in told
-    found = wait(predict(image(), model, tmp_path / "out.ome.zarr", PredictConfig(block=(64, 64), **FP32)))
+    found = wait(predict(image(), former, tmp_path / "out.ome.zarr", PredictConfig(block=(64, 64), **FP32)))
     assert found.shape == (150, 170)
 
 

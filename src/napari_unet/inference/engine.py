@@ -19,7 +19,7 @@ from ..grid.blocks import blocks
 from ..grid.tiles import Factor, Footprint, Tile, scaled, within
 from ..intensities.normalise import Statistics, finite, readable
 from ..model import Model
-from ..network import Graph, Known, KnownConfig, UNet, UNetConfig, deployable, footprint
+from ..network import Graph, Known, UNet, UNetConfig, deployable, footprint
 from ..network.fused import fused
 from ..network.stream import Chain, Stream
 
@@ -260,9 +260,10 @@ class Engine:
                  |mm|cccc|mm|
         """
         config = self.model.config
-        if not isinstance(config, KnownConfig) or not config.window:
+        if isinstance(config, UNetConfig) or not config.window:
             return self._seen(x)
-        out = x.new_zeros((len(x), config.out_channels, *x.shape[2:]), dtype=torch.float32)
+        finer = [n * f for n, f in zip(x.shape[2:], config.factors, strict=True)]
+        out = x.new_zeros((len(x), config.out_channels, *finer), dtype=torch.float32)
         starts = (range(i.start, i.stop, c) for i, c in zip(inner, config.core, strict=True))
         for at in itertools.product(*starts):
             core = tuple(slice(a, a + c) for a, c in zip(at, config.core, strict=True))
@@ -270,8 +271,8 @@ class Engine:
             read = tuple(slice(max(c.start - m, 0), min(c.stop + m, n)) for c, m, n in sides)
             part: Any = (..., *read)
             found = self._seen(x[part].contiguous(memory_format=self.layout))
-            inside: Any = (..., *within(core, read))
-            place: Any = (..., *core)
+            inside: Any = (..., *scaled(within(core, read), config.factors))
+            place: Any = (..., *scaled(core, config.factors))
             out[place] = found[inside]
         return out
 

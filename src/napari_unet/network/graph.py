@@ -41,7 +41,10 @@ class GraphConfig(WithSteps):
     apart : bool
         Whether it takes one image at a time.
     whole : str
-        What makes it look at all of what it is given, so that results depend on the tiles; empty where nothing does.
+        What makes it look at all of what it is given, so that results depend on its size; empty where nothing does.
+    window : tuple of int
+        Size of the windows in which such a network is run, at fixed places of the whole image, so that results do not
+        depend on the tiles. Empty where nothing does that, and of models of earlier versions.
     before, after : tuple of Step
         What is done with normalised intensities before the graph, and with its output: point by point.
 
@@ -68,6 +71,7 @@ class GraphConfig(WithSteps):
     upscale: tuple[int, ...] = ()
     apart: bool = False
     whole: str = ""
+    window: tuple[int, ...] = ()
     before: tuple[Step, ...] = ()
     after: tuple[Step, ...] = ()
 
@@ -80,6 +84,10 @@ class GraphConfig(WithSteps):
             raise ModelError("an imported network has sizes that cannot be; get the model again")
         if any(h % s for h, s in zip(self.halo, self.stride, strict=True)):
             raise ModelError(f"a halo of {self.halo} does not lie on the grid of {self.stride}; get the model again")
+        if self.window and (len(self.window) != self.ndim or min(self.window) < 1 or min(self.core) < 1):
+            raise ModelError(
+                f"an imported network runs in windows of {self.window}, which cannot be; get the model again"
+            )
         space = "zyx"[-self.ndim :]
         for axes in (self.inner, self.outer):
             if sorted(axes) != sorted(set(axes)) or set(axes) - set("bc") != set(space):
@@ -98,7 +106,17 @@ class GraphConfig(WithSteps):
     @property
     def tile_exact(self) -> bool:
         """Whether the result can be independent of the tiling."""
-        return not self.whole
+        return not self.whole or bool(self.window)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a JSON file; of a model without windows those that it had before there were any."""
+        values: dict[str, Any] = WithSteps.to_json(self)
+        return {name: value for name, value in values.items() if name != "window" or value}
+
+    def size(self, n: int, axis: int) -> int:
+        """Return the size in which `n` elements are run: the least that it takes and holds them, or its only one."""
+        least, step = self.least[axis], self.step[axis]
+        return least + math.ceil(max(n - least, 0) / step) * step if step else least
 
 
 class Graph:
@@ -120,7 +138,7 @@ class Graph:
     def covered(self, x: np.ndarray) -> np.ndarray:
         """Run windows of sizes that the graph takes, which overlap by the halo, and put their cores together."""
         config, shape = self.config, x.shape[2:]
-        sizes = [self.size(n, axis) for axis, n in enumerate(shape)]
+        sizes = [config.size(n, axis) for axis, n in enumerate(shape)]
         cuts = [self._cuts(n, size, axis) for axis, (n, size) in enumerate(zip(shape, sizes, strict=True))]
         ends = [each[-1][0] + size for each, size in zip(cuts, sizes, strict=True)]
         padding = [(0, end - n) for end, n in zip(ends, shape, strict=True)]
@@ -137,11 +155,6 @@ class Graph:
             within = scaled([slice(low - start, high - start) for start, low, high in window], config.factors)
             out[:, :, *core] = found[:, :, *within]
         return np.asarray(out)
-
-    def size(self, n: int, axis: int) -> int:
-        """Return the size in which `n` elements are run: the least that the graph takes and holds them, or its only."""
-        least, step = self.config.least[axis], self.config.step[axis]
-        return least + math.ceil(max(n - least, 0) / step) * step if step else least
 
     def _cuts(self, n: int, size: int, axis: int) -> list[tuple[int, int, int]]:
         """Return where windows of `size` begin on `n` elements, and the core that each writes: (start, low, high)."""

@@ -105,16 +105,6 @@ class KnownConfig(WithSteps):
         return tuple(math.prod(int(level[axis]) for level in self.settings["strides"]) for axis in range(self.ndim))
 
     @property
-    def margin(self) -> tuple[int, ...]:
-        """What a window is larger than its core, on each side: about a quarter of it, on the grid of the network."""
-        return tuple(w // 4 // s * s for w, s in zip(self.window, self.stride, strict=True))
-
-    @property
-    def core(self) -> tuple[int, ...]:
-        """The part of a window whose result is taken."""
-        return tuple(w - 2 * m for w, m in zip(self.window, self.margin, strict=True))
-
-    @property
     def factors(self) -> tuple[int, ...]:
         """Elements of the output for one of the input, per axis."""
         return (1,) * self.ndim

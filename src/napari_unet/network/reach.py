@@ -10,13 +10,13 @@ from .known import KnownConfig
 
 def footprint(config: UNetConfig | GraphConfig | KnownConfig) -> Footprint:
     """Compute from the config alone how far the network looks, and on which grid it may be tiled."""
+    none = (0,) * config.ndim
+    if not isinstance(config, UNetConfig) and config.window:
+        return Footprint(config.core, config.core, none, none)  # one more window on each side holds the margins
     if isinstance(config, KnownConfig):
-        none = (0,) * config.ndim
-        if config.window:  # the grid is that of the windows, and one more on each side holds their margins
-            return Footprint(config.core, config.core, none, none)
         return Footprint(config.stride, config.halo or none, none, none)
     if isinstance(config, GraphConfig):
-        return Footprint(config.stride, config.halo, (0,) * config.ndim, (0,) * config.ndim, config.least)
+        return Footprint(config.stride, config.halo, none, none, config.least)
     parts = [_axis_same(config, i) if config.padding == "same" else _axis_valid(config, i) for i in range(config.ndim)]
     halo, margin, remainder = zip(*parts, strict=True)
     return Footprint(config.stride, halo, margin, remainder)

@@ -47,10 +47,26 @@ class Step:
 
 
 class WithSteps:
-    """Settings of a network of others, a dataclass with the steps ``before`` and ``after`` it, as a file has them."""
+    """Settings of a network of others, a dataclass with the steps ``before`` and ``after`` it, as a file has them.
+
+    Where it takes statistics of what it is given, it is run in windows of the size ``window``, which begin at fixed
+    places of the whole image.
+    """
 
     __slots__ = ()
     kind: ClassVar[str]
+
+    @property
+    def margin(self) -> tuple[int, ...]:
+        """What a window is larger than its core, on each side: about a quarter of it, on the grid of the network."""
+        own: Any = self
+        return tuple(w // 4 // s * s for w, s in zip(own.window, own.stride, strict=True))
+
+    @property
+    def core(self) -> tuple[int, ...]:
+        """The part of a window whose result is taken."""
+        own: Any = self
+        return tuple(w - 2 * m for w, m in zip(own.window, self.margin, strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""

@@ -11,6 +11,7 @@ from ..network import Graph, GraphConfig
 from ..network.graph import check
 from .confined import converted
 from .described import Described
+from .known import WINDOW
 from .measure import SHIFTS, WHOLE, Reach, look
 from .translate import upscale_of
 
@@ -57,8 +58,11 @@ def graph_of(found: Described, trust: bool = False) -> Generator[Progress, None,
     if config.tile_exact:
         halo, stride = sizes_of(config.halo), sizes_of(config.stride)
         how = f"{halo} elements to either side, on a grid of {stride}: exact tile by tile"
-    else:
-        how = f"at all it is given ({config.whole}): not exact, its results depend on the tiles"
+    if config.window:
+        how = (
+            f"at all it is given ({config.whole}), so it runs in windows of {sizes_of(config.window)} at fixed places, "
+            "alike for all tiles; not exact, as one window of all would be"
+        )
     yield Progress(0, 3, "import", f"the network looks {how}")
     return config, data
 
@@ -118,7 +122,7 @@ def _measured(graph: Graph, draft: GraphConfig) -> Reach:
         size, most = LONG[draft.ndim]
         while True:
             wanted = [size if i == axis else WIDE[draft.ndim] for i in range(draft.ndim)]
-            shape = tuple(graph.size(n, i) for i, n in enumerate(wanted))
+            shape = tuple(draft.size(n, i) for i, n in enumerate(wanted))
             radius, stride = look(graph.run, (1, draft.in_channels, *shape), axis, draft.factors[axis])
             near = radius is not None and 2 * radius + SHIFTS[-1] <= shape[axis]  # a shift is seen beside the ends
             if near or size >= most or not draft.step[axis]:
@@ -146,7 +150,8 @@ def _placed(found: Described, draft: GraphConfig, reach: Reach, whole: list[str]
             far = least // 4 // grid * grid
         stride.append(grid)
         halo.append(far)
-    return dataclasses.replace(draft, stride=tuple(stride), halo=tuple(halo), whole=why)
+    window = tuple(draft.size(WINDOW[draft.ndim], axis) for axis in range(draft.ndim)) if why else ()
+    return dataclasses.replace(draft, stride=tuple(stride), halo=tuple(halo), whole=why, window=window)
 
 
 def sizes_of(values: Sequence[int]) -> str:
