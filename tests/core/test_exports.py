@@ -181,6 +181,24 @@ def test_parquet_holds_what_csv_does(tmp_path):
     assert [{k: str(v) for k, v in row.items()} for row in table] == rows(tmp_path / "a.csv")
 
 
+@pytest.mark.parametrize("tracks", [False, True])
+def test_a_table_of_no_objects_has_the_columns_of_any_other(tmp_path, tracks):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    data = np.stack([labels(), labels()])
+    image = stored(tmp_path / "image.zarr", data, "tyx")
+    columns = {}
+    for name, values in {"some": data, "none": 0 * data}.items():
+        stack = stored(tmp_path / f"{name}.zarr", values, "tyx")
+        for ending in ("csv", "parquet"):
+            wait(export(stack, tmp_path / f"{name}.{ending}", None if tracks else image, tracks=tracks))
+        with (tmp_path / f"{name}.csv").open() as file:
+            columns[name, "csv"] = file.readline().strip().split(",")
+        table = parquet.read_table(tmp_path / f"{name}.parquet")
+        columns[name, "parquet"] = table.column_names
+        assert (len(table) > 0) == (name == "some")
+    assert len(set(map(tuple, columns.values()))) == 1
+
+
 def test_tracks_are_what_the_viewer_takes(tmp_path):
     data = np.stack([labels(), np.roll(labels(), 1, 0)])
     stack = stored(tmp_path / "a.zarr", data, "tyx")

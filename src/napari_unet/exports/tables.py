@@ -1,7 +1,8 @@
 """Tables of objects: one row each, as CSV or Parquet; and their tracks, as napari's Tracks takes them."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -72,18 +73,15 @@ def track_of(item: Item, axes: str) -> dict[str, Any]:
     return {"track_id": item.id, "t": item.time, **{a: float(c) for a, c in zip(axes, centre, strict=True)}}
 
 
-def write_csv(file: TextIO, rows: Iterator[Mapping[str, Any]]) -> None:
-    """Write rows with the columns of the first; numbers with all of their digits."""
-    table: csv.DictWriter[str] | None = None
-    for row in rows:
-        if table is None:
-            table = csv.DictWriter(file, list(row), restval="")
-            table.writeheader()
-        table.writerow(row)
+def write_csv(file: TextIO, rows: Iterable[Mapping[str, Any]], like: Mapping[str, Any]) -> None:
+    """Write rows with the columns of one that is given; numbers with all of their digits."""
+    table = csv.DictWriter(file, list(like), restval="")
+    table.writeheader()
+    table.writerows(rows)
 
 
-def write_parquet(path: Path, rows: Iterator[Mapping[str, Any]]) -> None:
-    """Write rows as Parquet, some thousand at a time.
+def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], like: Mapping[str, Any]) -> None:
+    """Write rows as Parquet, some thousand at a time, with the columns and types of one that is given.
 
     Raises
     ------
@@ -95,17 +93,8 @@ def write_parquet(path: Path, rows: Iterator[Mapping[str, Any]]) -> None:
         from pyarrow import parquet
     except ImportError as error:
         raise UsageError(f"Parquet is written by pyarrow: pip install 'napari-unet-stacks[export]' ({error})") from None
-    writer, waiting = None, []
-    try:
-        for row in rows:
-            waiting.append(dict(row))
-            if len(waiting) == BATCH:
-                writer = writer or parquet.ParquetWriter(path, pyarrow.Table.from_pylist(waiting[:1]).schema)
-                writer.write_table(pyarrow.Table.from_pylist(waiting, schema=writer.schema))
-                waiting = []
-        last = pyarrow.Table.from_pylist(waiting, schema=writer.schema if writer else None)
-        writer = writer or parquet.ParquetWriter(path, last.schema)
-        writer.write_table(last)
-    finally:
-        if writer is not None:
-            writer.close()
+    schema = pyarrow.Table.from_pylist([dict(like)]).schema
+    left = iter(rows)
+    with parquet.ParquetWriter(path, schema) as writer:
+        while waiting := [dict(row) for row in itertools.islice(left, BATCH)]:
+            writer.write_table(pyarrow.Table.from_pylist(waiting, schema=schema))

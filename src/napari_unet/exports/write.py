@@ -7,6 +7,8 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..arrays.cached import cached
 from ..arrays.stack import Stack
 from ..errors import DataError, UsageError
@@ -134,14 +136,18 @@ def _write(path: Path, ending: str, found: _Counted, image: Stack | None, tracks
             write_geojson(file, iter(found), found.kinds)
         return
     axes = "yx" if flat(labels) else labels.spatial
-    rows = (track_of(item, axes) if tracks else row_of(item, labels, image, axes) for item in found)
-    if found.kinds:
-        rows = ({**row, "class": found.kinds.get(int(row["track_id" if tracks else "id"]), "")} for row in rows)
+
+    def row(item: Item) -> dict[str, Any]:
+        cells = track_of(item, axes) if tracks else row_of(item, labels, image, axes)
+        return {**cells, "class": found.kinds.get(item.id, "")} if found.kinds else cells
+
+    # What a table of no objects has, too, and whose type each column has: the row of one pixel.
+    pixel = Item(0, 0, (slice(0, 1),) * len(labels.axes), np.ones((1,) * len(labels.spatial), bool))
     if ending == ".parquet":
-        write_parquet(path, rows)
+        write_parquet(path, map(row, found), row(pixel))
         return
     with path.open("w", encoding="utf-8", newline="") as file:
-        write_csv(file, rows)
+        write_csv(file, map(row, found), row(pixel))
 
 
 def _image(labels: Stack, image: Any) -> Stack | None:
