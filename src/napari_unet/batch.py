@@ -15,7 +15,7 @@ import numpy as np
 
 from .arrays.stack import Stack
 from .device import choose_device
-from .errors import OutputError, UnetError
+from .errors import GoneError, OutputError, UnetError
 from .events import Progress
 from .files import disk, make_folder
 from .grid.blocks import blocks
@@ -135,6 +135,8 @@ def _try(file: Target, runner: "_Runner", summary: Summary) -> Generator[Progres
     row = dataclasses.replace(file.row, state="failed", model=" ".join(model.sha256[:16] for model in runner.models))
     try:
         row = yield from runner.run(file, row, summary)
+    except GoneError:  # each of the others would wait for the same server, as long
+        raise
     except (UnetError, OSError) as error:
         row = dataclasses.replace(row, message=_line(str(error)))
     except Exception as error:  # whatever readers of foreign files raise: a file in a hundred must not cost the others

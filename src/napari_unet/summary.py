@@ -68,9 +68,8 @@ class Row:
     def to_csv(self) -> dict[str, str]:
         """Return its cells by column."""
         cells = {name: cell(getattr(self, name)) for name in (*TEXT, *(OF_PLATES if self.well else ()))}
-        apart = (
-            FOREGROUND in self.counts and BACKGROUND not in self.counts
-        )  # of a class "objects" the voxels are counted
+        # A class may be called "objects" too: its voxels are counted, and the background.
+        apart = FOREGROUND in self.counts and BACKGROUND not in self.counts
         counts = {
             (OBJECTS if apart and name == OBJECTS else VOXELS + printable(name)): str(n)
             for name, n in self.counts.items()

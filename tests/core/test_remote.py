@@ -18,12 +18,15 @@ import zarr
 from helpers import FP32
 from kinds import small
 from napari_unet.arrays.cached import cached
+from napari_unet.batch import run_batch
 from napari_unet.errors import DataError, GoneError, IncompleteError, OutputError, UnreachableError, UnsafeError
 from napari_unet.events import wait
 from napari_unet.faults import FAULTS, network_errors, passing
 from napari_unet.inference import PredictConfig
 from napari_unet.inference.predict import predict
 from napari_unet.sources import open_stack, remote
+from napari_unet.summary import check_summary
+from plates import plate
 
 
 class Far(SimpleHTTPRequestHandler):
@@ -46,6 +49,8 @@ class Far(SimpleHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        if self.server.last and self.path.endswith(self.server.last):
+            self.server.gone = True
         if self.server.gone:
             self.server.refused.append(self.path)
             self.send_error(503)
@@ -124,7 +129,7 @@ def server(tmp_path):
     made.daemon_threads, made.counting = True, threading.Lock()
     made.now = made.most = 0
     made.gone, made.elsewhere, made.latency, made.dumb, made.tags = False, "", 0.0, False, ""
-    made.ill = ""
+    made.ill = made.last = ""
     made.broken, made.refused, made.silent, made.ended = False, [], threading.Event(), threading.Event()
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield made
@@ -268,6 +273,20 @@ def test_a_chunk_that_a_server_cannot_give_costs_no_block_that_does_not_need_it(
     with pytest.raises(IncompleteError, match=r"of 16 blocks could not be done .*500") as found:
         _ran(address, tmp_path / "a.ome.zarr")
     assert not isinstance(found.value, GoneError)
+
+
+def test_a_batch_ends_where_the_server_of_its_images_stays_gone(server, tmp_path):
+    image = np.random.default_rng(0).random((32, 32)).astype("f4")
+    plate(tmp_path / "far" / "screen.zarr", {f"A/{column}/0": image for column in range(1, 9)})
+    address, out = f"http://127.0.0.1:{server.server_port}/screen.zarr", tmp_path / "out"
+    server.last = "/A/3/0/0/c/0/0"
+    with pytest.raises(GoneError, match="has not answered"):
+        wait(run_batch(address, small(), out, PredictConfig(**FP32)))
+    assert [row.state for row in check_summary(out / "summary.csv")] == ["done"] * 2
+    assert not any("/A/6/" in path for path in server.refused)
+    server.gone, server.last = False, ""
+    rows = wait(run_batch(address, small(), out, PredictConfig(**FP32)))
+    assert [row.state for row in rows] == ["skipped"] * 2 + ["done"] * 6
 
 
 @pytest.mark.parametrize("where", ["http://localhost:1", "http://10.0.0.1", "https://other.example"])
