@@ -77,6 +77,10 @@ def nifti(path, data):
     nibabel.save(image, path)
 
 
+def nifti_without_unit(path, data):
+    nibabel.save(nibabel.Nifti1Image(data.T, np.diag([0.25, 0.5, 2, 1])), path)
+
+
 def nearly(path, data):
     header = {"kinds": ["domain"] * 3, "space dimension": 3, "space units": ["um"] * 3}
     header |= {"space directions": np.diag([0.25, 0.5, 2]), "encoding": "raw" if path.stem != "packed" else "gzip"}
@@ -128,6 +132,7 @@ KINDS = [
     ("plain.mrc", mrc, None, "zyx", (20.0, 5.0, 2.5), "angstrom", ()),
     ("plain.nii", nifti, None, "zyx", ALL, UM, ()),
     ("packed.nii.gz", nifti, None, "zyx", ALL, UM, ()),
+    ("bare.nii", nifti_without_unit, None, "zyx", ALL, None, ()),
     ("plain.nrrd", nearly, None, "zyx", ALL, UM, ()),
     ("packed.nrrd", nearly, None, "zyx", ALL, UM, ()),
     ("detached.nhdr", nearly, None, "zyx", ALL, UM, ()),

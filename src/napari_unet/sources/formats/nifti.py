@@ -15,6 +15,7 @@ from ..arrange import Found
 from .infile import FileArray, named_errors, pick, plane_chunks
 
 LETTERS = "xyztc"  # of the first five dimensions (NIfTI-1, dim)
+UNKNOWN = "unknown"  # the unit where a header names none
 
 
 class Volume:
@@ -52,7 +53,8 @@ def find_nifti(path: Path, series: int | str | None) -> Found:
         known = LETTERS[: len(data.shape)]
         if len(data.shape) > len(LETTERS):
             raise DataError(f"{path} has {len(data.shape)} dimensions; {len(LETTERS)} are read")
-        unit = {"t": time, "c": None}
+        unit = {"t": None if time == UNKNOWN else time, "c": None}
+        space = None if space == UNKNOWN else space
         steps = [abs(z) if z else 1.0 for z in zooms]
     return Found(
         data,
