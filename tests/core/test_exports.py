@@ -229,6 +229,13 @@ def test_the_command_writes_each_kind_and_replaces_only_when_told(tmp_path):
         )
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.ome.tif", "a.zip"])
+def test_the_folder_of_a_file_is_made(tmp_path, name):
+    stored(tmp_path / "a.zarr", labels(), "yx")
+    wait(export(tmp_path / "a.zarr", tmp_path / "new" / "folder" / name))
+    assert (tmp_path / "new" / "folder" / name).is_file()
+
+
 def test_an_object_too_large_for_memory_is_named_and_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(boxes, "LARGEST", 60)
     said = [event.message for event in export(stored(tmp_path / "a.zarr", labels(), "yx"), tmp_path / "a.csv")]

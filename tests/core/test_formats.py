@@ -376,6 +376,39 @@ def test_a_group_in_a_zip_archive_has_its_levels_labels_and_places_inside(tmp_pa
     assert "labels/cells" in rows
 
 
+PACKED = {  # names in an archive beside or before those of an array: as which path it opens
+    "by macOS": ("a.zarr/", ["__MACOSX/a.zarr/._zarr.json", "a.zarr/.DS_Store", ".DS_Store"], ""),
+    "with a folder around it": ("data/today/a.zarr/", ["data/read me.txt"], ""),
+    "with another": ("data/a.zarr/", ["data/b.zarr/zarr.json"], "data/a.zarr"),
+}
+
+
+@pytest.mark.parametrize("way", PACKED)
+def test_an_array_is_found_in_an_archive_however_it_was_packed(tmp_path, way):
+    before, beside, place = PACKED[way]
+    made = zarr.create_array(str(tmp_path / "a.zarr"), data=volume((8, 9)), chunks=(4, 9), dimension_names=["y", "x"])
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for each in (tmp_path / "a.zarr").rglob("*"):
+            if each.is_file():
+                archive.write(each, before + each.relative_to(tmp_path / "a.zarr").as_posix())
+        for name in beside:
+            archive.writestr(name, b"\0")
+    assert (whole(open_stack(tmp_path / "a.zip" / place)) == made[...]).all()
+
+
+def test_a_header_without_its_elements_beside_it_is_named(tmp_path):
+    nearly(tmp_path / "a.nhdr", volume())
+    (tmp_path / "a.raw").unlink()
+    with pytest.raises(DataError, match=r"elements in a\.raw, which is not beside it"):
+        open_stack(tmp_path / "a.nhdr")
+
+
+def test_six_dimensions_are_refused_with_what_is_read(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 2, 2, 3, 8, 8), "u1"))
+    with pytest.raises(DataError, match=r"6 dimensions.* up to 5 are read"):
+        open_stack(tmp_path / "a.npy")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a file that is open cannot be replaced there")
 def test_a_file_that_was_replaced_is_read_anew(tmp_path):
     hdf5(tmp_path / "a.h5", volume())

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from scipy import ndimage
 
 from ..errors import UsageError
-from ..files import check_replaceable, disk, replacing
+from ..files import check_replaceable, disk, make_folder, replacing
 from ..sources import open_stack
 from ..sources.open import More, Reading
 
@@ -59,6 +59,8 @@ def save_panels(path: Path, panels: Sequence[Panel], software: str) -> None:
         draw.text((int(left) + 8, 7), title, fill=colour, font=font)
     about = PngImagePlugin.PngInfo()
     about.add_text("Software", software)
+    with disk(path.parent):
+        make_folder(path.parent)
     with disk(path.parent), replacing(path) as file:
         sheet.save(file, "PNG", pnginfo=about)
 

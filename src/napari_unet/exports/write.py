@@ -13,7 +13,7 @@ from ..arrays.cached import cached
 from ..arrays.stack import Stack
 from ..errors import DataError, UsageError
 from ..events import Progress
-from ..files import check_free, disk
+from ..files import check_free, disk, make_folder
 from ..sources import open_labels, open_stack
 from ..store.admission import check_apart
 from ..store.table import kinds_in
@@ -117,7 +117,8 @@ def _check_name(path: Path, tracks: bool) -> None:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Give a name to write to, which becomes `path` when it is whole."""
+    """Give a name to write to, which becomes `path` when it is whole; its folder is made."""
+    make_folder(path.parent)
     partial = path.with_name(path.name + PARTIAL)
     try:
         yield partial

@@ -239,6 +239,11 @@ def _only_plane(letters: list[str]) -> list[str] | None:
 def _ask(shape: Sequence[int], letters: list[str], name: str) -> list[str]:
     """Raise the error that names the choices."""
     left = [a for a in letters if a]
+    if len(left) > len(AXES):
+        raise DataError(
+            f"{name} has {len(left)} dimensions, its shape is {tuple(shape)}; up to {len(AXES)} are read: "
+            "save a part of it"
+        )
     rest = [a for a in "ztcyx" if a not in left]
     unknown = sum(a in (UNKNOWN, SAMPLES) for a in left)
     choices = []

@@ -38,11 +38,13 @@ class Archive:
         self.root = self._root()
 
     def _root(self) -> str:
-        """Return the folder of the hierarchy in the archive, as its prefix: mostly none."""
-        tops = {name.partition("/")[0] for name in self.files}
-        if not tops & set(MARKS) and len(tops) == 1:
-            return f"{next(iter(tops))}/"
-        return ""
+        """Return the folder of the only hierarchy in the archive, as its prefix: mostly none.
+
+        What macOS packs beside it, in ``__MACOSX`` and ``.DS_Store``, is no group.
+        """
+        groups = {name.rpartition("/")[0] for name in self.files if name.rpartition("/")[2] in MARKS}
+        top = min(groups, key=lambda group: group.count("/") + bool(group), default="")
+        return f"{top}/" if top and all(group == top or group.startswith(f"{top}/") for group in groups) else ""
 
     def name(self, inside: str) -> str:
         """Return the name of a file or folder in the archive."""

@@ -18,7 +18,7 @@ from ..arrays.stack import Stack
 from ..arrays.views import Box
 from ..errors import DataError, OutputError, UsageError
 from ..events import Progress
-from ..files import check_replaceable, disk, replacing
+from ..files import check_replaceable, disk, make_folder, replacing
 from ..grid.blocks import boxes_of
 from ..sources.tiff import TIFF_ERRORS
 from ..text import byte_size, escaped
@@ -113,6 +113,8 @@ def save_tiff(
     dtype = (yield from _label_type(stack)) if kind == "labels" else _image_type(stack)
     form = _Form.of(stack, dtype, path, kind)
     yield Progress(0, form.planes, "tiff")
+    with disk(path):
+        make_folder(path.parent)
     with disk(path), replacing(path) as file:
         handle = tifffile.FileHandle(file, name=path.name)  # else it would ask the file, which may have no name
         with tifffile.TiffWriter(handle, bigtiff=form.big) as tif:

@@ -19,7 +19,7 @@ from ..arrays.stack import Stack
 from ..cards import SHIPPED
 from ..errors import ModelError, UsageError
 from ..events import Progress
-from ..files import check_free, disk, replacing
+from ..files import check_free, disk, make_folder, replace
 from ..model import Model, OneModel, as_model
 from ..network.steps import applied
 from ..sources import open_stack
@@ -115,8 +115,9 @@ def export_model(
             parts.DOCUMENTATION: parts.documentation(found, people["name"], found.unet).encode(),
         }
         content = _packed(files, parts.describe(found, people, files))
-    with disk(path.parent), replacing(path) as file:
-        file.write(content)
+    with disk(path.parent):
+        make_folder(path.parent)
+        replace(path, content)
     yield Progress(1, 1, "export", f"{len(content)} bytes")
     return path
 

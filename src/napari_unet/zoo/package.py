@@ -107,7 +107,8 @@ def _described(path: Path) -> bytes:
     names = [name for name in ZOO if name in there]
     if not names:
         raise ModelError(
-            f"{path} is no package of bioimage.io: it has none of {', '.join(ZOO)}; give the folder or zip that has one"
+            f"{path} is no package of bioimage.io: it has none of {', '.join(ZOO)}, which say what axes, intensities "
+            "and classes a network has; give the folder or zip that has one"
         )
     return _read(path, names[0], TEXT_BYTES)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ NUMPY = (
     "numpy._core.multiarray._reconstruct", "numpy.dtype", "numpy.ndarray", "_codecs.encode",
     *(f"numpy.dtypes.{kind}DType" for kind in ("Float32", "Float64", "Int32", "Int64", "Bool", "Str", "Object")),
 )  # fmt: skip
+
+NAMED = re.compile(r"GLOBAL (\S+)")  # a class that a file wants to be made, as torch names it
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -100,9 +103,11 @@ def _unpacked(data: bytes, name: str) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
-        said = " ".join(str(error).split())[:200]
+        found = NAMED.search(str(error))  # the rest of what torch says is how to run it all the same
+        what = f" ({found[1][:100]})" if found else ""
         raise UnsafeError(
-            f"{name} holds more than tensors and plain values, or is damaged; not read: {said}"
+            f"{name} holds more than tensors and plain values{what}, or is damaged; it is not read, as that could run "
+            "code: save the network's state_dict, or get it again"
         ) from error
 
 

@@ -215,7 +215,10 @@ def _nrrd_data(path: Path, header: dict[str, Any], at: int) -> tuple[Path, int]:
         return path, at + skip
     if Path(str(detached)).name != str(detached) or "%" in str(detached):
         raise UnsafeError(f"{path} names the file {str(detached)!r}, which is not beside it; refused")
-    return path.with_name(str(detached)), skip
+    beside = path.with_name(str(detached))
+    if not beside.is_file():
+        raise DataError(f"{path} has its elements in {beside.name}, which is not beside it; copy that too")
+    return beside, skip
 
 
 def _nrrd_axes(header: dict[str, Any], ndim: int) -> tuple[str, tuple[float, ...], tuple[str | None, ...]]:
