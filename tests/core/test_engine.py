@@ -74,18 +74,20 @@ def test_a_network_that_sees_the_whole_axis_is_cut_until_it_fits(precision, memo
 
 def test_small_planes_go_through_together():
     stack = Stack(data=np.broadcast_to(np.uint8(0), (50, 128, 128)), axes="zyx")
-    assert choose_layout(Engine(stack, small(), None, **FP32), 2**31).core[0] == 16
+    assert choose_layout(Engine(stack, small(), None, **FP32), 2**31).core[0] == 8
 
 
 @pytest.mark.parametrize(
     ("axes", "shape", "planes"),
     [
         ("yx", (250, 256), 256),
-        ("yx", (512, 512), 512),
-        ("yx", (3000, 512), 512),
+        ("yx", (360, 360), 360),
+        ("yx", (512, 512), 256),
+        ("yx", (3000, 512), 256),
         ("yx", (5000, 5000), 64),
         ("tyx", (50, 64, 64), 64),
-        ("zyx", (60, 60, 60), 60),
+        ("zyx", (48, 48, 48), 48),
+        ("zyx", (60, 60, 60), 36),
         ("zyx", (90, 400, 400), 16),
     ],
 )

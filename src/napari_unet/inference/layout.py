@@ -19,9 +19,9 @@ FLOW_BLOCK = {2: 512, 3: 64}  # planes of a block: what a kill loses, and some c
 # Edge: with larger ones the first to come takes seconds, with smaller ones most of the work is halo.
 TILE = {2: 512, 3: 64}
 GRANULE = {2: 128, 3: 32}  # cores are multiples of it: they cut few chunks of an image in two
-# 512 x 512: smaller planes go through the network together, and a smaller image as a whole, up to so much.
-# In slabs an image of 256 x 256 takes 1.25 times as long.
-AT_ONCE = 2**18
+# 362 x 362: smaller planes go through the network together, and a smaller image as a whole, up to so much. In slabs an
+# image of 256 x 256 takes 1.25 times as long; twice as much takes 33 MB more of one of 512 x 512, and no less time.
+AT_ONCE = 2**17
 TILE_STATES = 6  # of the first level, at once: skip, what comes from below, both joined (2), two convolutions
 NETWORK_PART = 0.5  # of a machine's memory: slabs, blocks that are written and the libraries take the rest
 
