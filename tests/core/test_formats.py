@@ -20,6 +20,7 @@ import zarr
 from typer.testing import CliRunner
 
 from formats import write_lif, write_nd2
+from napari_unet.arrays.cached import cached
 from napari_unet.cli.shell import app
 from napari_unet.errors import DataError, UnsafeError
 from napari_unet.sources import describe, list_images, open_stack
@@ -374,6 +375,18 @@ def test_a_group_in_a_zip_archive_has_its_levels_labels_and_places_inside(tmp_pa
     assert open_stack(tmp_path / "a.ozx" / "labels" / "cells").shape == (8, 9)
     rows = CliRunner().invoke(app, ["info", str(tmp_path / "a.ozx")]).output
     assert "labels/cells" in rows
+
+
+@pytest.mark.parametrize(("name", "write"), [("a.npy", npy), ("a.nii", nifti), ("a.mrc", mrc), ("a.nrrd", nearly)])
+def test_a_small_part_of_what_is_not_packed_is_read_without_what_lies_around_it(tmp_path, name, write):
+    write(tmp_path / name, np.zeros((16, 256, 1024), "u2"))
+    stack = cached(open_stack(tmp_path / name, "zyx"))
+    assert stack.chunks == (1, 256, 1024)
+    tracemalloc.start()
+    stack.read((slice(0, 16), slice(30, 40), slice(30, 40)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**19  # bytes: one of the 16 planes
 
 
 PACKED = {  # names in an archive beside or before those of an array: as which path it opens

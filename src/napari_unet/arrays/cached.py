@@ -29,7 +29,7 @@ def cached(stack: Stack, limit: int = LIMIT) -> Stack:
     Parameters
     ----------
     stack : Stack
-        As it is where it lies in memory, or has chunks of more than a quarter of `limit`.
+        As it is where it lies in memory, has chunks of more than a quarter of `limit`, or is read without whole chunks.
     limit : int
         Bytes that are kept.
     """
@@ -37,7 +37,7 @@ def cached(stack: Stack, limit: int = LIMIT) -> Stack:
     base: Any = stack.data.base if isinstance(stack.data, View) else stack.data
     edges = chunk_edges(base)
     largest = math.prod(max(np.diff(e), default=0) for e in edges) * np.dtype(base.dtype).itemsize if edges else 0
-    if not edges or not 0 < largest <= limit // 4:
+    if not edges or getattr(base, "by_box", False) or not 0 < largest <= limit // 4:
         return stack
     kept = ChunkCache(base, edges, limit)
     data = dataclasses.replace(stack.data, base=kept) if isinstance(stack.data, View) else kept

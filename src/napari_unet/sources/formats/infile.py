@@ -118,6 +118,8 @@ class FileArray(LazyBase):
     ----------
     dims : tuple of str
         What the library calls the dimensions, if it does.
+    by_box : bool
+        Whether a part of a chunk is read without the rest of it, as from what is mapped: then none need be kept.
     """
 
     def __init__(self, opener: Opener, path: Path, key: Hashable = None) -> None:
@@ -126,6 +128,7 @@ class FileArray(LazyBase):
             self._shape = tuple(int(n) for n in image.shape)
             self._dtype, self._chunks = np.dtype(image.dtype), tuple(image.chunks)
             self.dims = tuple(getattr(image, "dims", ()))
+            self.by_box = bool(getattr(image, "by_box", False))
         if math.prod(self._chunks) * self._dtype.itemsize > WHOLE:
             raise DataError(
                 f"{path}: it can only be read in pieces of {self._chunks} {self._dtype}, more than {WHOLE >> 30} GiB; "

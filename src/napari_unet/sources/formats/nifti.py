@@ -32,6 +32,7 @@ class Volume:
         scaled = (self._data.slope, self._data.inter) != (1, 0)
         self.dtype = np.dtype(np.float64) if scaled else image.get_data_dtype()
         # packed with gzip, what lies before a plane is unpacked for each plane anew
+        self.by_box = not packed
         self.chunks = self.shape if packed else plane_chunks(self.shape, self.dtype.itemsize)
 
     def read(self, box: Box) -> np.ndarray:

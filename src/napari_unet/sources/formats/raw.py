@@ -31,6 +31,8 @@ NRRD_TYPES = {
 class Mapped:
     """An array that is mapped from its file."""
 
+    by_box = True
+
     def __init__(self, path: Path, layout: Layout) -> None:
         offset, dtype, shape, fortran = layout
         needed, there = offset + math.prod(shape) * np.dtype(dtype).itemsize, path.stat().st_size
