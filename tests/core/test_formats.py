@@ -409,6 +409,11 @@ def test_an_array_is_found_in_an_archive_however_it_was_packed(tmp_path, way):
     assert (whole(open_stack(tmp_path / "a.zip" / place)) == made[...]).all()
 
 
+def test_the_kind_of_a_packed_volume_is_said(tmp_path):
+    nifti(tmp_path / "a.nii.gz", volume())
+    assert dict(describe(tmp_path / "a.nii.gz"))["kind"] == "NII.GZ file"
+
+
 def test_a_header_without_its_elements_beside_it_is_named(tmp_path):
     nearly(tmp_path / "a.nhdr", volume())
     (tmp_path / "a.raw").unlink()

@@ -56,7 +56,7 @@ def describe(path: str | Path, **more: Unpack[More]) -> Rows:
 
 def _kind(node: Node | None, where: str) -> str:
     if node is None:
-        return f"{Path(where).suffix.lstrip('.').upper() or 'unknown'} file"
+        return f"{ending_of(where).lstrip('.').upper() or 'unknown'} file"
     if node.is_array:
         return f"zarr v{node.format} array"
     version = ome(node).get("version") or _first(ome(node).get("multiscales")).get("version")
