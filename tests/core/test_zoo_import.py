@@ -289,6 +289,20 @@ def test_a_package_of_the_former_specification_is_read(tmp_path):
     assert model.task.name == "semantic" and model.config.tile_exact
 
 
+def test_a_package_that_was_packed_with_its_folder_is_imported_and_two_are_named(tmp_path):
+    folder = package(tmp_path / "zoo")
+    for name, folders in {"one": ["zoo-main"], "two": ["a", "b"]}.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            for each in folder.iterdir():
+                for inside in folders:
+                    archive.write(each, f"{inside}/{each.name}")
+            archive.writestr("__MACOSX/zoo-main/._rdf.yaml", b"\0")
+    model = wait(import_model(tmp_path / "one.zip", tmp_path / "one.model"))
+    assert model.sha256 == wait(import_model(folder, tmp_path / "zoo.model")).sha256
+    with pytest.raises(ModelError, match="several packages"):
+        wait(import_model(tmp_path / "two.zip", tmp_path / "two.model"))
+
+
 @pytest.mark.parametrize("kind", ["classes", "objects of two channels", "3-D", "valid", "restored", "finer"])
 def test_a_model_of_ours_comes_back_as_it_was(kind, tmp_path):
     model = model_of(kind)

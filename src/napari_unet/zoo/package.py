@@ -29,10 +29,13 @@ class Package:
     ----------
     description
         Of the newest specification, as its library gives it.
+    inside : str
+        Folder of a zip that its files lie in, with its slash; mostly none.
     """
 
     path: Path
     description: Any
+    inside: str = ""
 
     def file(self, described: Any, most: int = MOST) -> bytes:
         """Return a file that the description names, once its hash is right.
@@ -50,7 +53,7 @@ class Package:
             raise ModelError(f"{self.path} names {source}, which is not in it; download the whole package")
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or ":" in name:
             raise UnsafeError(f"{self.path} names the file {name!r}, which is not inside it; it is not read")
-        data = _read(self.path, name, most)
+        data = _read(self.path, self.inside + name, most)
         if described.sha256 is not None and hashlib.sha256(data).hexdigest() != str(described.sha256):
             raise ModelError(f"{name} in {self.path} is damaged: its sha256 is another one; download the package again")
         return data
@@ -86,7 +89,8 @@ def open_package(path: Path) -> Package:
     path = path.parent if path.name in ZOO and path.is_file() else path
     if not path.exists():
         raise ModelError(f"{path} does not exist; give the folder or the zip of a package")
-    values = _parsed(_described(path), path)
+    name = _description(path)
+    values = _parsed(_read(path, name, TEXT_BYTES), path)
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         context = spec.ValidationContext(perform_io_checks=False, log_warnings=False)
@@ -98,19 +102,24 @@ def open_package(path: Path) -> Package:
         )
     if found.type != "model":
         raise ModelError(f"{path} describes a {found.type}, not a model; get the package of a model")
-    return Package(path, found)
+    return Package(path, found, name[: name.rfind("/") + 1])
 
 
-def _described(path: Path) -> bytes:
-    """Return the text of a package's description."""
+def _description(path: Path) -> str:
+    """Return the name of a package's description; in a zip, it may lie in a folder, as of one that was packed whole."""
     there = _checked(path) if zipfile.is_zipfile(path) else [name for name in ZOO if (path / name).is_file()]
     names = [name for name in ZOO if name in there]
+    names = names or [n for n in there if n.count("/") == 1 and PurePosixPath(n).name in ZOO]
     if not names:
         raise ModelError(
             f"{path} is no package of bioimage.io: it has none of {', '.join(ZOO)}, which say what axes, intensities "
             "and classes a network has; give the folder or zip that has one"
         )
-    return _read(path, names[0], TEXT_BYTES)
+    if len({PurePosixPath(name).parent for name in names}) > 1:
+        raise ModelError(
+            f"{path} holds several packages, {', '.join(names[:5])}; unpack it, and give the folder of one"
+        )
+    return names[0]
 
 
 def _checked(path: Path) -> dict[str, zipfile.ZipInfo]:
