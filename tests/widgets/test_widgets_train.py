@@ -82,7 +82,8 @@ def test_painted_layers_become_a_model_that_segment_offers_at_once(viewer, folde
         "square,",
         "bright",
     ]
-    assert list(segment._result.layer.features["class"]) == ["background", "background", "square, bright"]
+    assert list(segment._result.layer.features["class"]) == ["", "background", "square, bright"]
+    np.testing.assert_array_equal(segment._result.layer.features["voxels"], np.bincount(found.ravel(), minlength=3))
 
 
 def test_a_model_that_goes_on_learning_keeps_the_names_of_its_classes(viewer, folders):

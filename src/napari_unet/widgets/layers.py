@@ -211,7 +211,8 @@ def table(classes: Mapping[int, str], counts: Mapping[str, int], step: float, un
     highest = max(classes, default=0)
     if highest > MOST_ROWS:
         return {}
-    names = [classes.get(value, "background" if not value else "") for value in range(highest + 1)]
+    unnamed = "" if "background" in classes.values() else "background"  # one of them alone has its voxels
+    names = [classes.get(value, "" if value else unnamed) for value in range(highest + 1)]
     voxels = [counts.get(name, 0) for name in names]
     return {
         "index": list(range(highest + 1)),
