@@ -87,6 +87,17 @@ MORE_NOISE = {
     "a steep gradient": camera() + 30 * X / 160,
     "the light of a laser": camera(1, (256, 256), 500, 10) + 500 * np.exp(-WIDE / 2**14),
 }
+SMOOTHED = {
+    f"smoothed by {sigma} pixels, {what}": change(ndimage.gaussian_filter(RNG(sigma).normal(size=(256, 256)), sigma))
+    for sigma in (2, 3, 5)
+    for what, change in {
+        "few counts": lambda noise: np.rint(60 + 8 * noise / noise.std()).astype("u1"),
+        "many counts": lambda noise: np.rint(9000 + 900 * noise / noise.std()).astype("u2"),
+        "raw noise on it": lambda noise: 100 + 9 * noise / noise.std() + RNG(1).normal(0, 3, noise.shape),
+        "photons": lambda noise: RNG(2).poisson(200 + 40 * noise / noise.std()),
+        "uneven light": lambda noise: 100 + 9 * noise / noise.std() + 30 * np.exp(-WIDE / 2**14),
+    }.items()
+}
 RECORD = {"level": [[0.0, 0.19]], "rough": [[0.05, 0.29]], "coarse": [[0.73, 0.99]]}
 
 
@@ -95,9 +106,9 @@ def recorded(record=RECORD):
     return dataclasses.replace(model, record={**model.record, "appearance": record})
 
 
-@pytest.mark.parametrize("name", {**NOISE, **MORE_NOISE})
+@pytest.mark.parametrize("name", {**NOISE, **MORE_NOISE, **SMOOTHED})
 def test_whatever_noise_is_like_it_is_empty_for_a_model_that_knows_what_it_learnt_from(name):
-    data = (NOISE | MORE_NOISE)[name]
+    data = (NOISE | MORE_NOISE | SMOOTHED)[name]
     found = statistics(data, model=recorded())
     assert not any(found.scale) and found.is_taken_as_empty and "nothing but noise" in found.notes[0]
 
@@ -108,11 +119,28 @@ def test_whatever_stands_out_is_content_for_a_model_that_knows_what_it_learnt_fr
 
 
 def test_texture_without_objects_is_content_where_such_was_learnt_from():
-    texture = recorded(RECORD | {"coarse": [[0.2, 0.9]]})
+    texture = recorded(RECORD | {"coarse": [[0.2, 0.9]], "level": [[0.1, 0.5]]})
     assert statistics(MORE_NOISE["smoothed"], model=texture).scale[0] > 0
     assert statistics(MORE_NOISE["smoothed"], model=learnt(small(), 28.0)).scale[0] > 0
     for damaged in ({"coarse": 7}, {"coarse": [["a", "b"]]}, [], "x"):
         assert statistics(MORE_NOISE["smoothed"], model=recorded(damaged)).scale[0] > 0
+
+
+def test_texture_with_edges_and_smoothed_noise_of_which_such_was_learnt_from_are_content():
+    smoothed = SMOOTHED["smoothed by 3 pixels, many counts"]
+    assert statistics(smoothed, model=recorded(RECORD | {"level": [[0.1, 0.4]]})).scale[0] > 0
+    assert statistics(smoothed, model=recorded({"coarse": RECORD["coarse"]})).scale[0] > 0
+    edges = 100 + 9 * np.sign(smoothed - np.median(smoothed)) + RNG(1).normal(0, 1, smoothed.shape)
+    assert statistics(edges, model=recorded()).scale[0] > 0
+
+
+def test_what_is_said_of_noise_is_why_it_was_taken_for_such():
+    said = [
+        statistics(data, model=recorded()).notes[0]
+        for data in (NOISE["16 bit"], MORE_NOISE["smoothed"], SMOOTHED["smoothed by 3 pixels, many counts"])
+    ]
+    assert "flatter than all training images" in said[0] and "flatter" in said[1]
+    assert "half of its values lie above 4" in said[2] and "at most 19 %" in said[2]
 
 
 def cells(sd=2.0):

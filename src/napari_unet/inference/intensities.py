@@ -101,24 +101,37 @@ def learnt_appearance(model: Model, name: str) -> list[tuple[float, float]]:
 def _without_noise(found: Statistics, model: Model) -> Statistics:
     """Return intensities of which nothing is left where they are noise alone."""
     least = learnt_contrast(model)
-    flat = (
-        found.is_plain
-        and least
-        and all(
-            each.coarse < FLATTER * low
-            for each, (low, _) in zip(found.contrast, learnt_appearance(model, "coarse") or [(0.0, 0.0)], strict=False)
-        )
-    )
-    if not flat and (not found.only_noise or least < CLEAR * SPAN):
+    why = _plain(found, model) if least else ""
+    if not why and (not found.only_noise or least < CLEAR * SPAN):
         return found
     low, high = model.normalisation.low, model.normalisation.high
-    span = max(each.span for each in found.contrast)
+    if not why:
+        span = max(each.span for each in found.contrast)
+        why = f"the range of intensities is {span:.1f} times the noise, in all training images it was {least:.0f} times"
+        why += " or more"
     note = (
-        f"there is nothing but noise: the range of intensities is {span:.1f} times the noise, in "
-        f"all training images it was {least:.0f} times or more. It is taken as an image of one "
-        f"value; --percentiles {low:g} {high:g} stretches the noise to the full range all the same"
+        f"there is nothing but noise: {why}. It is taken as an image of one value; --percentiles {low:g} {high:g} "
+        "stretches the noise to the full range all the same"
     )
     return dataclasses.replace(found, scale=(0.0,) * len(found.scale), notes=(note,))
+
+
+def _plain(found: Statistics, model: Model) -> str:
+    """Say how intensities of which nothing stands out are like noise and unlike all training images; else nothing.
+
+    Noise that is smoothed is as coarse as objects, but its values lie evenly about their middle, and it has no edges.
+    """
+    coarse, levels = (learnt_appearance(model, name) for name in ("coarse", "level"))
+    if not found.is_plain or not coarse or not levels:
+        return ""
+    channels = list(zip(found.contrast, coarse, levels, strict=False))
+    if all(each.coarse < FLATTER * least for each, (least, _), _ in channels):
+        return "nothing stands out, and it is flatter than all training images"
+    if all(each.normal and each.level > most + BEYOND for each, _, (_, most) in channels):
+        level, most = max((each.level, most) for each, _, (_, most) in channels)
+        told = f"half of its values lie above {100 * level:.0f} % of its range, as those of noise do"
+        return f"nothing stands out, and {told}; in all training images it was at most {100 * most:.0f} %"
+    return ""
 
 
 def _appearance(stack: Stack, model: Model, found: Statistics) -> Iterator[str]:
