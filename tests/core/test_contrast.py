@@ -143,6 +143,13 @@ def test_what_is_said_of_noise_is_why_it_was_taken_for_such():
     assert "half of its values lie above 4" in said[2] and "at most 19 %" in said[2]
 
 
+@pytest.mark.parametrize(("name", "shape", "sigma"), [("nuclei-2d", (256, 256), 3), ("nuclei-3d", (16, 128, 128), 2)])
+def test_models_of_nuclei_that_ship_take_smoothed_noise_as_empty(name, shape, sigma):
+    noise = ndimage.gaussian_filter(RNG(3).normal(size=shape), sigma)
+    data = np.rint(9000 + 900 * noise / noise.std()).astype("u2")
+    assert statistics(data, model=load_model(name)).is_taken_as_empty
+
+
 def cells(sd=2.0):
     return camera(3, sd=sd) + 90 * (np.sin(X / 9) * np.sin(Y / 9) > 0.5)
 
