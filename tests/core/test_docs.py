@@ -28,7 +28,7 @@ MADE = (  # what a reader has when a page begins
 
 # How a message says what to do: after a semicolon or a question, as what must be, or as an order.
 REMEDY = re.compile(
-    r"; |\? |\bmust\b|\bneeds?\b|^choose |^give |: (give|paint|press|choose|use|name|one of each|pip install)"
+    r"; |\? |\bmust\b|\bneeds?\b|^(choose|give|open) |: (give|draw|paint|press|choose|use|name|one of each|pip install)"
     r"|leave .* out|\b(damaged|open) at "  # with the message of what was wrong, which has it
 )
 

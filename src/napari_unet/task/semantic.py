@@ -232,7 +232,7 @@ def _names_of(values: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
         return tuple(names)
     of = {int(match[1]): match[2].strip() for match in given if match}
     if unknown := sorted(of.keys() - set(values)):
-        raise DataError(f"a name is given for the label {unknown[0]}, the labels hold {_list(values)}")
+        raise DataError(f"a name is given for the label {unknown[0]}, the labels hold {_list(values)}; name these")
     return tuple(of.get(value, usual) for value, usual in zip(values, usual_names(values), strict=True))
 
 
