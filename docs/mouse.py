@@ -39,6 +39,14 @@ class Journey:
         self._steps.append(f"{what} {self.window.clicks} clicks {time.monotonic() - self._began:.0f} s")
         self.window.shot(f"{self.name}-{what.replace(' ', '-')}")
 
+    def learn(self, train: Any, button: Any, what: str) -> None:
+        """Begin a training by a button, look at its live prediction, and wait for its end."""
+        self.window.click(button)
+        self.window.until(lambda: any("live" in layer.name for layer in self.viewer.layers) or not train.busy, 120)
+        self.look("live")
+        self.window.until(lambda: not train.busy)
+        self.look(what)
+
     def end(self, said: str) -> None:
         """Write all steps in a line, with what the window said last, and close it."""
         sys.stdout.write(f"{self.name}: {'; '.join(self._steps)}: {said}\n")
@@ -71,11 +79,7 @@ def correct(path: Path, out: Path, size: tuple[int, int], theme: str) -> None:
     window.until(lambda: train.meaning.seen is not None)
     window.write(train.minutes, "0.3")
     journey.look("correct")
-    window.click(train.tune)
-    window.until(lambda: any("live" in layer.name for layer in viewer.layers) or not train.busy, 120)
-    journey.look("live")
-    window.until(lambda: not train.busy)
-    journey.look("fine-tune")
+    journey.learn(train, train.tune, "fine-tune")
     if train._model is None:
         journey.end(train.status.value)
         return
@@ -128,11 +132,7 @@ def paint(path: Path, out: Path, size: tuple[int, int], theme: str) -> None:
     window.write(widget.meaning.names.fields[0], "cells")
     window.write(widget.minutes, "0.4")
     journey.look("paint")
-    window.click(widget.begin_button)
-    window.until(lambda: any("live" in layer.name for layer in viewer.layers) or not widget.busy, 120)
-    journey.look("live")
-    window.until(lambda: not widget.busy)
-    journey.look("train")
+    journey.learn(widget, widget.begin_button, "train")
     window.click(widget.tune)
     window.until(lambda: not widget.busy)
     journey.look("fine-tune")
