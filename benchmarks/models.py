@@ -3,7 +3,8 @@
 Trains on what is not held out, scores the model on that, and writes it as float16 with its card. FOLDER holds the
 images as their publishers lay them out. Stopped, the same command goes on; the same seed and steps give the same
 weights on one kind of machine. ``--start MODEL`` takes a model in place of the first of two trainings, ``--judge
-MODEL`` scores one on the same images.
+MODEL`` scores one on the same images. ``--look MODEL`` writes one with what its training images looked like in its
+record, without training it anew.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from napari_unet import (
 )
 from napari_unet.arrays.stack import Stack
 from napari_unet.cli.progress import show
+from napari_unet.intensities.looks import appearance, least_contrast
 
 Named = tuple[str, Stack, Stack]
 DRAWN_ASIDE = (-0.65, -0.25)
@@ -234,6 +236,15 @@ def judged(model: Model, pairs: list[Named], out: Path, kind: str, tta: bool) ->
     return {"ap_50 of all objects": pooled(scores), **means, **kinds}
 
 
+def looked(model: Model, images: list[Stack]) -> Model:
+    """Return a model whose record has what its training images looked like; other images than these are refused."""
+    seen = [model.normalisation.measure(image).contrast for image in images]
+    least = least_contrast(seen)
+    if least != model.record.get("contrast", least):
+        raise SystemExit(f"these are other images: the least contrast is {least}, not {model.record['contrast']}")
+    return dataclasses.replace(model, record={**model.record, "contrast": least, "appearance": appearance(seen)})
+
+
 def pooled(scores: list[dict[str, float]]) -> float:
     """Return the AP at IoU 0.5 over all objects of images."""
     right = sum(each["precision_50"] * each["n_result"] for each in scores)
@@ -266,6 +277,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path)
     parser.add_argument("--judge", type=Path)
+    parser.add_argument("--look", type=Path)
     args = parser.parse_args()
     recipe = RECIPES[args.model]
     pairs = list(recipe.pairs(args.data))
@@ -274,6 +286,10 @@ def main() -> None:
         print(judged(load_model(args.judge), held_out, args.out, recipe.kind, tta=False))
         return
     parts = divided(recipe, pairs)
+    if args.look is not None:
+        model = looked(load_model(args.look), [image for image, _ in parts[False]])
+        print(model.save(args.out / args.model, half=True).card())
+        return
     trained: list[Model] = [] if args.start is None else [load_model(args.start)]
     for name, config in recipe.trainings[len(trained) :]:
         start = trained[-1] if trained else None

@@ -14,6 +14,7 @@ from napari_unet.inference.config import PredictConfig
 from napari_unet.inference.intensities import measured, remarks
 from napari_unet.inference.predict import predict, predict_lazy
 from napari_unet.intensities.contrast import Contrast
+from napari_unet.intensities.looks import is_like
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import load_model
 from napari_unet.sources import open_labels, open_stack
@@ -172,6 +173,47 @@ def test_an_image_unlike_all_that_was_learnt_from_is_said(data, said):
         assert not any(
             "unlike all" in line for line in remarks(stack, other, settings, measured(stack, other, settings))
         )
+
+
+def textured(level=0.52, sd=40.0, sigma=3.0):
+    """Edges everywhere, as in electron microscopy: bright and dark in equal parts, and noise."""
+    coarse = ndimage.gaussian_filter(RNG(2).normal(size=(160, 160)), sigma)
+    return np.clip(255 * level + sd * np.sign(coarse) + RNG(3).normal(0, 20, coarse.shape), 0, 255).astype("u1")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(textured(), "take membranes-em, which learnt from images like it"), (255 - cells(), "no model that ships")],
+)
+def test_of_an_image_unlike_what_was_learnt_the_model_that_learnt_such_is_named(data, said):
+    stack, model, config = Stack(data=data, axes="yx", name="field"), load_model("nuclei-2d"), PredictConfig(**FAST)
+    (line,) = [x for x in remarks(stack, model, config, measured(stack, model, config)) if "unlike all" in x]
+    assert said in line
+
+
+@pytest.mark.parametrize(("data", "unlike"), [(textured(), False), (cells(), True), (400 - cells(), True)])
+def test_the_model_of_membranes_knows_what_its_images_looked_like(data, unlike):
+    stack, model, config = Stack(data=data, axes="yx", name="field"), load_model("membranes-em"), PredictConfig(**FAST)
+    found = remarks(stack, model, config, measured(stack, model, config))
+    assert any("unlike all" in line for line in found) == unlike
+
+
+@pytest.mark.parametrize(
+    ("level", "coarse", "known", "like"),
+    [
+        (0.5, 0.7, RECORD, False),
+        (0.1, 0.9, RECORD, True),
+        (0.1, np.nan, RECORD, True),
+        (np.nan, 0.9, RECORD, False),
+        (0.1, 0.5, RECORD, False),
+        (0.1, 0.9, {"level": 7}, False),
+        (0.1, 0.9, "x", False),
+    ],
+)
+def test_an_image_is_like_those_learnt_from_only_in_all_that_is_known(level, coarse, known, like):
+    image = [Contrast(level=level, rough=0.2, coarse=coarse)]
+    assert is_like(image, {"appearance": known}) == like
+    assert not is_like(image * 2, {"appearance": known}) and not is_like([], {"appearance": known})
 
 
 def test_a_large_image_has_looks_too(monkeypatch):

@@ -7,6 +7,7 @@ pytest.importorskip("napari")
 pytest.importorskip("qtpy.QtWidgets")
 
 import zarr
+from scipy.ndimage import gaussian_filter
 
 from helpers import image_of
 from kinds import small
@@ -47,6 +48,43 @@ def test_each_image_gets_the_model_that_suits_it_until_the_user_chooses_one(form
     assert form.entry.name == "nuclei-2d" and form.models.picked
 
 
+def sections_of(side=160):
+    """An image that looks like electron microscopy: edges everywhere, bright and dark in equal parts, and noise."""
+    rng = np.random.default_rng(2)
+    coarse = gaussian_filter(rng.normal(size=(side, side)), 3)
+    return np.clip(133 + 40 * np.sign(coarse) + rng.normal(0, 20, coarse.shape), 0, 255).astype("u1")
+
+
+def test_an_image_without_a_pixel_size_gets_the_model_that_learnt_from_images_like_it(form, viewer):
+    viewer.add_image(sections_of(), name="sections")
+    assert form.entry.name == "nuclei-2d"  # until it is known what the image looks like
+    until(lambda: form.entry.name == "membranes-em")
+    assert not form.models.picked and "sections-membranes-em" in form.out.value
+    assert "nuclei-2d (learnt from other images)" in texts_of(form)
+
+
+def test_that_no_model_learnt_from_such_images_is_said(form, viewer):
+    nuclei = np.where(sum((np.mgrid[:160, :160] % 32 - 16) ** 2) < 60, 200, 20) + np.arange(160) % 7
+    viewer.add_image((255 - nuclei).astype("u1"), name="bright field")
+    until(lambda: "No model here has learnt from such images" in form.about.value)
+    viewer.add_image(nuclei.astype("u1"), name="nuclei")
+    form.image.value = viewer.layers["nuclei"]
+    assert "No model" not in form.about.value
+
+
+def test_what_the_user_chose_stays_when_it_is_known_what_the_image_looks_like(form, viewer):
+    viewer.add_image(sections_of(), name="sections")
+    form.model.value = SHIPPED / "nuclei-2d"
+    form.model.changed.emit(form.model.value)
+    assert form.models.picked
+    until(lambda: "nuclei-2d (learnt from other images)" in texts_of(form))
+    assert form.entry.name == "nuclei-2d" and "No model" not in form.about.value
+
+
+def texts_of(form):
+    return [form.model.native.itemText(i) for i in range(form.model.native.count())]
+
+
 def test_an_image_that_was_open_before_the_form_is_taken_as_one_that_comes_later(viewer, folders):
     layer = viewer.add_image(image_of((6, 40, 40)), name="stack", axis_labels=tuple("zyx"))
     widget = SegmentWidget(viewer)
@@ -66,11 +104,11 @@ def test_a_preview_goes_before_the_look_at_what_a_run_takes(form, viewer):
 
 def test_models_that_do_not_fit_come_last_and_the_list_says_why(form, viewer):
     viewer.add_image(image_of((40, 40)), name="plane")
-    texts = [form.model.native.itemText(i) for i in range(form.model.native.count())]
+    texts = texts_of(form)
     assert texts[-1] == "nuclei-3d (needs z)"
     viewer.add_image(image_of((8, 40, 40)), name="stack", scale=(1.75, 0.8, 0.8), units="um")
     form.image.value = viewer.layers["stack"]
-    texts = [form.model.native.itemText(i) for i in range(form.model.native.count())]
+    texts = texts_of(form)
     assert texts[0] == "nuclei-3d" and "nuclei-2d (plane by plane)" in texts
 
 

@@ -1,12 +1,13 @@
 """How the intensities of a stack are measured for a run, and what to warn of."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 
 from ..arrays.cached import cached
 from ..arrays.stack import Stack
+from ..cards import SHIPPED, models
 from ..intensities.contrast import SPAN
+from ..intensities.looks import BEYOND, is_like, learnt_range, unlike
 from ..intensities.normalise import Statistics
 from ..model import Model
 from .config import PredictConfig
@@ -16,8 +17,6 @@ FAR, FAR_FIXED = 10.0, 100.0
 SERIES = 5  # time points from which on bleaching is looked for
 BLEACHED = 0.6  # of the first range of intensities
 CLEAR = 1.5  # times what is noise, or the contrast of an image: so far were all training images
-BEYOND = 0.15  # of the range: few or many nuclei differ by so much; DIC lies 0.2 above fluorescence, bright field 0.6
-NOISIER, SMOOTHER = 2.0, 3.0  # times what was learnt: what bears it is left to augmentation
 FLATTER = 0.65  # of the flattest training image: 0.47 for nuclei, where smoothed noise reaches 0.44
 LITTLE = 12.0  # standard deviations of noise: 7 are left for what is to be found
 
@@ -87,17 +86,6 @@ def learnt_contrast(model: Model) -> float:
     return float(least) if percentiles and isinstance(least, int | float) else 0.0
 
 
-def learnt_appearance(model: Model, name: str) -> list[tuple[float, float]]:
-    """Return the range of a figure of the looks of the training images, per channel; empty where it is not known."""
-    record = model.record.get("appearance")
-    if model.normalisation.kind != "percentile" or not isinstance(record, dict):
-        return []
-    try:
-        return [(float(low), float(high)) for low, high in record.get(name, ())]
-    except (TypeError, ValueError):
-        return []
-
-
 def _without_noise(found: Statistics, model: Model) -> Statistics:
     """Return intensities of which nothing is left where they are noise alone."""
     least = learnt_contrast(model)
@@ -121,7 +109,7 @@ def _plain(found: Statistics, model: Model) -> str:
 
     Noise that is smoothed is as coarse as objects, but its values lie evenly about their middle, and it has no edges.
     """
-    coarse, levels = (learnt_appearance(model, name) for name in ("coarse", "level"))
+    coarse, levels = (learnt_range(model.record, name) for name in ("coarse", "level"))
     if not found.is_plain or not coarse or not levels:
         return ""
     channels = list(zip(found.contrast, coarse, levels, strict=False))
@@ -135,38 +123,29 @@ def _plain(found: Statistics, model: Model) -> str:
 
 
 def _appearance(stack: Stack, model: Model, found: Statistics) -> Iterator[str]:
-    """Say that an image looks unlike all that the model learnt from: bright field, inverted, far noisier."""
-    levels, roughs = (learnt_appearance(model, name) for name in ("level", "rough"))
+    """Say that an image looks unlike all that was learnt from (bright field, inverted, noisier), and what to take."""
+    if model.normalisation.kind != "percentile":
+        return
     for one in found.times or (found,):
-        if one.is_taken_as_empty:
-            continue
-        told = [
-            *(_level(each.level, *learnt) for each, learnt in zip(one.contrast, levels, strict=False)),
-            *(_texture(each.rough, *learnt) for each, learnt in zip(one.contrast, roughs, strict=False)),
-        ]
-        if any(told):
+        told = [] if one.is_taken_as_empty else unlike(one.contrast, model.record)
+        if told:
             yield (
-                f"{stack.name} looks unlike all that the model learnt from: {'; '.join(filter(None, told))}. The "
-                "result is likely wrong: take a model of such images, or fine-tune this one on some"
+                f"{stack.name} looks unlike all that the model learnt from: {'; '.join(told)}. The result is likely "
+                f"wrong: {_instead(stack, one)}"
             )
             return
 
 
-def _level(level: float, low: float, high: float) -> str:
-    if low - BEYOND <= level <= high + BEYOND or math.isnan(level):
-        return ""
-    side = "dark on bright, as in bright field" if level > high else "bright on dark"
-    learnt = f"{100 * low:.0f} to {100 * high:.0f} %"
-    return (
-        f"half of its values lie above {100 * level:.0f} % of its range, there it was {learnt} ({side}, or inverted?)"
-    )
-
-
-def _texture(rough: float, low: float, high: float) -> str:
-    if low / SMOOTHER <= rough <= NOISIER * high or math.isnan(rough):
-        return ""
-    kind = "noisier" if rough > high else "smoother"
-    return f"it is {kind}, noise is {rough:.2g} of its standard deviation, there it was {low:.2g} to {high:.2g}"
+def _instead(stack: Stack, found: Statistics) -> str:
+    """Name the models that ship and learnt from images like one; what else to do where there is none."""
+    names = [
+        entry.name
+        for entry in models(SHIPPED).values()
+        if set(entry.axes) <= set(stack.axes) and is_like(found.contrast, entry.record)
+    ]
+    if not names:
+        return "no model that ships learnt from such images; take one that did, or fine-tune this one on some"
+    return f"take {' or '.join(names)}, which learnt from images like it, or fine-tune this one on some"
 
 
 def _contrast(stack: Stack, model: Model, found: Statistics) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -203,21 +203,3 @@ def _steps(strip: np.ndarray, axis: int) -> np.ndarray:
 def noise_of(squares: float, count: float) -> float:
     """Return the standard deviation of noise by squared differences of neighbours, summed (von Neumann 1941)."""
     return math.sqrt(squares / count / 2) if count else 0.0
-
-
-def least_contrast(images: Iterable[Iterable[Contrast]]) -> float | None:
-    """Return the least of images, each by its best channel; None where none is known."""
-    spans = [max((each.span for each in channels), default=math.inf) for channels in images]
-    known = [span for span in spans if math.isfinite(span)]
-    return round(min(known), 2) if known else None
-
-
-def appearance(images: Iterable[Sequence[Contrast]]) -> dict[str, list[list[float]]]:
-    """Return the least and the greatest level, rough and coarse of images, per channel; empty where none is known."""
-    channels = list(zip(*images, strict=False))
-    found = {}
-    for name in ("level", "rough", "coarse"):
-        each = [[value for one in channel if math.isfinite(value := getattr(one, name))] for channel in channels]
-        if each and all(each):
-            found[name] = [[round(min(values), 3), round(max(values), 3)] for values in each]
-    return found

@@ -10,7 +10,7 @@ from typing import Any
 from ..arrays.cached import check_countable
 from ..errors import DataError, ModelError, OutputError, ResourceError
 from ..events import Progress
-from ..intensities.contrast import appearance, least_contrast
+from ..intensities.looks import appearance, least_contrast
 from ..intensities.normalise import Normalisation
 from ..model import Model
 from ..objects.config import MANY

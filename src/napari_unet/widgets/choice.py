@@ -1,5 +1,6 @@
 """Choosing a model, one that ships, of the folder of own models, or of any other; and what is read of image files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,15 +10,18 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QFileDialog
 
 from ..cards import SHIPPED, Entry, models
+from ..intensities.contrast import Contrast
 from ..process.remote import Remote
 from . import away
 from .jobs import Ended, Worker
 from .panel import Panel, button, field, plain_tip, text
-from .pixels import Fit
+from .pixels import OTHER_LOOKS, Fit
 from .preferences import Preferences, models_changed
+from .source import Source
 from .training_request import free_name
 
 PACKAGES = "Package, weights, or plans.json of nnU-Net (*.zip *.yaml *.yml *.pth *.pt *.ckpt *.safetensors plans.json)"
+NONE = " No model here has learnt from such images: train one on some, or fine-tune this one."
 PICTURE, SIDE = "picture.png", 32  # pixels: a nucleus can still be told from a membrane
 
 
@@ -63,6 +67,7 @@ class ModelChoice:
         self._fits: dict[Path, Fit] = {}
         self.entries: dict[Path, Entry] = {}
         self.picked = False  # by the user
+        self._looking: Worker | None = None
         self.box = ModelBox(choices=self._ranked, tooltip="Models that suit the image come first")
         self.box.models = self
         self.box.reset_choices()
@@ -93,9 +98,30 @@ class ModelChoice:
         whys = [self._fits.get(path, best).why for _, path in found]
         return [(f"{name} ({why})" if why else name, path) for (name, path), why in zip(found, whys, strict=True)]
 
-    def suit(self, layer: Any, axes: str) -> None:
-        """Put the models in order for an image, and choose the first unless the user has chosen one."""
-        self._fits = {path: Fit.of(layer, axes, entry) for path, entry in self.entries.items()}
+    def suit(self, source: Source) -> None:
+        """Put the models in order for an image, and choose the first unless the user has chosen one.
+
+        Again, once it is known what the image looks like.
+        """
+        self.forget()
+        self._order(source)
+        self._looking = Worker(source.looks, lambda _: None, lambda how: self._seen(source, how)).start()
+
+    def forget(self) -> None:
+        """Look at no image any more."""
+        if self._looking is not None:
+            self._looking.abandon()
+
+    def _seen(self, source: Source, how: Ended) -> None:
+        before = self.box.value
+        if how.result and not self._panel.busy:
+            self._order(source, how.result)
+            if self.box.value != before:
+                self.box.changed.emit(self.box.value)
+                self.picked = False
+
+    def _order(self, source: Source, looks: Sequence[Contrast] = ()) -> None:
+        self._fits = {path: Fit.of(source.layer, source.axes, entry, looks) for path, entry in self.entries.items()}
         chosen = self.box.value
         with self.box.changed.blocked():
             self.box.reset_choices()
@@ -111,6 +137,9 @@ class ModelChoice:
         """Say what the chosen model is for."""
         entry = self.entry
         self.about.value = entry.sentence if entry else "There is no model yet: train one, or choose its folder."
+        fit = self._fits.get(self.box.value) if entry else None
+        if fit and OTHER_LOOKS in fit.why and not any(each.like for each in self._fits.values()):
+            self.about.value += NONE
         self.about.tooltip = plain_tip(entry.summary()) if entry else ""
 
     def entry_of(self, folder: Path | None) -> Entry | None:

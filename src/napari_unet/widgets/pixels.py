@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 
 from ..cards import Entry
+from ..intensities.contrast import Contrast
+from ..intensities.looks import is_like, unlike
 from ..units import factor, in_one, is_length, short
 from .source import channels_of, levels_of
 
 ALIKE = 1.25  # pixel sizes that differ by less are taken as the same
 FAR = 4.0  # pixel sizes that differ by more are told in the list of models: objects look like other ones
 UNKNOWN, AXIS = 1.4, 2.0  # e-folds that a pixel size without a unit, and an axis left out, count as
+LOOKS = 3.0  # the same where it is not known to have learnt from such images: more than all else that can be borne
+OTHER_LOOKS = "learnt from other images"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +78,28 @@ class Fit:
         E-folds of pixel size, as good as so many for an axis that it leaves out.
     why : str
         In a few words what does not fit; empty where all does.
+    like : bool
+        Whether the image is known to look like those that the model learnt from.
     """
 
     runs: int
     misfit: float
     why: str = ""
+    like: bool = False
 
     @classmethod
-    def of(cls, layer: Any, axes: str, entry: Entry) -> "Fit":
-        """Hold a model against an image."""
+    def of(cls, layer: Any, axes: str, entry: Entry, looks: Sequence[Contrast] = ()) -> "Fit":
+        """Hold a model against an image, and what each channel looks like where that is known."""
+        fit = cls._of(layer, axes, entry)
+        if fit.runs or not looks:
+            return fit
+        each = [[one] for one in looks] if entry.channels == 1 else [looks]  # any channel can be chosen
+        like = any(is_like(one, entry.record) for one in each)
+        other = OTHER_LOOKS * all(unlike(one, entry.record) for one in each)
+        return cls(0, fit.misfit + LOOKS * (not like), ", ".join(filter(None, [fit.why, other])), like)
+
+    @classmethod
+    def _of(cls, layer: Any, axes: str, entry: Entry) -> "Fit":
         lacking = sorted(set(entry.axes) - set(axes))
         if lacking:
             return cls(1, np.inf, f"needs {' and '.join(lacking)}")

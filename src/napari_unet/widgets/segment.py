@@ -85,6 +85,7 @@ class SegmentWidget(Panel):
         """Leave what is running, and listen no more."""
         super().gone()
         self.form.forget()
+        self.models.forget()
         self._preview.abandon()
         if self._checking is not None:
             self._checking.abandon()
@@ -160,7 +161,7 @@ class SegmentWidget(Panel):
         layer = self.image.value
         if layer is not None:
             with contextlib.suppress(UnetError):
-                self.models.suit(layer, self.form.source.axes)
+                self.models.suit(self.form.source)
         self._fill()
 
     def _fill(self, *_: Any) -> None:
