@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import FP32, image_of
-from kinds import finder, small
+from kinds import finder, restorer, small
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import UsageError
 from napari_unet.events import wait
@@ -16,6 +16,7 @@ from napari_unet.inference import PredictConfig
 from napari_unet.inference.predict import predict
 from napari_unet.sources import open_stack
 from napari_unet.store.save import save_stack
+from napari_unet.task import SuperResolve
 
 SIDES = (70, 83)
 
@@ -74,11 +75,85 @@ def test_a_side_that_is_left_out_is_the_images(tmp_path):
     assert (np.asarray(run(stack, small(), tmp_path / "r.ome.zarr", region="10:,:20").data) == whole[:, 10:, :20]).all()
 
 
-def test_a_region_of_what_is_resampled_or_written_into_its_image_is_refused(tmp_path):
-    stack = Stack(image_of(SIDES), "yx", scale=(0.5, 0.5), units=("micrometer",) * 2)
-    other = dataclasses.replace(small(), scale=(0.7, 0.7), units=("micrometer",) * 2)
-    with pytest.raises(UsageError, match="own pixels"):
-        run(stack, other, tmp_path / "a.ome.zarr", region="0:9,0:9", resample=True)
+def test_a_region_has_no_place_in_its_own_image(tmp_path):
+    wait(save_stack(Stack(image_of(SIDES), "yx"), tmp_path / "a.ome.zarr"))
+    with pytest.raises(UsageError, match="give a place"):
+        run(open_stack(tmp_path / "a.ome.zarr"), small(), tmp_path / "a.ome.zarr", region="0:9,0:9", in_source=True)
+
+
+def sized(model, *scale, **more):
+    return dataclasses.replace(model, scale=scale, units=("micrometer",) * len(scale), **more)
+
+
+RESAMPLED = {
+    "finer": ((70, 83), sized(small(), 0.31, 0.4), {"resample": True}),
+    "coarser": ((70, 83), sized(small(), 1.3, 0.9), {"resample": True}),
+    "deep, one axis": ((9, 40, 43), sized(small(3), 1.0, 0.7, 0.5), {"resample": True}),
+    "as learnt": ((70, 83), sized(small(), 1.1, 1.1, shrink=(2.2, 2.2)), {}),
+    "by diameter": ((70, 83), sized(finder(), 0.5, 0.5, diameter=7.0), {"diameter": 10.0}),
+    "restored": ((70, 83), sized(restorer(), 0.31, 0.9), {"resample": True}),
+    "larger": ((50, 53), sized(restorer(SuperResolve), 0.31, 0.9), {"resample": True}),
+}
+
+
+@pytest.mark.parametrize("kind", RESAMPLED)
+@pytest.mark.parametrize("cut", [(0, 1, 2, 3), (3, 4, 5, 5), (1, 5, 0, 2)])  # sixths: ends that lie on no pixel there
+def test_a_region_that_is_resampled_has_the_numbers_of_the_whole_at_its_place(tmp_path, kind, cut):
+    shape, model, chosen = RESAMPLED[kind]
+    chosen = chosen | ({"probabilities": True} if model.task.result == "labels" else {}) | {"block": (16,) * len(shape)}
+    stack = Stack(
+        image_of(shape),
+        "zyx"[-len(shape) :],
+        scale=(1.0, 0.5, 0.5)[-len(shape) :],
+        units=("micrometer",) * len(shape),
+        translation=(2.0, 3.0, 4.0)[-len(shape) :],
+    )
+    low, high = cut[:2], cut[2:]
+    ends = [sorted((n * a // 6, n * b // 6 + 1)) for n, a, b in zip(shape[-2:], low, high, strict=True)]
+    part = (*(slice(2, 5),) * (len(shape) - 2), *(slice(*each) for each in ends))
+    whole = run(stack, model, tmp_path / "whole.ome.zarr", **chosen)
+    text = ",".join(f"{p.start}:{p.stop}" for p in part)
+    found = run(stack, model, tmp_path / "part.ome.zarr", region=text, **chosen)
+    factor = whole.shape[-1] // shape[-1]
+    there = tuple(slice(p.start * factor, p.stop * factor) for p in part)
+    assert found.scale == whole.scale
+    np.testing.assert_allclose(
+        found.translation,
+        [t + p.start * s for t, p, s in zip(whole.translation, there, whole.scale, strict=True)],
+    )
+    names = ["probabilities"] if model.task.result == "labels" else []
+    names += [f"labels/{p.name}" for p in (tmp_path / "whole.ome.zarr" / "labels").glob("*_classes")]
+    if not any("classes" in name for name in names):  # objects are found within the part
+        assert (np.asarray(found.data) == np.asarray(whole.data)[there]).all()
+    for name in names:
+        one, all_of_it = (np.asarray(open_stack(tmp_path / f"{n}.ome.zarr" / name).data) for n in ("part", "whole"))
+        assert (one == all_of_it[(..., *there)]).all()
+
+
+def test_objects_of_a_region_that_is_resampled_are_made_at_the_pixels_of_the_network(tmp_path):
+    stack = Stack(image_of((90, 96)), "yx", scale=(0.5, 0.5), units=("micrometer",) * 2)
+    model = sized(finder(min_size=5), 0.65, 0.65)
+    whole = run(stack, model, tmp_path / "w.ome.zarr", resample=True)
+    all_of_it = run(stack, model, tmp_path / "a.ome.zarr", resample=True, region=":,:")
+    assert np.asarray(whole.data).max() > 3
+    assert (np.asarray(all_of_it.data) == np.asarray(whole.data)).all()
+    part = (slice(20, 77), slice(13, 80))
+    found = np.asarray(run(stack, model, tmp_path / "p.ome.zarr", resample=True, region="20:77,13:80").data)
+    there = np.asarray(whole.data)[part]
+    edge = np.ones(there.shape, bool)
+    edge[12:-12, 12:-12] = False
+    inner = set(np.unique(there)) - set(np.unique(there[edge]))
+    assert len(inner) > 3  # objects that the edge does not reach are the same
+    for each in inner:
+        (own,) = np.unique(found[there == each])
+        assert own and ((found == own) == (there == each)).all()
+
+
+def test_a_region_behind_a_model_that_makes_pixels_finer_is_in_pixels_of_the_image(tmp_path):
+    stack, models = Stack(image_of((30, 33)), "yx"), [restorer(SuperResolve), small()]
+    whole = np.asarray(run(stack, models, tmp_path / "w.ome.zarr").data)
+    part = np.asarray(run(stack, models, tmp_path / "p.ome.zarr", region="5:20,7:30").data)
+    assert (part == whole[10:40, 14:60]).all()
 
 
 @pytest.mark.parametrize("shape", [(64, 72), (12, 40, 44)])

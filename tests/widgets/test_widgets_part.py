@@ -1,5 +1,7 @@
 """A part that is run alone has the numbers of the whole run, at its place, whatever layer it is chosen on."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -16,13 +18,16 @@ from windows import opened, ran, until
 @pytest.fixture
 def folders(folders):
     """Own folders, with models of two and of three dimensions."""
-    for name, model in {"flat": small(2), "deep": small(3), "objects": finder(min_size=2)}.items():
+    learnt = dataclasses.replace(small(2), scale=(1.1, 1.1), units=("micrometer",) * 2, shrink=(2.2, 2.2))
+    models = {"flat": small(2), "deep": small(3), "objects": finder(min_size=2), "resampled": learnt}
+    for name, model in models.items():
         model.save(folders / "models" / f"{name}.model")
     return folders
 
 
 LAYERS = {
     "flat": ((96, 120), {"scale": (0.5, 0.5), "translate": (30, -7), "units": "um"}),
+    "resampled": ((96, 120), {"scale": (0.5, 0.5), "translate": (30, -7), "units": "um"}),
     "objects": ((96, 120), {"scale": (0.5, 0.5), "translate": (30, -7), "rotate": 30}),
     "deep": ((9, 64, 72), {"scale": (2, 0.5, 0.5), "translate": (4, 30, -7)}),
     "levels": ((96, 120), {"scale": (0.5, 0.5), "translate": (30, -7)}),
@@ -49,7 +54,7 @@ def at_place(layer, whole):
 @pytest.mark.parametrize("how", [VISIBLE, DRAWN])
 def test_a_part_has_the_numbers_of_the_whole_at_its_place(how, kind, viewer, folders):
     image = add(viewer, kind)
-    widget = opened(viewer, folders, kind if kind in ("objects", "deep") else "flat", "")
+    widget = opened(viewer, folders, kind if kind in ("objects", "deep", "resampled") else "flat", "")
     whole = ran(widget)
     layers = set(viewer.layers)
     if how == DRAWN:

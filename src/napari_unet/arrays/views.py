@@ -169,6 +169,34 @@ class View(LazyBase):
         return data.transpose([left.index(axis) for axis in view.order])
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Within(LazyBase):
+    """A lazy array of which only a part is there, at its place in the whole: nothing is read beside it.
+
+    Parameters
+    ----------
+    base : array
+        The part.
+    shape : tuple of int
+        Of the whole.
+    start : tuple of int
+        Where the part begins in it, per axis.
+    """
+
+    base: LazyArray
+    shape: tuple[int, ...] = dataclasses.field()  # else the property of the same name would be its default
+    start: tuple[int, ...]
+
+    def read(self, box: Box) -> np.ndarray:
+        """Read a box that lies in the part."""
+        ends = zip(box, self.start, self.base.shape, strict=True)
+        if any(b.start < s or b.stop > s + n for b, s, n in ends):
+            raise IndexError(f"{box} leaves what is there of the array, {self.base.shape} from {self.start}")
+        return np.asarray(
+            self.base[tuple(slice(b.start - s, b.stop - s) for b, s in zip(box, self.start, strict=True))]
+        )
+
+
 def chunk_shape(data: Any) -> tuple[int, ...]:
     """Return the (largest) chunk of a lazy array along each axis, its shape where it has none."""
     chunks = getattr(data, "chunks", None)

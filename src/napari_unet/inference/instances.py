@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import math
 from collections.abc import Generator, Iterator
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays.views import Box
+from ..arrays.resample import ResampledLabels
+from ..arrays.views import Box, LazyArray, LazyBase, View
 from ..events import Block, Progress
 from ..faults import persist
 from ..files import disk, replacing
+from ..grid.tiles import within
 from ..objects import Canvas, ObjectGrid, Objects, find, paint
 from ..objects.scratch import discard
-from ..store import ResultStore
+from ..store import Output, ResultStore
 from ..store.table import CLASS_COLUMNS, make_place
 from .own import ratios
 
@@ -65,10 +68,10 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
         discard(scratch)  # a run that ended in the middle of removing it
         return ""
     first, ndim = len(own.grid), job.decoder.engine.model.config.ndim
-    base, source = (job, work) if job.corner is None else (own, store)  # of a region, what lies within it
-    made = base.decoder.outputs[0]
-    grid = ObjectGrid(made.shape, base.grid.core, made.axes, ndim)
-    classes = source.arrays[made.path]
+    made, classes = job.decoder.outputs[0], _classes(job, work)
+    sizes = ratios(output.scale, made.scale)
+    is_same = classes.shape == output.shape and all(size == 1 for size in sizes)
+    grid = ObjectGrid(classes.shape, (own if is_same else job).grid.core, made.axes, ndim)
 
     def read(box: Box) -> np.ndarray:
         return persist(lambda: np.asarray(classes[box]))
@@ -77,8 +80,9 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
         store.write(first + number, {output.path: (box, labels.astype(output.dtype, copy=False))})
 
     yield from _told(find(read, grid, scratch, options), store, job)
-    onto = ObjectGrid(output.shape, own.grid.core, output.axes, ndim), ratios(output.scale, made.scale)
-    canvas = Canvas(write, own.decoder.engine.read, *(onto if own is not base else ()))
+    bring = functools.partial(_brought, job, output, sizes)
+    onto = ObjectGrid(output.shape, own.grid.core, output.axes, ndim), sizes, bring
+    canvas = Canvas(write, own.decoder.engine.read, *(() if is_same else onto))
     painting = paint(read, grid, canvas, scratch, options)
     for number in range(first):
         next(painting)
@@ -98,6 +102,24 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
     if note:
         yield Progress(job.apart + store.count, job.total, "note", note)
     return note
+
+
+def _classes(job: "Job", work: ResultStore) -> View:
+    """Return the classes that objects are made of: of a region what lies within it, and nothing around that."""
+    made, region = job.decoder.outputs[0], job.region
+    classes = View.of(work.arrays[made.path])
+    if region is None:
+        return classes
+    parts = ([region.made_of[a]] for a in made.axes), ([region.taken[a]] for a in made.axes)
+    return classes.cut([within(part, taken)[0] for part, taken in zip(*parts, strict=True)])
+
+
+def _brought(job: "Job", output: Output, sizes: tuple[float, ...], labels: LazyArray) -> LazyBase:
+    """Return labels of objects, lazily, at the image's own pixels, which are of `sizes` in the network's."""
+    region = job.region
+    if region is None:
+        return ResampledLabels(labels, output.shape, sizes)
+    return region.cut(labels, output.axes, region.made_of, job.factors, sizes, ResampledLabels)
 
 
 def _too_much(objects: Objects, voxels: int, learnt: Any) -> str:

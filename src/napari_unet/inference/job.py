@@ -18,7 +18,7 @@ from ..events import Block, Progress
 from ..faults import out_of_memory
 from ..files import read, remove, replace
 from ..grid.columns import ColumnGrid
-from ..grid.tiles import TileGrid, scaled
+from ..grid.tiles import Factor, TileGrid, scaled
 from ..model import Model
 from ..settings import to_keys
 from ..sources.identity import MOST_LOOKED_AT, STORED, stored
@@ -45,6 +45,7 @@ from .outputs import (
     uncertainty_output,
 )
 from .pipeline import Pipeline
+from .region import Region
 
 UNREAD = "unread"  # in the ledger: which parts of the image could not be read when its intensities were measured
 
@@ -94,8 +95,8 @@ class Job:
         Of a cascade, the models that the stack has passed through.
     own : Job, optional
         The result at the image's own pixels, where the network runs at others: it is made of what is written here.
-    corner : box, optional
-        Where `own` lies in what the network is given, per tiled axis, if it is a part of that at the same pixels.
+    region : Region, optional
+        The part of the image that `own` is, and that the network is given for it.
     stages : tuple of Job
         Of samples, the steps before those of the network here, some in each; see `stages`.
     """
@@ -106,7 +107,7 @@ class Job:
     objects: Output | None = None
     before: tuple[Model, ...] = ()
     own: "Job | None" = None
-    corner: Box | None = None
+    region: Region | None = None
     stages: "tuple[Job, ...]" = ()
 
     def of_samples(self) -> "Job":
@@ -122,6 +123,12 @@ class Job:
         if self.own is not None:
             return self.own.outputs
         return self.decoder.outputs if self.objects is None else (self.objects, *self.decoder.outputs)
+
+    @property
+    def factors(self) -> dict[str, Factor]:
+        """Elements of the result for one of the image, per tiled axis."""
+        engine = (self.own or self).decoder.engine
+        return dict(zip(engine.axes, engine.factors, strict=True))
 
     @property
     def written(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays.resample import Resampled, ResampledLabels
 from ..arrays.stack import Stack
-from ..arrays.views import Box, LazyArray, LazyBase, View
+from ..arrays.views import Box, LazyArray, LazyBase
 from ..errors import DataError
 from ..events import Progress
 from ..faults import persist
@@ -123,11 +123,10 @@ class _Brought:
                 scale = scale if "c" in output.axes else (*scale[:at], 1.0, *scale[at:])
             else:
                 data = OverSamples(data, self._samples, new, own.path == "uncertainty", own.dtype)
-        if job.corner is None:
-            return resampling(output.kind)(data, own.shape, ratios(own.scale, scale))
-        part: list[slice | int] = list(scaled(job.corner, self._own.decoder.engine.factors))
-        at = own.axes.find("c")
-        return View.of(data).cut(part if at < 0 else [*part[:at], slice(None), *part[at:]])
+        kind, sizes = resampling(output.kind), ratios(own.scale, scale)
+        if job.region is None:
+            return kind(data, own.shape, sizes)
+        return job.region.cut(data, own.axes, job.region.taken, job.factors, sizes, kind)
 
     def build(self) -> None:
         """Do nothing: the network has run."""

@@ -97,10 +97,10 @@ class Prepared:
         stack = resample_to_model(stack, self.model, self.config, self.given)
         found = _kept(measured(stack, self.model, self.config, len(self.models) > 1), earlier)
         own = stack
+        if self.is_resampled:
+            own = self.given if len(self.models) == 1 else brought(stack, _own(self.given, self.models))
         if self.region is not None:
-            own, stack = stack.select(**self.region.wanted), stack.select(**self.region.taken)
-        elif self.is_resampled:
-            own = self.given if len(self.models) == 1 else brought(stack, self.own)
+            own, stack = own.select(**self.region.wanted), stack.select(**self.region.taken)
         engine = _last(stack, self.model, found, self.config, self.region)
         return dataclasses.replace(self, engine=engine, own=own, is_measured=True)
 
@@ -114,10 +114,11 @@ class Prepared:
     @property
     def is_resampled(self) -> bool:
         """Whether the network runs at other pixels than the image's own."""
+        if self.region is not None and self.region.own != self.region.run:
+            return True
+        names = ("scale",) if self.region is not None else ("shape", "scale")
         space = self.own.spatial
-        return any(
-            self.own.values_along(space, name) != self.stack.values_along(space, name) for name in ("shape", "scale")
-        )
+        return any(self.own.values_along(space, name) != self.stack.values_along(space, name) for name in names)
 
     @property
     def resampling(self) -> list[str]:
@@ -141,8 +142,7 @@ class Prepared:
         own = Job.plan(alone(engine), config, before)
         deviates = self.config.uncertainty and self.samples == 1
         bare = dataclasses.replace(self.config, overview=False, error=False, each_sample=False, uncertainty=deviates)
-        corner = None if self.region is None else self.region.corner(own.decoder.engine.axes)
-        job = dataclasses.replace(Job.plan(self.engine, bare, before), objects=None, own=own, corner=corner)
+        job = dataclasses.replace(Job.plan(self.engine, bare, before), objects=None, own=own, region=self.region)
         return staged(job if self.samples == 1 else job.of_samples(), self.config)
 
     def settings(self) -> dict[str, Any]:
@@ -173,16 +173,16 @@ def prepare(stack: Stack, models: Models, config: PredictConfig | None = None) -
     """
     config, found = config or PredictConfig(), load_cascade(models)
     config.check_input(found)
-    taken = own = stack = conditioned(open_stack(stack), found[0].task.given, len(found[0].axes))
+    taken = stack = conditioned(open_stack(stack), found[0].task.given, len(found[0].axes))
     for model in found[:-1]:
         taken = resample_to_model(taken, model, config, stack)
         check_fit(taken, model)
-        taken, own = result_of(taken, model), result_of(own, model)
-    taken = resample_to_model(taken, found[-1], config, stack)
+        taken = result_of(taken, model)
+    taken, own = resample_to_model(taken, found[-1], config, stack), _own(stack, found)
     own = taken if (own.shape, own.scale) == (taken.shape, taken.scale) else own
     if config.region is None:
         return Prepared(stack, found, config, _last(taken, found[-1], _nothing(taken), config), own)
-    region = _region(taken, own, found[-1], config)
+    region = _region(stack, taken, own, found[-1], config)
     own, taken = own.select(**region.wanted), taken.select(**region.taken)
     engine = _last(taken, found[-1], _nothing(taken), config, region)
     return Prepared(stack, found, config, engine, own, region=region)
@@ -208,7 +208,14 @@ def to_generate(model: Model, labels: Stack | None, shape: tuple[int, ...] = ())
     return Stack(Zeros(shape, np.uint8), model.axes, model.scale, model.units, name="generated")
 
 
-def _region(taken: Stack, own: Stack, model: Model, config: PredictConfig) -> Region:
+def _own(stack: Stack, models: Sequence[Model]) -> Stack:
+    """Return where what the last of several models takes lies, if all ran at the image's own pixels."""
+    for model in models[:-1]:
+        stack = result_of(stack, model)
+    return stack
+
+
+def _region(given: Stack, taken: Stack, own: Stack, model: Model, config: PredictConfig) -> Region:
     """Find the part of an image that is run alone.
 
     Raises
@@ -216,17 +223,12 @@ def _region(taken: Stack, own: Stack, model: Model, config: PredictConfig) -> Re
     UsageError
         Where the result would not be that of the whole image there, or has no place of its own.
     """
-    if own is not taken:
-        raise UsageError(
-            "a region is run at the image's own pixels, and the image is resampled: by --resample, --diameter, or as "
-            "the training images were; leave the region out"
-        )
     if config.in_source:
         raise UsageError("the labels of a region are smaller than the image; give a place for them with --out")
     if not model.config.tile_exact:
         raise UsageError(f"a region differs from the same part of the whole, as {model.seams}; run all")
     engine = engine_for(taken, model, _nothing(taken), config)
-    return region_of(config.region or "", taken, engine.axes, engine.footprint)
+    return region_of(config.region or "", given, own, engine)
 
 
 def load_cascade(models: Models) -> tuple[Model, ...]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.resample import ResampledLabels
-from ..arrays.views import Box, LazyBase
+from ..arrays.views import Box, LazyArray, LazyBase
 from ..errors import DataError
 from ..events import Progress
 from ..grid.tiles import within
@@ -93,12 +92,15 @@ class Canvas:
         Of other pixels than those that objects were found at; the same part of the world.
     ratios : tuple of float
         Their size in pixels that objects were found at, per axis of `grid`.
+    bring : callable, optional
+        Brings labels at the pixels where objects were found to those of `grid`, lazily, as `ResampledLabels` does.
     """
 
     write: Write
     image: Read | None = None
     grid: ObjectGrid | None = None
     ratios: tuple[float, ...] = ()
+    bring: Callable[[LazyArray], LazyBase] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -219,8 +221,8 @@ def paint(
     offset, ids, track = kept.load("ids", "offset", "id", "track")
     votes = kept.load("ids", "votes")[0][track] if config.kinds else np.zeros((len(track), 0), np.int64)
     source: LazyBase = _Named(read, kept, grid, config, (offset, ids))
-    if canvas.grid is not None:
-        source = ResampledLabels(source, onto.shape, canvas.ratios)
+    if canvas.bring is not None:
+        source = canvas.bring(source)
         if math.prod(_least(ratio) for ratio in canvas.ratios) <= MAJORITY:
             track = _compact(track, source, onto)
     blocks = len(onto)

@@ -60,18 +60,18 @@ def seconds(run: Run) -> Generator[None, None, float]:
         size = [n for n, a in zip(sample.shape, axes, strict=True) if a != "c"]
         run_at = float(np.prod(shown.lazy.grid.shape)) / float(np.prod(size))  # pixels of the network for one of these
         _tried[key] = run_at * (spent / done if done else first[0] / first[1])
-    pixels = np.prod([float(n) for n, a in zip(_run_alone(run), axes, strict=True) if a != "c"])
-    return START + float(pixels) * _tried[key]
+    return START + _run_alone(run) * _tried[key]
 
 
-def _run_alone(run: Run) -> tuple[int, ...]:
-    """Return the shape of the image, or of the part that the network is given, what it sees around included."""
+def _run_alone(run: Run) -> float:
+    """Return how many pixels of the image the network is given: of a part, what it sees around included."""
     from ..inference.prepare import prepare
 
-    if run.config.region is None:
-        return run.stack.shape
-    region = prepare(run.stack, run.models, run.config).region
-    return run.stack.shape if region is None else run.stack.select(**region.taken).shape
+    pixels = float(np.prod([float(n) for n, a in zip(run.stack.shape, run.stack.axes, strict=True) if a != "c"]))
+    region = None if run.config.region is None else prepare(run.stack, run.models, run.config).region
+    if region is None:
+        return pixels
+    return pixels * _voxels(region.taken.values()) / _voxels(region.run.values())
 
 
 def _voxels(box: Any) -> int:
