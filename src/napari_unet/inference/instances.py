@@ -80,8 +80,7 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
         store.write(first + number, {output.path: (box, labels.astype(output.dtype, copy=False))})
 
     yield from _told(find(read, grid, scratch, options), store, job)
-    bring = functools.partial(_brought, job, output, sizes)
-    onto = ObjectGrid(output.shape, own.grid.core, output.axes, ndim), sizes, bring
+    onto = ObjectGrid(output.shape, own.grid.core, output.axes, ndim), sizes, functools.partial(_brought, job, output)
     canvas = Canvas(write, own.decoder.engine.read, *(() if is_same else onto))
     painting = paint(read, grid, canvas, scratch, options)
     for number in range(first):
@@ -114,9 +113,9 @@ def _classes(job: "Job", work: ResultStore) -> View:
     return classes.cut([within(part, taken)[0] for part, taken in zip(*parts, strict=True)])
 
 
-def _brought(job: "Job", output: Output, sizes: tuple[float, ...], labels: LazyArray) -> LazyBase:
-    """Return labels of objects, lazily, at the image's own pixels, which are of `sizes` in the network's."""
-    region = job.region
+def _brought(job: "Job", output: Output, labels: LazyArray) -> LazyBase:
+    """Return labels of objects, lazily, at the image's own pixels."""
+    region, sizes = job.region, ratios(output.scale, job.decoder.outputs[0].scale)
     if region is None:
         return ResampledLabels(labels, output.shape, sizes)
     return region.cut(labels, output.axes, region.made_of, job.factors, sizes, ResampledLabels)
