@@ -30,6 +30,7 @@ from napari_unet.arrays.stack import Stack
 from napari_unet.metrics.boundaries import v_rand
 from napari_unet.metrics.contingency import Contingency
 from napari_unet.metrics.objects import Overlaps, seg
+from napari_unet.model import Model
 from napari_unet.training import fit
 
 Pairs = list[tuple[Stack, Stack]]
@@ -103,19 +104,29 @@ def pooled(tables: list[Contingency]) -> dict[str, float]:
     return scores | same
 
 
-def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    fit.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[attr-defined]  # the budget: processor time
+def clock() -> None:
+    """Let minutes of a training be those of the processor, on one thread."""
+    fit.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[attr-defined]
     torch.set_num_threads(1)
+
+
+def learnt(learn: Pairs, out: Path, seconds: float, seed: int, size: float | None = None) -> Model:
+    """Train with all defaults for some seconds."""
+    config = TrainConfig(task="instances", minutes=seconds / 60, seed=seed, working_pixel_size=size)
+    return wait(train(learn, out, config))
+
+
+def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    clock()
     for name in args.sets:
         learn, judge, seconds = SETS[name](args.data)
         seconds = args.seconds or seconds
         for seed in args.seeds:
             for way in args.sizes:
                 size = {"fitting": None, "as it is": 1.0}.get(way) if not _is_number(way) else float(way)
-                config = TrainConfig(task="instances", minutes=seconds / 60, seed=seed, working_pixel_size=size)
                 with tempfile.TemporaryDirectory() as work:
                     began = time.process_time()
-                    model = wait(train(learn, Path(work) / "a.model", config))
+                    model = learnt(learn, Path(work) / "a.model", seconds, seed, size)
                     spent = time.process_time() - began
                     tables = []
                     for number, (image, truth) in enumerate(judge):
