@@ -288,7 +288,8 @@ def _network(config: Mapping[str, Any], count: int) -> str:
         return f"{config['ndim']}-D ONNX network, {config['bytes']:,} bytes{exact}"
     if config.get("kind") == "known":
         told = [" x ".join(map(str, config[name])) for name in ("halo", "window")]
-        fixed = f"runs in windows of {told[1]} at fixed places, as its norm takes statistics of each"
+        lie = "that overlap and are weighed" if config.get("blended") else "at fixed places"
+        fixed = f"runs in windows of {told[1]} {lie}, as its norm takes statistics of each"
         return (
             f"{config['ndim']}-D {config['network']}, {count:,} weights; {fixed if told[1] else f'looks {told[0]} far'}"
         )

@@ -8,6 +8,8 @@ import zlib
 import numpy as np
 import pytest
 import torch
+import zarr
+from scipy import ndimage
 
 from helpers import FP32, example, image_of
 from napari_unet import PredictConfig, TrainConfig, load_model, open_stack, predict, train, wait
@@ -15,7 +17,7 @@ from napari_unet.arrays.stack import Stack
 from napari_unet.errors import ModelError, UnsafeError
 from napari_unet.intensities.normalise import Normalisation
 from napari_unet.model import Model
-from napari_unet.network import Known, build, footprint, halo_of
+from napari_unet.network import Known, build, footprint, halo_of, windows
 from napari_unet.network.steps import Step
 from napari_unet.task import Semantic
 from napari_unet.zoo.known import known, placed
@@ -142,9 +144,9 @@ def test_how_far_it_looks_is_what_is_measured(kind):
     assert halo_of(config)[1] - 2 * stride < radius <= halo_of(config)[1] + stride
 
 
-def model_of(kind, window=(), **more):
+def model_of(kind, window=(), blended=False, **more):
     config, _ = config_of(kind)
-    config = dataclasses.replace(placed(config, window), **more)
+    config = dataclasses.replace(placed(config, window, blended), **more)
     weights = {k: v.numpy() for k, v in filled(build(config)).state_dict().items()}
     count = config.out_channels
     task = Semantic(tuple(range(count)), tuple(f"class {i}" for i in range(count)))
@@ -172,7 +174,8 @@ def test_any_tiling_gives_the_whole_where_norms_are_pointwise(tmp_path):
     assert np.array_equal(first, second)
 
 
-def test_windows_at_fixed_places_give_the_same_for_any_tiling(tmp_path):
+def test_windows_at_fixed_places_give_the_same_for_any_tiling(tmp_path, monkeypatch):
+    monkeypatch.setattr(windows, "WHOLE", 0)
     model, stack = model_of("plain", (32, 32)), Stack(image_of((2, 70, 90), 5), "cyx")
     config = model.config
     assert (config.window, config.margin, config.core, config.stride) == ((32, 32), (8, 8), (16, 16), (4, 4))
@@ -188,6 +191,57 @@ def test_windows_at_fixed_places_give_the_same_for_any_tiling(tmp_path):
             found = net(torch.from_numpy(x[:, :, low[0] : y0 + 24, low[1] : x0 + 24].copy())).softmax(1)[0].numpy()
         wanted[:, y0 : y0 + 16, x0 : x0 + 16] = found[:, y0 - low[0] : y0 - low[0] + 16, x0 - low[1] : x0 - low[1] + 16]
     assert np.abs(first - wanted[:, :70, :90]).max() < 1e-3  # of float16
+
+
+def test_a_small_image_goes_through_a_network_that_takes_statistics_in_one_pass(tmp_path):
+    model, stack = model_of("plain", (32, 32)), Stack(image_of((2, 70, 90), 5), "cyx")
+    found = [results(model, stack, tmp_path, block) for block in ((16, 16), (32, 48), (70, 90))]
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[1], found[2])
+    x = np.pad(normalised(stack), [(0, 0), (0, 0), (0, 2), (0, 2)], mode="reflect")
+    with torch.inference_mode():
+        wanted = Known(model.config, model.weights)(torch.from_numpy(x)).softmax(1)[0].numpy()[:, :70, :90]
+    assert np.abs(found[0] - wanted).max() < 1e-3  # of float16
+    part = tmp_path / "part.ome.zarr"
+    wait(predict(stack, model, part, PredictConfig(block=(16, 16), region="30:60,41:90", **AS_FLOATS)))
+    assert np.array_equal(np.asarray(open_stack(part / "probabilities").data), found[0][:, 30:60, 41:90])
+    assert (
+        zarr.open_group(part, mode="r").attrs["napari_unet"]["provenance"]["windows"] == "one pass over the whole image"
+    )
+
+
+@pytest.mark.parametrize("shape", [(70, 90), (27, 50), (20, 21)])  # larger than a window, partly, and smaller
+def test_windows_of_nnunet_overlap_and_are_weighed_as_its_own(tmp_path, shape):
+    """Written out as nnU-Net does it, but for its sums in float16."""
+    model, stack = model_of("plain", (32, 36), blended=True), Stack(image_of((2, *shape), 5), "cyx")
+    found = [results(model, stack, tmp_path, block) for block in ((16, 16), (32, 48), shape)]
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[1], found[2])
+    around = [max(w - n, 0) for n, w in zip(shape, (32, 36), strict=True)]
+    pads = [(n // 2, n - n // 2) for n in around]
+    x = np.pad(normalised(stack), [(0, 0), (0, 0), *pads])
+    spot = np.zeros((32, 36))
+    spot[16, 18] = 1
+    weigh = ndimage.gaussian_filter(spot, (4, 4.5), 0, mode="constant")
+    weigh = (weigh / weigh.max() * 10).astype(np.float16)
+    weigh[weigh == 0] = weigh[weigh > 0].min()
+    steps = []
+    for n, w in zip(x.shape[2:], (32, 36), strict=True):
+        count = int(np.ceil((n - w) / (w / 2))) + 1
+        steps.append([int(np.round((n - w) / max(count - 1, 1) * i)) for i in range(count)])
+    total, weight = np.zeros((3, *x.shape[2:])), np.zeros(x.shape[2:])
+    net = Known(model.config, model.weights)
+    for y0, x0 in itertools.product(*steps):
+        at = (slice(y0, y0 + 32), slice(x0, x0 + 36))
+        with torch.inference_mode():
+            total[:, *at] += net(torch.from_numpy(x[:, :, *at].copy()))[0].numpy() * weigh.astype(np.float64)
+        weight[at] += weigh
+    wanted = torch.from_numpy(total / weight).softmax(0).numpy()
+    wanted = wanted[:, pads[0][0] : pads[0][0] + shape[0], pads[1][0] : pads[1][0] + shape[1]]
+    assert np.abs(found[0] - wanted).max() < 1e-3  # of float16
+    part = tmp_path / "part.ome.zarr"
+    wait(predict(stack, model, part, PredictConfig(block=(8, 16), region="9:20,5:20", **AS_FLOATS)))
+    assert np.array_equal(np.asarray(open_stack(part / "probabilities").data), found[0][:, 9:20, 5:20])
+    told = zarr.open_group(part, mode="r").attrs["napari_unet"]["provenance"]["windows"]
+    assert told == "windows of 32 x 36, half over each other, weighed"
 
 
 def test_a_model_of_another_library_is_kept_as_it_is(tmp_path):

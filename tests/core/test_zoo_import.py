@@ -27,7 +27,7 @@ from napari_unet import (
 )
 from napari_unet.arrays.stack import Stack
 from napari_unet.errors import ModelError, UnsafeError, UsageError
-from napari_unet.network import GraphConfig, build
+from napari_unet.network import GraphConfig, build, windows
 from napari_unet.network.steps import Step, applied
 from napari_unet.sources import open_stack
 from napari_unet.zoo.known import WINDOW, known
@@ -198,6 +198,7 @@ def test_how_far_a_network_looks_is_measured_to_the_pixel():
 @pytest.mark.parametrize("fixed", [True, False])
 def test_a_network_that_looks_at_all_gives_the_same_for_every_tiling(tmp_path, monkeypatch, fixed):
     monkeypatch.setitem(WINDOW, 2, SIZE)
+    monkeypatch.setattr(windows, "WHOLE", 0)
     events = import_model(package(tmp_path / "zoo", Small(whole=True), fixed=fixed), tmp_path / "theirs.model")
     said = [event.message for event in events]
     assert any(f"windows of {SIZE} x {SIZE} at fixed places" in each for each in said)

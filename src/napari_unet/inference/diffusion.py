@@ -34,6 +34,10 @@ from .layout import NETWORK_PART, TILE_STATES
 PLACES = "tzyx"  # what noise is drawn by: a voxel's place along each
 
 
+Place = tuple[tuple[int, ...], tuple[int, ...]]
+NOWHERE: Place = ((), ())
+
+
 @dataclasses.dataclass(slots=True)
 class SamplingEngine(Engine):
     """A model that draws samples.
@@ -46,8 +50,6 @@ class SamplingEngine(Engine):
         Of the noise.
     samples : int
         How many of each time point: they lie behind each other along t, see `several`.
-    origin : tuple of int
-        Where the stack lies in the image whose voxels draw the noise, per tiled axis; at its start if empty.
     span : (int, int)
         The first of its steps, and the one behind its last; all if empty.
     state : array, optional
@@ -66,7 +68,6 @@ class SamplingEngine(Engine):
     steps: int = 8
     seed: int = 0
     samples: int = 1
-    origin: tuple[int, ...] = ()
     span: tuple[int, ...] = ()
     state: LazyArray | None = None
     extent: tuple[int, ...] = ()
@@ -232,7 +233,7 @@ def engine_for(
     model: Model,
     statistics: Statistics,
     config: PredictConfig,
-    origin: tuple[int, ...] = (),
+    place: Place = NOWHERE,
     samples: int = 1,
 ) -> Engine:
     """Return the engine that a model is run by; one that draws samples as `config` says.
@@ -241,14 +242,14 @@ def engine_for(
     ----------
     stack : Stack
         What the model takes; with several samples as `several` gives it.
-    origin : tuple of int
-        Where it lies in the image, per tiled axis.
+    place : (origin, whole)
+        Where it begins in the whole image, and the size of that, per tiled axis; empty where it is all of it.
     """
     about = config.device, config.precision, config.fill, config.tta
     if not model.task.drawn:
-        return Engine(stack, model, statistics, *about)
-    drawing = config.steps or STEPS, config.seed or 0, samples, origin
-    return SamplingEngine(stack, model, statistics, *about, *drawing)
+        return Engine(stack, model, statistics, *about, *place)
+    drawing = config.steps or STEPS, config.seed or 0, samples
+    return SamplingEngine(stack, model, statistics, *about, *place, *drawing)
 
 
 def completed(stack: Stack, axes: str, sizes: Sequence[int]) -> Stack:

@@ -16,12 +16,14 @@ from ..arrays.views import Box
 from ..device import choose_device, choose_precision
 from ..errors import DataError, ModelError
 from ..grid.blocks import blocks
-from ..grid.tiles import Factor, Footprint, Tile, scaled, within
+from ..grid.tiles import Factor, Footprint, Tile, scaled
 from ..intensities.normalise import Statistics, finite, readable
 from ..model import Model
 from ..network import Graph, Known, UNet, UNetConfig, deployable, footprint
 from ..network.fused import fused
 from ..network.stream import Chain, Stream
+from ..network.windows import goes_whole
+from .windows import blended, side_by_side, way_of
 
 # Elements that torch works on in the thread that asks, as they are fewer than the 2**15 of its grain, and that stay in
 # a core's cache: several operations one after the other on so many cost a fifth of each on a whole slab.
@@ -55,6 +57,10 @@ class Engine:
         Value in place of NaN and infinity; without it they are refused.
     tta : bool
         Whether logits are the mean over the image and its mirror images, 4 in 2-D and 8 in 3-D.
+    origin : tuple of int
+        Where the stack lies in the whole image, per tiled axis; at its start if empty.
+    whole : tuple of int
+        Size of the whole image, per tiled axis; that of the stack if empty.
 
     Raises
     ------
@@ -72,6 +78,8 @@ class Engine:
     precision: Any = "auto"
     fill: float | None = None
     tta: bool = False
+    origin: tuple[int, ...] = ()
+    whole: tuple[int, ...] = ()
     axes: str = dataclasses.field(init=False)
     footprint: Footprint = dataclasses.field(init=False)
     _imported: Graph | Known | None = dataclasses.field(init=False, default=None)
@@ -91,7 +99,18 @@ class Engine:
 
     def field(self) -> Footprint:
         """Return how far the network looks, and its grid."""
-        return footprint(self.model.config)
+        return footprint(self.model.config, self._sizes)
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        """Of the whole image, along the axes that the network looks along."""
+        whole = self.whole or tuple(self.stack.size(a) for a in self.axes)
+        return whole[self.batch_axes :]
+
+    @property
+    def windows(self) -> str:
+        """How a network runs that takes statistics of what it is given; of others nothing."""
+        return way_of(self.model.config, self._sizes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Without its networks; where it arrives, the device is chosen anew."""
@@ -238,43 +257,37 @@ class Engine:
         mirrored = tile.mirror(self.drawn(data, tile.read))
         x = self.tensor(mirrored, tile.read)
         sample = x[(slice(0, 1), slice(None), *(slice(0, 1) for _ in x.shape[2:]))]
-        inner = tile.crop[self.batch_axes :]
-        same = (mirrored.shape, str(inner), tuple(sample.flatten().tolist()))
-        key = same if bool((x == sample).all()) else None
+        same = (mirrored.shape, str(tile.crop), tuple(sample.flatten().tolist()))
+        key = same if self._is_alike_everywhere and bool((x == sample).all()) else None
         if key is not None and self._constant is not None and self._constant[0] == key:
             out = self._constant[1]
         else:
-            out = self._windows(x, inner).transpose(0, 1)
+            out = self._core(x, tile).transpose(0, 1)
             out = out.reshape(len(out), *mirrored.shape[1 : 1 + self.batch_axes], *out.shape[2:])
             if key is not None:
                 self._constant = key, out
-        return out[(slice(None), *scaled(tile.crop, self.factors))].float()
+        return out.float()
 
-    def _windows(self, x: Tensor, inner: Box) -> Tensor:
-        """Run the network on all of a tile, or window by window where its norm takes statistics of what it is given.
-
-        Windows lie where they do in the whole image: their cores begin where the tile's core does, and margins end
-        where the image ends::
-
-            |mm|cccc|mm|          m: margin, c: core, whose result is taken
-                 |mm|cccc|mm|
-        """
+    @property
+    def _is_alike_everywhere(self) -> bool:
+        """Whether a tile of one value gives the same wherever it lies in the image."""
         config = self.model.config
-        if isinstance(config, UNetConfig) or not config.window:
-            return self._seen(x)
-        finer = [n * f for n, f in zip(x.shape[2:], config.factors, strict=True)]
-        out = x.new_zeros((len(x), config.out_channels, *finer), dtype=torch.float32)
-        starts = (range(i.start, i.stop, c) for i, c in zip(inner, config.core, strict=True))
-        for at in itertools.product(*starts):
-            core = tuple(slice(a, a + c) for a, c in zip(at, config.core, strict=True))
-            sides = zip(core, config.margin, x.shape[2:], strict=True)
-            read = tuple(slice(max(c.start - m, 0), min(c.stop + m, n)) for c, m, n in sides)
-            part: Any = (..., *read)
-            found = self._seen(x[part].contiguous(memory_format=self.layout))
-            inside: Any = (..., *scaled(within(core, read), config.factors))
-            place: Any = (..., *scaled(core, config.factors))
-            out[place] = found[inside]
-        return out
+        return isinstance(config, UNetConfig) or not config.blended
+
+    def _core(self, x: Tensor, tile: Tile) -> Tensor:
+        """Run the network on (B, C, *S) of a tile, and return what it gives of the tile's core."""
+        config, first = self.model.config, self.batch_axes
+        inner = tile.crop[first:]
+        if isinstance(config, UNetConfig) or not config.window or goes_whole(config, self._sizes):
+            out = self._seen(x)
+        elif config.blended:
+            begin = zip(tile.read, tile.pad, self.origin or (0,) * len(tile.read), strict=True)
+            place = [read.start - low + start for read, (low, _), start in begin]
+            return blended(self._seen, x, inner, place[first:], self._sizes, config)
+        else:
+            out = side_by_side(self._seen, x, inner, config)
+        core: Any = (..., *scaled(inner, self.model.factors))
+        return out[core]
 
     def _seen(self, x: Tensor) -> Tensor:
         """Run the network, on the mirror images too where that is wanted."""

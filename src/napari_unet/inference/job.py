@@ -220,6 +220,7 @@ class Job:
                 **_drawing(config, (*self.before, engine.model)),
                 "versions": _made_with(),
                 "tile_exact": engine.model.config.tile_exact,
+                **({"windows": engine.windows} if engine.windows else {}),
             },
             version=config.ome_version,
             overwrite=config.overwrite,
@@ -255,8 +256,7 @@ class Job:
         """Return what must be the same for a run to be resumed."""
         engine = self.decoder.engine
         found = run_settings(engine.stack, engine.model, config, self.before)
-        if engine.part:
-            found["part"] = engine.part
+        found |= {name: told for name in ("part", "windows") if (told := getattr(engine, name))}
         found["image"]["intensities"] = engine.statistics.to_json()
         precise = {"block": list(self.grid.core), "precision": engine.precision_name, "planes": self.layout.planes}
         return found | precise
@@ -267,6 +267,7 @@ class Job:
         core = "x".join(map(str, self.grid.core))
         way = f"streamed along {engine.axes[self.layout.flow]}" if self.layout.flow is not None else "tile by tile"
         way += f", the steps in {len(self.stages) + 1} parts" if self.stages else ""
+        way += f" ({engine.windows})" if engine.windows else ""
         gaps = f"; {missing} chunks are not stored and read as the fill value" if missing else ""
         if engine.statistics.unreadable:
             gaps += "; intensities were measured without the parts that cannot be read"

@@ -10,6 +10,7 @@ from ..errors import UsageError
 from ..limits import memory
 from ..network import UNetConfig
 from ..network.stream import context_planes
+from ..network.windows import is_blended
 from .engine import Engine
 
 # Planes: with twice as many 2-D gains 7 % and 3-D nothing (measured), and both hold twice the memory.
@@ -93,10 +94,19 @@ def _longer(engine: Engine, layout: Layout, memory: float) -> Layout:
 def choose_tile(engine: Engine, memory: float) -> tuple[int, ...]:
     """Choose the core of tiles that are computed one at a time for a viewer: small enough to come soon."""
     shape = tuple(engine.stack.size(a) for a in engine.axes)
-    bytes_each = TILE_STATES * engine.model.config.base_features * engine.precision.itemsize
-    fitting = _fit(engine, shape, memory / bytes_each, frozenset())
+    fitting = _fit(engine, shape, memory / _tile_bytes(engine), frozenset())
+    if is_blended(engine.model.config):  # all windows that touch a core are run for it: the larger, the fewer twice
+        return fitting
     most = TILE[engine.model.config.ndim]
     return tuple(min(c, most) for c in fitting)
+
+
+def _tile_bytes(engine: Engine) -> int:
+    """Estimate the bytes that are held for each element that a tile sees."""
+    config = engine.model.config
+    if is_blended(config):  # what it takes, raw and normalised, and what it gives, added up and divided
+        return 2 * (config.in_channels + config.out_channels + 1) * engine.precision.itemsize
+    return TILE_STATES * config.base_features * engine.precision.itemsize
 
 
 def block_of(block: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -138,7 +148,8 @@ def block_bytes(engine: Engine, layout: Layout) -> float:
     across = [i for i in range(first, len(shape)) if i != layout.flow]
     elements = math.prod(layout.core[:first]) * math.prod(seen(engine, i, layout.core[i]) for i in across)
     if layout.flow is None:
-        return float(elements * TILE_STATES * config.base_features * engine.precision.itemsize)
+        window = math.prod(config.window) * config.base_features if is_blended(config) else 0
+        return float(elements * _tile_bytes(engine) + window * TILE_STATES * engine.precision.itemsize)
     each = state_elements(engine.model.unet, layout.flow - first, layout.planes) * engine.precision.itemsize
     return elements * each * engine.passes
 

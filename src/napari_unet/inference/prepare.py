@@ -274,10 +274,12 @@ def _last(
     samples = config.samples or 1
     axes = stack.axes.replace("c", "")
     origin = () if region is None else tuple(region.taken[axis].start for axis in axes)
+    whole = () if region is None else tuple(region.run[axis].stop for axis in axes)
     if samples > 1:
         stack = several(stack, samples)
         origin = origin if "t" in axes or not origin else (0, *origin)
-    return engine_for(stack, model, statistics, config, origin, samples)
+        whole = whole if "t" in axes or not whole else (samples, *whole)
+    return engine_for(stack, model, statistics, config, (origin, whole), samples)
 
 
 def _nothing(stack: Stack) -> Statistics:

@@ -55,6 +55,7 @@ class GraphConfig(WithSteps):
     """
 
     kind: ClassVar[str] = "onnx"
+    blended: ClassVar[bool] = False
     residual: ClassVar[bool] = False
     timed: ClassVar[bool] = False
 

@@ -47,6 +47,8 @@ class KnownConfig(WithSteps):
     window : tuple of int
         Where its norm takes statistics of what it is given: the size of the windows in which it is run, which begin at
         fixed places of the whole image. Empty where it does not.
+    blended : bool
+        Whether these windows overlap and are weighed, as nnU-Net's own, and not lie side by side.
     before, after : tuple of Step
         What is done with normalised intensities before the network, and with its output: point by point.
 
@@ -72,6 +74,7 @@ class KnownConfig(WithSteps):
     head: int = 0
     halo: tuple[int, ...] = ()
     window: tuple[int, ...] = ()
+    blended: bool = False
     before: tuple[Step, ...] = ()
     after: tuple[Step, ...] = ()
 
@@ -103,6 +106,16 @@ class KnownConfig(WithSteps):
     def stride(self) -> tuple[int, ...]:
         """Total stride per axis."""
         return tuple(math.prod(int(level[axis]) for level in self.settings["strides"]) for axis in range(self.ndim))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a JSON file; of windows that do not overlap those that it had before any did."""
+        values: dict[str, Any] = WithSteps.to_json(self)
+        return {name: value for name, value in values.items() if name != "blended" or value}
+
+    @property
+    def step(self) -> tuple[int, ...]:
+        """Step from one size that it takes to the next, per axis."""
+        return self.stride
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -165,13 +178,16 @@ def _check(value: Any) -> None:
         raise ValueError(f"the number {value}")
 
 
-def windowed(config: KnownConfig, wanted: Sequence[int]) -> KnownConfig:
+def windowed(config: KnownConfig, wanted: Sequence[int], blended: bool = False) -> KnownConfig:
     """Return it with windows of about the sizes that it has learnt from, where its norm takes statistics of them."""
     if not config.norm_measures:
         return config
-    pairs = zip(wanted, config.stride, strict=True)
-    sizes = tuple(s if s == w == 1 else max(round(w / s), LEAST_WINDOW) * s for w, s in pairs)
-    return dataclasses.replace(config, window=sizes)
+    pairs = list(zip(wanted, config.stride, strict=True))
+    if blended:
+        sizes = tuple(math.ceil(w / s) * s for w, s in pairs)
+    else:
+        sizes = tuple(s if s == w == 1 else max(round(w / s), LEAST_WINDOW) * s for w, s in pairs)
+    return dataclasses.replace(config, window=sizes, blended=blended)
 
 
 def build(config: KnownConfig) -> nn.Module:
@@ -254,6 +270,7 @@ def _axis_reach(config: KnownConfig, axis: int) -> int:
         settings=settings | thin | one | plain,
         halo=(),
         window=(),
+        blended=False,
         before=(),
     )
     net = build(twin).double()

@@ -1,17 +1,30 @@
 """The numbers of a U-Net: how far it looks, and on which grid it may be tiled."""
 
 import math
+from collections.abc import Sequence
 
 from ..grid.tiles import Footprint
 from .config import UNetConfig
 from .graph import GraphConfig
 from .known import KnownConfig
+from .windows import goes_whole
 
 
-def footprint(config: UNetConfig | GraphConfig | KnownConfig) -> Footprint:
-    """Compute from the config alone how far the network looks, and on which grid it may be tiled."""
+def footprint(config: UNetConfig | GraphConfig | KnownConfig, sizes: Sequence[int] = ()) -> Footprint:
+    """Compute how far the network looks, and on which grid it may be tiled.
+
+    Parameters
+    ----------
+    sizes : sequence of int, optional
+        Of the image, along the axes that the network looks along: how one that takes statistics of what it is given is
+        run follows from them. Of a large one if not given.
+    """
     none = (0,) * config.ndim
     if not isinstance(config, UNetConfig) and config.window:
+        if sizes and goes_whole(config, sizes):
+            return Footprint(config.stride, _up(sizes, config.stride), none, none)
+        if config.blended:
+            return Footprint(config.stride, _up(config.window, config.stride), none, none)
         return Footprint(config.core, config.core, none, none)  # one more window on each side holds the margins
     if isinstance(config, KnownConfig):
         return Footprint(config.stride, config.halo or none, none, none)
@@ -20,6 +33,10 @@ def footprint(config: UNetConfig | GraphConfig | KnownConfig) -> Footprint:
     parts = [_axis_same(config, i) if config.padding == "same" else _axis_valid(config, i) for i in range(config.ndim)]
     halo, margin, remainder = zip(*parts, strict=True)
     return Footprint(config.stride, halo, margin, remainder)
+
+
+def _up(sizes: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
+    return tuple(math.ceil(n / s) * s for n, s in zip(sizes, stride, strict=True))
 
 
 def receptive_radius(config: UNetConfig) -> tuple[int, ...]:

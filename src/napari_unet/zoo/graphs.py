@@ -25,6 +25,9 @@ WIDE = {
 TRUST = ", or, where you trust who made it, let its TorchScript be followed: --trust-torchscript"
 
 
+SMALL = "one pass over a small image, on a larger one in "  # of networks that look at all they are given
+
+
 def graph_of(found: Described, trust: bool = False) -> Generator[Progress, None, tuple[GraphConfig, bytes]]:
     """Return the ONNX network of a package, measured.
 
@@ -59,9 +62,10 @@ def graph_of(found: Described, trust: bool = False) -> Generator[Progress, None,
         halo, stride = sizes_of(config.halo), sizes_of(config.stride)
         how = f"{halo} elements to either side, on a grid of {stride}: exact tile by tile"
     if config.window:
+        small = SMALL if all(config.step) else ""
         how = (
-            f"at all it is given ({config.whole}), so it runs in windows of {sizes_of(config.window)} at fixed places, "
-            "alike for all tiles; not exact, as one window of all would be"
+            f"at all it is given ({config.whole}), so it runs in {small}windows of {sizes_of(config.window)} at fixed "
+            "places: alike for all tiles"
         )
     yield Progress(0, 3, "import", f"the network looks {how}")
     return config, data

@@ -48,16 +48,18 @@ def known(library: str, name: str, given: Mapping[str, Any]) -> KnownConfig | No
     return found
 
 
-def placed(config: KnownConfig, window: Sequence[int] = ()) -> KnownConfig:
+def placed(config: KnownConfig, window: Sequence[int] = (), blended: bool = False) -> KnownConfig:
     """Return a network with how far it looks, and the windows it is run in where its norm takes statistics of them.
 
     Parameters
     ----------
     window : sequence of int, optional
         Sizes it has learnt from; a usual size otherwise.
+    blended : bool
+        Whether its windows overlap and are weighed, as nnU-Net runs its networks.
     """
     sizes = tuple(window) or (WINDOW[config.ndim],) * config.ndim
-    return windowed(dataclasses.replace(config, halo=halo_of(config)), sizes)
+    return windowed(dataclasses.replace(config, halo=halo_of(config)), sizes, blended)
 
 
 def _basic(given: Words) -> KnownConfig:

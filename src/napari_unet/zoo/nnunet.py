@@ -160,7 +160,10 @@ def model_of_result(result: Result, gives: Gives) -> tuple[Model, list[str]]:
     task, after = _task(names, gives)
     config = dataclasses.replace(config, settings=settings)
     config = dataclasses.replace(
-        placed(config, [int(patch[i]) for i in order]), before=before, after=after, out_channels=task.out_channels
+        placed(config, [int(patch[i]) for i in order], blended=True),
+        before=before,
+        after=after,
+        out_channels=task.out_channels,
     )
     scale = tuple(float(spacing[i]) for i in order)
     unit = "millimeter" if str(result.plans.get("image_reader_writer")) in MILLIMETRES else None

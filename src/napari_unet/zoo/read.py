@@ -15,7 +15,7 @@ from ..model import Model
 from ..network import Graph, Known, KnownConfig, UNetConfig
 from ..network.graph import WEIGHT
 from .described import Described, Run, model_of, tested
-from .graphs import graph_of, sizes_of
+from .graphs import SMALL, graph_of, sizes_of
 from .known import known, placed
 from .nnunet import DATASET, PLANS, is_result, model_of_result, open_result, read_json
 from .package import open_package
@@ -198,9 +198,13 @@ def _known(found: Described) -> tuple[Model, Run] | None:
 def about(config: KnownConfig) -> str:
     """Say how far a network looks, and what makes its results alike however an image is cut."""
     if config.window:
+        how = (
+            f"windows of {sizes_of(config.window)} that overlap by half and are weighed, as nnU-Net runs it"
+            if config.blended
+            else f"{SMALL}windows of {sizes_of(config.window)} at fixed places"
+        )
         return (
-            f"{config.network}: its norm takes statistics of what it is given, so it runs in windows of "
-            f"{sizes_of(config.window)} at fixed places, alike for all tiles; not exact, as one window of all would be"
+            f"{config.network}: its norm takes statistics of what it is given, so it runs in {how}: alike for all tiles"
         )
     return (
         f"{config.network}: looks {sizes_of(config.halo)} elements to either side, on a grid of "
