@@ -47,15 +47,14 @@ class Bench:
     out: Path
     minutes: float
 
-    def learn(self, name: str, pairs: Pairs, **settings: Any) -> Model:
+    def learn(self, name: str, pairs: Pairs, validation: Pairs = (), **settings: Any) -> Model:
         """Train, or go on; a finished model is taken as it is."""
         path = self.out / name
         if (path / "model.json").is_file():
             return load_model(path)
         settings = {"minutes": self.minutes} | settings
-        return show(
-            train(list(pairs), path, TrainConfig(resume=(path.with_name(name + ".training")).is_dir(), **settings))
-        )
+        config = TrainConfig(resume=(path.with_name(name + ".training")).is_dir(), **settings)
+        return show(train(list(pairs), path, config, validation=validation))
 
     def run(self, stack: Stack, models: Model | list[Model], name: str, tta: bool = False) -> np.ndarray:
         """Predict, and return the result."""

@@ -117,3 +117,34 @@ def test_turned_labels_lie_beside_what_they_mark_as_they_were_drawn(monkeypatch)
     assert len({tuple(np.rint(drawn)) for _, drawn in places}) == 8
     for seen, drawn in places:
         assert np.allclose(np.subtract(drawn, seen), aside, atol=0.05)
+
+
+def test_images_that_are_made_are_learnt_from_beside_real_ones(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    diffusion = importlib.import_module("diffusion")
+    for name, value in {"SIDE": 64, "FEW": 2, "GRID": (1, 1), "SEEDS": (0,), "LEAST": 3}.items():
+        monkeypatch.setattr(diffusion, name, value)
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / "dsb2018" / "fluo" / kind).mkdir(parents=True)
+    places = np.mgrid[8:64:16, 8:64:16].reshape(2, -1).T
+    for number in range(6):
+        labels = np.zeros((64, 64), np.uint16)
+        for value, (y, x) in enumerate(places, 1):
+            labels[(np.mgrid[:64, :64][0] - y) ** 2 + (np.mgrid[:64, :64][1] - x) ** 2 < 20 + 3 * number] = value
+        image = np.random.default_rng(number).poisson(20 + 80 * (labels > 0)).astype(np.uint8)
+        tifffile.imwrite(tmp_path / "data" / "dsb2018" / "fluo" / "images" / f"{number}.tif", image)
+        tifffile.imwrite(tmp_path / "data" / "dsb2018" / "fluo" / "masks" / f"{number}.tif", labels)
+    tried = []
+
+    class Watched(diffusion.Bench):
+        def learn(self, name, pairs, validation=(), **settings):
+            tried.append({image.shape for image, _ in validation})
+            assert not any(image.name.startswith("made") for image, _ in validation)
+            return super().learn(name, pairs, validation, **settings)
+
+    bench = Watched(tmp_path / "data", tmp_path / "out", 1.0)
+    bench.out.mkdir()
+    diffusion.synthetic(bench, 2, {"steps": 2})
+    assert tried == [{(13, 64)}] * 4  # a fifth of each real one, which is not learnt from
+    assert re.findall(r"\| ([^|]+) \| \d\.\d+ \|", capsys.readouterr().out) == ["2", "2 and 2 made", "3"]
+    assert {path.name for path in bench.out.glob("*.png")} == {"made-0-0.png", "made-0-1.png"}
