@@ -14,10 +14,12 @@ from helpers import FP32, image_of
 from kinds import restorer as small
 from kinds import sampler
 from kinds import small as segmenter
-from napari_unet import PredictConfig, load_model, open_stack, predict, predict_lazy, wait
+from napari_unet import PredictConfig, load_model, open_labels, open_stack, predict, predict_lazy, wait
+from napari_unet.errors import ModelError, UsageError
 from napari_unet.task import Autoencode, Diffuse, Restore, SuperResolve
 from napari_unet.widgets.batch import BatchWidget
 from napari_unet.widgets.segment import SegmentWidget
+from napari_unet.widgets.source import OURS
 from windows import opened, ran, trainer, until
 
 
@@ -260,3 +262,46 @@ def test_images_are_learnt_and_segment_offers_the_model_at_once(kind, target, ta
     live = [layer for layer in viewer.layers if layer.name == "noisy live"]
     assert all(type(layer).__name__ == "Image" for layer in live)
     assert widget._model in [path for _, path in segment.models.choices()]
+
+
+def test_images_are_learnt_for_labels_and_made_for_others(viewer, folders):
+    labels = np.zeros((64, 80), np.uint16)
+    for value, (y, x) in enumerate(np.mgrid[8:64:16, 8:80:16].reshape(2, -1).T, 1):
+        labels[y - 5 : y + 5, x - 4 : x + 4] = value
+    image = viewer.add_image(np.random.default_rng(0).poisson(20 + 80 * (labels > 0)).astype(np.uint8), name="cells")
+    drawn = viewer.add_labels(labels, name="objects")
+    widget = trainer(viewer, minutes=0.1)
+    widget.kind.value = "Images for labels (diffusion)"
+    shown = {name for name in ("noise", "upscale", "sparse", "loss") if not control_of(widget, name).isHidden()}
+    assert shown == set()
+    assert [list(box.choices) for box in list(widget.pairs[0])[:2]] == [[image], [None, drawn]]
+    widget.start()
+    assert "choose an image and its labels" in widget.status.value
+    widget.pairs[0][1].value = drawn
+    until(lambda: "20 objects" in widget.meaning.line.value)
+    widget.start()
+    until(lambda: not widget.busy)
+    assert widget.status.value.startswith("done"), widget.status.value
+    model = load_model(widget._model)
+    assert (model.task.condition, model.task.channels, model.config.in_channels) == ("labels", ("intensity",), 4)
+    live = [layer for layer in viewer.layers if layer.name == "cells live"]
+    assert [type(layer).__name__ for layer in live] == ["Image"] * len(live)
+    request = widget.request(widget._model)  # the same model goes on learning, and no other
+    assert (request.config.condition, request.init) == ("labels", widget._model)
+    with pytest.raises(ModelError, match="for the condition image, the form asks for labels"):
+        widget.request(folders / "models" / "draws.model")
+    drawn.metadata = {OURS: {"painted": {"background": 1, "objects": True}}}
+    with pytest.raises(UsageError, match="label 1 of objects was painted on background"):
+        widget.request()
+    other = viewer.add_labels(labels[::-1].copy(), name="others")
+    segment = opened(viewer, folders, "makes", "")
+    segment.models.use(widget._model)
+    segment.image.value = other
+    made = ran(segment)
+    data = np.asarray(made.data[0] if made.multiscale else made.data)
+    wanted = wait(predict(open_labels(labels[::-1].copy(), "yx"), model, folders / "made.zarr", PredictConfig(**FP32)))
+    np.testing.assert_allclose(data, np.asarray(wanted.data), rtol=1e-3, atol=1e-2)
+
+
+def control_of(widget, name):
+    return (widget.sparse if name == "sparse" else widget.plan[name]).native

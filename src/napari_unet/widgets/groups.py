@@ -34,8 +34,8 @@ GROUPS = {
 }
 
 
-SAMPLES = "Restore with samples (diffusion)"
-OF_PICTURES = ("Restore", "Denoise", "Super", "Auto")  # how tasks begin whose targets are images
+SAMPLES, FOR_LABELS = "Restore with samples (diffusion)", "Images for labels (diffusion)"
+OF_PICTURES = ("Restore", "Denoise", "Super", "Auto", "Images")  # how tasks begin whose targets are images
 PLAN = {
     "Labels": ("number_objects", "above", "class_names", "border_weight", "balance", "diameter", "working_pixel_size"),
     "Images": ("loss", "upscale", "blur", "noise", "predict_std", "result_type"),
@@ -147,7 +147,7 @@ class TrainSettings(Groups):
         off |= set() if kind.startswith("Objects") else set(OF_OBJECTS)
         off |= set() if kind.startswith("Classes") and not named else {"class_names"}
         off |= set() if kind.startswith(("Objects", "Foreground")) else {"above"}
-        samples = kind == SAMPLES
-        off |= set() if samples or kind.startswith("Super") else {"upscale"}
-        off |= {"loss", "predict_std"} if samples else set()
+        off |= set() if kind == SAMPLES or kind.startswith("Super") else {"upscale"}
+        off |= {"loss", "predict_std"} if kind in (SAMPLES, FOR_LABELS) else set()
+        off |= {"blur", "noise"} if kind == FOR_LABELS else set()
         self.apply({name for names in PLAN.values() for name in names} - off)

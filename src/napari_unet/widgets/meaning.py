@@ -10,7 +10,7 @@ from magicgui.widgets import CheckBox, ComboBox, Container, Widget
 
 from ..errors import UsageError
 from ..training.config import IMAGE_TASKS
-from .groups import SAMPLES
+from .groups import FOR_LABELS, SAMPLES
 from .jobs import Ended, Worker, quiet
 from .names import ClassNames
 from .panel import Panel, counted, field, text
@@ -24,6 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "Restore (pairs of images)": {"task": "restore"},
     "Denoise without clean images (Noise2Void)": {"task": "restore", "blind": True},
     SAMPLES: {"task": "diffuse"},
+    FOR_LABELS: {"task": "diffuse", "condition": "labels"},
     "Super-resolution": {"task": "super_resolve"},
     "Autoencoder": {"task": "autoencode"},
 }
@@ -145,6 +146,16 @@ class Meaning(Container[Widget]):
         return KINDS[self.kind.value].get("task") in IMAGE_TASKS
 
     @property
+    def reads_labels(self) -> bool:
+        """Whether labels are read, as what is learnt or as what images are made for."""
+        return not self.learns_images or self.kind.value == FOR_LABELS
+
+    @property
+    def of_objects(self) -> bool:
+        """Whether each label value is an object."""
+        return self.kind.value in (OBJECTS, FOR_LABELS)
+
+    @property
     def _painted(self) -> dict[str, Any] | None:
         """What is known of labels that were painted with our buttons."""
         found = (layer.metadata.get(OURS, {}).get("painted") for layer in self._watched)
@@ -158,7 +169,7 @@ class Meaning(Container[Widget]):
     def watch(self) -> None:
         """Look at the labels that are learnt from, now and after each change of them."""
         self._leave()
-        self._watched = [] if self.learns_images else [layer for layer in self._layers() if layer is not None]
+        self._watched = [layer for layer in self._layers() if layer is not None] if self.reads_labels else []
         self._kinds = self._kinds_of() if self.kind.value == OBJECTS else []
         for layer in {*self._watched, *self._kinds}:
             for name in CHANGES:
@@ -208,7 +219,7 @@ class Meaning(Container[Widget]):
         if not self._said_kind and (painted is not None or seen.values):
             numbered = seen.numbered if painted is None else painted["objects"]
             self.kind.value = OBJECTS if numbered else CLASSES
-        if not self._said_sparse and painted is not None:
+        if not self._said_sparse and painted is not None and not self.learns_images:
             self.sparse.value = True
         if painted is not None and painted["background"] in seen.values and self.background.value == ASK:
             self.background.value = painted["background"]
@@ -228,7 +239,7 @@ class Meaning(Container[Widget]):
     def _tell(self) -> None:
         """Say in a line what the labels are taken for."""
         self._behind.visible = bool(self.sparse.value) and not self.learns_images
-        self.line.value = "" if self.learns_images or self.seen is None else self._told(self.seen)
+        self.line.value = self._told(self.seen) if self.reads_labels and self.seen is not None else ""
         seen, classes = self.seen or Seen(), self.kind.value == CLASSES and not self.learns_images
         behind = self.background.value if self.sparse.value else 0
         values = [v for v in seen.values if v != behind] if classes else seen.kinds
@@ -237,7 +248,7 @@ class Meaning(Container[Widget]):
     def _told(self, seen: Seen) -> str:
         if not seen.values:
             return "Nothing is painted yet."
-        objects, count = self.kind.value == OBJECTS, len(seen.values)
+        objects, count = self.of_objects, len(seen.values)
         if self.sparse.value:
             names = [v for v in seen.values if v != self.background.value]
             behind = {ASK: "background is: choose it", NONE: "none of them is background"}.get(
@@ -259,7 +270,8 @@ class Meaning(Container[Widget]):
         if self.kind.value == CLASSES and seen.numbered:
             return "They look like numbers of objects: choose the task Objects."
         if objects and seen.scattered:
-            return "Their labels are in many pieces, as classes are: choose the task Classes."
+            other = "give each object its own number" if self.learns_images else "choose the task Classes"
+            return f"Their labels are in many pieces, as classes are: {other}."
         if seen.share < LITTLE and not objects:
             return "Was only a part painted? Then tick Sparse labels, and paint background with a label of its own."
         return ""
@@ -268,6 +280,15 @@ class Meaning(Container[Widget]):
         """Return what classes are called, where somebody named them."""
         names = self.names.given() if self.kind.value == CLASSES else {}
         return {"class_names": tuple(f"{value}={name}" for value, name in names.items())} if names else {}
+
+    def _check_whole(self, values: set[int], where: str) -> None:
+        """Refuse a label of background where images are made for labels."""
+        painted = self._painted
+        if self.learns_images and painted is not None and painted["background"] in values:
+            raise UsageError(
+                f"label {painted['background']} of {where} was painted on background, and would be taken for an "
+                "object: erase it, and label all objects, as what is 0 is background where images are made for labels"
+            )
 
     def chosen(self) -> dict[str, Any]:
         """Return the settings of a training.
@@ -278,7 +299,7 @@ class Meaning(Container[Widget]):
             Where the labels do not say enough, or hold nothing to learn.
         """
         found = {"sparse": self.sparse.value} | KINDS[self.kind.value] | self._named()
-        if self.learns_images or not self._watched:
+        if not self.reads_labels or not self._watched:
             if self.sparse.value and self.background.value > 0:
                 found["background"] = self.background.value
             return found
@@ -286,6 +307,8 @@ class Meaning(Container[Widget]):
         where = ", ".join(layer.name for layer in self._watched)
         if not values:
             raise UsageError(f"nothing is painted in {where}: paint some of each class, or some objects")
+        painted = self._painted
+        self._check_whole(values, where)
         if not self.sparse.value:
             return found
         if len(values) == 1:
@@ -293,7 +316,6 @@ class Meaning(Container[Widget]):
                 f"only label {values.pop()} is painted in {where}: paint a second one too, and background with a label "
                 "of its own; or untick Sparse labels, and all that is not painted is background"
             )
-        painted = self._painted
         if self.background.value == ASK and painted is not None and painted["background"] not in values:
             raise UsageError(f"no background is painted in {where}: press Background and paint some of it too")
         if self.background.value == ASK:

@@ -45,7 +45,7 @@ class PairsForm(Container[Widget]):
         super().__init__(labels=False)
         self.margins = (0, 0, 0, 0)
         self._panel, self._hidden = panel, hidden
-        self.learns_images, self.learns_objects = False, False
+        self.of_images, self.learns_objects = False, False
         self.origin = ComboBox(choices=[LAYERS, FOLDERS], tooltip="Open layers, or folders of files")
         self._target, self._classed = Label(value="Labels"), Label(value="Classes of objects")
         self.heads = row(Label(value="Image"), self._target, self._classed)
@@ -92,11 +92,11 @@ class PairsForm(Container[Widget]):
         self._folders.visible = origin == FOLDERS
         self._show_axes()
 
-    def aim(self, learns_images: bool, learns_objects: bool = False) -> None:
-        """Offer images in the place of labels where those are learnt, and classes beside the labels of objects."""
-        self.learns_images, self.learns_objects = learns_images, learns_objects
+    def aim(self, of_images: bool, learns_objects: bool = False) -> None:
+        """Offer images in the place of labels for pairs of images, and classes beside the labels of objects."""
+        self.of_images, self.learns_objects = of_images, learns_objects
         self._classes_row.visible = learns_objects
-        self._target.value = "Target" if learns_images else "Labels"
+        self._target.value = "Target" if of_images else "Labels"
         for pair in self._pairs():
             pair[1].reset_choices()
         self._show_axes()
@@ -117,7 +117,7 @@ class PairsForm(Container[Widget]):
         """Add a pair of an image and its labels."""
         image = ComboBox(choices=lambda _: self._layers("image"))
         labels = ComboBox(
-            choices=lambda _: self._layers("image" if self.learns_images else "labels"),
+            choices=lambda _: self._layers("image" if self.of_images else "labels"),
             nullable=True,
         )
         classes = ComboBox(
@@ -225,12 +225,12 @@ class PairsForm(Container[Widget]):
             raise UsageError(self.wrong.value)
         if self.origin.value == FOLDERS:
             images, labels = path_in(self.images), path_in(self.annotations)
-            labels = labels or (images if self.learns_images else None)
+            labels = labels or (images if self.of_images else None)
             if images is None or labels is None:
                 raise UsageError("choose the folder of the images, and that of their labels")
             found: tuple[tuple[Path, Path], ...] = paired(images, labels)
             return found
-        rows = [(image, image if labels is None and self.learns_images else labels) for image, labels in self.chosen]
+        rows = [(image, image if labels is None and self.of_images else labels) for image, labels in self.chosen]
         both = tuple((image, labels) for image, labels in rows if image is not None and labels is not None)
         if not both:
             raise UsageError("choose an image and its labels; to make labels, press New labels and paint")

@@ -78,7 +78,7 @@ class TrainWidget(Panel):
             self._paintable,
             self.form.learn_from,
             lambda: self.form.chosen,
-            lambda: self.kind.value == OBJECTS,
+            lambda: self.meaning.of_objects,
         )
         self.title = LineEdit(value="my-model", tooltip="Name of the model, in the folder of own models")
         self.start_from = ComboBox(choices=self._starts, tooltip="A new network, or a model that goes on learning")
@@ -146,8 +146,8 @@ class TrainWidget(Panel):
 
     def _aim(self) -> None:
         """Show what can be learnt from for the kind of targets."""
-        self.form.aim(self.meaning.learns_images, self.kind.value == OBJECTS)
-        self.painting.visible = not self.meaning.learns_images
+        self.form.aim(not self.meaning.reads_labels, self.kind.value == OBJECTS)
+        self.painting.visible = self.meaning.reads_labels
         self.painting.refresh()
 
     def _aim_labels(self) -> None:

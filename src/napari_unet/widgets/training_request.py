@@ -64,7 +64,7 @@ class TrainingRequest:
     @property
     def reading_of_others(self) -> dict[str, Any]:
         """How labels, or targets, are opened that are paths: labels are the one image of their file."""
-        return {k: v for k, v in self.reading.items() if self.config.learns_images or k != "series"}
+        return {k: v for k, v in self.reading.items() if not self.config.reads_labels or k != "series"}
 
     @property
     def has_classes(self) -> bool:
@@ -122,12 +122,12 @@ class TrainingRequest:
         found = []
         for image, labels in self.pairs:
             if isinstance(image, Path):
-                other = open_stack if self.config.learns_images else open_labels
+                other = open_labels if self.config.reads_labels else open_stack
                 found.append((open_stack(image, **self.reading), other(labels, **self.reading_of_others)))
                 continue
             axes = usual_axes(image)
             stack = Source(image, axes, channel=self.channel_of(image)).stack()
-            if self.config.learns_images:
+            if not self.config.reads_labels:
                 found.append((stack, Source(labels, usual_axes(labels)).stack()))
                 continue
             painted = open_labels(labels, _labels_axes(labels, axes.replace("c", "")))
@@ -189,7 +189,7 @@ def export_pairs(request: TrainingRequest) -> Generator[Progress, None, Path]:
         if labels is image:
             pairs.append(_pair(source, source, opening, opening))
             continue
-        if request.config.learns_images:
+        if not request.config.reads_labels:
             target, how = yield from _kept(labels, stacks[1], folder / f"{number}-target.ome.zarr")
             pairs.append(_pair(source, target, opening, how))
             continue
@@ -314,10 +314,15 @@ def related(request: TrainingRequest, start: Path) -> None:
             f"{entry.name} was trained for the task {entry.task}, the form asks for {config.task}; choose the same "
             "task, or start from another model or a new network"
         )
+    if entry.given != config.condition:
+        raise ModelError(
+            f"{entry.name} makes samples for the condition {entry.given}, the form asks for {config.condition}; choose "
+            "the same task, or start from another model or a new network"
+        )
     for image, _ in request.stacks():
         channels = image.size("c") if "c" in image.axes else 1
         lacking = sorted(set(entry.axes) - set(image.axes))
-        if channels != entry.channels or lacking:
+        if (config.condition == "image" and channels != entry.channels) or lacking:
             what = f"needs {' and '.join(lacking)}" if lacking else f"takes {counted(entry.channels, 'channel')}"
             one = "choose one below Channel, or " if entry.channels == 1 and channels > 1 and not lacking else ""
             raise ModelError(
