@@ -2,7 +2,7 @@
 
 A run in a process of its own is killed (SIGKILL) at 10, 50 and 90 % of its blocks and started again, on this machine
 and on a dask cluster of two workers, of which two are killed too while it goes on. Every file of each result is held
-against those of a run that nobody disturbed.
+against those of a run that nobody disturbed. With ``--samples`` results are the mean and deviation of two samples.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,20 @@ class Run:
         Holds image and model.
     result : Path
     block : sequence of int
+    drawing : mapping of str to int
+        Steps and samples, where the model draws samples.
     more : sequence of str
-        Options of the command.
+        Further options of the command.
     """
 
-    def __init__(self, folder: Path, result: Path, block: Sequence[int], more: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, result: Path, block: Sequence[int], drawing: Mapping[str, int], more: Sequence[str] = ()
+    ) -> None:
         self.result = result
-        self._image, self._model, self._block = folder / "image.zarr", folder / "model", tuple(block)
-        options = ["--model", self._model, "--out", result, "--precision", "fp32", "--block", *block, *more]
+        self._image, self._model = folder / "image.zarr", folder / "model"
+        self._config = PredictConfig(precision="fp32", block=tuple(block), **drawing)
+        drawn = [part for name, value in drawing.items() for part in (f"--{name}", value)]
+        options = ["--model", self._model, "--out", result, "--precision", "fp32", "--block", *block, *drawn, *more]
         self._command = [
             sys.executable,
             "-c",
@@ -58,8 +64,7 @@ class Run:
 
     def done(self) -> float:
         """Return the part of the blocks that is done."""
-        config = PredictConfig(precision="fp32", block=self._block)
-        ahead = preflight(open_stack(self._image), load_model(self._model), self.result, config)
+        ahead = preflight(open_stack(self._image), load_model(self._model), self.result, self._config)
         return ahead.done / ahead.blocks
 
     def go_on(self, marks: Sequence[tuple[float, Any]] = ()) -> float:
@@ -81,25 +86,29 @@ def main() -> None:
     parser.add_argument("--block", type=int, nargs=3, default=[16, 64, 64])
     parser.add_argument("--parts", type=float, nargs="+", default=[0.1, 0.5, 0.9], help="done when it is killed")
     parser.add_argument("--here", action="store_true", help="without the cluster")
+    parser.add_argument("--samples", action="store_true", help="a network that draws samples")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = np.random.default_rng(0).integers(0, 4000, args.shape).astype(np.uint16)
         zarr.create_array(folder / "image.zarr", data=data, chunks=(64, 64, 64), dimension_names=["z", "y", "x"])
-        models("one")[0].save(folder / "model")
-        whole = Run(folder, folder / "whole.ome.zarr", args.block)
+        models("samples" if args.samples else "one")[0].save(folder / "model")
+        drawing = {"steps": 2, "samples": 2} if args.samples else {}
+        whole = Run(folder, folder / "whole.ome.zarr", args.block, drawing)
         whole.go_on()
         expected = files(whole.result)
         for part in args.parts:
-            run = Run(folder, folder / f"here-{part}.ome.zarr", args.block)
+            run = Run(folder, folder / f"here-{part}.ome.zarr", args.block, drawing)
             stopped = run.go_on([(part, lambda process: process.kill())])
             run.go_on()
             print(f"here, killed at {stopped:.0%}: {same(files(run.result), expected)}", flush=True)
         if not args.here:
-            on_cluster(folder, args.block, args.parts, expected)
+            on_cluster(folder, args.block, args.parts, expected, drawing)
 
 
-def on_cluster(folder: Path, block: Sequence[int], parts: Sequence[float], expected: dict[str, str]) -> None:
+def on_cluster(
+    folder: Path, block: Sequence[int], parts: Sequence[float], expected: dict[str, str], drawing: Mapping[str, int]
+) -> None:
     import distributed
 
     where = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "protocol": "tcp://"}
@@ -114,7 +123,7 @@ def on_cluster(folder: Path, block: Sequence[int], parts: Sequence[float], expec
 
         for part in parts:
             killed.clear()
-            run = Run(folder, folder / f"cluster-{part}.ome.zarr", block, more)
+            run = Run(folder, folder / f"cluster-{part}.ome.zarr", block, drawing, more)
             stopped = run.go_on([(part, lambda process: process.kill())])
             rest = 1 - stopped
             run.go_on([(stopped + rest / 4, kill_worker), (stopped + rest / 2, kill_worker)])

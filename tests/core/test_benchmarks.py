@@ -47,8 +47,9 @@ def test_codecs_are_compared(tmp_path):
     assert all(0 < float(line.split("|")[3]) < 1.5 for line in lines[2:]) and len(lines) > 4
 
 
-def test_a_run_that_is_killed_ends_with_the_same_bytes():
-    arguments = ("--shape", 64, 64, 64, "--block", 16, 32, 32, "--parts", 0.3, "--here")
+@pytest.mark.parametrize("more", [(), ("--samples",)], ids=["classes", "samples"])
+def test_a_run_that_is_killed_ends_with_the_same_bytes(more):
+    arguments = ("--shape", 64, 64, 64, "--block", 16, 32, 32, "--parts", 0.3, "--here", *more)
     assert re.fullmatch(r"here, killed at \d+%: [1-9]\d* files, 0 differ\n", printed("kills", *arguments))
 
 
