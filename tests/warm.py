@@ -10,12 +10,15 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 
 MODULES = [
     "scipy.ndimage",
     "torch._dynamo",
-    *(f"napari_unet.{n}" for n in ("cli.shell", "inference.predict", "training.fit")),
+    "distributed.nanny",
+    *(f"napari_unet.{n}" for n in ("cli.shell", "inference.predict", "inference.cluster", "training.fit")),
 ]
 
 
@@ -27,15 +30,32 @@ def warm(code, *arguments):
     return subprocess.Popen(command, text=True, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE))
 
 
+def ended(code, *arguments):
+    """Run code to its end, as `subprocess.run` does: (exit code, what it wrote, what it wrote as errors)."""
+    process = warm(code, *arguments)
+    process.stdin.close()
+    with process.stdout, process.stderr, ThreadPoolExecutor(1) as other:
+        wrong = other.submit(process.stderr.read)
+        said = process.stdout.read()
+        return process.wait(60), said, wrong.result()
+
+
+def ready():
+    """Start the warm process, where there can be one; return the way in which more of them are started."""
+    if os.name != "posix":
+        return "spawn"
+    multiprocessing.get_context("forkserver").set_forkserver_preload(MODULES)
+    forkserver.ensure_running()
+    return "forkserver"
+
+
 class Fork:
     """What the tests use of `subprocess.Popen`, of a fork of the warm process."""
 
     def __init__(self, code, *arguments):
         (theirs, stdin), (stdout, said), (stderr, wrong) = os.pipe(), os.pipe(), os.pipe()
         ends = [Connection(theirs, writable=False), Connection(said, readable=False), Connection(wrong, readable=False)]
-        forks = multiprocessing.get_context("forkserver")
-        forks.set_forkserver_preload(MODULES)
-        self._process = forks.Process(target=_run, args=(code, arguments, ends))
+        self._process = multiprocessing.get_context(ready()).Process(target=_run, args=(code, arguments, ends))
         self._process.start()
         for end in ends:
             end.close()

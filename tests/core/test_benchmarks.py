@@ -3,8 +3,6 @@
 import importlib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +12,22 @@ from PIL import Image
 from scipy import ndimage
 
 from napari_unet.arrays.stack import Stack
+from warm import ended
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+RUN = """
+import runpy, sys
+from pathlib import Path
+del sys.argv[0]
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def printed(name, *arguments):
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, arguments)]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert found.returncode == 0, found.stderr
-    return found.stdout
+    code, said, wrong = ended(RUN, BENCHMARKS / f"{name}.py", *arguments)
+    assert code == 0, wrong
+    return said
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,11 +18,9 @@ from kinds import small
 from napari_unet.model import load_model
 from napari_unet.training.checkpoint import Checkpoints
 from napari_unet.training.run import training_folder
-from warm import warm
+from warm import ended, warm
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 COMMAND = "from napari_unet.cli import main; main()"
-SHELL = [sys.executable, "-c", COMMAND]
 
 
 def blobs(folder, count=3, size=64):
@@ -159,16 +155,11 @@ def with_nan(path):
 def test_bad_images_get_one_clear_line_and_nothing_is_written(name, make, says, tmp_path, model):
     make(tmp_path / name)
     before = tree(tmp_path)
-    found = subprocess.run(
-        [*SHELL, "predict", str(tmp_path / name), "--model", str(model), "--out", str(tmp_path / "out.ome.zarr")],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-    )
-    assert found.returncode == 3, found.stderr
-    assert says in found.stderr
-    assert len([line for line in found.stderr.splitlines() if line.startswith("napari-unet:")]) == 1
-    assert "Traceback" not in found.stderr
+    code, _, said = ended(COMMAND, "predict", tmp_path / name, "--model", model, "--out", tmp_path / "out.ome.zarr")
+    assert code == 3, said
+    assert says in said
+    assert len([line for line in said.splitlines() if line.startswith("napari-unet:")]) == 1
+    assert "Traceback" not in said
     assert tree(tmp_path) == before
 
 
@@ -322,9 +313,9 @@ def test_a_full_disk_is_named_and_can_be_mended(tmp_path, model):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); from napari_unet.cli import main; main()"
     )
     args = ["predict", str(source), "--model", str(model), "--out", str(out), *FAST]
-    found = subprocess.run([sys.executable, "-c", limited, *args], capture_output=True, text=True, env=ENVIRONMENT)
-    assert found.returncode in (6, 7), found.stderr
-    assert "Traceback" not in found.stderr
+    code, _, said = ended(limited, *args)
+    assert code in (6, 7), said
+    assert "Traceback" not in said
     assert call(*args)[0] == 0
 
 

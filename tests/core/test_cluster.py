@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -31,6 +29,7 @@ from napari_unet.inference.prepare import prepare
 from napari_unet.inference.shares import part_length
 from napari_unet.sources import open_stack
 from napari_unet.store.journal import Region
+from warm import ready, warm
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.timeout(120)
@@ -43,8 +42,15 @@ def started(workers=2):
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm_workers():
+    """Workers are forked from a process that has imported all they need."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": ready()}):
+        yield
+
+
 @pytest.fixture(scope="module")
-def workers():
+def workers(warm_workers):
     with started() as found:
         yield found
 
@@ -201,13 +207,16 @@ def test_a_scheduler_that_is_lost_ends_the_run_and_nothing_that_is_done_is(tmp_p
     assert first.done >= 2
 
 
-APART = """
-import distributed, sys
-if __name__ == "__main__":
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, protocol="tcp://",
-                                  host="127.0.0.1") as cluster:
-        print(cluster.scheduler_address, flush=True)
-        sys.stdin.read()
+SERVED = """
+import asyncio, sys
+from distributed import Scheduler, Worker
+async def serve():
+    kind, *at = sys.argv[1:]
+    given = {"protocol": "tcp://", "host": "127.0.0.1", "port": 0, "dashboard": False}
+    async with Worker(*at, nthreads=1) if kind == "worker" else Scheduler(**given) as found:
+        print(found.address, flush=True)
+        await found.finished()
+asyncio.run(serve())
 """
 
 
@@ -215,23 +224,24 @@ if __name__ == "__main__":
 def test_a_scheduler_that_freezes_ends_the_run_resumable(when, tmp_path, monkeypatch):
     monkeypatch.setattr(scheduler, "PATIENCE", 2)
     monkeypatch.setattr(cluster, "TIMEOUT", 2)
-    (tmp_path / "apart.py").write_text(APART)
     stack, model = stored(tmp_path, (96, 64, 64)), small(3)
-    command = [sys.executable, str(tmp_path / "apart.py")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        config = PredictConfig(scheduler=process.stdout.readline().strip(), allow_tcp=True, block=(16, 32, 32), **FP32)
-        began = time.monotonic()
-        try:
-            run = predict(stack, model, tmp_path / "a.ome.zarr", config)
-            if when == "before":
-                process.send_signal(signal.SIGSTOP)
-            with pytest.raises((IncompleteError, UsageError), match=r"does not answer|cannot be reached|was lost"):
-                for event in run:
-                    if event.stage == "predict" and event.done >= 2:
-                        process.send_signal(signal.SIGSTOP)
-        finally:
-            process.send_signal(signal.SIGCONT)
-            process.stdin.close()
+    frozen = warm(SERVED, "scheduler")
+    address = frozen.stdout.readline().strip()
+    worker = warm(SERVED, "worker", address)
+    worker.stdout.readline()
+    config = PredictConfig(scheduler=address, allow_tcp=True, block=(16, 32, 32), **FP32)
+    began = time.monotonic()
+    try:
+        run = predict(stack, model, tmp_path / "a.ome.zarr", config)
+        if when == "before":
+            frozen.send_signal(signal.SIGSTOP)
+        with pytest.raises((IncompleteError, UsageError), match=r"does not answer|cannot be reached|was lost"):
+            for event in run:
+                if event.stage == "predict" and event.done >= 2:
+                    frozen.send_signal(signal.SIGSTOP)
+    finally:
+        worker.kill()
+        frozen.kill()
     assert time.monotonic() - began < 60
 
 
