@@ -14,14 +14,21 @@ from napari_unet.arrays.views import LazyBase, Zeros
 from napari_unet.errors import DataError
 from napari_unet.inference.preflight import _as_measured
 from napari_unet.inference.prepare import _kept
-from napari_unet.intensities import sampling
+from napari_unet.intensities import normalise, sampling
 from napari_unet.intensities.normalise import Normalisation, Statistics
 from napari_unet.sources import open_stack
 
-SIDE = 5800  # a little over 2^25 elements
+SIDE = 1450  # a little over 2^21 elements
 
 
-def slide(side=SIDE, field=0, at=(3000, 700), share=0.03, dtype=np.uint8, noise=0):
+@pytest.fixture
+def in_units(monkeypatch):
+    """A slide counts as large, and is read in more than one unit."""
+    monkeypatch.setattr(sampling, "UNIT", 2**21)
+    monkeypatch.setattr(normalise, "WHOLE", 2**20)
+
+
+def slide(side=SIDE, field=0, at=(750, 175), share=0.03, dtype=np.uint8, noise=0):
     """A dark field with one bright specimen, of `share` of its area."""
     rng = np.random.default_rng(1)
     data = np.full((side, side), field, dtype)
@@ -41,14 +48,14 @@ def as_zarr(data, path, chunks, **more):
 
 WAYS = {
     "numpy": lambda data, folder: data,
-    "sparse zarr": lambda data, folder: open_stack(as_zarr(data, folder / "a.zarr", (512, 512)).store.root, "yx"),
+    "sparse zarr": lambda data, folder: open_stack(as_zarr(data, folder / "a.zarr", (128, 128)).store.root, "yx"),
     "dense zarr": lambda data, folder: as_zarr(
-        data, folder / "b.zarr", (700, 900), config={"write_empty_chunks": True}
+        data, folder / "b.zarr", (175, 225), config={"write_empty_chunks": True}
     ),
-    "sharded": lambda data, folder: as_zarr(data, folder / "s.zarr", (100, 290), shards=(1000, 2900)),
-    "dask": lambda data, folder: da.from_array(data, chunks=(1000, 777)),
-    "tiled tiff": lambda data, folder: _tiff(data, folder / "c.tif", tile=(256, 256), compression="zlib"),
-    "strips": lambda data, folder: _tiff(data, folder / "d.tif", compression="zlib", rowsperstrip=64),
+    "sharded": lambda data, folder: as_zarr(data, folder / "s.zarr", (50, 145), shards=(250, 725)),
+    "dask": lambda data, folder: da.from_array(data, chunks=(250, 194)),
+    "tiled tiff": lambda data, folder: _tiff(data, folder / "c.tif", tile=(64, 64), compression="zlib"),
+    "strips": lambda data, folder: _tiff(data, folder / "d.tif", compression="zlib", rowsperstrip=16),
 }
 
 
@@ -58,7 +65,7 @@ def _tiff(data, path, **how):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_is_measured_depends_on_the_image_and_not_on_how_it_is_stored(way, tmp_path):
+def test_what_is_measured_depends_on_the_image_and_not_on_how_it_is_stored(way, tmp_path, in_units):
     data = slide()
     want = Normalisation().measure(Stack(data=data, axes="yx"))
     assert want.scale[0] > 150
@@ -67,9 +74,9 @@ def test_what_is_measured_depends_on_the_image_and_not_on_how_it_is_stored(way, 
     assert Normalisation("zscore").measure(stack) == Normalisation("zscore").measure(Stack(data=data, axes="yx"))
 
 
-@pytest.mark.parametrize("at", [(0, 0), (5799 - 1004, 5799 - 1004), (17, 4000), (2600, 2600), (4700, 3)])
+@pytest.mark.parametrize("at", [(0, 0), (SIDE - 251, SIDE - 251), (17, 1000), (650, 650), (1175, 3)])
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-def test_a_specimen_in_a_noisy_field_is_seen_wherever_it_lies(at, dtype):
+def test_a_specimen_in_a_noisy_field_is_seen_wherever_it_lies(at, dtype, in_units):
     data = slide(field=100, at=at, noise=9, dtype=dtype)
     found = Normalisation().measure(Stack(data=data, axes="yx"))
     low, high = np.percentile(data, (1, 99.8))
@@ -187,8 +194,8 @@ def test_a_run_goes_on_with_what_a_former_version_measured_of_other_cells(cells,
     assert _as_measured(now, settings) == (earlier if kept else now).to_json()
 
 
-def test_of_a_large_image_damaged_parts_are_left_out_and_one_all_damaged_is_refused(tmp_path):
-    array = as_zarr(slide(share=0.2), tmp_path / "a.zarr", (2048, 2048))
+def test_of_a_large_image_damaged_parts_are_left_out_and_one_all_damaged_is_refused(tmp_path, in_units):
+    array = as_zarr(slide(share=0.2), tmp_path / "a.zarr", (512, 512))
     chunks = [p for p in (tmp_path / "a.zarr" / "c").rglob("*") if p.is_file()]
     chunks[0].write_bytes(b"torn")
     found = Normalisation().measure(open_stack(tmp_path / "a.zarr", "yx"))

@@ -19,7 +19,7 @@ VALUES = {
 
 
 def opened(root, planes=2):
-    common = {"axes": "zyx", "shape": SHAPE, "chunks": (planes, 64, 32)}
+    common = {"axes": "zyx", "shape": SHAPE, "chunks": (planes, 64, 80)}
     outputs = [Output("labels/a", "labels", dtype=np.dtype("u2"), **common)]
     outputs += [Output("", "image", dtype=np.dtype("f4"), **common)]
     blocks = len(blocks_of(SHAPE, (planes, *CORE[1:])))

@@ -76,7 +76,7 @@ def test_logits_are_those_of_the_whole_to_1e_4(ndim, tmp_path):
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_mirrored_logits_are_the_mean_over_the_mirror_images_of_the_whole(ndim, padding, tmp_path):
-    model, shape = small(ndim, depth=4 - ndim, padding=padding), (40, 44, 52)[-ndim:]
+    model, shape = small(ndim, depth=4 - ndim, padding=padding), (20, 28, 36)[-ndim:]
     stack = Stack(data=image_of(shape), axes=model.axes)
     config = {"tta": True, "probabilities": True, "probability_type": "float16", **FP32}
     found = []
@@ -141,8 +141,8 @@ def test_norms_of_the_tile_run_tile_by_tile_and_say_so(norm, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_closed_run_resumes_to_the_same_bytes(kind, ndim, tmp_path):
     model = KINDS[kind](ndim)
-    stack = Stack(data=image_of({2: (90, 40), 3: (48, 40, 40)}[ndim]), axes="zyx"[-ndim:])
-    config = PredictConfig(block=(24, 24, 24)[:ndim], probabilities=kind == "semantic", **FP32)
+    stack = Stack(data=image_of({2: (90, 40), 3: (40, 24, 20)}[ndim]), axes="zyx"[-ndim:])
+    config = PredictConfig(block={2: (24, 24), 3: (8, 12, 20)}[ndim], probabilities=kind == "semantic", **FP32)
     wait(predict(stack, model, tmp_path / "whole.ome.zarr", config))
     for after in (0, 1, 4, 7):
         cut = tmp_path / f"{after}.ome.zarr"

@@ -1,22 +1,21 @@
 """What the README says runs."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from napari_unet.cli import app
+from warm import ended
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
 def test_python_blocks_run(code, tmp_path):
-    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
+    ended_with, _, wrong = ended(f"import os; os.chdir({str(tmp_path)!r})\n{code}")
+    assert ended_with == 0, wrong
 
 
 def test_every_command_shown_is_there_with_its_options():

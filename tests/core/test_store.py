@@ -4,9 +4,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,18 +14,18 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import TESTS, tree
+from helpers import tree
 from napari_unet.errors import IncompleteError, OutputError, ResourceError, UnetError, UnsafeError, UsageError
 from napari_unet.events import wait
 from napari_unet.sources.zarrays import open_own
 from napari_unet.store import Output, ResultStore, verify
 from napari_unet.store.journal import FOLDER
 from stores import CORES, IMAGE, LABELS, Box, blocks_of, create, regions, run, steps, values
+from warm import ended, warm
 
 CHILD = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
 from stores import steps
 for step in steps(Path(sys.argv[1]), version=sys.argv[2]):
     print(step, flush=True)
@@ -121,24 +118,21 @@ def test_a_region_that_does_not_fit_is_refused(tmp_path: Path, path: str, box: B
 def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path, version: str) -> None:
     whole, killed = run(tmp_path / "whole", version=version), tmp_path / "killed"
     total = len(list(steps(tmp_path / "count", version=version)))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", CHILD.format(tests=TESTS), str(killed), version]
     rng = np.random.default_rng(7)
     moments = [*(int(k) for k in rng.integers(1, len(CORES) // 2, 3)), len(CORES), total - 3]
     opened: list[int] = []
     for moment in moments:
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
-        ) as child:
-            opened.append(int(child.stdout.readline().split()[1]))
-            for _ in range(moment - opened[-1]):
-                child.stdin.write("go\n")
-                child.stdin.flush()
-                child.stdout.readline()
+        child = warm(CHILD, killed, version)
+        opened.append(int(child.stdout.readline().split()[1]))
+        for _ in range(moment - opened[-1]):
             child.stdin.write("go\n")
             child.stdin.flush()
-            time.sleep(rng.uniform(0, 0.01))
-            os.kill(child.pid, signal.SIGKILL)
+            child.stdout.readline()
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        time.sleep(rng.uniform(0, 0.01))
+        child.kill()
+        child.wait(60)
         assert _state(killed) == "incomplete"
         assert "multiscales" not in json.dumps(_attributes(killed))
     assert opened == sorted(opened)
@@ -318,9 +312,8 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path
 
 
 def test_a_disk_that_fills_up_is_named_and_the_run_goes_on_afterwards(tmp_path: Path) -> None:
-    script = f"""
+    script = """
 import resource, sys
-sys.path.insert(0, {TESTS!r})
 from pathlib import Path
 from stores import create, regions
 from napari_unet.errors import ResourceError
@@ -333,9 +326,7 @@ with create(Path(sys.argv[1])) as store:
         print(error)
     print(sorted(store.done))
 """
-    command = [sys.executable, "-c", script, str(tmp_path / "r")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    out = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout.splitlines()
+    out = ended(script, tmp_path / "r")[1].splitlines()
     assert "full" in out[0]
     assert "run the same command again" in out[0]
     assert out[1] == "[0]"
