@@ -286,7 +286,7 @@ class Engine:
             return blended(self._seen, x, inner, place[first:], self._sizes, config)
         else:
             out = side_by_side(self._seen, x, inner, config)
-        core: Any = (..., *scaled(inner, self.model.factors))
+        core: Any = (..., *scaled(inner, self.factors[first:]))
         return out[core]
 
     def _seen(self, x: Tensor) -> Tensor:
