@@ -20,11 +20,12 @@ def display() -> None:
 
 
 @pytest.fixture
-def viewer(display, make_napari_viewer):
-    """An empty napari window."""
-    if (
-        next(windows) == 1
-    ):  # what the first has imported stays: each later one would have all of it searched for garbage
+def viewer(display, monkeypatch, make_napari_viewer):
+    """An empty napari window; what takes the first one long is not done again for those after it."""
+    number = next(windows)
+    if number:  # the manifest of each plugin has been read
+        monkeypatch.setattr("npe2.PluginManager.discover", lambda *_, **__: 0)
+    if number == 1:  # what was imported stays; no later window has it searched for garbage
         gc.collect()
         gc.freeze()
     return make_napari_viewer()
