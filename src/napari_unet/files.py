@@ -126,7 +126,7 @@ def existing(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, via: Path | None = None) -> Iterator[BinaryIO]:
+def replacing(path: Path, via: Path | None = None, at_once: bool = True) -> Iterator[BinaryIO]:
     """Write a file so that it is there whole or not at all; after an error the earlier file is still there.
 
     Parameters
@@ -135,6 +135,8 @@ def replacing(path: Path, via: Path | None = None) -> Iterator[BinaryIO]:
         Put in place at the end; a link of that name is replaced, what it points to is not touched.
     via : Path, optional
         Folder of the same disk for the temporary file; the file's own if not given.
+    at_once : bool
+        Sync its folder too. Without, the earlier file may be there again after a loss of power, still whole.
     """
     # Of a long name the beginning: with it, the temporary one has at most 255 bytes in any script.
     name = f".{path.name[:50].strip('.')}.{secrets.token_hex(16)}.partial"
@@ -149,21 +151,22 @@ def replacing(path: Path, via: Path | None = None) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if at_once:
+        _sync_folder(path.parent)
 
 
-def replace_json(path: Path, values: Mapping[str, Any], via: Path | None = None) -> None:
+def replace_json(path: Path, values: Mapping[str, Any], via: Path | None = None, at_once: bool = True) -> None:
     """Write a JSON object as `replacing` does."""
-    replace(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode(), via)
+    replace(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode(), via, at_once)
 
 
-def replace(path: Path, data: bytes, via: Path | None = None) -> None:
+def replace(path: Path, data: bytes, via: Path | None = None, at_once: bool = True) -> None:
     """Write bytes as `replacing` does."""
-    persist(lambda: _replaced(path, data, via))
+    persist(lambda: _replaced(path, data, via, at_once))
 
 
-def _replaced(path: Path, data: bytes, via: Path | None) -> None:
-    with replacing(path, via) as file:
+def _replaced(path: Path, data: bytes, via: Path | None, at_once: bool) -> None:
+    with replacing(path, via, at_once) as file:
         file.write(data)
 
 

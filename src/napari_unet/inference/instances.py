@@ -17,9 +17,10 @@ from ..events import Block, Progress
 from ..faults import persist
 from ..files import disk, replacing
 from ..grid.tiles import within
-from ..objects import Canvas, ObjectGrid, Objects, find, paint
+from ..objects import Canvas, InMemory, ObjectGrid, Objects, find, paint
 from ..objects.scratch import discard
 from ..store import Output, ResultStore
+from ..store.blocks import read_back
 from ..store.table import CLASS_COLUMNS, make_place
 from .own import ratios
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 HEAD = b"id,voxels,"  # of a table of objects
 NEARLY_ALL = 0.7  # of an image: so dense that hardly anything lies between objects
+FEW = 2**22  # voxels whose objects are found in 0.2 s: after a kill that is done again
 TIMES_LEARNT = 3  # the share of objects in the training images; dense regions of an image reach twice that
 
 
@@ -63,18 +65,19 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
     output, options = own.objects, job.decoder.task.objects
     if output is None or options is None:
         return ""
-    scratch = store.ledger / "objects"
+    folder = store.ledger / "objects"
     if not store.pending() and store.has_table:
-        discard(scratch)  # a run that ended in the middle of removing it
+        discard(folder)  # a run that ended in the middle of removing it
         return ""
     first, ndim = len(own.grid), job.decoder.engine.model.config.ndim
     made, classes = job.decoder.outputs[0], _classes(job, work)
     sizes = ratios(output.scale, made.scale)
     is_same = classes.shape == output.shape and all(size == 1 for size in sizes)
     grid = ObjectGrid(classes.shape, (own if is_same else job).grid.core, made.axes, ndim)
+    scratch = InMemory(grid, options) if len(grid) == 1 and math.prod(grid.shape) <= FEW else folder
 
     def read(box: Box) -> np.ndarray:
-        return persist(lambda: np.asarray(classes[box]))
+        return read_back(classes if job.region is not None else work.arrays[made.path], box)
 
     def write(number: int, box: Box, labels: np.ndarray) -> None:
         store.write(first + number, {output.path: (box, labels.astype(output.dtype, copy=False))})
@@ -96,7 +99,7 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
             about = (objects, output.scale, output.translation, channels, store.ledger)
             persist(lambda: write_table(place, *about))
             store.record_table(output.path)
-    discard(scratch)
+    discard(folder)
     note = _too_much(objects, math.prod(output.shape), job.decoder.engine.model.record.get("foreground"))
     if note:
         yield Progress(job.apart + store.count, job.total, "note", note)

@@ -5,10 +5,11 @@ from .decode import Canvas, Objects, decode, find, paint
 from .grid import ObjectGrid
 from .merge import label_dtype
 from .part import PartObjects, objects_of, objects_of_part
-from .scratch import Scratch
+from .scratch import InMemory, Scratch
 
 __all__ = [
     "Canvas",
+    "InMemory",
     "ObjectConfig",
     "ObjectGrid",
     "Objects",

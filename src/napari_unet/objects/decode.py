@@ -139,7 +139,7 @@ class _Named(LazyBase):
         return labels[within(box, wide)]
 
 
-def find(read: Read, grid: ObjectGrid, scratch: Path, config: ObjectConfig) -> Generator[Progress, None, int]:
+def find(read: Read, grid: ObjectGrid, scratch: Path | Scratch, config: ObjectConfig) -> Generator[Progress, None, int]:
     """Find all objects and name them, before any label is written.
 
     Parameters
@@ -147,7 +147,7 @@ def find(read: Read, grid: ObjectGrid, scratch: Path, config: ObjectConfig) -> G
     read : callable
         Returns the classes of a region: 0 background, 1 inside of an object, 2 border of one; or 3 core of one. Where
         objects have classes, inside and core have four times that number added, from 0.
-    scratch : Path
+    scratch : Path or Scratch
         Folder for what is known so far; with it, an interrupted call goes on where it was.
 
     Yields
@@ -167,7 +167,7 @@ def find(read: Read, grid: ObjectGrid, scratch: Path, config: ObjectConfig) -> G
     OutputError, ResourceError
         Where `scratch` is of another work, or the disk refuses.
     """
-    kept, blocks = Scratch(scratch, grid, config), len(grid)
+    kept, blocks = _kept(scratch, grid, config), len(grid)
 
     def scan(number: int) -> None:
         box = grid.block(number)
@@ -186,6 +186,10 @@ def find(read: Read, grid: ObjectGrid, scratch: Path, config: ObjectConfig) -> G
     return int(kept.load("ids", "count")[0])
 
 
+def _kept(scratch: Path | Scratch, grid: ObjectGrid, config: ObjectConfig) -> Scratch:
+    return scratch if isinstance(scratch, Scratch) else Scratch(scratch, grid, config)
+
+
 def _classes(read: Read, box: Box) -> np.ndarray:
     classes = read(box)
     shape = tuple(part.stop - part.start for part in box)
@@ -195,7 +199,7 @@ def _classes(read: Read, box: Box) -> np.ndarray:
 
 
 def paint(
-    read: Read, grid: ObjectGrid, canvas: Canvas, scratch: Path, config: ObjectConfig
+    read: Read, grid: ObjectGrid, canvas: Canvas, scratch: Path | Scratch, config: ObjectConfig
 ) -> Generator[Progress, None, Objects]:
     """Write the labels that `find` named, block by block.
 
@@ -217,7 +221,7 @@ def paint(
     Objects
         Their measures. The scratch folder stays.
     """
-    kept, onto = Scratch(scratch, grid, config), canvas.grid or grid
+    kept, onto = _kept(scratch, grid, config), canvas.grid or grid
     offset, ids, track = kept.load("ids", "offset", "id", "track")
     votes = kept.load("ids", "votes")[0][track] if config.kinds else np.zeros((len(track), 0), np.int64)
     source: LazyBase = _Named(read, kept, grid, config, (offset, ids))

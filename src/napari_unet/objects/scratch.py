@@ -45,7 +45,7 @@ class Scratch:
     """
 
     def __init__(self, folder: Path, grid: ObjectGrid, config: ObjectConfig) -> None:
-        self.folder, self.config = folder, config
+        self._lay_out(folder, grid, config)
         job = json.loads(json.dumps({"grid": _about(grid), "config": config.to_json()}))
         with disk(folder):
             shutil.rmtree(_trash(folder), ignore_errors=True)
@@ -57,13 +57,12 @@ class Scratch:
             elif any(not (PARTIAL.fullmatch(p.name) or p.suffix == ".tmp") for p in folder.iterdir()):
                 raise OutputError(f"{folder} holds files that are not of this work; name an empty or a new folder")
             else:
-                self._put(JOB, json.dumps(job).encode())
-        self._grid = grid
+                replace(folder / JOB, json.dumps(job).encode())
+
+    def _lay_out(self, folder: Path, grid: ObjectGrid, config: ObjectConfig) -> None:
+        self.folder, self.config, self._grid = folder, config, grid
         most = [PART[len(grid.spatial)] if i in grid.spatial else 1 for i in range(len(grid.shape))]
         self._edges = [-(-b // -(-b // m)) for b, m in zip(grid.core, most, strict=True)]
-
-    def _put(self, name: str, data: bytes) -> None:
-        replace(self.folder / name, data)
 
     def keep(self, number: int, labels: np.ndarray, tables: Mapping[str, np.ndarray]) -> None:
         """Keep the local labels of a block with its tables, all of them or none."""
@@ -133,6 +132,36 @@ class Scratch:
     def remove(self) -> None:
         """Delete the folder."""
         discard(self.folder)
+
+
+class InMemory(Scratch):
+    """The same where it is done again sooner than kept on a disk, as of a small image.
+
+    Parameters
+    ----------
+    grid : ObjectGrid
+    config : ObjectConfig
+    """
+
+    def __init__(self, grid: ObjectGrid, config: ObjectConfig) -> None:
+        self._lay_out(Path("memory"), grid, config)
+        self._tables: dict[str, Mapping[str, np.ndarray]] = {}
+
+    def has(self, name: str) -> bool:
+        """Return whether the tables `name` are there."""
+        return name in self._tables
+
+    def save(self, name: str, tables: Mapping[str, np.ndarray]) -> None:
+        """Keep arrays under one name."""
+        self._tables[name] = dict(tables)
+
+    def load(self, name: str, *keys: str) -> list[np.ndarray]:
+        """Return the arrays `keys` of the tables `name`."""
+        return [self._tables[name][key] for key in keys]
+
+    def remove(self) -> None:
+        """Forget all."""
+        self._tables.clear()
 
 
 def _name(part: Box) -> str:

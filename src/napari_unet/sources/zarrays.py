@@ -15,7 +15,7 @@ import zarr
 from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.buffer import default_buffer_prototype
-from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
+from zarr.storage import FsspecStore, LocalStore, StorePath, WrapperStore, ZipStore
 
 from ..arrays.cached import ChunkCache
 from ..arrays.stack import Stack
@@ -55,6 +55,8 @@ def open_array(node: Node) -> "zarr.Array[Any]":
         packed, path = (None, "") if inside is None else (inside[0], inside[0].name(inside[1]))
         store = _bare(node.where) if packed is None else ZipStore(packed.path.absolute(), mode="r", read_only=True)
         guarded = Guarded(store, node.where, info, packed)
+        if guarded.folder is not None:
+            return _opened(guarded, node)
         return zarr.open_array(store=guarded, path=path, mode="r", zarr_format=2 if node.format == 2 else 3)
     except (ValueError, TypeError, KeyError, ImportError, OSError, ArithmeticError) as error:
         raise DataError(
@@ -77,9 +79,7 @@ def open_own(folder: Path, mode: str = "r") -> "zarr.Array[Any]":
     node = read_node(str(folder))
     if node is None:
         raise FileNotFoundError(errno.ENOENT, "there is no zarr array", str(folder))
-    store = Guarded(LocalStore(folder.absolute(), read_only=mode == "r"), str(folder), array_info(node))
-    options: dict[str, Any] = {"mode": mode, "zarr_format": node.format}
-    return zarr.open_array(store=store, **options)
+    return _opened(Guarded(LocalStore(folder.absolute(), read_only=mode == "r"), str(folder), array_info(node)), node)
 
 
 def _bare(where: str) -> Store:
@@ -211,6 +211,12 @@ class Guarded(WrapperStore[Store]):
                     f"{self.info.chunk_bytes}; it is damaged or forged"
                 )
         return buffer
+
+
+def _opened(store: Guarded, node: Node) -> "zarr.Array[Any]":
+    """Open an array on a disk by the metadata that were read and checked, which zarr would read once more."""
+    metadata = {**node.metadata, "attributes": dict(node.attributes)}
+    return zarr.Array(zarr.AsyncArray.from_dict(StorePath(store), metadata))
 
 
 def _inner(raw: memoryview, info: ArrayInfo) -> Iterator[memoryview]:

@@ -12,7 +12,7 @@ from ..arrays.views import Box
 from ..errors import UsageError
 from ..faults import persist
 from ..files import disk
-from .chunks import write_box
+from .chunks import read_box, write_box
 from .journal import Region
 from .lock import Permit
 from .ome import Output
@@ -100,9 +100,9 @@ class BlockWriter:
                 )
 
 
-def read_back(array: "zarr.Array[Any]", box: Box) -> np.ndarray:
+def read_back(array: Any, box: Box) -> np.ndarray:
     """Read a box of what was written, more than once where the disk fails for a moment."""
-    return persist(lambda: np.asarray(array[box]))
+    return persist(lambda: read_box(array, box))
 
 
 def replaced(folder: Path, name: str, array: "zarr.Array[Any]", box: Box, data: np.ndarray) -> tuple[Region, int]:

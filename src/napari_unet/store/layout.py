@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import zarr
-from zarr.codecs import ZstdCodec
 
 from ..errors import OutputError
 from ..faults import persist
@@ -26,17 +25,13 @@ from ..files import (
 from ..sources.remote import MAX_METADATA
 from ..sources.zarrays import open_own
 from . import consolidated
+from .arrays import NEWEST, Layout, new_array
 from .journal import DONE
 from .lock import LOCK
 from .ome import VERSIONS, Output, versioned
 from .plan import FOLDER, FORMER_TABLE, LEVEL, PLAN, TABLE, TABLE_FOLDER, Plan
 from .pyramid import Level
 
-ZSTD_LEVEL = 1  # of images five times as fast as 3 at a tenth more, of labels as small
-# All readers of zarr v2 know zlib, which has a checksum of its own; zstd with a checksum is refused by TensorStore and
-# by numcodecs before 0.13. Level 1 writes 90 MB/s of images and 500 of labels, faster than any network.
-ZLIB: Mapping[str, Any] = {"id": "zlib", "level": 1}
-NEWEST = 3  # version of zarr of what this program writes on its own
 HIDDEN = r"\.([^/]+\.)?[0-9a-f]{32}\.partial"  # temporary files of `files.replacing` and of zarr
 # What a run that was killed before its plan was written may have left.
 BEGINNING = re.compile(rf"lock|done\.jsonl|plan\.json\.tmp|{HIDDEN}")
@@ -255,17 +250,16 @@ def tidy(root: Path, paths: Sequence[str]) -> None:
     remove_leftovers(places)
 
 
-def write_group(folder: Path, version: str, attributes: Mapping[str, Any], via: Path) -> None:
-    """Make a group, or give one of ours other attributes, in one step."""
+def write_group(folder: Path, version: str, attributes: Mapping[str, Any], via: Path, at_once: bool = True) -> None:
+    """Make a group, or give one of ours other attributes, in one step; `at_once` as for `replacing`."""
     make_folder(folder)
     if VERSIONS[version] == NEWEST:
-        replace_json(
-            folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}, via
-        )
+        group = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+        replace_json(folder / "zarr.json", group, via, at_once)
         return
     if not (folder / ".zgroup").exists():
-        replace_json(folder / ".zgroup", {"zarr_format": 2}, via)
-    replace_json(folder / ".zattrs", attributes, via)
+        replace_json(folder / ".zgroup", {"zarr_format": 2}, via, at_once)
+    replace_json(folder / ".zattrs", attributes, via, at_once)
 
 
 def read_group(folder: Path) -> tuple[int, dict[str, Any]] | None:
@@ -351,7 +345,7 @@ def make_array(folder: Path, output: Output, level: Level, version: str) -> "zar
     OutputError
         Where it is there and is not what the plan says.
     """
-    zarr_format: Any = VERSIONS[version]
+    zarr_format = VERSIONS[version]
     folder = folder.absolute()  # workers, which write to it too, have folders of their own
     if (folder / ("zarr.json" if zarr_format == NEWEST else ".zarray")).exists():
         array = persist(lambda: open_own(folder, "r+"))
@@ -361,25 +355,11 @@ def make_array(folder: Path, output: Output, level: Level, version: str) -> "zar
                 "start again with --overwrite"
             )
     else:
-        array = persist(lambda: _new_array(folder, output, level, zarr_format))
+        chunks = output.chunks
+        if output.shards is None:
+            chunks = tuple(min(c, n) for c, n in zip(chunks, level.shape, strict=True))
+        planned = Layout(level.shape, chunks, output.shards, output.dtype, output.axes, zarr_format)
+        array = new_array(folder, planned)
     # Empty, and written after the array: a kill between the two would show in the bytes.
     remove(folder / ".zattrs")
     return array
-
-
-def _new_array(folder: Path, output: Output, level: Level, zarr_format: Any) -> "zarr.Array[Any]":
-    chunks = output.chunks
-    if output.shards is None:
-        chunks = tuple(min(c, n) for c, n in zip(chunks, level.shape, strict=True))
-    common: dict[str, Any] = {"shape": level.shape, "chunks": chunks, "dtype": output.dtype, "fill_value": 0}
-    common |= {"zarr_format": zarr_format, "config": {"write_empty_chunks": False}}
-    if zarr_format != NEWEST:
-        keys: Any = {"name": "v2", "separator": "/"}
-        return zarr.create_array(folder, compressors=ZLIB, chunk_key_encoding=keys, **common)
-    return zarr.create_array(
-        folder,
-        compressors=ZstdCodec(level=ZSTD_LEVEL, checksum=True),
-        dimension_names=list(output.axes),
-        shards=output.shards,
-        **common,
-    )

@@ -57,4 +57,4 @@ def mark(folder: Path, version: str, description: str, via: Path | None = None) 
     name, values = EMPTY_ARRAY[VERSIONS[version]]
     if not (folder / name).exists():
         more = {"attributes": {"description": description}} if name == "zarr.json" else {}
-        replace_json(folder / name, {**values, **more}, via)
+        replace_json(folder / name, {**values, **more}, via, at_once=False)  # made again where it is gone

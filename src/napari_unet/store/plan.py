@@ -126,7 +126,8 @@ class Plan:
 
     def save(self, folder: Path) -> None:
         """Write it, whole or not at all, into the ledger's folder."""
-        replace_json(folder / PLAN, {"napari_unet": 1, "fingerprint": self.fingerprint, **dataclasses.asdict(self)})
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        replace_json(folder / PLAN, {"napari_unet": 1, "fingerprint": self.fingerprint, **fields})
 
     @classmethod
     def load(cls, folder: Path) -> "Plan":

@@ -11,6 +11,7 @@ import numpy as np
 from ..arrays.views import Box
 from ..faults import persist
 from ..grid.blocks import Blocks, blocks_of
+from .chunks import read_box
 from .ome import Output
 
 SMALLEST = 256  # edge of the coarsest level: a thumbnail, read at once
@@ -131,12 +132,11 @@ def shown_ranges(array: Any, axes: str) -> list[tuple[float, float]]:
     ranges = []
     for channel in range(array.shape[axes.index("c")] if "c" in axes else 1):
         key = [
-            slice(None, None, max(1, n // 32)) if a in "tz" else slice(None)
-            for a, n in zip(axes, array.shape, strict=True)
+            slice(0, n, max(1, n // 32)) if a in "tz" else slice(0, n) for a, n in zip(axes, array.shape, strict=True)
         ]
         if "c" in axes:
             key[axes.index("c")] = slice(channel, channel + 1)
-        data = persist(functools.partial(array.__getitem__, tuple(key))).astype(np.float64)
+        data = persist(functools.partial(read_box, array, tuple(key))).astype(np.float64)
         data = data[np.isfinite(data)]
         low, high = np.percentile(data, (0.1, 99.9)) if data.size else (0.0, 1.0)
         ranges.append((float(low), float(high) if high > low else float(low) + 1))

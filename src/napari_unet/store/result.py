@@ -137,9 +137,9 @@ class ResultStore:
         layout.tidy(root, list(plan.outputs))
         layout.list_labels(root, plan.version, remove=plan.outputs, via=ledger)
         if any(o.kind == "labels" for o in outputs) and layout.read_group(root / "labels") is None:
-            layout.write_group(root / "labels", plan.version, {}, ledger)
+            layout.write_group(root / "labels", plan.version, {}, ledger, at_once=False)
         for path in store._groups():
-            layout.write_group(root / path, plan.version, store._ours(path, "incomplete"), ledger)
+            layout.write_group(root / path, plan.version, store._ours(path, "incomplete"), ledger, at_once=False)
         for output in outputs:
             folder = root / output.path / "0"
             store.arrays[output.path] = layout.make_array(folder, output, store._levels[output.path][0], plan.version)
