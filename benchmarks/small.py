@@ -1,10 +1,15 @@
-"""What small images cost: ``python benchmarks/small.py one`` and ``python benchmarks/small.py batch [--images 200]``.
+"""What small images cost: ``python benchmarks/small.py one``, ``batch [--images 200]`` and ``peers``.
 
 `one`: processor seconds of the command ``predict`` of one image of 512 x 512 with a model that ships, and of ``import
 torch`` alone; interleaved, the least of some rounds, as on a shared machine only this says what is needed.
 
 `batch`: a batch of images of 256 x 256 in one process, after one image that loads all, and the network alone: the same
 model called on tensors that are ready, one for each image. Processor seconds and seconds of each, and their ratio.
+
+`peers`: images of 256 x 256 a processor second: a batch of ours, from files to results on disk, beside Cellpose's and
+StarDist's networks on arrays in memory, each from its package in the interpreter that is named for it (``pip install
+cellpose==3.1.1`` and ``pip install stardist tensorflow-cpu``). Their weights are random, so that no masks come of
+them, and those cost nothing. Each has a process of its own for each round, one after the other.
 """
 
 import argparse
@@ -19,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+SLOW = 10  # images of a round of a peer that takes seconds for each
 COMMAND = [sys.executable, "-c", "from napari_unet.cli import main; main()"]
 
 
@@ -105,16 +111,70 @@ def batch(folder: Path, args: argparse.Namespace) -> None:
         )
 
 
+def cellpose() -> Callable[[np.ndarray], object]:
+    import torch
+    from cellpose import models
+
+    torch.manual_seed(0)
+    model = models.CellposeModel(gpu=False, pretrained_model=False, diam_mean=30.0)
+    return lambda image: model.eval(image, channels=[0, 0], diameter=30.0)
+
+
+def stardist() -> Callable[[np.ndarray], object]:
+    from stardist.models import Config2D, StarDist2D
+
+    config = Config2D(n_channel_in=1, n_rays=32, grid=(2, 2))  # as its models of nuclei have it
+    model = StarDist2D(config, name=None, basedir=None)
+    return lambda image: model.predict_instances(image / np.float32(255), prob_thresh=1.0, nms_thresh=0.4)
+
+
+PEERS = {"cellpose": cellpose, "stardist": stardist}
+
+
+def peer(name: str, size: int, images: int) -> None:
+    """Run one of them on some images after a first one; print processor seconds an image."""
+    run, ready = PEERS[name](), [nuclei(size, number) for number in range(images)]
+    run(ready[0])
+    print(timed(lambda: [run(image) for image in ready])[0] / images)
+
+
+def peers(folder: Path, args: argparse.Namespace) -> None:
+    size, given = args.size or 256, {"cellpose": args.cellpose, "stardist": args.stardist}
+    batches: dict[str, list[str]] = {"ours": [sys.executable, __file__, "batch", "--rounds", "1"]}
+    batches |= {name: [python, __file__, "peer", "--peer", name] for name, python in given.items() if python}
+    found: dict[str, list[float]] = {name: [] for name in batches}
+    for _ in range(args.rounds):
+        for name, command in batches.items():
+            images = min(args.images, SLOW) if name == "cellpose" else args.images
+            said = subprocess.run(
+                [*command, "--size", str(size), "--images", str(images)], check=True, capture_output=True, text=True
+            ).stdout
+            found[name].append(
+                float(said.split("processor:")[1].split()[0]) / 1000 if name == "ours" else float(said.split()[-1])
+            )
+    for name, seconds in found.items():
+        print(
+            f"{name}: {1 / min(seconds):.2f} images of {size} x {size} a processor second, "
+            f"ms an image in each round: {', '.join(f'{1000 * s:.0f}' for s in seconds)}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("question", choices=("one", "batch"))
+    parser.add_argument("question", choices=("one", "batch", "peers", "peer"))
     parser.add_argument("--model", default="nuclei-2d", help="2-D, of one channel")
     parser.add_argument("--size", type=int, help="edge of an image: 512 for one, 256 for a batch")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cellpose", help="Python that has it")
+    parser.add_argument("--stardist", help="Python that has it")
+    parser.add_argument("--peer", choices=list(PEERS), default="stardist", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.question == "peer":
+        peer(args.peer, args.size, args.images)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        {"one": one, "batch": batch}[args.question](Path(folder), args)
+        {"one": one, "batch": batch, "peers": peers}[args.question](Path(folder), args)
 
 
 if __name__ == "__main__":
