@@ -2,7 +2,9 @@
 
 ``python benchmarks/peers.py --shape 256 512 512 --rounds 2`` (``pip install monai nnunetv2 torch-em`` beside
 this package; a peer that is not installed is left out). Every method gets the image in memory and ends with labels.
-``--check`` compares, on a volume that fits memory at once, with the result of the network on all of it.
+Ratios are of processor seconds, which others on the machine change least (with ``OMP_NUM_THREADS=1``: threads that wait
+for each other use some too), GF/s of seconds. ``--check`` compares, on a volume that fits memory at once, with the
+result of the network on all of it.
 """
 
 import argparse
@@ -147,14 +149,14 @@ METHODS: dict[str, Callable[[UNet, np.ndarray], np.ndarray]] = {
 
 
 def measure(name: str, shape: tuple[int, ...]) -> None:
-    """Run one method in this process; print seconds and peak memory."""
+    """Run one method in this process; print seconds, processor seconds and peak memory."""
     net, data = network(len(shape)), image(shape)
     METHODS[name](net, data[tuple(slice(0, n) for n in WINDOW[len(shape)])])
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     METHODS[name](net, data)
-    seconds = time.perf_counter() - began
+    seconds, used = time.perf_counter() - began, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"seconds": seconds, "peak": peak}))
+    print(json.dumps({"seconds": seconds, "used": used, "peak": peak}))
 
 
 def measured(name: str, shape: tuple[int, ...]) -> dict[str, float] | None:
@@ -174,21 +176,25 @@ def compare(shape: tuple[int, ...], rounds: int, only: list[str]) -> None:
             one = measured(name, shape)
             if one is not None:
                 runs.append(one)
-                print(f"{name}: {one['seconds']:.1f} s", file=sys.stderr, flush=True)
+                print(
+                    f"{name}: {one['seconds']:.1f} s, of the processor {one['used']:.1f}", file=sys.stderr, flush=True
+                )
     work = FLOPS[len(shape)] * np.prod(shape, dtype=float) / 1e9
-    fast = {p: min(r["seconds"] for r in found[f"ours, {p}"]) for p in ("bf16", "fp32") if found.get(f"ours, {p}")}
+    fast = {p: min(r["used"] for r in found[f"ours, {p}"]) for p in ("bf16", "fp32") if found.get(f"ours, {p}")}
     head = [f"x ours {p}" for p in fast]
-    print(f"| {' x '.join(map(str, shape))} | s (median) | spread | {' | '.join(head)} | useful GF/s | peak GiB |")
-    print("|---" * (5 + len(head)) + "|")
+    print(
+        f"| {' x '.join(map(str, shape))} | s (median) | spread | processor s | {' | '.join(head)} | GF/s | peak GiB |"
+    )
+    print("|---" * (6 + len(head)) + "|")
     for name, all_ in found.items():
         if not all_:
             continue
         times = [r["seconds"] for r in all_]
-        middle = statistics.median(times)
-        ratios = " | ".join(f"{middle / f:.2f}" for f in fast.values())
+        middle, used = statistics.median(times), min(r["used"] for r in all_)
+        ratios = " | ".join(f"{used / f:.2f}" for f in fast.values())
         peak = max(r["peak"] for r in all_)
         spread = f"{min(times):.1f}-{max(times):.1f}"
-        print(f"| {name} | {middle:.1f} | {spread} | {ratios} | {work / middle:.0f} | {peak:.1f} |")
+        print(f"| {name} | {middle:.1f} | {spread} | {used:.1f} | {ratios} | {work / middle:.0f} | {peak:.1f} |")
 
 
 def check(shape: tuple[int, ...]) -> None:

@@ -6,12 +6,17 @@ own, one after the other; of the peers only the steps are timed, of ours everyth
 nnunetv2`` beside this package) are MONAI's BasicUNet with DiceCE, Adam and flips, rotations and intensities drawn at
 random; and the recipe of nnU-Net: its network with deep supervision, its loss, its augmentation, SGD with its decay.
 FOLDER holds the images.
+
+``--rate STEPS`` times some steps of each instead, drawing of patches included: samples of 256 x 256 a processor second,
+and how large the networks are: parameters, and multiplications of one sample forward.
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,17 +25,21 @@ from typing import Any
 import numpy as np
 import tifffile
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from napari_unet import PredictConfig, TrainConfig, predict, train, wait
 from napari_unet.arrays.stack import Stack
 from napari_unet.evaluation.evaluate import evaluate
 from napari_unet.objects import ObjectConfig, objects_of
 from napari_unet.task import Instances
+from napari_unet.training.fit import begin
 
 PATCH, LEARNT = 256, 20
 BATCH = {"monai": 8, "nnunet": 12}
 Predict = Callable[[np.ndarray], np.ndarray]
 Images = list[tuple[np.ndarray, np.ndarray]]
+Step = Callable[[float], object]  # one step at a part of the run, of which nnU-Net's rate follows
+Scale = Callable[[np.ndarray], np.ndarray]
 
 
 def images(folder: Path) -> tuple[Images, Images]:
@@ -80,7 +89,7 @@ def ours(learnt: Images, minutes: float, out: Path) -> tuple[Predict, int]:
     return found, int(model.record["steps"])
 
 
-def monai(learnt: Images, minutes: float, _: Path) -> tuple[Predict, int]:
+def monai(learnt: Images) -> tuple[torch.nn.Module, Scale, Step]:
     from monai.losses import DiceCELoss
     from monai.networks.nets import BasicUNet
     from monai.transforms import (
@@ -110,19 +119,19 @@ def monai(learnt: Images, minutes: float, _: Path) -> tuple[Predict, int]:
     net = BasicUNet(spatial_dims=2, in_channels=1, out_channels=3)
     loss = DiceCELoss(to_onehot_y=True, softmax=True)
     optimiser = torch.optim.Adam(net.parameters(), 1e-3)
-    source, steps, start = crops(learnt, scale, 0), 0, time.monotonic()
-    while time.monotonic() - start < 60 * minutes:
+    source = crops(learnt, scale, 0)
+
+    def step(_: float) -> None:
         batch = [augment(dict(zip(both, next(source), strict=True))) for _ in range(BATCH["monai"])]
         image, label = (torch.stack([torch.as_tensor(each[name]) for each in batch]) for name in both)
         optimiser.zero_grad()
         loss(net(image), label).backward()
         optimiser.step()
-        steps += 1
-    net.eval()
-    return lambda image: objects(net, scale(image), 16), steps
+
+    return net, scale, step
 
 
-def nnunet(learnt: Images, minutes: float, _: Path) -> tuple[Predict, int]:
+def nnunet(learnt: Images) -> tuple[torch.nn.Module, Scale, Step]:
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
     from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
@@ -163,8 +172,9 @@ def nnunet(learnt: Images, minutes: float, _: Path) -> tuple[Predict, int]:
         list(weights / weights.sum()),
     )
     optimiser = torch.optim.SGD(net.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True)
-    source, steps, start = crops(learnt, scale, 0), 0, time.monotonic()
-    while (gone := (time.monotonic() - start) / (60 * minutes)) < 1:
+    source = crops(learnt, scale, 0)
+
+    def step(gone: float) -> None:
         for group in optimiser.param_groups:
             group["lr"] = 1e-2 * (1 - gone) ** 0.9
         batch = []
@@ -177,13 +187,52 @@ def nnunet(learnt: Images, minutes: float, _: Path) -> tuple[Predict, int]:
         loss(net(image), labels).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 12)
         optimiser.step()
+
+    return net, scale, step
+
+
+PEERS = {"monai": (monai, 16), "nnunet": (nnunet, 64)}
+METHODS = ("ours", *PEERS)
+
+
+def learn(method: str, learnt: Images, minutes: float, out: Path) -> tuple[Predict, int]:
+    """Train one method for some minutes."""
+    if method == "ours":
+        return ours(learnt, minutes, out)
+    make, multiple = PEERS[method]
+    (net, scale, step), steps, start = make(learnt), 0, time.monotonic()
+    while (gone := (time.monotonic() - start) / (60 * minutes)) < 1:
+        step(gone)
         steps += 1
     net.eval()
-    net.decoder.deep_supervision = False
-    return lambda image: objects(net, scale(image), 64), steps
+    if method == "nnunet":
+        net.decoder.deep_supervision = False
+    return lambda image: objects(net, scale(image), multiple), steps
 
 
-METHODS = {"ours": ours, "monai": monai, "nnunet": nnunet}
+def rate(method: str, steps: int, data: Path, out: Path) -> None:
+    """Time some steps of one method after two first ones, and print what came as JSON."""
+    learnt, _ = images(data)
+    if method == "ours":
+        pairs = [(Stack(image, "yx", name=f"{i}"), Stack(ids, "yx")) for i, (image, ids) in enumerate(learnt)]
+        config = TrainConfig(task="instances", steps=100_000, patch=(PATCH, PATCH))
+        training = wait(begin(pairs, out / "rate.model", config))
+        net, batch = training.learner.net, training.plan.batch
+        work = (event for event in training.events() if event.stage == "train")
+    else:
+        (net, _, step), batch = PEERS[method][0](learnt), BATCH[method]
+        work = (step(0.5) for _ in range(steps + 2))
+    next(work), next(work)
+    began = time.process_time()
+    for _ in range(steps):
+        next(work)
+    seconds = (time.process_time() - began) / steps / batch
+    with contextlib.closing(work):
+        pass
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        net.eval()(torch.zeros(1, 1, PATCH, PATCH))
+    size = sum(weight.numel() for weight in net.parameters())
+    print(json.dumps({"rate": 1 / seconds, "batch": batch, "size": size, "work": counter.get_total_flops() / 2}))
 
 
 def run(method: str, minutes: float, data: Path, out: Path) -> None:
@@ -191,7 +240,7 @@ def run(method: str, minutes: float, data: Path, out: Path) -> None:
     torch.manual_seed(0)
     learnt, judged = images(data)
     start = time.monotonic()
-    found, steps = METHODS[method](learnt, minutes, out)
+    found, steps = learn(method, learnt, minutes, out)
     seconds = time.monotonic() - start
     right = every = 0.0
     for image, ids in judged:
@@ -201,16 +250,38 @@ def run(method: str, minutes: float, data: Path, out: Path) -> None:
     print(json.dumps({"ap": right / (every - right), "steps": steps, "seconds": seconds}))
 
 
+def rates(args: argparse.Namespace) -> None:
+    """Time the steps of each method in a process of its own."""
+    print("| method | samples a processor second | batch | million parameters | GMAC a sample |")
+    for method in args.methods:
+        command = [sys.executable, __file__, "--run", method, "0", "--rate", str(args.rate), "--data", str(args.data)]
+        with tempfile.TemporaryDirectory() as folder:
+            said = subprocess.run([*command, "--out", folder], check=True, capture_output=True, text=True).stdout
+        found = json.loads(said.strip().splitlines()[-1])
+        print(
+            f"| {method} | {found['rate']:.2f} | {found['batch']} | {found['size'] / 1e6:.2f} | "
+            f"{found['work'] / 1e9:.1f} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 3.0, 6.0])
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--rate", type=int, help="time so many steps of each")
     parser.add_argument("--run", nargs=2, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.run and args.rate:
+        rate(args.run[0], args.rate, args.data, args.out)
+        return
     if args.run:
         run(args.run[0], float(args.run[1]), args.data, args.out)
+        return
+    if args.rate:
+        rates(args)
         return
     print("| minutes |", " | ".join(f"{name}: AP, steps" for name in args.methods), "|")
     for minutes in args.minutes:
