@@ -28,6 +28,7 @@ from napari_unet.arrays.stack import Stack
 from napari_unet.errors import DataError, ModelError, UsageError
 from napari_unet.inference.encode import encode
 from napari_unet.inference.engine import Engine
+from napari_unet.inference.job import Job
 from napari_unet.inference.outputs import result_of
 from napari_unet.inference.prepare import prepare
 from napari_unet.intensities.normalise import Normalisation
@@ -250,3 +251,13 @@ def test_a_network_that_cannot_be_made_ready_beside_is_reported_where_it_runs(tm
     monkeypatch.setattr(Engine, "whole_net", fails)
     with pytest.raises(ModelError, match="no network"):
         wait(predict(Stack(data=image_of((40, 40)), axes="yx"), small(), tmp_path / "a.ome.zarr", CONFIG))
+
+
+def test_a_run_with_a_network_that_is_ready_is_laid_out_once(tmp_path, monkeypatch):
+    model, stack = small(), Stack(data=image_of((40, 40)), axes="yx")
+    plans, plan = [], Job.plan
+    monkeypatch.setattr(Job, "plan", lambda *given: (plans.append(given), plan(*given))[1])
+    for name in ("a", "b"):
+        plans.clear()
+        wait(predict(stack, model, tmp_path / f"{name}.ome.zarr", CONFIG))
+    assert len(plans) == 1

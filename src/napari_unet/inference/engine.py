@@ -166,6 +166,11 @@ class Engine:
             nets[key] = fused(net.to(memory_format=self.layout))
         return nets[key]
 
+    @property
+    def is_built(self) -> bool:
+        """Whether a network of this model is ready for inference already, as in a batch from its second image on."""
+        return bool(_NETS.get(self.model))
+
     def stream(self, order: tuple[int, ...]) -> Stream | Chain:
         """Return a new stream through the network, its axes in another order."""
         return Stream(self.whole_net(order))

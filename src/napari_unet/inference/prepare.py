@@ -107,6 +107,9 @@ class Prepared:
     @contextlib.contextmanager
     def building(self) -> Iterator[None]:
         """Make the network ready in a thread beside the work that is done meanwhile; its faults show where it runs."""
+        if self.engine.is_built:
+            yield
+            return
         with ThreadPoolExecutor(1, "network") as pool:
             pool.submit(lambda: self.job().route().build())
             yield

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,8 @@ def find(root: Path, paths: Sequence[str], inside: bool) -> tuple[Path, Plan] | 
         Where something is there that no run of ours made, or a link.
     """
     refuse_long(root)
+    if not os.path.lexists(root):
+        return None
     check_links(root, paths)
     if root.exists() and not root.is_dir():
         raise OutputError(f"{root} exists and is a file; choose another place for the result")
