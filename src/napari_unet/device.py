@@ -48,7 +48,7 @@ def too_old(distribution: str, *names: str) -> list[str]:
 
 
 def choose_device(name: str = "auto") -> "torch.device":
-    """Return the device of that name; auto takes the fastest that is there.
+    """Return the device of that name, of several with commas between the first; auto takes the fastest that is there.
 
     Where it is CUDA, cuDNN computes float32 as float32 from then on, not in tf32, and the same way each time: otherwise
     results would depend on how the work is cut up, and weights on the run.
@@ -56,15 +56,19 @@ def choose_device(name: str = "auto") -> "torch.device":
     Raises
     ------
     UsageError
-        Where the device is not on this machine.
+        Where one of them is not on this machine.
     """
+    return next(iter([_device(each) for each in name.split(",")]))
+
+
+def _device(name: str) -> "torch.device":
     import torch  # not at the top: settings name devices where torch is not loaded
 
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    name = next(kind for kind, here in there.items() if here) if name == "auto" else name
-    kind = name.partition(":")[0]
-    if not there.get(kind, False):
-        here = ", ".join(kind for kind, is_there in there.items() if is_there)
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    name = next(kind for kind, here in count.items() if here) if name == "auto" else name
+    kind, _, number = name.partition(":")
+    if not (number or "0").isdecimal() or int(number or 0) >= count.get(kind, 0):
+        here = ", ".join(kind for kind, there in count.items() if there)
         raise UsageError(f"device {name!r} is not on this machine; choose auto or one of {here}")
     if kind == "cuda":
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True

@@ -32,6 +32,7 @@ def setting(
     ge: float | None = None,
     le: float | None = None,
     choices: Sequence[str] | None = None,
+    several: bool = False,
 ) -> Any:
     """Describe one field of a settings dataclass.
 
@@ -45,8 +46,10 @@ def setting(
         Smallest and largest value allowed.
     choices : sequence of str, optional
         The words allowed.
+    several : bool
+        Whether several of them may be given, with commas between, each with a number behind a colon.
     """
-    metadata = {"help": help, "ge": ge, "le": le, "choices": choices}
+    metadata = {"help": help, "ge": ge, "le": le, "choices": choices, "several": several}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -62,7 +65,8 @@ def check(config: Any) -> None:
         value, limits = getattr(config, field.name), field.metadata
         if value is None or not limits:
             continue
-        if limits["choices"] is not None and value not in limits["choices"]:
+        words = [part.partition(":")[0] for part in value.split(",")] if limits["several"] else [value]
+        if limits["choices"] is not None and not set(words) <= set(limits["choices"]):
             raise UsageError(f"{field.name} is {value!r}; choose one of {', '.join(limits['choices'])}")
         if limits["ge"] is not None and value < limits["ge"]:
             raise UsageError(f"{field.name} is {value}; it must be at least {limits['ge']}")

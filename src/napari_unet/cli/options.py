@@ -142,7 +142,7 @@ def _option(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
     limits, flag = field.metadata, "--" + field.name.replace("_", "-")
     kind = _plain(hint)
     about: dict[str, Any] = {"help": limits["help"]}
-    if limits["choices"] is not None:
+    if limits["choices"] is not None and not limits["several"]:
         kind = Literal[tuple(limits["choices"])]
     elif kind in (int, float):
         about |= {"min": limits["ge"], "max": limits["le"]}

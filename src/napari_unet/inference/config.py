@@ -30,7 +30,9 @@ class PredictConfig:
     """What a user may choose for a prediction."""
 
     precision: str = setting("auto", "Arithmetic of the network: bf16 where the hardware has it", choices=PRECISIONS)
-    device: str = setting("auto", "Where the network runs", choices=DEVICES)
+    device: str = setting(
+        "auto", "auto, cpu, cuda or mps; of several as cuda:0,cuda:1 each takes a part", choices=DEVICES, several=True
+    )
     block: tuple[int, ...] | None = setting(
         None, "Block per axis (z y x, or y x); chosen from the memory limit if not given"
     )

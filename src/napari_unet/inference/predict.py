@@ -30,6 +30,7 @@ from .lazy import LazyBlocks, Preview, lazy_result
 from .own import bring_back, samples_of, workplace
 from .prepare import Prepared, index_in, load_cascade, prepare
 from .reuse import Shown, blocks_of, reuse_blocks
+from .several import Devices
 from .stages import forget, go_through
 from .tiff import Then, into_tiff
 
@@ -126,7 +127,8 @@ def _into_store(
         yield Progress(0, 0, "note", line)
     job, reopen = ready.job(), then is not None
     yield from job.removal(root, config)
-    with connected(config.scheduler, job) as client, job.create(root, config, reopen) as store:
+    with connected(config.scheduler, job) as cluster, job.create(root, config, reopen) as store:
+        client = cluster or Devices.of(config.device)
         yield from store.notices()
         if config.precision == "auto" and not store.count:
             yield from _rounded(ready.engine)
@@ -160,7 +162,10 @@ def execute(
         yield from reuse_blocks(job, work, seen)
 
         def compute(part: Job, place: ResultStore) -> Iterator[Progress]:
-            found = part.run(place, start) if client is None else run_on(client, part, place, start)
+            if isinstance(client, Devices):
+                found = client.run(part, place, start)
+            else:
+                found = part.run(place, start) if client is None else run_on(client, part, place, start)
             return (Progress(e.done, e.total, e.stage, e.message) for e in found) if several else found
 
         try:
