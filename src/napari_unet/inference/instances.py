@@ -76,8 +76,7 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
     grid = ObjectGrid(classes.shape, (own if is_same else job).grid.core, made.axes, ndim)
     scratch = InMemory(grid, options) if len(grid) == 1 and math.prod(grid.shape) <= FEW else folder
 
-    def read(box: Box) -> np.ndarray:
-        return read_back(classes if job.region is not None else work.arrays[made.path], box)
+    read = functools.partial(read_back, classes)
 
     def write(number: int, box: Box, labels: np.ndarray) -> None:
         store.write(first + number, {output.path: (box, labels.astype(output.dtype, copy=False))})
@@ -106,14 +105,14 @@ def make_objects(job: "Job", work: ResultStore, store: ResultStore) -> Generator
     return note
 
 
-def _classes(job: "Job", work: ResultStore) -> View:
+def _classes(job: "Job", work: ResultStore) -> Any:
     """Return the classes that objects are made of: of a region what lies within it, and nothing around that."""
     made, region = job.decoder.outputs[0], job.region
-    classes = View.of(work.arrays[made.path])
+    classes = work.arrays[made.path]
     if region is None:
         return classes
     parts = ([region.made_of[a]] for a in made.axes), ([region.taken[a]] for a in made.axes)
-    return classes.cut([within(part, taken)[0] for part, taken in zip(*parts, strict=True)])
+    return View.of(classes).cut([within(part, taken)[0] for part, taken in zip(*parts, strict=True)])
 
 
 def _brought(job: "Job", output: Output, labels: LazyArray) -> LazyBase:
