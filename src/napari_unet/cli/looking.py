@@ -118,6 +118,10 @@ def export(
     tracks: Annotated[
         bool, typer.Option("--tracks", help="Tables: centres of linked objects, for Tracks in napari.")
     ] = False,
+    trackastra: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="With --tracks: link by trackastra, its model's folder or name."),
+    ] = None,
     author: Annotated[list[str] | None, typer.Option(help="Of a model: who made it; several.", metavar="NAME")] = None,
     licence: Annotated[str | None, typer.Option(help="Of a model: its licence, such as CC-BY-4.0.")] = None,
     cite: Annotated[list[str] | None, typer.Option(help="Of a model: what to cite; several.", metavar="TEXT")] = None,
@@ -141,7 +145,8 @@ def export(
         return
     from ..exports import export as run
 
-    tell(f"written to {shown(run(result, to, image, tracks=tracks, overwrite=overwrite))}")
+    how: Any = {"tracks": tracks, "trackastra": trackastra, "overwrite": overwrite}
+    tell(f"written to {shown(run(result, to, image, **how))}")
 
 
 @command

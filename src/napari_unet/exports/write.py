@@ -19,6 +19,7 @@ from ..store.admission import check_apart
 from ..store.table import kinds_in
 from ..store.tiff import replacement, save_tiff
 from .boxes import Item, flat, items
+from .linked import Node, Track, tracks_of
 from .shapes import write_geojson, write_rois
 from .tables import row_of, track_of, write_csv, write_parquet
 
@@ -50,6 +51,7 @@ def export(
     image: Any = None,
     *,
     tracks: bool = False,
+    trackastra: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> Generator[Progress, None, Path]:
     """Write the objects of a result for another program; what is written follows from the ending.
@@ -67,6 +69,9 @@ def export(
         Whose intensities are measured, on the same pixels; the image in the result's own store if not given and there.
     tracks : bool
         In place of shapes, id, time and centre in pixels, as napari's Tracks takes them: of objects that were linked.
+    trackastra : path or str, optional
+        For tracks, link objects by a model of trackastra, its folder or a name that trackastra knows, and not by the
+        ids that they have: ``track_id`` is then its, ``label`` the id, ``parent`` the track that one came of.
     overwrite : bool
         Replace a file that is there.
 
@@ -85,6 +90,8 @@ def export(
     """
     path = Path(path).expanduser()
     _check_name(path, tracks)
+    if trackastra is not None and not tracks:
+        raise UsageError("trackastra links objects for tracks; choose tracks too")
     labels = result if isinstance(result, Stack) else open_labels(result)
     if tracks and "t" not in labels.axes:
         raise DataError(f"{labels.name} has no time points; there are no tracks in it")
@@ -94,11 +101,13 @@ def export(
     check_apart(path, labels, "choose another name")
     check_free(path, overwrite)
     yield from replacement(path)
-    beside = _image(labels, image) if ending in (".csv", ".parquet") and not tracks else None
+    wanted = ending in (".csv", ".parquet") and (not tracks or trackastra is not None)
+    beside = _image(labels, image) if wanted else None
     yield Progress(0, 1, "export", f"objects of {labels.name}")
+    links = None if trackastra is None else tracks_of(labels, beside, str(trackastra))
     found = _Counted(labels, kinds_in(labels.source))
     with disk(path.parent), _replacing(path) as partial:
-        _write(partial, ending, found, beside, tracks)
+        _write(partial, ending, found, beside, _Points(links) if tracks else None)
     said = f"{found.count} objects"
     if found.too_large:
         said += f"; too large to be held in memory, and left out: {', '.join(found.too_large[:20])}"
@@ -127,7 +136,22 @@ def _replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _write(path: Path, ending: str, found: _Counted, image: Stack | None, tracks: bool) -> None:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Points:
+    """Points of tracks: of those that ids say, or of those that objects were linked to."""
+
+    links: Mapping[Node, Track] | None
+
+    def row(self, item: Item, axes: str) -> dict[str, Any]:
+        """Return the point that an object is."""
+        point = track_of(item, axes)
+        if self.links is None:
+            return point
+        track = self.links.get((item.time, item.id), Track(0, 0))
+        return point | {"track_id": track.number, "label": item.id, "parent": track.parent}
+
+
+def _write(path: Path, ending: str, found: _Counted, image: Stack | None, points: _Points | None) -> None:
     labels = found.labels
     if ending in (".zip", ".roi"):
         write_rois(path, iter(found), labels, ending == ".roi")
@@ -139,7 +163,7 @@ def _write(path: Path, ending: str, found: _Counted, image: Stack | None, tracks
     axes = "yx" if flat(labels) else labels.spatial
 
     def row(item: Item) -> dict[str, Any]:
-        cells = track_of(item, axes) if tracks else row_of(item, labels, image, axes)
+        cells = row_of(item, labels, image, axes) if points is None else points.row(item, axes)
         return {**cells, "class": found.kinds.get(item.id, "")} if found.kinds else cells
 
     # What a table of no objects has, too, and whose type each column has: the row of one pixel.
