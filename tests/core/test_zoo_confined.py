@@ -1,8 +1,10 @@
 """Programs of TorchScript: followed on the user's word alone, where they can compute and nothing else."""
 
 import io
+import pickle
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -43,6 +45,76 @@ def test_a_program_is_followed_on_the_word_of_the_user_alone(tmp_path):
     stack = image()
     found = wait(predict(stack, model, tmp_path / "out.ome.zarr", PredictConfig(block=(64, 96), **FP32)))
     assert np.array_equal(np.asarray(found.data), labels_of(net, stack))
+
+
+def exported_of(net, free=True):
+    half = torch.export.Dim("half", max=500)
+    sizes = ({2: 2 * half, 3: 2 * torch.export.Dim("other", max=500)},) if free else None
+    out = io.BytesIO()
+    torch.export.save(torch.export.export(net.eval(), (torch.rand(1, 1, 32, 48),), dynamic_shapes=sizes), out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "pytorch_state_dict"])
+def test_what_torch_exported_is_followed_as_the_weights_of_a_package(tmp_path, kind):
+    net = Small()
+    folder = package(tmp_path / "zoo", net)
+    (folder / "net.pt2").write_bytes(exported_of(net))
+    weights = {"source": "net.pt2", "pytorch_version": "2.6"}
+    weights |= {"architecture": {"callable": "Small", "import_from": "theirs"}} if kind != "torchscript" else {}
+    changed(folder, lambda d: d.update(weights={kind: weights}))
+    with pytest.raises(UnsafeError, match="--trust-torchscript"):
+        wait(import_model(folder, tmp_path / "theirs.model"))
+    model = wait(import_model(folder, tmp_path / "theirs.model", trust_torchscript=True))
+    stack = image()
+    found = wait(predict(stack, model, tmp_path / "out.ome.zarr", PredictConfig(block=(64, 96), **FP32)))
+    assert np.array_equal(np.asarray(found.data), labels_of(net, stack))
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_what_torch_exported_is_imported_alone_with_the_sizes_that_it_says(tmp_path, free):
+    net, path, out = Small(), tmp_path / "net.pt2", tmp_path / "theirs.model"
+    path.write_bytes(exported_of(net, free))
+    code, said = call("import", path, "--out", out)
+    assert code != 0 and "program of torch.export" in said and "--trust-torchscript" in said and not out.exists()
+    about = {"intensities": "zscore", "classes": ["background", "cell"], "pixel_size": [0.5, 0.5], "unit": "micrometer"}
+    said = [event.message for event in import_model(path, out, network=about, trust_torchscript=True)]
+    assert any("followed" in each for each in said)
+    model = load_model(out)
+    assert model.task.class_names == ("background", "cell") and model.scale == (0.5, 0.5)
+    assert (model.config.least, model.config.step) == (((4, 4), (2, 2)) if free else ((32, 48), (0, 0)))
+    x = np.random.default_rng(0).normal(size=(1, 1, 32, 48)).astype(np.float32)
+    with torch.inference_mode():
+        wanted = net(torch.from_numpy(x)).numpy()
+    assert np.abs(model.imported().run(x) - wanted).max() < 1e-5
+    stack = image()
+    first, second = (
+        np.asarray(wait(predict(stack, model, tmp_path / f"{n}.ome.zarr", PredictConfig(block=(n, n), **FP32))).data)
+        for n in (64, 160)
+    )
+    assert np.array_equal(first, second) and first.any()
+
+
+def test_a_pickle_in_what_torch_exported_changes_nothing(tmp_path):
+    class Touch:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "touched"), "w"))
+
+    forged = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(exported_of(Small()))) as archive, zipfile.ZipFile(forged, "w") as other:
+        for name in archive.namelist():
+            data = archive.read(name)
+            other.writestr(name, pickle.dumps(Touch()) if name.endswith("model.pt") else data)
+    (tmp_path / "net.pt2").write_bytes(forged.getvalue())
+    with pytest.raises(ModelError, match="cannot be converted"):
+        wait(import_model(tmp_path / "net.pt2", tmp_path / "theirs.model", trust_torchscript=True))
+    assert not (tmp_path / "touched").exists() and not (tmp_path / "theirs.model").exists()
+
+
+def test_what_is_no_file_of_torch_export_is_refused(tmp_path):
+    (tmp_path / "net.pt2").write_bytes(program_of(Small()))
+    with pytest.raises(ModelError, match=r"not what torch\.export saves"):
+        wait(import_model(tmp_path / "net.pt2", tmp_path / "theirs.model", trust_torchscript=True))
 
 
 class Reading(torch.nn.Module):

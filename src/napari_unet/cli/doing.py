@@ -137,7 +137,8 @@ def finish(
 @command
 def import_(
     package: Annotated[
-        Path, typer.Argument(help="Package of bioimage.io, result of nnU-Net, or file of weights.", show_default=False)
+        Path,
+        typer.Argument(help="Package of bioimage.io, result of nnU-Net, file of weights, .pt2.", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="Model folder to make.", show_default=False)],
     network: Annotated[
@@ -145,7 +146,7 @@ def import_(
     ] = None,
     gives: Annotated[str, typer.Option(help="What its results are: labels or image.")] = "auto",
     trust_torchscript: Annotated[
-        bool, typer.Option("--trust-torchscript", help="Follow a package's program once, confined, to make ONNX of it.")
+        bool, typer.Option("--trust-torchscript", help="Follow a program (TorchScript, .pt2) once, confined: to ONNX.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there.")] = False,
 ) -> None:

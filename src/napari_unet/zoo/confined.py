@@ -1,10 +1,11 @@
-"""A process in which a program of TorchScript becomes an ONNX graph: it can compute, and nothing else.
+"""A process in which a program of TorchScript or torch.export becomes an ONNX graph: it can compute, and nothing else.
 
 ::
 
     this process                    the other one, with an empty folder and no environment of ours
     request, program  -- stdin -->  torch and onnx loaded, then confined, then the program loaded and followed
-    graph, checked    <-- stdout -- the graph, or why there is none
+    sizes and graph,  <-- stdout -- them, or why there are none
+    checked
 
 Confined means: Linux lets it compute, take memory within limits, and read and write what is open already, which is
 its pipes. Opening files and sockets, starting processes and sending them signals are refused by the kernel (seccomp),
@@ -21,14 +22,18 @@ import sys
 import tempfile
 import threading
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import ModelError, UnsafeError
+from .measure import WIDE
 from .package import MOST
 
 SECONDS = 600  # after which it is ended: following a network once takes some seconds
 ROOM = 2**33  # bytes of address space beside what libraries take: a network and one small image
+LARGEST = 2**15  # of a least size and of a step: a network of 15 levels
+EXPORTED = ("archive_format", "serialized_exported_program.json")  # in files of torch.export, of newer and older torch
 SAID = 300  # letters of what it says of an error
 ALLOW, REFUSE, MISSING = 0x7FFF0000, 0x00050001, 0x00050026  # seccomp's answers: done, EPERM, ENOSYS
 THREAD = 0x00010000  # CLONE_THREAD: a thread of the same process, and no new one
@@ -49,15 +54,35 @@ CALLS = {
 MACHINES = {"x86_64": (0xC000003E, 0, 56, 435, 317), "aarch64": (0xC00000B7, 1, 220, 435, 277)}
 
 
-def converted(program: bytes, request: dict[str, Any], name: str) -> bytes:
-    """Return the ONNX graph of a program of TorchScript, made in a process that can do nothing but compute.
+def is_exported(data: bytes) -> bool:
+    """Whether a file is what torch.export saves, a ``.pt2``; its list of contents is looked at alone."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return any(name.rpartition("/")[2] in EXPORTED for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError):
+        return False
+
+
+def converted(program: bytes, request: dict[str, Any], name: str) -> tuple[list[tuple[int, int]], bytes]:
+    """Return what a program takes, and its ONNX graph, made in a process that can do nothing but compute.
 
     Parameters
     ----------
+    program : bytes
+        Of TorchScript, or of torch.export.
     request : dict
-        ``shape`` of an input, and ``free``: its axes that may have other sizes, and those of the output.
+        ``shape`` of an input, and ``free``: its axes that may have other sizes, and those of the output. Empty where a
+        program of torch.export is to say itself which sizes it takes.
     name : str
         What it is, as it is said.
+
+    Returns
+    -------
+    list of (int, int)
+        Per axis of the input its least size and the step to larger ones, 0 where there are none: as the program of
+        torch.export says them; of others, and where they were given, nothing.
+    bytes
+        The graph.
 
     Raises
     ------
@@ -67,12 +92,14 @@ def converted(program: bytes, request: dict[str, Any], name: str) -> bytes:
         Where the program cannot be converted.
     """
     if sys.platform != "linux" or platform.machine() not in MACHINES:
-        raise UnsafeError(f"{name} is a program of TorchScript, followed only where Linux confines it; get it as ONNX")
+        raise UnsafeError(f"{name} is a program, which is followed only where Linux confines it; get it as ONNX")
     command = [sys.executable, "-I", "-c", f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as c; c.main()"]
-    data = _answered(command, json.dumps(request).encode() + b"\n" + program, name)
+    asked = request | {"exported": is_exported(program)}
+    data = _answered(command, json.dumps(asked).encode() + b"\n" + program, name)
     kind, _, content = data.partition(b"\n")
     if kind == b"graph":
-        return content
+        sizes, _, graph = content.partition(b"\n")
+        return _sizes(sizes, name), graph
     if kind == b"open":
         raise UnsafeError(
             f"{name} is a program, and this kernel cannot confine a process: {_letters(content)}; get it as ONNX"
@@ -105,6 +132,17 @@ def _answered(command: list[str], given: bytes, name: str) -> bytes:
     return bytes(data)
 
 
+def _sizes(said: bytes, name: str) -> list[tuple[int, int]]:
+    """Return sizes as a process says them that is not trusted."""
+    try:
+        found = [(int(least), int(step)) for least, step in json.loads(said)]
+    except (ValueError, TypeError, RecursionError):
+        found = [(0, 0)]
+    if any(not 0 < least <= LARGEST or not 0 <= step <= LARGEST for least, step in found):
+        raise ModelError(f"the program in {name} takes sizes that cannot be; get it as ONNX")
+    return found
+
+
 def _letters(data: bytes) -> str:
     """Return what a process that is not trusted says, in letters that can be shown."""
     text = data[:SAID].decode("ascii", "replace")
@@ -117,23 +155,26 @@ def main() -> None:
     os.dup2(2, 1)  # what a program prints goes nowhere
     request = json.loads(sys.stdin.buffer.readline())
     program = sys.stdin.buffer.read()
-    _follow(_small(), {"shape": [1, 1, 8, 8], "free": {"in": [2], "out": [2]}})  # so that all of it is loaded
+    exported = bool(request["exported"])
+    one: dict[str, Any] = {"shape": [1, 1, 8, 8], "free": {"in": [2], "out": [2]}}
+    for each in (one, {}) if exported else (one,):  # so that all of it is loaded
+        _follow(_small(exported), each | {"exported": exported})
     try:
         confine()
     except OSError as error:
         out.write(b"open\n" + str(error).encode())
         return
     try:
-        graph = _follow(program, request)
+        sizes, graph = _follow(program, request)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the process ends
         lines = [line.strip()[: SAID // 2] for line in str(error).splitlines() if line.strip()] or [""]
         said = f"{type(error).__name__} {'; '.join(dict.fromkeys((lines[0], lines[-1])))}"
         out.write(b"failed\n" + said.encode())
         return
-    out.write(b"graph\n" + graph)
+    out.write(b"graph\n" + json.dumps(sizes).encode() + b"\n" + graph)
 
 
-def _small() -> bytes:
+def _small(exported: bool) -> bytes:
     """Return a program with what networks have, so that what follows it is loaded before no file can be opened."""
     import torch
     from torch import nn
@@ -157,21 +198,51 @@ def _small() -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         jit: Any = torch.jit
-        jit.save(jit.script(Small().eval()), out)
+        if exported:
+            even = torch.export.Dim("half", max=LARGEST)
+            free = ({2: 2 * even, 3: 2 * even},)
+            torch.export.save(torch.export.export(Small().eval(), (torch.rand(1, 1, 8, 8),), dynamic_shapes=free), out)
+        else:
+            jit.save(jit.script(Small().eval()), out)
     return out.getvalue()
 
 
-def _follow(program: bytes, request: dict[str, Any]) -> bytes:
-    """Return the graph of what a program computes of an input."""
+def _follow(program: bytes, request: dict[str, Any]) -> tuple[list[tuple[int, int]], bytes]:
+    """Return the sizes that a program says it takes, and the graph of what it computes of an input."""
     import torch
 
-    from .formats import followed
+    from .formats import Still, followed
 
     with torch.no_grad():
         jit: Any = torch.jit
-        net = jit.load(io.BytesIO(program), map_location="cpu").eval()
+        net = None if request["exported"] else jit.load(io.BytesIO(program), map_location="cpu").eval()
+        exported = torch.export.load(io.BytesIO(program)) if net is None else None
+        net = Still(cast("Any", exported).module()) if net is None else net
+        sizes = _taken(exported) if exported is not None and not request.get("shape") else []
+        if sizes:
+            least = WIDE[len(sizes) - 2]
+            shape = [1, *(n + -(-max(least - n, 0) // step) * step if step else n for n, step in sizes[1:])]
+            places = [i for i, (_, step) in enumerate(sizes) if step and i > 1]
+            request = request | {"shape": shape, "free": {"in": places, "out": places}}
         free = {name: {axis: f"{name}{axis}" for axis in axes} for name, axes in request["free"].items()}
-        return followed(net, torch.rand(request["shape"]), free)
+        return sizes, followed(net, torch.rand(request["shape"]), free)
+
+
+def _taken(exported: Any) -> list[tuple[int, int]]:
+    """Return the least size and the step to larger ones, per axis of the one input of a program of torch.export."""
+    (name,) = exported.graph_signature.user_inputs
+    (node,) = [each for each in exported.graph.nodes if each.op == "placeholder" and each.name == name]
+    found = []
+    for size in node.meta["val"].shape:
+        if isinstance(size, int):
+            found.append((size, 0))
+            continue
+        expression = size.node.expr
+        (symbol,) = expression.free_symbols
+        one, two = (int(expression.subs(symbol, value)) for value in (1, 2))
+        least = max(1, int(exported.range_constraints[symbol].lower))
+        found.append((one + (two - one) * (least - 1), two - one))
+    return found
 
 
 class _Filter(ctypes.Structure):

@@ -84,6 +84,22 @@ def onnx(net: torch.nn.Module, sample: torch.Tensor, axes: str, names: tuple[str
     return followed(net, sample, {name: free for name in names})
 
 
+class Still(torch.nn.Module):
+    """A program of torch.export as a module: it has no training, and refuses to be asked for it."""
+
+    def __init__(self, program: torch.nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def train(self, mode: bool = True) -> "Still":
+        """Stay as it is."""
+        return self
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """Run it."""
+        return self.program(x)
+
+
 def followed(net: torch.nn.Module, sample: torch.Tensor, free: Mapping[str, Mapping[int, str]]) -> bytes:
     """Return what a network does with an image as ONNX.
 

@@ -9,20 +9,16 @@ from ..errors import ModelError, UnsafeError
 from ..events import Progress
 from ..network import Graph, GraphConfig
 from ..network.graph import check
-from .confined import converted
+from .confined import converted, is_exported
 from .described import Described
 from .known import WINDOW
-from .measure import SHIFTS, WHOLE, Reach, look
+from .measure import SHIFTS, WHOLE, WIDE, Reach, look
 from .translate import upscale_of
 
 # Sizes of images on which it is measured how far a network looks: the first, and the largest that is tried.
 LONG = {2: (128, 1024), 3: (64, 512)}
-WIDE = {
-    2: 64,
-    3: 16,
-}  # across: narrow images cost little, and hide nothing of a network that is alike everywhere
-
-TRUST = ", or, where you trust who made it, let its TorchScript be followed: --trust-torchscript"
+TRUST = ", or, where you trust who made it, let its program be followed: --trust-torchscript"
+FOLLOWED = "its program is followed, in a process without files and network"
 
 
 SMALL = "one pass over a small image, on a larger one in "  # of networks that look at all they are given
@@ -37,10 +33,10 @@ def graph_of(found: Described, trust: bool = False) -> Generator[Progress, None,
         Where there is none, or it is not run.
     """
     described = found.package.description.weights.onnx
-    program = found.package.description.weights.torchscript
-    if described is None and program is not None and trust:
-        yield Progress(0, 3, "import", "its program is followed, in a process without files and network")
-        data = converted(found.package.file(program), _request(found), str(found.package.path))
+    program = None if described is not None else _program(found)
+    if program is not None and trust:
+        yield Progress(0, 3, "import", FOLLOWED)
+        _, data = converted(program, _request(found), str(found.package.path))
     elif described is None:
         kinds = [k for k, v in found.package.description.weights if v is not None]
         raise UnsafeError(
@@ -51,8 +47,34 @@ def graph_of(found: Described, trust: bool = False) -> Generator[Progress, None,
         raise UnsafeError(f"{found.package.path} keeps weights of its ONNX file in another one; save them within it")
     else:
         data = found.package.file(described)
+    config = yield from measured(found, data, described is None)
+    return config, data
+
+
+def _program(found: Described) -> bytes | None:
+    """Return the program that a package has its weights in: TorchScript, or what torch.export saves."""
+    weights = found.package.description.weights
+    if weights.torchscript is not None:
+        return found.package.file(weights.torchscript)
+    data = None if weights.pytorch_state_dict is None else found.package.file(weights.pytorch_state_dict)
+    return data if data is not None and is_exported(data) else None
+
+
+def measured(found: Described, data: bytes, apart: bool = False) -> Generator[Progress, None, GraphConfig]:
+    """Return how an ONNX network is run: checked, and measured.
+
+    Parameters
+    ----------
+    apart : bool
+        Whether it takes one image at a time, whatever its axes say.
+
+    Raises
+    ------
+    ModelError, UnsafeError
+        Where it is not run.
+    """
     operators = check(data)
-    draft = _draft(found, len(data))
+    draft = _draft(found, len(data), apart)
     graph = Graph(draft, data)
     yield Progress(0, 3, "import", "how far the network looks")
     whole = sorted({name for name in operators if name in WHOLE})
@@ -68,7 +90,7 @@ def graph_of(found: Described, trust: bool = False) -> Generator[Progress, None,
             "places: alike for all tiles"
         )
     yield Progress(0, 3, "import", f"the network looks {how}")
-    return config, data
+    return config
 
 
 def _request(found: Described) -> dict[str, Any]:
@@ -85,7 +107,7 @@ def _request(found: Described) -> dict[str, Any]:
     return {"shape": shape, "free": {"in": free, "out": [found.gives.axes.index(letter) for letter in letters]}}
 
 
-def _draft(found: Described, count: int) -> GraphConfig:
+def _draft(found: Described, count: int, apart: bool) -> GraphConfig:
     """Return the network as the package describes it, before it was measured."""
     space = found.given.space
     sizes = [_size(found.given.of(letter).size) for letter in space]
@@ -101,7 +123,7 @@ def _draft(found: Described, count: int) -> GraphConfig:
         least=tuple(least for least, _ in sizes),
         step=tuple(step for _, step in sizes),
         upscale=upscale_of(found.given, found.gives),
-        apart=found.given.apart or "b" not in found.given.axes or found.package.description.weights.onnx is None,
+        apart=apart or found.given.apart or "b" not in found.given.axes,
         before=found.pointwise,
         after=found.steps,
     )

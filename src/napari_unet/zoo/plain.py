@@ -61,8 +61,8 @@ def model_of_weights(
             config, taken = inferred(unwrapped(tensors, list(READERS)), name)
             notes.append(f"{config.network}, by the names of its weights; taken, as they do not say it: {taken}")
         weights = fitted_to(config, tensors, name)
-        normalisation = _intensities(told, notes)
-        task, after = _task(told, config.out_channels, gives)
+        normalisation = intensities_of(told, notes)
+        task, after = task_of(told, config.out_channels, gives)
         head = config.out_channels if task.out_channels != config.out_channels else 0
         config = dataclasses.replace(placed(config), out_channels=task.out_channels, head=head, after=after)
         scale = tuple(map(float, told.get("pixel_size") or ()))
@@ -78,7 +78,8 @@ def model_of_weights(
         ) from error
 
 
-def _intensities(told: Mapping[str, Any], notes: list[str]) -> Normalisation:
+def intensities_of(told: Mapping[str, Any], notes: list[str]) -> Normalisation:
+    """Return how intensities are normalised, with a note where nothing says it."""
     given = told.get("intensities")
     if given is None:
         notes.append(
@@ -88,7 +89,7 @@ def _intensities(told: Mapping[str, Any], notes: list[str]) -> Normalisation:
     return Normalisation(given) if isinstance(given, str) else Normalisation(**given)
 
 
-def _task(told: Mapping[str, Any], count: int, gives: Gives) -> tuple[Task, tuple[Step, ...]]:
+def task_of(told: Mapping[str, Any], count: int, gives: Gives) -> tuple[Task, tuple[Step, ...]]:
     """Choose what a model gives: one channel above 0 is foreground, several are classes."""
     names = tuple(map(str, told.get("classes") or ()))
     if gives == "image":

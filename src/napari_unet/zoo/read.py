@@ -15,6 +15,7 @@ from ..model import Model
 from ..network import Graph, Known, KnownConfig, UNetConfig
 from ..network.graph import WEIGHT
 from .described import Described, Run, model_of, tested
+from .exported import ENDING, model_of_program
 from .graphs import SMALL, graph_of, sizes_of
 from .known import known, placed
 from .nnunet import DATASET, PLANS, is_result, model_of_result, open_result, read_json
@@ -46,7 +47,8 @@ def import_model(
     Parameters
     ----------
     package : path
-        Folder or zip of a package (0.4 or 0.5); result folder of nnU-Net, or one of its folds; file of weights.
+        Folder or zip of a package (0.4 or 0.5); result folder of nnU-Net, or one of its folds; file of weights; file
+        of torch.export.
     out : path
         Model folder to make.
     gives : "auto", "labels" or "image"
@@ -57,8 +59,9 @@ def import_model(
         "intensities", such as "zscore"; "classes"; "channels"; "pixel_size"; "unit". Without it the network is told by
         the names and shapes of its weights, where they tell it.
     trust_torchscript : bool
-        Let a program of TorchScript, where a package has its weights in no other way, become an ONNX graph: it is
-        followed once, in a process that Linux confines to computing, without files, network and other processes.
+        Let a program of TorchScript or torch.export, where a package has its weights in no other way, or that is alone
+        in a file (.pt2), become an ONNX graph: it is followed once, in a process that Linux confines to computing,
+        without files, network and other processes.
     overwrite : bool
         Replace the model that is there.
 
@@ -79,6 +82,9 @@ def import_model(
         raise UsageError(f"gives is {gives!r}; choose one of {', '.join(GIVES)}")
     path = Path(package).expanduser()
     path = path.parent if path.name in (PLANS, DATASET) and path.is_file() else path
+    if path.suffix.lower() == ENDING:
+        exported = yield from model_of_program(path, _description(network), gives, trust_torchscript)
+        return exported.save(out, overwrite)
     if is_result(path) or path.suffix.lower() in STATES:
         taken = yield from _of_weights(path, gives, _description(network))
         return taken.save(out, overwrite)
