@@ -4,6 +4,7 @@ import asyncio
 import functools
 import http
 import importlib.util
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from ..errors import DataError, GoneError, UnetError, UnreachableError, UnsafeEr
 from ..faults import FAULTS, network_errors, passing, persist
 
 Got = TypeVar("Got")
+TAG = re.compile(r"<[^>]*>")  # of HTML
+SAID = 300  # letters that are shown of what a server says
 MAX_METADATA = 16 * 2**20  # 16 MiB: consolidated, that of some ten thousand arrays
 LOGGED_IN = 60  # seconds after which credentials are looked for again: looking may ask a server, and people log in
 # What tells one version of a file from another, in the words of servers and libraries, the surest first.
@@ -43,10 +46,22 @@ def options(url: str) -> dict[str, Any]:
     return {"config_kwargs": {"connect_timeout": SILENT, "read_timeout": SILENT} | settings} | public
 
 
-def once(files: Any) -> Any:
-    """Return a file system of fsspec that tries nothing again by itself, where it can be told so."""
-    files.retries = 1
-    return files
+def file_system(url: str, **more: Any) -> tuple[Any, str]:
+    """Return the file system of fsspec that an address is on, which tries nothing again by itself, and the path there.
+
+    Raises
+    ------
+    ImportError
+        Where packages for such addresses are not installed.
+    ValueError
+        Where it is no address.
+    """
+    files, path = fsspec.core.url_to_fs(url, **more, **options(url))
+    files.retries = 1  # s3fs's own word for it; gcsfs has its tries around the method that asks, half a minute of them
+    untried = getattr(getattr(type(files), "_request", None), "__wrapped__", None)
+    if untried is not None:
+        files._request = functools.partial(untried, files)
+    return files, path
 
 
 def _timeout() -> Any:
@@ -104,27 +119,46 @@ async def arrive(where: str, read: Callable[[], Awaitable[Got]], probe: Callable
     GoneError
         Where the server stays gone: no other part can be read either.
     """
-    server = "/".join(where.split("/")[:3])
     while True:
         began = time.monotonic()
         try:
             got = await read()
         except FAULTS + network_errors() as error:
             if _is_answer(error) or await _answers(probe):
-                _gone.pop(server, None)
+                _gone.pop(_server(where), None)
                 raise
-            since, last = _gone.get(server, (began, began))
-            since, now = (since if began - last < PATIENCE else began), time.monotonic()
-            _gone[server] = since, now
-            if now - since >= PATIENCE:
-                raise GoneError(
-                    f"{where} cannot be read: its server has not answered for {now - since:.0f} s "
-                    f"({type(error).__name__} {error}); finished work is kept: run the same command again later"
-                ) from error
+            _note_silence(where, began, error)
         else:
-            _gone.pop(server, None)
+            _gone.pop(_server(where), None)
             return got
         await asyncio.sleep(PAUSE)
+
+
+def _server(where: str) -> str:
+    return "/".join(where.split("/")[:3])
+
+
+def _note_silence(where: str, began: float, error: Exception) -> None:
+    """Note that a server has not answered what was asked at a time.
+
+    Raises
+    ------
+    GoneError
+        Where it has answered nobody for as long as it may be gone.
+    """
+    since, last = _gone.get(_server(where), (began, began))
+    since, now = (since if began - last < PATIENCE else began), time.monotonic()
+    _gone[_server(where)] = since, now
+    if now - since >= PATIENCE:
+        raise GoneError(
+            f"{where} cannot be read: its server has not answered for {now - since:.0f} s "
+            f"({_said(error)}); finished work is kept: run the same command again later"
+        ) from error
+
+
+def _said(error: Exception) -> str:
+    """Return an error in one line: a server may answer with a page, of which the words are kept."""
+    return " ".join(f"{type(error).__name__} {TAG.sub(' ', str(error))}".split())[:SAID]
 
 
 def _is_answer(error: Exception) -> bool:
@@ -146,18 +180,19 @@ def fetch(url: str) -> bytes | None:
     ------
     DataError
         Where the server cannot be reached, or takes too long.
+    GoneError
+        Where the server has answered none of several tries, or of several files, for as long as it may be gone.
     UnsafeError
         Where it sends to another one.
     """
     try:
-        files, path = fsspec.core.url_to_fs(url, **options(url))
-        once(files)
+        files, path = file_system(url)
     except ImportError as error:
         missing = f"pip install 'napari-unet-stacks[remote]' ({error})"
         raise DataError(f"{url} cannot be reached: packages for such addresses are not installed; {missing}") from None
     except ValueError as error:
         raise DataError(f"{url} cannot be reached: {error}; check the address") from None
-    content = _first_bytes(files, path)
+    content = _heard(url, files, path)
     if isinstance(content, FileNotFoundError):
         return None
     if type(content) is TimeoutError and content.errno is None:  # ours; nothing is gained by a second try
@@ -165,11 +200,21 @@ def fetch(url: str) -> bytes | None:
     if isinstance(content, UnetError):
         raise content
     if isinstance(content, Exception):
-        what = f"{url} cannot be reached: {type(content).__name__} {content}"
+        what = f"{url} cannot be reached: {_said(content)}"
         if isinstance(content, PermissionError):
             raise DataError(f"{what}; if it is not public, log in as its own tools do (aws configure, gcloud auth)")
         raise DataError(f"{what}; check the address and the connection") from content
     return bytes(content)
+
+
+def _heard(url: str, files: Any, path: str) -> bytes | Exception:
+    """Read a file of metadata, and note whether its server answers."""
+    began, content = time.monotonic(), _first_bytes(files, path)
+    if isinstance(content, Exception) and not isinstance(content, UnetError) and not _is_answer(content):
+        _note_silence(url, began, content)
+    else:
+        _gone.pop(_server(url), None)
+    return content
 
 
 def _first_bytes(files: Any, path: str) -> bytes | Exception:
@@ -208,8 +253,7 @@ def versions(where: str, keys: Sequence[str]) -> list[tuple[int, str] | None]:
     UnreachableError
         Where the server cannot be reached.
     """
-    files, root = fsspec.core.url_to_fs(where, **options(where))
-    once(files)
+    files, root = file_system(where)
 
     async def look() -> list[tuple[int, str] | None]:
         each = (_version(files, f"{root.rstrip('/')}/{key}") for key in keys)
@@ -220,8 +264,7 @@ def versions(where: str, keys: Sequence[str]) -> list[tuple[int, str] | None]:
     except UnetError:
         raise
     except FAULTS + network_errors() as error:
-        what = f"{type(error).__name__} {error}".rstrip()
-        raise UnreachableError(f"{where} cannot be reached: {what}; try again later") from error
+        raise UnreachableError(f"{where} cannot be reached: {_said(error)}; try again later") from error
 
 
 async def _version(files: Any, path: str) -> tuple[int, str] | None:

@@ -86,9 +86,8 @@ def _bare(where: str) -> Store:
     if is_remote(where):
         if zarr.config.get(AT_ONCE, None) == ZARRS_OWN:
             zarr.config.set({AT_ONCE: remote.REQUESTS})
-        store = FsspecStore.from_url(where, remote.options(where), read_only=True)
-        remote.once(store.fs)
-        return store
+        files, path = remote.file_system(where, asynchronous=True)
+        return FsspecStore(files, read_only=True, path=path)
     return LocalStore(Path(where).absolute(), read_only=True)  # workers have folders of their own
 
 
