@@ -9,6 +9,7 @@ import tracemalloc
 import warnings
 import zipfile
 import zlib
+from pathlib import Path
 
 import h5py
 import mrcfile
@@ -24,7 +25,7 @@ from napari_unet.arrays.cached import cached
 from napari_unet.cli.shell import app
 from napari_unet.errors import DataError, UnsafeError
 from napari_unet.sources import describe, list_images, open_stack
-from napari_unet.sources.formats import table
+from napari_unet.sources.formats import instruments, table
 
 UM = "micrometer"
 SHAPE = (6, 40, 56)
@@ -150,6 +151,21 @@ SEVERAL += [("plain.nd2", nikon, "right", SHAPE[1:])]
 
 def whole(stack):
     return stack.read(tuple(slice(0, n) for n in stack.shape))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is mapped is seen in /proc")
+@pytest.mark.parametrize(("name", "writer"), [("a.npy", npy), ("a.mrc", mrc), ("a.nrrd", nearly), ("a.nd2", nikon)])
+def test_what_was_read_of_a_file_does_not_stay_mapped(name, writer, tmp_path, monkeypatch):
+    """It counts as memory of the process, as large as the file."""
+    monkeypatch.setattr(instruments, "MAPPED", 0)
+    writer(tmp_path / name, np.random.default_rng(0).integers(0, 999, (20, 300, 500)).astype(np.uint16))
+    stack = open_stack(tmp_path / name, "zyx" if name == "a.npy" else None)
+    first = np.asarray(stack.data[...])
+    assert (np.asarray(stack.data[...]) == first).all()
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    at = [i for i, line in enumerate(lines) if line.endswith(f"/{name}")]
+    resident = sum(int(next(each for each in lines[i:] if each.startswith("Rss:")).split()[1]) for i in at)
+    assert resident < 2048  # KiB: its header; all of it is 5.7 MiB and more
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,22 @@ def test_no_more_is_kept_than_the_limit():
     assert len([*kept._kept]) <= 4
 
 
+def test_large_chunks_are_read_a_few_at_a_time():
+    """Frames of a camera under a column of an image are not all in memory at once."""
+    read = []
+
+    class Frames(Counted):
+        def __getitem__(self, key):
+            read.append(np.prod([part.stop - part.start for part in key]))
+            return super().__getitem__(key)
+
+    data = np.random.default_rng(0).integers(0, 255, (40, 16, 16)).astype(np.uint8)
+    base = Frames(data, (1, 16, 16))
+    kept = ChunkCache(base, chunk_edges(base), 8 * 256)
+    np.testing.assert_array_equal(kept[0:40, 3:5, 7:9], data[:, 3:5, 7:9])
+    assert max(read) <= 2 * 256 and base.hits.max() == 1
+
+
 @pytest.mark.parametrize("kind", ["zarr", "dask", "irregular"])
 def test_stacks_of_chunks_are_cached_below_their_view(kind):
     data = np.random.default_rng(0).integers(0, 99, (5, 6, 40, 50)).astype(np.uint16)

@@ -15,6 +15,7 @@ from .stack import Stack
 from .views import Box, LazyArray, LazyBase, View
 
 LIMIT = 2**28  # 256 MiB: the chunks under a slab of a 2048 x 2048 plane, held while the next slab reads them again
+AT_ONCE = 4  # parts of the limit that is read at once: what is read is held beside what is kept
 LONGEST = 2**28  # elements along an axis: the largest scans have 2**22, an hour at 1 kHz as many time points
 MOST_CHUNKS = 2**32  # of a petabyte in chunks of 64 x 64 x 64 bytes
 MOST_ELEMENTS = 2**54  # 18 petabytes; the largest volume of a brain has 1.4
@@ -37,7 +38,7 @@ def cached(stack: Stack, limit: int = LIMIT) -> Stack:
     base: Any = stack.data.base if isinstance(stack.data, View) else stack.data
     edges = chunk_edges(base)
     largest = math.prod(max(np.diff(e), default=0) for e in edges) * np.dtype(base.dtype).itemsize if edges else 0
-    if not edges or getattr(base, "by_box", False) or not 0 < largest <= limit // 4:
+    if not edges or getattr(base, "by_box", False) or not 0 < largest <= limit // AT_ONCE:
         return stack
     kept = ChunkCache(base, edges, limit)
     data = dataclasses.replace(stack.data, base=kept) if isinstance(stack.data, View) else kept
@@ -138,16 +139,28 @@ class ChunkCache(LazyBase):
     def read(self, box: Box) -> np.ndarray:
         """Read a box from the chunks under it."""
         out = np.empty([b.stop - b.start for b in box], self.dtype)
-        for place, chunk in self._chunks(box).items():
-            self._copy(place, chunk, box, out)
-        return out
-
-    def _chunks(self, box: Sequence[slice]) -> dict[Place, np.ndarray]:
-        """Return the chunks under a box; what another thread is reading just now is waited for, not read again."""
         ranges = [
             range(int(np.searchsorted(e, b.start, "right")) - 1, int(np.searchsorted(e, b.stop, "left")))
             for e, b in zip(self._edges, box, strict=True)
         ]
+        for part in self._parts(ranges):
+            for place, chunk in self._chunks(part).items():
+                self._copy(place, chunk, box, out)
+        return out
+
+    def _parts(self, ranges: Sequence[range]) -> Iterator[Sequence[range]]:
+        """Cut a box of chunks, in their order, into boxes of a part of the limit: what is copied is let go."""
+        size = math.prod(map(len, ranges)) * math.prod(self.chunks) * self.dtype.itemsize
+        axis = next((i for i, each in enumerate(ranges) if len(each) > 1), None)
+        if size <= self.limit // AT_ONCE or axis is None:
+            yield ranges
+            return
+        middle = len(ranges[axis]) // 2
+        for half in (ranges[axis][:middle], ranges[axis][middle:]):
+            yield from self._parts([*ranges[:axis], half, *ranges[axis + 1 :]])
+
+    def _chunks(self, ranges: Sequence[range]) -> dict[Place, np.ndarray]:
+        """Return a box of chunks; what another thread is reading just now is waited for, not read again."""
         places = list(itertools.product(*ranges))
         with self._arrived:
             self._arrived.wait_for(lambda: self._coming.isdisjoint(places))

@@ -14,6 +14,7 @@ from .infile import FileArray, named_errors, pick, read_frames, taken
 
 Series = int | str | None
 FRAME = "CYXS"  # dimensions of a frame of an ND2
+MAPPED = 2**26  # 64 MiB of an ND2 that was read: what stays mapped counts as memory, until it is opened anew
 MICRO = 1e6  # micrometers of a meter
 TILE = 1024  # pixels that are composed at once, of a mosaic
 LEICA = (b"\x70\x00\x00\x00", 0x2A)  # what a LIF begins with, and its ninth byte
@@ -26,7 +27,7 @@ def _letters(dims: Any) -> str:
 
 
 class Nd2:
-    """A position of an ND2 file."""
+    """A position of an ND2 file, whose frames are mapped from it where they are not packed: parts of them are read."""
 
     def __init__(self, path: Path, position: int) -> None:
         import nd2
@@ -40,10 +41,22 @@ class Nd2:
         self.shape, self.dtype = tuple(sizes[a] for a in self.dims), self._file.dtype
         self._outer = len(self.dims) - len(self._frame)
         self.chunks = (*(1,) * self._outer, *self._frame)
+        self.by_box = self._file.attributes.compressionType is None
+        self._mapped = 0
 
     def read(self, box: Box) -> np.ndarray:
         """Read a box."""
-        return read_frames(self._outer, box, self.dtype, self._read)
+        out = read_frames(self._outer, box, self.dtype, self._read)
+        self._mapped += math.prod(b.stop - b.start for b in box[: self._outer]) * self._bytes
+        if self._mapped > MAPPED:
+            self._file.close()
+            self._file.open()
+            self._mapped = 0
+        return out
+
+    @property
+    def _bytes(self) -> int:
+        return math.prod(self._frame) * self.dtype.itemsize
 
     def _read(self, at: tuple[int, ...], inner: Box) -> np.ndarray:
         rest = iter(at)

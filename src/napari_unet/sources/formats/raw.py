@@ -6,7 +6,7 @@ import math
 import warnings
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -29,7 +29,7 @@ NRRD_TYPES = {
 
 
 class Mapped:
-    """An array that is mapped from its file."""
+    """An array that is mapped from its file, as long as a box of it is read: what stays mapped counts as memory."""
 
     by_box = True
 
@@ -38,17 +38,18 @@ class Mapped:
         needed, there = offset + math.prod(shape) * np.dtype(dtype).itemsize, path.stat().st_size
         if needed > there:
             raise DataError(f"{path} is cut off: it has {there} bytes of {needed}; copy it again")
-        self._data = np.memmap(path, dtype, "r", offset, shape, order="F" if fortran else "C")
-        self.shape, self.dtype = shape, self._data.dtype
+        self._path, self._offset, self._order = path, offset, "F" if fortran else "C"
+        self.shape, self.dtype = shape, np.dtype(dtype)
         chunks = plane_chunks(shape[::-1] if fortran else shape, self.dtype.itemsize)
         self.chunks = chunks[::-1] if fortran else chunks
 
     def read(self, box: Box) -> np.ndarray:
         """Read a box."""
-        return np.array(self._data[box])
+        data = np.memmap(self._path, self.dtype, "r", self._offset, self.shape, order=cast("Any", self._order))
+        return np.array(data[box])
 
     def close(self) -> None:
-        """Leave it to the last view of it to close the file."""
+        """Do nothing: the file is open only while it is read."""
 
 
 class Packed:
