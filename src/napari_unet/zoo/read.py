@@ -82,11 +82,8 @@ def import_model(
         raise UsageError(f"gives is {gives!r}; choose one of {', '.join(GIVES)}")
     path = Path(package).expanduser()
     path = path.parent if path.name in (PLANS, DATASET) and path.is_file() else path
-    if path.suffix.lower() == ENDING:
-        exported = yield from model_of_program(path, _description(network), gives, trust_torchscript)
-        return exported.save(out, overwrite)
-    if is_result(path) or path.suffix.lower() in STATES:
-        taken = yield from _of_weights(path, gives, _description(network))
+    if is_result(path) or path.suffix.lower() in (*STATES, ENDING):
+        taken = yield from _of_weights(path, gives, _description(network), trust_torchscript)
         return taken.save(out, overwrite)
     if network is not None:
         raise UsageError(f"{path} is a package, which says itself what its network is; leave the network out")
@@ -115,8 +112,12 @@ def _description(network: Mapping[str, Any] | str | os.PathLike[str] | None) -> 
     return found
 
 
-def _of_weights(path: Path, gives: Gives, network: Mapping[str, Any] | None) -> Generator[Progress, None, Model]:
+def _of_weights(
+    path: Path, gives: Gives, network: Mapping[str, Any] | None, trust: bool
+) -> Generator[Progress, None, Model]:
     """Make a model of a result of nnU-Net, or of weights alone; what these should give is not known, and not tried."""
+    if path.suffix.lower() == ENDING:
+        return (yield from model_of_program(path, network, gives, trust))
     yield Progress(0, 1, "import", f"the weights in {path}")
     state = read_weights(path) if path.is_file() else None
     if state is None or is_result(path) or "init_args" in state:
