@@ -47,8 +47,7 @@ def import_model(
     Parameters
     ----------
     package : path
-        Folder or zip of a package (0.4 or 0.5); result folder of nnU-Net, or one of its folds; file of weights; file
-        of torch.export.
+        Folder or zip of a package (0.4 or 0.5); result folder of nnU-Net, or one of its folds; file of weights, or .pt2.
     out : path
         Model folder to make.
     gives : "auto", "labels" or "image"
@@ -59,9 +58,8 @@ def import_model(
         "intensities", such as "zscore"; "classes"; "channels"; "pixel_size"; "unit". Without it the network is told by
         the names and shapes of its weights, where they tell it.
     trust_torchscript : bool
-        Let a program of TorchScript or torch.export, where a package has its weights in no other way, or that is alone
-        in a file (.pt2), become an ONNX graph: it is followed once, in a process that Linux confines to computing,
-        without files, network and other processes.
+        Let a program, where a package has no other weights or of a file (.pt2), become an ONNX graph: it is followed
+        once, in a process that Linux confines to computing, without files, network and other processes.
     overwrite : bool
         Replace the model that is there.
 
