@@ -47,7 +47,7 @@ def import_model(
     Parameters
     ----------
     package : path
-        Folder or zip of a package (0.4 or 0.5); result folder of nnU-Net, or one of its folds; file of weights, or .pt2.
+        Folder or zip of a package (0.4 or 0.5); result folder of nnU-Net, or one of its folds; file of weights or .pt2.
     out : path
         Model folder to make.
     gives : "auto", "labels" or "image"
