@@ -94,8 +94,8 @@ def converted(program: bytes, request: dict[str, Any], name: str) -> tuple[list[
     if sys.platform != "linux" or platform.machine() not in MACHINES:
         raise UnsafeError(f"{name} is a program, which is followed only where Linux confines it; get it as ONNX")
     command = [sys.executable, "-I", "-c", f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as c; c.main()"]
-    asked = request | {"exported": is_exported(program)}
-    data = _answered(command, json.dumps(asked).encode() + b"\n" + program, name)
+    wanted = request | {"exported": is_exported(program)}
+    data = _answered(command, json.dumps(wanted).encode() + b"\n" + program, name)
     kind, _, content = data.partition(b"\n")
     if kind == b"graph":
         sizes, _, graph = content.partition(b"\n")
