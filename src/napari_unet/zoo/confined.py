@@ -32,6 +32,7 @@ from .package import MOST
 
 SECONDS = 600  # after which it is ended: following a network once takes some seconds
 ROOM = 2**33  # bytes of address space beside what libraries take: a network and one small image
+ENDING = ".pt2"  # of what torch.export saves
 LARGEST = 2**15  # of a least size and of a step: a network of 15 levels
 EXPORTED = ("archive_format", "serialized_exported_program.json")  # in files of torch.export, of newer and older torch
 SAID = 300  # letters of what it says of an error

@@ -19,7 +19,6 @@ from .package import MOST, Package
 from .plain import intensities_of, task_of
 from .translate import Gives, Side
 
-ENDING = ".pt2"
 WORDS = {"intensities", "classes", "channels", "pixel_size", "unit"}  # what a description may say
 
 

@@ -9,7 +9,7 @@ from ..errors import ModelError, UnsafeError
 from ..events import Progress
 from ..network import Graph, GraphConfig
 from ..network.graph import check
-from .confined import converted, is_exported
+from .confined import ENDING, converted
 from .described import Described
 from .known import WINDOW
 from .measure import SHIFTS, WHOLE, WIDE, Reach, look
@@ -33,10 +33,10 @@ def graph_of(found: Described, trust: bool = False) -> Generator[Progress, None,
         Where there is none, or it is not run.
     """
     described = found.package.description.weights.onnx
-    program = None if described is not None else _program(found)
-    if program is not None and trust:
+    program = _program(found)
+    if described is None and program is not None and trust:
         yield Progress(0, 3, "import", FOLLOWED)
-        _, data = converted(program, _request(found), str(found.package.path))
+        _, data = converted(found.package.file(program), _request(found), str(found.package.path))
     elif described is None:
         kinds = [k for k, v in found.package.description.weights if v is not None]
         raise UnsafeError(
@@ -51,13 +51,13 @@ def graph_of(found: Described, trust: bool = False) -> Generator[Progress, None,
     return config, data
 
 
-def _program(found: Described) -> bytes | None:
-    """Return the program that a package has its weights in: TorchScript, or what torch.export saves."""
+def _program(found: Described) -> Any:
+    """Return the entry of the program that a package has its weights in: TorchScript, or what torch.export saves."""
     weights = found.package.description.weights
     if weights.torchscript is not None:
-        return found.package.file(weights.torchscript)
-    data = None if weights.pytorch_state_dict is None else found.package.file(weights.pytorch_state_dict)
-    return data if data is not None and is_exported(data) else None
+        return weights.torchscript
+    state = weights.pytorch_state_dict
+    return state if state is not None and str(state.source).lower().endswith(ENDING) else None
 
 
 def measured(found: Described, data: bytes, apart: bool = False) -> Generator[Progress, None, GraphConfig]:

@@ -14,8 +14,9 @@ from ..events import Progress
 from ..model import Model
 from ..network import Graph, Known, KnownConfig, UNetConfig
 from ..network.graph import WEIGHT
+from .confined import ENDING
 from .described import Described, Run, model_of, tested
-from .exported import ENDING, model_of_program
+from .exported import model_of_program
 from .graphs import SMALL, graph_of, sizes_of
 from .known import known, placed
 from .nnunet import DATASET, PLANS, is_result, model_of_result, open_result, read_json
