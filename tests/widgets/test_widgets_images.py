@@ -271,7 +271,7 @@ def test_images_are_learnt_for_labels_and_made_for_others(viewer, folders):
     image = viewer.add_image(np.random.default_rng(0).poisson(20 + 80 * (labels > 0)).astype(np.uint8), name="cells")
     drawn = viewer.add_labels(labels, name="objects")
     widget = trainer(viewer, minutes=0.1)
-    widget.kind.value = "Images for labels (diffusion)"
+    widget.kind.value = "Images for labels"
     shown = {name for name in ("noise", "upscale", "sparse", "loss") if not control_of(widget, name).isHidden()}
     assert shown == set()
     assert [list(box.choices) for box in list(widget.pairs[0])[:2]] == [[image], [None, drawn]]

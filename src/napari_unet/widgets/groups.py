@@ -34,7 +34,7 @@ GROUPS = {
 }
 
 
-SAMPLES, FOR_LABELS = "Restore with samples (diffusion)", "Images for labels (diffusion)"
+SAMPLES, FOR_LABELS = "Restore with samples (diffusion)", "Images for labels"
 OF_PICTURES = ("Restore", "Denoise", "Super", "Auto", "Images")  # how tasks begin whose targets are images
 PLAN = {
     "Labels": ("number_objects", "above", "class_names", "border_weight", "balance", "diameter", "working_pixel_size"),
