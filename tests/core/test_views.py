@@ -16,7 +16,7 @@ from napari_unet.arrays.classed import ClassedLabels
 from napari_unet.arrays.degrade import Blurred
 from napari_unet.arrays.resample import Resampled
 from napari_unet.arrays.stack import Stack
-from napari_unet.arrays.views import Cast, LazyBase, View, Zeros
+from napari_unet.arrays.views import Cast, LazyBase, View, Within, Zeros
 from napari_unet.events import wait
 from napari_unet.examples import nuclei
 from napari_unet.inference.config import PredictConfig
@@ -80,6 +80,7 @@ LAZY = {
     "View": lambda _: View(DATA, (slice(1, 5), 3, slice(0, 8)), (2, 0)),
     "View of all": lambda _: View.of(DATA).transpose((2, 0, 1)),
     "Cast": lambda _: Cast(DATA > 99, np.dtype(np.uint8)),
+    "Within": lambda _: Within(DATA, DATA.shape, (0, 0, 0)),
     "Resampled": lambda _: Resampled(DATA, (5, 3, 11), (1.0, 3.0, 8 / 11)),
     "Blurred": lambda _: Blurred(DATA, (0.0, 1.5, 0.7)),
     "ChunkCache": cached,
@@ -151,6 +152,14 @@ def test_a_lazy_array_says_what_it_holds(lazy):
 def test_a_lazy_array_reads_the_same_in_another_process(lazy):
     if not isinstance(lazy, ChunkCache | _Shown):  # of what lies in this process's memory
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(lazy)), lazy)
+
+
+def test_of_a_part_in_its_place_nothing_is_read_beside_it():
+    part = Within(DATA[1:4, 2:9, 3:8], DATA.shape, (1, 2, 3))
+    assert part.shape == DATA.shape and (part[2:4, 3:9, 4] == DATA[2:4, 3:9, 4]).all()
+    for box in (np.s_[0:2, 3:5, 4:6], np.s_[2:3, 3:5, 1:4]):
+        with pytest.raises(IndexError, match="leaves what is there"):
+            part[box]
 
 
 def test_every_lazy_array_is_tried():

@@ -287,7 +287,7 @@ class Meaning(Container[Widget]):
         if self.learns_images and painted is not None and painted["background"] in values:
             raise UsageError(
                 f"label {painted['background']} of {where} was painted on background, and would be taken for an "
-                "object: erase it, and label all objects, as what is 0 is background where images are made for labels"
+                "object where images are made for labels; erase it, and label all objects: what is 0 is background"
             )
 
     def chosen(self) -> dict[str, Any]:

@@ -72,7 +72,9 @@ def model_of_program(
     except UnetError:
         raise
     except UNUSABLE as error:
-        raise ModelError(f"{path} or its description is not understood: {str(error)[:200]}") from error
+        raise ModelError(
+            f"{path} or its description is not understood: {str(error)[:200]}; get the model as ONNX"
+        ) from error
     config = yield from measured(found, data, apart=True)
     for note in (*notes, "there is no test in it: compare its results with those of the program it is from"):
         yield Progress(0, 1, "import", note)
@@ -115,7 +117,7 @@ def _described(
         behind.append(Axis(letter, round(size * ratio) if not step else Sizes(0, 0), scale=1 / ratio))
     names = tuple(map(str, told.get("channels") or ())) or ("",) * channels
     if len(names) != channels:
-        raise ModelError(f"{path} takes {channels} channels, {len(names)} are described")
+        raise ModelError(f"{path} takes {channels} channels, {len(names)} are described; name each of them")
     notes: list[str] = []
     normalisation = intensities_of(told, notes)
     task, after = task_of(told, out.shape[1], gives)
