@@ -31,9 +31,6 @@ T = TypeVar("T")
 CANCELLED, INCOMPLETE, FAILED = 130, 7, 3  # 128 + SIGINT, as shells say it; the others as the README lists them
 ADDRESS = re.compile("(https?|s3|gs|gcs|abfs|az|ftp|sftp|file):/+")  # as a path, which keeps one of its slashes
 FAILED_OUTPUT = 1  # as typer has it
-SPARE = (
-    2**21
-)  # bytes, never touched, given back so that there is room to say that there is no room: two arenas of Python
 TEXTS = ("cite",)  # options that are no names, and may be long
 
 HELP = (
@@ -130,9 +127,7 @@ def run() -> None:
     """Run the command line; that its output cannot be written, or its parts find no memory, is one line too."""
     # Tasks of readers that an error has cut off, which asyncio would list behind the line that says it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    spare = b""
     try:
-        spare = bytes(SPARE)
         try:
             app()
         finally:
@@ -142,7 +137,6 @@ def run() -> None:
         _end_output()
         sys.exit(FAILED_OUTPUT)
     except FAULTS as error:
-        del spare
         refused = _as_ours(error)
         if refused is None:
             raise
