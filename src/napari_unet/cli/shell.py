@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CANCELLED, INCOMPLETE, FAILED = 130, 7, 3  # 128 + SIGINT, as shells say it; the others as the README lists them
 ADDRESS = re.compile("(https?|s3|gs|gcs|abfs|az|ftp|sftp|file):/+")  # as a path, which keeps one of its slashes
+NO_ROOM = b"napari-unet: the memory ran out; close other programs, or raise the limit that is set for this one\n"
 FAILED_OUTPUT = 1  # as typer has it
 TEXTS = ("cite",)  # options that are no names, and may be long
 
@@ -141,7 +142,10 @@ def run() -> None:
         if refused is None:
             raise
         _end_output()
-        say(str(refused))
+        try:
+            say(str(refused))
+        except MemoryError:
+            os.write(2, NO_ROOM)
         sys.exit(refused.exit_code)
 
 

@@ -19,6 +19,7 @@ from helpers import FAST, call, example
 from kinds import small
 from napari_unet import limits, open_stack
 from napari_unet.arrays.stack import Stack
+from napari_unet.cli import shell
 from napari_unet.faults import named
 from napari_unet.inference import layout
 from napari_unet.limits import cgroup_limits
@@ -219,6 +220,18 @@ def test_a_limited_command_is_stopped_as_any_other_and_an_unlimited_one_has_no_s
             time.sleep(0.01)
     with under_a_limit("pass", 0) as process:
         assert int(process.stdout.readline()) == process.pid
+
+
+def test_where_there_is_no_memory_for_the_line_that_says_so_a_shorter_one_does(monkeypatch, capfd):
+    def out_of_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(shell, "app", out_of_memory)
+    monkeypatch.setattr(shell, "say", out_of_memory)
+    monkeypatch.setattr(shell, "_end_output", lambda: None)
+    with pytest.raises(SystemExit, match="6"):
+        shell.run()
+    assert capfd.readouterr().err.encode() == shell.NO_ROOM
 
 
 LIMITED = """
