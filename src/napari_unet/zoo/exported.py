@@ -9,14 +9,14 @@ import numpy as np
 
 from ..errors import UNUSABLE, ModelError, UnetError, UnsafeError
 from ..events import Progress
-from ..files import read_plain
 from ..model import Model
 from ..network.graph import WEIGHT, session
 from .confined import converted, is_exported
 from .described import Described
 from .graphs import FOLLOWED, TRUST, measured
-from .package import MOST, Package
+from .package import Package
 from .plain import intensities_of, task_of
+from .states import read_file
 from .translate import Gives, Side
 
 WORDS = {"intensities", "classes", "channels", "pixel_size", "unit"}  # what a description may say
@@ -62,7 +62,9 @@ def model_of_program(
     told, name = dict(description or {}), str(path)
     if set(told) - WORDS:
         raise ModelError(f"{path} is described by {', '.join(sorted(WORDS))}; not by {', '.join(set(told) - WORDS)}")
-    program = _read(path)
+    program = read_file(path)
+    if not is_exported(program):
+        raise ModelError(f"{path} is not what torch.export saves; get it again")
     if not trust:
         raise UnsafeError(f"{path} is a program of torch.export, which is not run; get it as ONNX{TRUST}")
     yield Progress(0, 1, "import", FOLLOWED)
@@ -84,19 +86,6 @@ def model_of_program(
     names = tuple(map(str, told.get("channels") or ()))
     weights = {WEIGHT: np.frombuffer(data, np.uint8)}
     return Model(config, weights, found.task, found.normalisation, found.given.space, *place, names, record=record)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        program = read_plain(path, MOST)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; check that it is there and that you "
-            "may read it"
-        ) from error
-    if not is_exported(program):
-        raise ModelError(f"{path} is not what torch.export saves; get it again")
-    return program
 
 
 def _described(

@@ -44,14 +44,24 @@ def read_weights(path: Path) -> dict[str, Any]:
     ModelError, UnsafeError
         Where it cannot be read, or holds more.
     """
+    return read_state(read_file(path), str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file of weights or of a program.
+
+    Raises
+    ------
+    ModelError
+        Where it cannot be read, or is larger than any.
+    """
     try:
-        data = read_plain(path, MOST)
+        return read_plain(path, MOST)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; "
             "check that it is there and that you may read it"
         ) from error
-    return read_state(data, str(path))
 
 
 class Nothing:
