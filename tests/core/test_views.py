@@ -24,7 +24,7 @@ from napari_unet.inference.diffusion import Completed
 from napari_unet.inference.lazy import _Shown
 from napari_unet.inference.predict import preview
 from napari_unet.inference.samples import EachSample, OverSamples, Several
-from napari_unet.inference.seen import ObjectBlocks, _InPlace
+from napari_unet.inference.seen import ObjectBlocks
 from napari_unet.inference.stages import State
 from napari_unet.objects.condition import ObjectChannels
 from napari_unet.objects.config import ObjectConfig
@@ -92,7 +92,7 @@ LAZY = {
     "ObjectBlocks": objects,
     "Foreground": lambda _: Foreground(DATA, Stack(DATA, "zyx"), 99, 0, False, None),
     "Zeros": lambda _: Zeros((5, 9, 8), np.uint16),
-    "_InPlace": lambda _: _InPlace(DATA, (slice(1, 6), slice(0, 9), slice(2, 10)), (7, 9, 11)),
+    "Within with zeros around": lambda _: Within(DATA, (7, 9, 11), (1, 0, 2), around=0),
     "Placed": lambda _: Placed(DATA, "zyx", "xczy", {"c": 2}),
     "ClassedLabels": lambda _: ClassedLabels(DATA, np.array([3, 7, 90], np.uint64), np.array([2, 1, 2], np.uint64)),
     "Completed": lambda _: Completed(DATA, (5, 12, 11)),

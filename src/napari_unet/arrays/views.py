@@ -169,9 +169,9 @@ class View(LazyBase):
         return data.transpose([left.index(axis) for axis in view.order])
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Within(LazyBase):
-    """A lazy array of which only a part is there, at its place in the whole: nothing is read beside it.
+    """A lazy array of which only a part is there, at its place in the whole.
 
     Parameters
     ----------
@@ -181,20 +181,30 @@ class Within(LazyBase):
         Of the whole.
     start : tuple of int
         Where the part begins in it, per axis.
+    around : int, optional
+        The value of all that is not there; without it nothing may be read beside the part.
     """
 
     base: LazyArray
     shape: tuple[int, ...] = dataclasses.field()  # else the property of the same name would be its default
     start: tuple[int, ...]
+    around: int | None = None
 
     def read(self, box: Box) -> np.ndarray:
-        """Read a box that lies in the part."""
-        ends = zip(box, self.start, self.base.shape, strict=True)
-        if any(b.start < s or b.stop > s + n for b, s, n in ends):
+        """Read a box; IndexError where it leaves the part and nothing is known around that."""
+        ends = list(zip(box, self.start, self.base.shape, strict=True))
+        there = tuple(slice(max(b.start, s), min(b.stop, s + n)) for b, s, n in ends)
+        if there != box and self.around is None:
             raise IndexError(f"{box} leaves what is there of the array, {self.base.shape} from {self.start}")
-        return np.asarray(
-            self.base[tuple(slice(b.start - s, b.stop - s) for b, s in zip(box, self.start, strict=True))]
-        )
+        empty = any(part.start >= part.stop for part in there)
+        inside = tuple(slice(part.start - s, part.stop - s) for part, s in zip(there, self.start, strict=True))
+        if there == box:
+            return np.asarray(self.base[inside])
+        out = np.full([b.stop - b.start for b in box], self.around, self.dtype)
+        if not empty:
+            place = tuple(slice(part.start - b.start, part.stop - b.start) for part, b in zip(there, box, strict=True))
+            out[place] = self.base[inside]
+        return out
 
 
 def chunk_shape(data: Any) -> tuple[int, ...]:

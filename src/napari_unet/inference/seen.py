@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays.resample import ResampledLabels
-from ..arrays.views import Box, LazyBase
-from ..grid.tiles import overlap, within
+from ..arrays.views import Box, LazyBase, Within
+from ..grid.tiles import within
 from ..objects import ObjectGrid, PartObjects, label_dtype, objects_of_part
 from ..objects.part import Ends
 from .own import covered
@@ -78,7 +78,12 @@ def read_objects(view: "Preview", box: Box) -> np.ndarray:
     """Return the objects in a box of the image; what its edge cuts is as it is seen there."""
     last: Any = [found for found in view.seen(box) if not isinstance(found, Edges)][-1]
     whole, _, labels = last
-    return _InPlace(labels, whole, tuple(b.stop for b in box)).read(box)
+    return _in_place(labels, whole, tuple(b.stop for b in box)).read(box)
+
+
+def _in_place(labels: np.ndarray, box: Box, shape: tuple[int, ...]) -> Within:
+    """Return labels of a box in their place of a whole image, with 0 around."""
+    return Within(labels, shape, tuple(b.start for b in box), around=0)
 
 
 def _objects(view: "Preview", whole: Box, classes: np.ndarray) -> PartObjects:
@@ -102,42 +107,10 @@ def _at_own(view: "Preview", whole: Box, labels: np.ndarray) -> tuple[Box, np.nd
     if view.own is view.engine.stack:
         return whole, labels
     result = view.result()
-    placed = _InPlace(labels, whole, view.lazy.grid.shape)
+    placed = _in_place(labels, whole, view.lazy.grid.shape)
     finer = [1 / r for r in result.ratios]
     box = covered(whole, finer, view.lazy.grid.shape, result.shape)
     return box, ResampledLabels(placed, result.shape, result.ratios).read(box)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class _InPlace(LazyBase):
-    """Labels in their place of a whole image, with 0 around."""
-
-    data: np.ndarray
-    box: Box
-    size: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Size along each axis."""
-        return self.size
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Element type of the labels."""
-        return self.data.dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """All of it: the labels lie in memory."""
-        return self.size
-
-    def read(self, box: Box) -> np.ndarray:
-        """Return the labels in a box."""
-        out = np.zeros([b.stop - b.start for b in box], self.data.dtype)
-        shared = overlap(box, self.box)
-        if math.prod(max(s.stop - s.start, 0) for s in shared):
-            out[within(shared, box)] = self.data[within(shared, self.box)]
-        return out
 
 
 class ObjectBlocks(LazyBase):
