@@ -58,7 +58,8 @@ def choose_device(name: str = "auto") -> "torch.device":
     UsageError
         Where one of them is not on this machine.
     """
-    return next(iter([_device(each) for each in name.split(",")]))
+    first, *_ = [_device(each) for each in name.split(",")]
+    return first
 
 
 def _device(name: str) -> "torch.device":

@@ -99,9 +99,9 @@ class Fingerprint:
     """
 
     stacks: tuple[StackFacts, ...]
-    sparse: bool
-    binary: bool
-    diameters: tuple[float, ...]
+    sparse: bool = False
+    binary: bool = False
+    diameters: tuple[float, ...] = ()
     objects: ObjectLabels | None = None
     intensities: Intensities | None = None
     blank: Mapping[int, str] = dataclasses.field(default_factory=dict)

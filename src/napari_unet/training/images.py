@@ -124,7 +124,7 @@ def image_fingerprint(
         for number, ((image, _), digest) in enumerate(zip(pairs, digests, strict=True))
     ]
     notes = tuple(_depths(pairs, measured)) if training is None else ()
-    return Fingerprint(tuple(stacks), False, False, (), None, found, blank, notes=notes)
+    return Fingerprint(tuple(stacks), intensities=found, blank=blank, notes=notes)
 
 
 def _depths(pairs: Sequence[Pair], measured: Sequence[tuple[Statistics, Statistics]]) -> Iterator[str]:

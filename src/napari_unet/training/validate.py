@@ -90,9 +90,9 @@ class Validation:
         factors = self.plan.factors
         low = [r.start - p for r, (p, _) in zip(tile.read, tile.pad, strict=True)]
         inner = scaled([slice(w.start - a, w.stop - a) for w, a in zip(tile.write, low, strict=True)], factors)
-        wanted = target[(..., *inner)].to(learner.device)  # type: ignore[index]
-        crop: Any = scaled(tile.crop, factors)
-        return output.float()[(..., *crop)], wanted
+        core: Any = (..., *inner)
+        crop: Any = (..., *scaled(tile.crop, factors))
+        return output.float()[crop], target[core].to(learner.device)
 
     def _footprint(self, whole: bool) -> Footprint:
         """Return the network's footprint with a halo of at most a quarter of a patch, to bound what it costs."""
