@@ -274,6 +274,7 @@ def test_images_are_learnt_for_labels_and_made_for_others(viewer, folders):
     widget.kind.value = "Images for labels"
     shown = {name for name in ("noise", "upscale", "sparse", "loss") if not control_of(widget, name).isHidden()}
     assert shown == set()
+    assert [widget.painting.object.native.isHidden(), widget.painting.classes[0].native.isHidden()] == [False, True]
     assert [list(box.choices) for box in list(widget.pairs[0])[:2]] == [[image], [None, drawn]]
     widget.start()
     assert "choose an image and its labels" in widget.status.value

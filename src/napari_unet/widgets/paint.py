@@ -42,6 +42,8 @@ class PaintForm(Container[Widget]):
         Returns the images and labels that are learnt from.
     objects : callable
         Whether objects are learnt, each with a number, and no classes.
+    whole : callable
+        Whether all that is not painted is background, which then has no label of its own.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class PaintForm(Container[Widget]):
         made: Callable[[Any, Any], None],
         pairs: Callable[[], list[tuple[Any, Any]]],
         objects: Callable[[], bool],
+        whole: Callable[[], bool],
     ) -> None:
         super().__init__(labels=False)
         self.margins = (0, 0, 0, 0)
         self._panel, self._image, self._made, self._pairs, self._objects = panel, image, made, pairs, objects
+        self._whole = whole
         self._at = -1
         self.new_button = button("New labels", self.new, "Make a labels layer on the image, and take the brush")
         place = button("Next place", self.next_place, f"Go to the next place where labels help most (key {NEXT_KEY})")
@@ -78,7 +82,7 @@ class PaintForm(Container[Widget]):
         objects = self._objects()
         for at, control in enumerate(self.classes):
             control.text = name_of(layer, BACKGROUND + at) or NAMES[at]
-            control.visible = not (objects and at)
+            control.visible = not self._whole() if not at else not objects
             control.enabled = layer is not None
         self.object.visible, self.object.enabled = objects, layer is not None
         self._rows[1].visible = not objects
@@ -121,7 +125,7 @@ class PaintForm(Container[Widget]):
     def _key(self, value: int) -> None:
         if self._objects() and value > BACKGROUND:
             self.next_object()
-        else:
+        elif value > BACKGROUND or not self._whole():
             self.paint(value)
 
     def paint(self, value: int) -> None:

@@ -79,6 +79,7 @@ class TrainWidget(Panel):
             self.form.learn_from,
             lambda: self.form.chosen,
             lambda: self.meaning.of_objects,
+            lambda: self.meaning.learns_images,
         )
         self.title = LineEdit(value="my-model", tooltip="Name of the model, in the folder of own models")
         self.start_from = ComboBox(choices=self._starts, tooltip="A new network, or a model that goes on learning")
