@@ -1,6 +1,7 @@
 """Parts of the widgets: forms made from settings, layers as stacks, places of results, work beside the window."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -260,11 +261,16 @@ def test_a_live_pyramid_shows_the_blocks_that_are_there(tmp_path):
     np.testing.assert_array_equal(again.levels[1][:], data[:, ::4, ::4])
 
 
+@pytest.mark.parametrize("seen", [False, True])
 @pytest.mark.parametrize("shape", [(2, 40, 50), (1, 3000, 60)])
-def test_of_a_run_that_was_over_before_its_classes_were_looked_at_the_end_is_shown(shape, tmp_path):
+def test_of_a_run_that_was_over_before_its_blocks_were_looked_at_the_end_is_shown(shape, seen, tmp_path):
     geometry = Stack(data=Zeros(shape, np.dtype(np.uint32)), axes="zyx")
     where = {"path": tmp_path, "geometry": geometry, "kind": "labels", "attributes": {}}
+    if seen:
+        zarr.create_array(tmp_path / "0", shape=shape, chunks=shape, dtype=np.uint32)[:] = 1
     live = Live(Opened(0, 1, "predict", **where))
+    if seen:
+        shutil.rmtree(tmp_path / "0")
     live.add(tuple(slice(0, n) for n in shape))
     assert not np.asarray(live.levels[0]).any() and live.levels[0].shape == shape
     labels = np.random.default_rng(0).integers(0, 9, shape).astype(np.uint32)

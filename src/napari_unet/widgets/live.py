@@ -35,6 +35,7 @@ class Live:
         self.opened, self.axes = opened, opened.geometry.axes
         try:
             self.first: Any = open_own(opened.path / "0")
+            self.first[(0,) * self.first.ndim]  # a store is opened by its first read; what goes after it reads as empty
         except FileNotFoundError:  # objects of a short run are made already, and the classes they were made of are gone
             self.first = opened.geometry.data
         self._factors = list(self._coarser())
