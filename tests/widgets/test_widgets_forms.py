@@ -63,6 +63,18 @@ def test_an_image_without_a_pixel_size_gets_the_model_that_learnt_from_images_li
     assert "nuclei-2d (learnt from other images)" in texts_of(form)
 
 
+def test_tissue_in_rgb_gets_the_model_that_learnt_from_it_and_fluorescence_in_rgb_does_not(form, viewer):
+    rng, where = np.random.default_rng(0), np.mgrid[:160, :160]
+    nuclei = gaussian_filter((sum((where % 27 - 13) ** 2) < 40).astype(float), 1)[..., None]
+    tissue = (215, 205, 225) - nuclei * (130, 150, 80) + rng.normal(0, 3, (160, 160, 3))
+    layer = viewer.add_image(tissue.clip(0, 255).astype("u1"), rgb=True, name="tissue")
+    until(lambda: form.entry.name == "nuclei-histology")
+    assert not form.models.picked
+    viewer.add_image(255 - layer.data, rgb=True, name="fluorescence")
+    form.image.value = viewer.layers["fluorescence"]
+    until(lambda: form.entry.name == "nuclei-2d")
+
+
 def test_that_no_model_learnt_from_such_images_is_said(form, viewer):
     nuclei = np.where(sum((np.mgrid[:160, :160] % 32 - 16) ** 2) < 60, 200, 20) + np.arange(160) % 7
     viewer.add_image((255 - nuclei).astype("u1"), name="bright field")
