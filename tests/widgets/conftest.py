@@ -1,5 +1,6 @@
 """Fixtures of tests that open a window."""
 
+import contextlib
 import gc
 import itertools
 import os
@@ -21,14 +22,24 @@ def display() -> None:
 
 @pytest.fixture
 def viewer(display, monkeypatch, make_napari_viewer):
-    """An empty napari window; what takes the first one long is not done again for those after it."""
+    """An empty napari window; what takes the first one long is not done again for those after it.
+
+    At the end what still works in it, as after a test that failed, is stopped: the window would ask, and wait.
+    """
+    from napari_unet.widgets.closing import STOP, Guard
+
     number = next(windows)
     if number:  # the manifest of each plugin has been read
         monkeypatch.setattr("npe2.PluginManager.discover", lambda *_, **__: 0)
     if number == 1:  # what was imported stays; no later window has it searched for garbage
         gc.collect()
         gc.freeze()
-    return make_napari_viewer()
+    viewer = make_napari_viewer()
+    window = viewer.window._qt_window
+    yield viewer
+    with contextlib.suppress(RuntimeError):  # a test has closed it
+        for panel in [panel for guard in window.findChildren(Guard) for panel in guard.busy]:
+            panel.stop_for_closing(STOP)
 
 
 @pytest.fixture

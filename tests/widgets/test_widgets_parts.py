@@ -277,6 +277,12 @@ def test_of_a_run_that_was_over_before_its_blocks_were_looked_at_the_end_is_show
     np.testing.assert_array_equal(live.finish(Stack(data=labels, axes="zyx")), labels)
 
 
+def test_of_a_resumed_run_that_was_over_already_nothing_is_read_before_its_end(tmp_path):
+    geometry = Stack(data=Zeros((40_000, 100_000, 100_000), np.dtype(np.uint32)), axes="zyx")  # far more than memory
+    live = Live(Opened(3, 5, "predict", path=tmp_path, geometry=geometry, kind="labels", attributes={}))
+    assert live.levels[0] is geometry.data and len(live.levels) > 1
+
+
 # Models and pixels
 
 

@@ -44,7 +44,7 @@ class Live:
             self._copy = np.zeros(self.first.shape, self.first.dtype)
         first = self.first if self._copy is None else self._copy
         self.levels = [first, *(self._level(factor) for factor in self._factors)]
-        if opened.done:
+        if opened.done and self.first is not opened.geometry.data:
             for box in boxes_of(self.first.shape, self.first.chunks):
                 self.add(box)
 
