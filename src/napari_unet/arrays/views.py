@@ -10,6 +10,16 @@ import numpy as np
 Box = tuple[slice, ...]
 
 
+def overlap(box: Sequence[slice], other: Sequence[slice]) -> Box:
+    """Return what two boxes have in common; one of no elements begins where, or behind where, it ends."""
+    return tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True))
+
+
+def within(box: Sequence[slice], outer: Sequence[slice]) -> Box:
+    """Return `box` counted from the start of `outer`."""
+    return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))
+
+
 class LazyArray(Protocol):
     """What a stack is read through: zarr and dask arrays, numpy arrays and a `View` of one."""
 
@@ -192,18 +202,15 @@ class Within(LazyBase):
 
     def read(self, box: Box) -> np.ndarray:
         """Read a box; IndexError where it leaves the part and nothing is known around that."""
-        ends = list(zip(box, self.start, self.base.shape, strict=True))
-        there = tuple(slice(max(b.start, s), min(b.stop, s + n)) for b, s, n in ends)
-        if there != box and self.around is None:
-            raise IndexError(f"{box} leaves what is there of the array, {self.base.shape} from {self.start}")
-        empty = any(part.start >= part.stop for part in there)
-        inside = tuple(slice(part.start - s, part.stop - s) for part, s in zip(there, self.start, strict=True))
+        part = tuple(slice(s, s + n) for s, n in zip(self.start, self.base.shape, strict=True))
+        there = overlap(box, part)
         if there == box:
-            return np.asarray(self.base[inside])
+            return np.asarray(self.base[within(box, part)])
+        if self.around is None:
+            raise IndexError(f"{box} leaves what is there of the array, {self.base.shape} from {self.start}")
         out = np.full([b.stop - b.start for b in box], self.around, self.dtype)
-        if not empty:
-            place = tuple(slice(part.start - b.start, part.stop - b.start) for part, b in zip(there, box, strict=True))
-            out[place] = self.base[inside]
+        if all(b.start < b.stop for b in there):
+            out[within(there, box)] = self.base[within(there, part)]
         return out
 
 

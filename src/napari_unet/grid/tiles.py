@@ -40,16 +40,6 @@ def scaled(box: Sequence[slice], factors: Sequence[Factor]) -> Box:
     return tuple(slice(math.floor(b.start * f), math.ceil(b.stop * f)) for b, f in zip(box, factors, strict=True))
 
 
-def overlap(box: Sequence[slice], other: Sequence[slice]) -> Box:
-    """Return what two boxes have in common; one of no elements begins where, or behind where, it ends."""
-    return tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True))
-
-
-def within(box: Sequence[slice], outer: Sequence[slice]) -> Box:
-    """Return `box` counted from the start of `outer`."""
-    return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Footprint:
     """How far a network looks, and on which grid, along each axis it is tiled on.

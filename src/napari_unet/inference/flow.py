@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arrays.views import Box
+from ..arrays.views import Box, within
 from ..errors import DataError, IncompleteError
 from ..grid.columns import ColumnGrid, Slab
-from ..grid.tiles import TileGrid, remoteness, scaled, within
+from ..grid.tiles import TileGrid, remoteness, scaled
 from ..network.stream import Chain, Stream
 from ..store import Output
 from ..task import Restore, Task

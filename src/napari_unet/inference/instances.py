@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays.resample import ResampledLabels
-from ..arrays.views import Box, LazyArray, LazyBase, View
+from ..arrays.views import Box, LazyArray, LazyBase, View, within
 from ..events import Block, Progress
 from ..faults import persist
 from ..files import disk, replacing
-from ..grid.tiles import within
 from ..objects import Canvas, InMemory, ObjectGrid, Objects, find, paint
 from ..objects.scratch import discard
 from ..store import Output, ResultStore

@@ -14,9 +14,9 @@ import numpy as np
 from ..arrays.cached import Recent
 from ..arrays.resample import Resampled
 from ..arrays.stack import Stack
-from ..arrays.views import Box, LazyBase
+from ..arrays.views import Box, LazyBase, overlap, within
 from ..errors import UsageError
-from ..grid.tiles import Factor, TileGrid, overlap, remoteness, scaled, within
+from ..grid.tiles import Factor, TileGrid, remoteness, scaled
 from .config import PredictConfig
 from .engine import Engine
 from .layout import block_of, choose_tile, device_memory

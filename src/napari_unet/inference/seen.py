@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays.resample import ResampledLabels
-from ..arrays.views import Box, LazyBase, Within
-from ..grid.tiles import within
+from ..arrays.views import Box, LazyBase, Within, within
 from ..objects import ObjectGrid, PartObjects, label_dtype, objects_of_part
 from ..objects.part import Ends
 from .own import covered

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arrays.views import Box
-from ..grid.tiles import overlap, scaled, within
+from ..arrays.views import Box, overlap, within
+from ..grid.tiles import scaled
 from ..network import GraphConfig, KnownConfig, UNetConfig
 from ..network.windows import goes_whole, importance, starts
 

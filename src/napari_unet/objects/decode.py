@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.views import Box, LazyArray, LazyBase
+from ..arrays.views import Box, LazyArray, LazyBase, within
 from ..errors import DataError
 from ..events import Progress
-from ..grid.tiles import within
 from ..threads import in_threads
 from .components import measure_objects, scan_block
 from .config import ObjectConfig

@@ -5,9 +5,8 @@ from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
-from ..arrays.views import Box
+from ..arrays.views import Box, overlap, within
 from ..errors import ResourceError
-from ..grid.tiles import overlap, within
 from .components import unique_pairs
 from .config import ObjectConfig
 from .grid import ObjectGrid

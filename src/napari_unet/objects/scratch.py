@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numcodecs.zstd import Zstd
 
-from ..arrays.views import Box
+from ..arrays.views import Box, overlap, within
 from ..errors import UNUSABLE, LedgerError, OutputError
 from ..faults import out_of_memory, persist
 from ..files import PARTIAL, disk, make_folder, open_to_read, read, replace, replacing
 from ..grid.blocks import boxes_of
-from ..grid.tiles import overlap, within
 from .config import ObjectConfig
 from .grid import ObjectGrid
 from .packed import read_arrays, write_arrays

@@ -21,11 +21,10 @@ import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import BytesCodec, ZstdCodec
 
-from ..arrays.views import Box
+from ..arrays.views import Box, overlap, within
 from ..faults import persist
 from ..files import read_plain, remove
 from ..grid.blocks import box_at, places_under
-from ..grid.tiles import overlap, within
 from ..sources.zarrays import Guarded, decoded_size
 from ..sources.zarrmeta import PACKED, ROOM
 from ..threads import in_threads

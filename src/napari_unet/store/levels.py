@@ -19,11 +19,10 @@ import numpy as np
 import zarr
 
 from ..arrays.cached import Recent
-from ..arrays.views import Box
+from ..arrays.views import Box, overlap, within
 from ..errors import DataError
 from ..events import Progress
 from ..grid.blocks import Blocks
-from ..grid.tiles import overlap, within
 from ..threads import in_threads
 from . import layout
 from .blocks import read_back, replaced
