@@ -123,6 +123,12 @@ TISSUE = (47, 317, 386)  # sections of dense tissue that are learnt from, by num
 FORMER = np.sort(np.random.default_rng([0, 359]).permutation(359)[:72])  # what validated the first training, of 359
 CHOOSING = {[n for n in range(411) if n % 8][k] for k in FORMER[::2]} - {382}
 LATE = 5  # nuclei of an embryo from which it is learnt in 4 orientations
+MIRRORED = (
+    (0, 1),
+    (0, -1),
+    (2, -1),
+    (2, 1),
+)  # quarter turns, and along x after them: as it is, x, y, and both mirrored
 ALIKE = 6  # images of a size: of fewer each is learnt in all 8 orientations
 EMPTY, EMPTIES = 96, 32  # pixels of a field without objects, and how many are real and how many made
 
@@ -131,19 +137,19 @@ def rare_in_every_way(image: Stack, labels: Stack) -> Iterator[tuple[Stack, Stac
     """Yield images of sizes that few have turned and mirrored in all 8 ways, so that they are drawn more often."""
     usual = ((256, 256), (360, 360), (520, 696), (512, 640), (1040, 1388))
     for turns, mirrored in itertools.product(range(4), (1, -1)) if image.shape not in usual else [(0, 1)]:
-        yield tuple(
-            dataclasses.replace(stack, data=np.ascontiguousarray(np.rot90(stack.data[...], turns)[:, ::mirrored]))
-            for stack in (image, labels)
-        )
+        yield tuple(turned(stack, turns, mirrored) for stack in (image, labels))
 
 
 def late_more_often(image: Stack, labels: Stack) -> Iterator[tuple[Stack, Stack]]:
     """Yield volumes of many nuclei mirrored in all 4 ways, so that they are drawn more often than those of a few."""
-    for down, right in itertools.product((1, -1), (1, -1)) if labels.data[...].max() >= LATE else [(1, 1)]:
-        yield tuple(
-            dataclasses.replace(stack, data=np.ascontiguousarray(stack.data[...][:, ::down, ::right]))
-            for stack in (image, labels)
-        )
+    for turns, mirrored in MIRRORED if labels.data[...].max() >= LATE else MIRRORED[:1]:
+        yield tuple(turned(stack, turns, mirrored) for stack in (image, labels))
+
+
+def turned(stack: Stack, turns: int, mirrored: int) -> Stack:
+    """Return a stack turned by quarters in its planes, then mirrored along x where `mirrored` is -1."""
+    data = np.rot90(stack.data[...], turns, (-2, -1))[..., ::mirrored]
+    return dataclasses.replace(stack, data=np.ascontiguousarray(data))
 
 
 def empty_fields(learnt: list[tuple[Stack, Stack]]) -> Iterator[tuple[Stack, Stack]]:
