@@ -123,12 +123,7 @@ TISSUE = (47, 317, 386)  # sections of dense tissue that are learnt from, by num
 FORMER = np.sort(np.random.default_rng([0, 359]).permutation(359)[:72])  # what validated the first training, of 359
 CHOOSING = {[n for n in range(411) if n % 8][k] for k in FORMER[::2]} - {382}
 LATE = 5  # nuclei of an embryo from which it is learnt in 4 orientations
-MIRRORED = (
-    (0, 1),
-    (0, -1),
-    (2, -1),
-    (2, 1),
-)  # quarter turns, and along x after them: as it is, x, y, and both mirrored
+MIRRORED = ((0, 1), (0, -1), (2, -1), (2, 1))  # quarter turns, then along x where -1: all ways to mirror planes
 ALIKE = 6  # images of a size: of fewer each is learnt in all 8 orientations
 EMPTY, EMPTIES = 96, 32  # pixels of a field without objects, and how many are real and how many made
 
