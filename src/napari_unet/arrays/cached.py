@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from .stack import Stack
-from .views import Box, LazyArray, LazyBase, View
+from .views import Box, LazyArray, LazyBase, View, within
 
 LIMIT = 2**28  # 256 MiB: the chunks under a slab of a 2048 x 2048 plane, held while the next slab reads them again
 AT_ONCE = 4  # parts of the limit that is read at once: what is read is held beside what is kept
@@ -193,8 +193,7 @@ class ChunkCache(LazyBase):
         data = np.asarray(self.base[tuple(box)])
         found = {}
         for place in places:
-            inner = [slice(c.start - b.start, c.stop - b.start) for c, b in zip(self._box(place), box, strict=True)]
-            part = data[tuple(inner)]
+            part = data[within(self._box(place), box)]
             found[place] = part if len(places) == 1 else part.copy()
         return found
 

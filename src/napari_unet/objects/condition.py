@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.stack import Stack
-from ..arrays.views import Box, LazyArray, LazyBase, Zeros, chunk_shape
+from ..arrays.views import Box, LazyArray, LazyBase, Zeros, chunk_shape, within
 from ..errors import DataError
 from .borders import REACH, touching
 from .labelling import numbered
@@ -108,7 +108,7 @@ class ObjectChannels(LazyBase):
         labels = np.asarray(self.base[wide])
         if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
             raise DataError(f"labels have negative values ({int(labels.min())}); labels are 0 and above")
-        inner = tuple(slice(b.start - w.start, b.stop - w.start) for b, w in zip(rest, wide, strict=True))
+        inner = within(rest, wide)
         found = np.empty((len(CHANNELS), *(b.stop - b.start for b in rest)), np.float32)
         first = len(rest) - ndim
         for index in itertools.product(*(range(b.stop - b.start) for b in rest[:first])):

@@ -20,7 +20,7 @@ from scipy import ndimage, spatial
 
 from ..arrays.noise import RANGE, philox
 from ..arrays.stack import Stack
-from ..arrays.views import Box, LazyBase
+from ..arrays.views import Box, LazyBase, overlap, within
 from ..errors import DataError, UsageError
 from .labelling import middle_of, numbered
 
@@ -268,11 +268,11 @@ class SimulatedLabels(LazyBase):
         )
         for cell, place, which, turn in self.candidates(cells):
             centre = [(p - a) * e for p, a, e in zip(place, around, self.edge, strict=True)]
-            ends = zip(box, centre, reach, strict=True)
-            part = tuple(slice(max(b.start, math.floor(c - r)), min(b.stop, math.ceil(c + r) + 1)) for b, c, r in ends)
+            ends = zip(centre, reach, strict=True)
+            part = overlap(box, [slice(math.floor(c - r), math.ceil(c + r) + 1) for c, r in ends])
             if any(p.start >= p.stop for p in part):
                 continue
-            inner: Any = tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(part, box, strict=True))
+            inner: Any = within(part, box)
             inside = self._depth(part, centre, which, turn)
             nearer = inside < depth[inner]
             depth[inner][nearer] = inside[nearer]
